@@ -1,0 +1,193 @@
+"""Image shards: Parquet that Hugging Face `datasets` opens as images, or NPZ in ADM's layout.
+
+Legend: N images, H height, W width, C channels.
+"""
+
+import hashlib
+import io
+import json
+import zipfile
+from collections.abc import Iterator, Sequence
+from typing import Literal, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+from PIL import Image
+
+from evalsuite.artifacts.storage import HashingWriter
+from evalsuite.errors import CorruptionError
+
+Images = NDArray[np.uint8]
+ShardFormat = Literal["parquet", "npz"]
+Keep = Literal["all", "grid", "none"]
+
+GRID_PER_CLASS = 8
+"""With `--images grid`, samples whose index is below this many times the number of classes."""
+
+_IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+_FEATURES = {
+    "sample_index": {"dtype": "int64", "_type": "Value"},
+    "seed": {"dtype": "int64", "_type": "Value"},
+    "label": {"dtype": "int64", "_type": "Value"},
+    "pixel_sha256": {"dtype": "string", "_type": "Value"},
+    "image": {"_type": "Image"},
+}
+_SCHEMA = pa.schema(
+    [
+        ("sample_index", pa.int64()),
+        ("seed", pa.int64()),
+        ("label", pa.int64()),
+        ("pixel_sha256", pa.string()),
+        ("image", _IMAGE),
+    ],
+    metadata={"huggingface": json.dumps({"info": {"features": _FEATURES}})},
+)
+
+
+class ImageRows(NamedTuple):
+    """Consecutive samples with their pixels; the unit that flows from the sampler to a file."""
+
+    start: int
+    seeds: Sequence[int]
+    labels: Sequence[int]
+    images_NHWC: Images
+
+
+def pixel_sha256(image_HWC: Images) -> str:
+    """SHA-256 of the uint8 [H,W,3] bytes, row by row."""
+    return hashlib.sha256(np.ascontiguousarray(image_HWC).tobytes()).hexdigest()
+
+
+def is_kept(keep: Keep, sample_index: int, num_classes: int) -> bool:
+    """Whether `--images` keeps the pixels of this sample."""
+    if keep == "grid":
+        return sample_index < GRID_PER_CLASS * min(num_classes, 100)
+    return keep == "all"
+
+
+def encode_png(image_HWC: Images) -> bytes:
+    """Lossless PNG; a low compression level, because encoding must keep up with a GPU."""
+    buffer = io.BytesIO()
+    Image.fromarray(image_HWC).save(buffer, format="PNG", compress_level=1)
+    return buffer.getvalue()
+
+
+class ParquetImageWriter:
+    """Writes batches of rows to one Parquet shard; pixels that are not kept are null."""
+
+    suffix = "parquet"
+
+    def __init__(self, target: HashingWriter, keep: Keep, num_classes: int) -> None:
+        self._keep, self._num_classes = keep, num_classes
+        self._writer = pq.ParquetWriter(
+            pa.PythonFile(target, mode="w"), _SCHEMA, compression="none"
+        )
+
+    def write(self, rows: ImageRows, hashes: Sequence[str]) -> None:
+        """Append one batch as one row group."""
+        indices = range(rows.start, rows.start + len(rows.images_NHWC))
+        images = [
+            {"bytes": encode_png(image), "path": f"{index:010d}.png"}
+            if is_kept(self._keep, index, self._num_classes)
+            else None
+            for index, image in zip(indices, rows.images_NHWC, strict=True)
+        ]
+        columns = [list(indices), list(rows.seeds), list(rows.labels), list(hashes), images]
+        arrays = [pa.array(c, type=f.type) for c, f in zip(columns, _SCHEMA, strict=True)]
+        self._writer.write_table(pa.Table.from_arrays(arrays, schema=_SCHEMA))
+
+    def close(self) -> None:
+        """Write the footer."""
+        self._writer.close()
+
+
+class NpzImageWriter:
+    """Writes one NPZ shard in ADM's layout: arr_0 uint8 NHWC, arr_1 labels, and `seeds`."""
+
+    suffix = "npz"
+
+    def __init__(self, target: HashingWriter, num_images: int, size: tuple[int, int]) -> None:
+        self._zip = zipfile.ZipFile(target, mode="w", compression=zipfile.ZIP_STORED)  # type: ignore[call-overload]
+        self._member = self._zip.open(_member("arr_0.npy"), mode="w", force_zip64=True)
+        header = {"descr": "|u1", "fortran_order": False, "shape": (num_images, *size, 3)}
+        np.lib.format.write_array_header_1_0(self._member, header)  # type: ignore[arg-type]
+        self._labels: list[int] = []
+        self._seeds: list[int] = []
+        self._missing = num_images
+
+    def write(self, rows: ImageRows, hashes: Sequence[str]) -> None:  # noqa: ARG002 - they stand in the receipt
+        """Append one batch."""
+        self._member.write(np.ascontiguousarray(rows.images_NHWC).tobytes())
+        self._labels.extend(rows.labels)
+        self._seeds.extend(rows.seeds)
+        self._missing -= len(rows.images_NHWC)
+
+    def close(self) -> None:
+        """Write the labels and the seeds.
+
+        Raises:
+            ValueError: fewer or more images were written than announced.
+        """
+        if self._missing:
+            raise ValueError(f"{self._missing} images are missing from the NPZ")
+        self._member.close()
+        for name, values in (("arr_1.npy", self._labels), ("seeds.npy", self._seeds)):
+            with self._zip.open(_member(name), mode="w") as member:
+                np.lib.format.write_array(member, np.array(values, np.int64), allow_pickle=False)
+        self._zip.close()
+
+
+def _member(name: str) -> zipfile.ZipInfo:
+    """A zip entry without the time of day, so that equal content gives equal bytes."""
+    return zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))
+
+
+def read_parquet_shard(content: bytes, where: str) -> Iterator[tuple[int, Images | None]]:
+    """(sample_index, image or None when it was not kept) of a shard.
+
+    Raises:
+        CorruptionError: the content is no shard, or an image does not match its pixel hash.
+    """
+    try:
+        file = pq.ParquetFile(io.BytesIO(content))
+        for group in range(file.num_row_groups):
+            for row in file.read_row_group(group).to_pylist():
+                yield row["sample_index"], _decode_checked(row, where)
+    except (pa.ArrowException, KeyError) as error:
+        raise CorruptionError(f"{where} is not a Parquet image shard: {error}") from error
+
+
+def read_npz_shard(content: bytes, start: int, where: str) -> Iterator[tuple[int, Images | None]]:
+    """(sample_index, image) of an NPZ shard that starts at sample `start`."""
+    try:
+        with np.load(io.BytesIO(content), allow_pickle=False) as archive:
+            for offset, image in enumerate(archive["arr_0"]):
+                yield start + offset, image
+    except (ValueError, KeyError, OSError, zipfile.BadZipFile) as error:
+        raise CorruptionError(f"{where} is not an NPZ image shard: {error}") from error
+
+
+def decode_image(data: bytes) -> Images:
+    """RGB uint8 [H,W,3] of an encoded image.
+
+    Raises:
+        OSError: the bytes are no image, or a broken one.
+    """
+    with Image.open(io.BytesIO(data)) as image:
+        return np.asarray(image.convert("RGB"))
+
+
+def _decode_checked(row: dict[str, object], where: str) -> Images | None:
+    cell = row["image"]
+    if not isinstance(cell, dict):
+        return None
+    index = row["sample_index"]
+    try:
+        image = decode_image(cell["bytes"])
+    except (OSError, SyntaxError, ValueError) as error:
+        raise CorruptionError(f"{where}: sample {index} is not an image: {error}") from error
+    if pixel_sha256(image) != row["pixel_sha256"]:
+        raise CorruptionError(f"{where}: the pixels of sample {index} do not match their hash")
+    return image

@@ -1,0 +1,175 @@
+"""Receipts: the small files that commit a shard of a stage. What has none does not exist."""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+from pydantic import ValidationError
+
+from evalsuite.artifacts.storage import FileEntry, Storage
+from evalsuite.config import Frozen, Sha256, explain
+from evalsuite.errors import CorruptionError, ReproducibilityError
+
+RECEIPT_SCHEMA = 1
+_NAME = re.compile(r"^(\d{10,})-(\d{10,})\.json$")
+
+
+class ReceiptFile(Frozen):
+    """One data file of an attempt."""
+
+    path: str
+    num_bytes: int
+    sha256: Sha256
+
+    @property
+    def entry(self) -> FileEntry:
+        """As the storage checks it."""
+        return FileEntry(self.path, self.num_bytes, self.sha256)
+
+
+class Receipt(Frozen):
+    """One committed shard of one stage: samples start..stop-1."""
+
+    schema_version: int = RECEIPT_SCHEMA
+    plan_id: Sha256
+    stage: str
+    stage_version: int
+    start: int
+    stop: int
+    attempt_id: str
+    files: tuple[ReceiptFile, ...]
+    kept: str | None = None
+    """Of images: all, grid or none."""
+    pixel_sha256: tuple[Sha256, ...] = ()
+    """Of images: one for each sample, kept or not; SHA-256 of its uint8 [H,W,3] bytes."""
+    pixels_digest: Sha256
+    """SHA-256 over the pixel hashes of the range, so that stages can be matched."""
+    nfe: int
+    """Network evaluations per image, 0 when the images were read."""
+    seconds: dict[str, float]
+    numerics_id: Sha256
+    numerics: dict[str, Any]
+    worker: dict[str, Any]
+    created_at: str
+
+    @property
+    def name(self) -> str:
+        """Place of the receipt in the run directory."""
+        return receipt_name(self.stage, self.start, self.stop)
+
+
+class Slice(NamedTuple):
+    """Samples start..stop-1, to be taken from `receipt`."""
+
+    receipt: Receipt
+    start: int
+    stop: int
+
+
+def range_name(start: int, stop: int) -> str:
+    """`0000000512-0000000768` for samples 512..767."""
+    return f"{start:010d}-{stop:010d}"
+
+
+def receipt_name(stage: str, start: int, stop: int) -> str:
+    """Place of a receipt in the run directory."""
+    return f"receipts/{stage}/{range_name(start, stop)}.json"
+
+
+def digest_of_pixels(pixel_sha256: Sequence[str]) -> str:
+    """SHA-256 over the concatenated hexadecimal pixel hashes."""
+    return hashlib.sha256("".join(pixel_sha256).encode()).hexdigest()
+
+
+def commit_receipt(storage: Storage, receipt: Receipt) -> bool:
+    """Commit an attempt; False when another attempt was first and this one's files are removed.
+
+    Raises:
+        ReproducibilityError: the other attempt, of the same numerics, holds other bytes.
+    """
+    content = json.dumps(receipt.model_dump(mode="json"), indent=1).encode()
+    if storage.commit(receipt.name, content):
+        return True
+    winner = read_receipt(storage, receipt.name)
+    for file in receipt.files:
+        storage.delete(file.path)
+    check_same_pixels(winner, receipt)
+    return False
+
+
+def check_same_pixels(first: Receipt, second: Receipt) -> None:
+    """Raise ReproducibilityError when two attempts at one range of equal numerics differ."""
+    if first.numerics_id != second.numerics_id:
+        return
+    if first.pixel_sha256 and second.pixel_sha256 and first.start == second.start:
+        pairs = zip(first.pixel_sha256, second.pixel_sha256, strict=False)
+        bad = [first.start + i for i, (a, b) in enumerate(pairs) if a != b]
+    else:
+        same_range = (first.start, first.stop) == (second.start, second.stop)
+        bad = [first.start] if same_range and first.pixels_digest != second.pixels_digest else []
+    if bad:
+        raise ReproducibilityError(
+            f"sample {bad[0]} ({len(bad)} in all, stage {first.stage}) came out with other pixels"
+            f" than attempt {first.attempt_id} committed, on equal numerics: this machine does not"
+            " compute deterministically; nothing was replaced"
+        )
+
+
+def read_receipt(storage: Storage, name: str) -> Receipt:
+    """Read one receipt.
+
+    Raises:
+        CorruptionError: it is not a receipt of its own name.
+    """
+    where = storage.root / name
+    try:
+        receipt = Receipt.model_validate(json.loads(storage.read(name)))
+    except ValidationError as error:
+        raise CorruptionError(
+            f"receipt {where}: {explain(error, Receipt)}: delete it and run again"
+        ) from error
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise CorruptionError(f"receipt {where} is not JSON: delete it and run again") from error
+    if receipt.name != name:
+        raise CorruptionError(
+            f"receipt {where} is of another range or stage: delete it and run again"
+        )
+    return receipt
+
+
+def read_receipts(storage: Storage, stage: str, plan_id: str) -> list[Receipt]:
+    """All receipts of a stage, in the order of their ranges.
+
+    Raises:
+        CorruptionError: one cannot be read or belongs to another plan.
+    """
+    receipts = []
+    for name in storage.names(f"receipts/{stage}", ".json"):
+        if not _NAME.match(name):
+            raise CorruptionError(
+                f"{storage.root}/receipts/{stage}/{name} is no receipt: remove it"
+            )
+        receipt = read_receipt(storage, f"receipts/{stage}/{name}")
+        if receipt.plan_id != plan_id:
+            raise CorruptionError(
+                f"{storage.root}/{receipt.name} belongs to another plan: delete it"
+            )
+        receipts.append(receipt)
+    return receipts
+
+
+def cover(receipts: Iterable[Receipt], start: int, stop: int) -> list[Slice]:
+    """Disjoint slices of `receipts` that cover as much as there is of start..stop-1, in order.
+
+    Overlapping receipts (shards of two sizes that ran at the same time) are used once each.
+    """
+    slices: list[Slice] = []
+    at = start
+    for receipt in sorted(receipts, key=lambda r: (r.start, -r.stop)):
+        low, high = max(receipt.start, at), min(receipt.stop, stop)
+        if low < high:
+            slices.append(Slice(receipt, low, high))
+            at = high
+    return slices

@@ -1,0 +1,75 @@
+"""Records: one metric's number with the protocol that says what it may be compared with."""
+
+import hashlib
+import math
+from typing import Any
+
+from evalsuite.config import Frozen, canonical_json
+
+RECORD_SCHEMA = 1
+Detail = str | int | float | bool | None
+
+
+class Protocol(Frozen):
+    """Everything besides the pixels that decides one metric's number.
+
+    Measurement fields must be equal when two records meet; sampling fields may be unknown (None).
+    """
+
+    metric: str
+    num_samples: int
+    extractor: str
+    extractor_sha256: str
+    resize: str
+    precision: str
+    backend: str
+    reference_sha256: str | None
+    """Of the reference's moments or images, whichever the metric uses; None when it uses none."""
+    details: dict[str, Detail]
+    """The metric's own fields: splits, order, k, arithmetic."""
+    label_rule: str | None
+    uint8_rule: str | None
+    codec: str | None
+
+    @property
+    def protocol_id(self) -> str:
+        """First 16 hexadecimal digits of the SHA-256 of the canonical JSON."""
+        return hashlib.sha256(canonical_json(self.model_dump(mode="json"))).hexdigest()[:16]
+
+
+class Record(Frozen):
+    """One result with its protocol, its error, its provenance and its cost."""
+
+    schema_version: int = RECORD_SCHEMA
+    metric: str
+    display: str
+    """As it stands in tables: `digits-FID-2K`."""
+    better: str
+    value: float | None
+    """None when the metric is undefined (NaN); `notes` says why."""
+    standard_error: float | None
+    extrapolated: float | None
+    notes: tuple[str, ...]
+    protocol: Protocol
+    protocol_id: str
+    reference: str | None
+    samples: dict[str, Any]
+    """What was scored: run, plan_id, model and settings, or the path of outside samples."""
+    provenance: dict[str, Any]
+    cost: dict[str, Any]
+    created_at: str
+
+    @property
+    def path(self) -> str:
+        """Place in a run directory."""
+        return f"results/{self.metric}-{self.protocol_id}.json"
+
+
+def finite_or_none(value: float | None) -> float | None:
+    """The value, or None for NaN and infinities, which JSON cannot hold."""
+    return value if value is not None and math.isfinite(value) else None
+
+
+def short_count(count: int) -> str:
+    """`50K` for 50000, `2K` for 2000, `1536` for 1536."""
+    return f"{count // 1000}K" if count >= 1000 and count % 1000 == 0 else str(count)

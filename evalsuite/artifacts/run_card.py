@@ -1,0 +1,46 @@
+"""The README of a run directory: for people, and for `datasets.load_dataset(RUN)`."""
+
+import json
+
+from evalsuite.artifacts.receipts import cover
+from evalsuite.artifacts.run_directory import IMAGES, RunDirectory
+
+_LAST = 2**62
+
+
+def write_run_card(run: RunDirectory) -> None:
+    """Write README.md naming exactly the committed Parquet shards, each sample once."""
+    run.storage.replace("README.md", render_run_card(run).encode())
+
+
+def render_run_card(run: RunDirectory) -> str:
+    """The text of README.md."""
+    shards = sorted(run.receipts(IMAGES), key=lambda r: r.start)
+    full = {(r.start, r.stop): r for r in run.pixel_receipts()}
+    files = [
+        file.path
+        for receipt in (full.get((r.start, r.stop), r) for r in shards)
+        for file in receipt.files
+        if file.path.endswith(".parquet")
+    ]
+    covered = sum(part.stop - part.start for part in cover(shards, 0, _LAST))
+    plan, sampling = run.plan, run.plan.sampling
+    front = ""
+    if files:
+        listed = "".join(f"      - {json.dumps(path)}\n" for path in files)
+        front = (
+            "---\nconfigs:\n- config_name: default\n  data_files:\n  - split: train\n    path:\n"
+            f"{listed}---\n\n"
+        )
+    return (
+        f"{front}# Samples of {run.manifest.model}\n\n"
+        f"{covered} images of plan `{run.manifest.plan_id}`, made by evalsuite.\n\n"
+        f"- solver {sampling.solver}, {sampling.num_steps} steps, guidance {sampling.guidance_scale:g}"
+        f" in {sampling.guidance_interval}, time shift {sampling.timeshift:g}\n"
+        f"- seeds from {plan.first_seed}, labels {plan.labels.describe()}, size"
+        f" {plan.size[0]}x{plan.size[1]}\n\n"
+        "`manifest.json` holds the plan, `receipts/` what is committed (a file that no receipt names is\n"
+        "garbage), `images/` and `features/` the shards, `results/` the metrics, `attempts/` one file for\n"
+        "each invocation, `report/index.html` the report. `pixel_sha256` is the SHA-256 of an image's\n"
+        "uint8 [H, W, 3] bytes. Open the images with `datasets.load_dataset(RUN_DIRECTORY)`.\n"
+    )

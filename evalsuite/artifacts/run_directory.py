@@ -1,0 +1,253 @@
+"""A run directory: one plan's manifest, receipts, images, features and results."""
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from evalsuite.artifacts import features, images
+from evalsuite.artifacts.features import FeatureTable
+from evalsuite.artifacts.receipts import Receipt, Slice, cover, read_receipts
+from evalsuite.artifacts.storage import Storage
+from evalsuite.config import Frozen, Plan, Sha256, explain
+from evalsuite.errors import CorruptionError, DataError, IncompleteError, UsageError
+
+MANIFEST_SCHEMA = 1
+IMAGES, PIXELS = "images", "pixels"
+"""Stages: `images` holds every pixel hash and what was kept; `pixels` adds what was left out."""
+
+
+class Manifest(Frozen):
+    """Written once, when a run directory is made."""
+
+    schema_version: int = MANIFEST_SCHEMA
+    model: str
+    """Preset name; not part of the plan."""
+    plan_id: Sha256
+    plan: Plan
+    class_names: tuple[str, ...] | None = None
+    file_labels: tuple[int, ...] | None = None
+    """Labels by index for the label rule `file`."""
+    formats: dict[str, Any]
+    created_at: str
+
+
+def feature_stage(extractor_id: str) -> str:
+    """Stage name of an extractor's features."""
+    return f"features/{extractor_id}"
+
+
+class RunDirectory:
+    """Reads and writes the artifacts of one plan below one root."""
+
+    def __init__(self, storage: Storage, manifest: Manifest) -> None:
+        self.storage = storage
+        self.manifest = manifest
+
+    @property
+    def root(self) -> Path:
+        """Where the run lies."""
+        return self.storage.root
+
+    @property
+    def plan(self) -> Plan:
+        """What decides the pixels of this run."""
+        return self.manifest.plan
+
+    @classmethod
+    def open(cls, root: Path | str) -> "RunDirectory":
+        """Open an existing run.
+
+        Raises:
+            UsageError: there is no run at `root`.
+            CorruptionError: its manifest cannot be read.
+        """
+        storage = Storage(root)
+        if not storage.exists("manifest.json"):
+            raise UsageError(f"{root} is not a run directory: it has no manifest.json")
+        return cls(storage, _read_manifest(storage))
+
+    @classmethod
+    def create_or_open(cls, root: Path | str, manifest: Manifest) -> "RunDirectory":
+        """Open the run at `root` when it holds the same plan, or make it.
+
+        Raises:
+            UsageError: `root` holds a run of another plan (the line names what differs), or
+                other files.
+        """
+        storage = Storage(root)
+        if not storage.exists("manifest.json"):
+            if storage.root.is_dir() and any(storage.root.iterdir()):
+                raise UsageError(
+                    f"{root} holds other files and no run: give an empty or new --output"
+                )
+            storage.check_writable()
+            content = json.dumps(manifest.model_dump(mode="json"), indent=1).encode()
+            storage.commit("manifest.json", content)
+        run = cls(storage, _read_manifest(storage))
+        if run.manifest.plan_id != manifest.plan_id:
+            differing = "; ".join(differences(run.plan, manifest.plan))
+            raise UsageError(
+                f"{root} holds a run of another plan: {differing}; give another --output"
+            )
+        return run
+
+    def receipts(self, stage: str) -> list[Receipt]:
+        """Committed shards of a stage."""
+        return read_receipts(self.storage, stage, self.manifest.plan_id)
+
+    def feature_stages(self) -> list[str]:
+        """Stages of extractors that this run has features of."""
+        return [feature_stage(name) for name in self.storage.folders("receipts/features")]
+
+    def pixel_receipts(self) -> list[Receipt]:
+        """Receipts whose files keep the pixels of every sample."""
+        kept = [receipt for receipt in self.receipts(IMAGES) if receipt.kept == "all"]
+        return kept + self.receipts(PIXELS)
+
+    def slices(self, receipts: Sequence[Receipt], start: int, stop: int, what: str) -> list[Slice]:
+        """Slices that cover start..stop-1 without a gap.
+
+        Raises:
+            IncompleteError: samples are missing; the line lists the ranges.
+        """
+        found = cover(receipts, start, stop)
+        gaps = gaps_of([(s.start, s.stop) for s in found], start, stop)
+        if gaps:
+            listed = ", ".join(f"{low}..{high - 1}" for low, high in gaps[:6])
+            more = f" and {len(gaps) - 6} more ranges" if len(gaps) > 6 else ""
+            raise IncompleteError(
+                f"{self.root} is not complete: {what} of samples {listed}{more} are missing;"
+                " run the same `evalsuite run` or `generate` again to make them"
+            )
+        return found
+
+    def read_features(self, extractor_id: str, stop: int) -> FeatureTable:
+        """Features of samples 0..stop-1, every file checked against its receipt.
+
+        Raises:
+            IncompleteError: some are missing.
+            CorruptionError: a file's bytes are not the recorded ones.
+        """
+        tables = []
+        for part in self.slices(self.receipts(feature_stage(extractor_id)), 0, stop, "features"):
+            file = part.receipt.files[0]
+            where = str(self.storage.path(file.path))
+            table = features.decode_features(self.storage.read_checked(file.entry), where)
+            if (table.start, len(table.pool_ND)) != (
+                part.receipt.start,
+                part.receipt.stop - part.receipt.start,
+            ):
+                raise CorruptionError(f"{where} holds other samples than its receipt names")
+            tables.append(table.rows(part.start, part.stop))
+        return features.join(tables)
+
+    def read_images(self, start: int, stop: int) -> Iterator[tuple[int, images.Images]]:
+        """(sample_index, pixels) of start..stop-1, from shards that keep every image.
+
+        Raises:
+            IncompleteError: pixels were not kept.
+        """
+        for part in self.slices(self.pixel_receipts(), start, stop, "stored pixels"):
+            for index, image in self.read_shard(part.receipt):
+                if part.start <= index < part.stop:
+                    if image is None:
+                        raise CorruptionError(
+                            f"{self.root}: shard lacks the pixels of sample {index}"
+                        )
+                    yield index, image
+
+    def read_shard(self, receipt: Receipt) -> Iterator[tuple[int, images.Images | None]]:
+        """(sample_index, pixels or None) of one image shard, checked against its receipt."""
+        file = receipt.files[0]
+        where = str(self.storage.path(file.path))
+        content = self.storage.read_checked(file.entry)
+        if file.path.endswith(".npz"):
+            yield from images.read_npz_shard(content, receipt.start, where)
+        else:
+            yield from images.read_parquet_shard(content, where)
+
+    def kept_images(self, stop: int) -> Iterator[tuple[int, images.Images]]:
+        """(sample_index, pixels) of the samples below `stop` that were kept, each once, in order."""
+        seen = -1
+        complete = {(r.start, r.stop) for r in self.receipts(PIXELS)}
+        receipts = [r for r in self.receipts(IMAGES) if (r.start, r.stop) not in complete]
+        for receipt in sorted([*receipts, *self.receipts(PIXELS)], key=lambda r: r.start):
+            if receipt.start >= stop or receipt.kept == "none":
+                continue
+            for index, image in self.read_shard(receipt):
+                if image is not None and seen < index < stop:
+                    seen = index
+                    yield index, image
+
+    def write_json(self, relative: str, value: object) -> None:
+        """Write or replace a JSON file."""
+        self.storage.replace(relative, (json.dumps(value, indent=1) + "\n").encode())
+
+    def read_json_folder(self, folder: str) -> list[dict[str, Any]]:
+        """All JSON objects directly in a folder, in the order of their names."""
+        found = []
+        for name in self.storage.names(folder, ".json"):
+            try:
+                found.append(json.loads(self.storage.read(f"{folder}/{name}")))
+            except (json.JSONDecodeError, UnicodeDecodeError) as error:
+                raise CorruptionError(
+                    f"{self.root}/{folder}/{name} is not JSON: remove it"
+                ) from error
+        return found
+
+
+def gaps_of(covered: Sequence[tuple[int, int]], start: int, stop: int) -> list[tuple[int, int]]:
+    """The parts of start..stop-1 that no range of `covered` holds."""
+    gaps = []
+    at = start
+    for low, high in sorted(covered):
+        if low > at:
+            gaps.append((at, min(low, stop)))
+        at = max(at, high)
+        if at >= stop:
+            break
+    if at < stop:
+        gaps.append((at, stop))
+    return [(low, high) for low, high in gaps if low < high]
+
+
+def differences(ours: Plan, other: Plan) -> list[str]:
+    """The fields in which two plans differ, as `field: here X, asked Y`."""
+    here, asked = _flat(ours.model_dump(mode="json")), _flat(other.model_dump(mode="json"))
+    return [
+        f"{key} is {here.get(key)!r} there, {asked.get(key)!r} was asked"
+        for key in sorted(here.keys() | asked.keys())
+        if here.get(key) != asked.get(key)
+    ]
+
+
+def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        flat |= (
+            _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+        )
+    return flat
+
+
+def _read_manifest(storage: Storage) -> Manifest:
+    where = storage.root / "manifest.json"
+    try:
+        content = json.loads(storage.read("manifest.json"))
+        version = content.get("schema_version") if isinstance(content, dict) else None
+        if isinstance(version, int) and version > MANIFEST_SCHEMA:
+            raise DataError(
+                f"{where} has schema version {version}, newer than this evalsuite reads"
+                f" ({MANIFEST_SCHEMA}): upgrade evalsuite"
+            )
+        manifest = Manifest.model_validate(content)
+    except ValidationError as error:
+        raise CorruptionError(f"{where}: {explain(error, Manifest)}") from error
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise CorruptionError(f"{where} is not JSON") from error
+    if manifest.plan.plan_id != manifest.plan_id:
+        raise CorruptionError(f"{where}: its plan does not hash to its plan_id; it was edited")
+    return manifest

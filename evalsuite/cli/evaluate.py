@@ -1,0 +1,134 @@
+"""`evalsuite evaluate`: score samples, whoever made them."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+from evalsuite.cli.options import PATH, POSITIVE, device_option, measure_options
+from evalsuite.errors import UsageError
+
+
+@click.command(
+    epilog="Examples:\n\n\b\n  evalsuite evaluate runs/pixnerd-digits-a1b2c3d4 --num-samples 1000\n"
+    "  evalsuite evaluate samples.npz --reference digits-16-train --extractor digits-convnet"
+)
+@click.argument("samples", nargs=-1, required=True, type=PATH)
+@click.option("--num-samples", type=POSITIVE, help="Score the first N only [default: all].")
+@device_option
+@measure_options
+def evaluate(samples: tuple[Path, ...], **values: Any) -> None:  # noqa: ANN401 - click passes each option
+    """Score SAMPLES: a run, an ADM-style NPZ, a folder of images, or Parquet shards.
+
+    Several runs are replicates of one plan: each is scored, and the mean is given; runs that
+    share samples are refused.
+    """
+    from evalsuite.artifacts.run_directory import RunDirectory
+    from evalsuite.cli.output import check_json_target, write_json
+    from evalsuite.pipeline.evaluation import check_disjoint, payload
+
+    check_json_target(values["json_path"])
+    began = time.monotonic()
+    are_runs = [(path / "manifest.json").is_file() for path in samples]
+    if len(samples) > 1 and not all(are_runs):
+        raise UsageError("several SAMPLES must all be runs: replicates of one plan")
+    if not are_runs[0]:
+        records, facts = _score_outside(samples[0], values)
+    else:
+        runs = [RunDirectory.open(path) for path in samples]
+        counts = [_count(run, values["num_samples"]) for run in runs]
+        if len(runs) > 1:
+            if len(set(counts)) > 1:
+                raise UsageError(
+                    f"the runs hold {counts} samples: give --num-samples that all have"
+                )
+            check_disjoint(runs, counts[0])
+        records, facts = _score_runs(runs, counts[0], values)
+    facts["seconds"] = {"total": round(time.monotonic() - began, 3)}
+    if values["json_path"]:
+        write_json(values["json_path"], payload(records, facts))
+
+
+def _score_outside(path: Path, values: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    from evalsuite.cli.output import metrics_table
+    from evalsuite.pipeline.evaluation import score_samples
+
+    measure = _measure(values, None)
+    records = score_samples(path, measure, values["num_samples"])
+    metrics_table(records)
+    facts: dict[str, Any] = {"plan_id": None, "num_samples": records[0].protocol.num_samples}
+    return records, facts | {"samples": str(path)}
+
+
+def _score_runs(
+    runs: list[Any], num_samples: int, values: dict[str, Any]
+) -> tuple[Any, dict[str, Any]]:
+    from evalsuite.cli.output import metrics_table
+    from evalsuite.pipeline.evaluation import mean_of_replicates, score_run
+    from evalsuite.report.html import write_report
+    from evalsuite.report.summary import paste_line
+
+    measure = _measure(values, runs[0])
+    scored = []
+    for run in runs:
+        records = score_run(run, measure, num_samples)
+        scored.append(records)
+        metrics_table(records)
+        write_report(run)
+        click.echo(paste_line(run.plan, run.manifest.model, num_samples, records))
+    facts: dict[str, Any] = {"plan_id": runs[0].manifest.plan_id, "num_samples": num_samples}
+    if len(runs) > 1:
+        means = mean_of_replicates(scored)
+        for mean in means:
+            error = "-" if mean.standard_error is None else f"{mean.standard_error:.4f}"
+            click.echo(
+                f"mean over {mean.num_runs} replicates: {mean.display} {mean.mean:.4f} ± {error}"
+            )
+        facts["replicates"] = {
+            record.metric: {"mean": mean.mean, "standard_error": mean.standard_error}
+            for record, mean in zip(scored[0], means, strict=False)
+        }
+    facts["run"] = [str(run.root) for run in runs]
+    return scored[0], facts
+
+
+def _measure(values: dict[str, Any], run: Any) -> Any:  # noqa: ANN401 - RunDirectory or None
+    """What to measure: as asked, else as the run's preset has it, else as the reference was made."""
+    from evalsuite.artifacts.references import open_reference
+    from evalsuite.cli.resolve import extractor_of
+    from evalsuite.config import ExtractorSpec, ModelPreset, load_spec, names_of
+    from evalsuite.pipeline.evaluation import Measure
+    from evalsuite.pipeline.numerics import resolve_device
+    from evalsuite.pipeline.scoring import parse_metrics
+
+    metrics = parse_metrics(values["metrics"])
+    defaults = None
+    if run is not None and run.manifest.model in names_of(ModelPreset):
+        defaults = load_spec(ModelPreset, run.manifest.model).evaluation
+    reference_name = values["reference"] or (defaults.reference if defaults else None)
+    reference = open_reference(reference_name) if reference_name else None
+    name = values["extractor"] or (
+        reference.spec.extractor if reference and reference.spec else None
+    )
+    name = name or (defaults.extractor if defaults else None)
+    if name is None:
+        known = ", ".join(names_of(ExtractorSpec))
+        raise UsageError(f"--extractor is needed: this reference does not name one; known: {known}")
+    spec = extractor_of(name, values["extractor_weights"])
+    device = resolve_device(values["device"])
+    return Measure(spec, reference, metrics, device)
+
+
+def _count(run: Any, asked: int | None) -> int:  # noqa: ANN401 - RunDirectory
+    """The samples to score: as asked, or as the run's invocations asked, whichever is known."""
+    if asked is not None:
+        return asked
+    counts = [
+        attempt["resolved"]["num_samples"]
+        for attempt in run.read_json_folder("attempts")
+        if isinstance(attempt.get("resolved", {}).get("num_samples"), int)
+    ]
+    if not counts:
+        raise UsageError(f"{run.root} does not say how many samples were asked: give --num-samples")
+    return int(max(counts))

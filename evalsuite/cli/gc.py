@@ -1,0 +1,30 @@
+"""`evalsuite gc`: remove what lost attempts left behind."""
+
+from pathlib import Path
+
+import click
+
+from evalsuite.cli.options import PATH
+
+
+@click.command(
+    epilog="Examples:\n\n\b\n  evalsuite gc runs/pixnerd-digits-a1b2c3d4 --dry-run\n"
+    "  evalsuite gc runs/pixnerd-digits-a1b2c3d4"
+)
+@click.argument("run", type=PATH)
+@click.option("--dry-run", is_flag=True, help="Only list the files.")
+def gc(run: Path, dry_run: bool) -> None:
+    """Remove image and feature files of RUN that no receipt names.
+
+    Use it when no invocation is working on the run: a shard that is being written has no receipt.
+    """
+    from evalsuite.artifacts.run_directory import RunDirectory
+    from evalsuite.pipeline.integrity import garbage_files
+
+    directory = RunDirectory.open(run)
+    files = garbage_files(directory)
+    for file in files:
+        click.echo(file)
+        if not dry_run:
+            directory.storage.delete(file)
+    click.echo(f"{len(files)} files {'would be' if dry_run else ''} removed".replace("  ", " "))

@@ -1,0 +1,109 @@
+"""The entry point: commands that are imported when they are used, errors in one line."""
+
+import importlib
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from evalsuite import __version__
+from evalsuite.errors import EvalsuiteError, nearest
+
+COMMANDS = {
+    "run": ("evalsuite.cli.generate", "run", "Generate images, score them, and leave a report."),
+    "generate": ("evalsuite.cli.generate", "generate", "Generate images without scoring."),
+    "evaluate": ("evalsuite.cli.evaluate", "evaluate", "Score a run, an NPZ, a folder or Parquet."),
+    "sample": ("evalsuite.cli.sample", "sample", "Make one image again, by its index."),
+    "verify": ("evalsuite.cli.verify", "verify", "Check a run's files and recompute some batches."),
+    "status": ("evalsuite.cli.status", "status", "Show what a run holds and lacks."),
+    "export": ("evalsuite.cli.export", "export", "Write a run's images as ADM NPZ or PNG."),
+    "report": ("evalsuite.cli.report", "report", "Write a run's HTML report again."),
+    "gc": ("evalsuite.cli.gc", "gc", "Remove files that no receipt names."),
+    "models": ("evalsuite.cli.catalogue", "models", "List or show model presets."),
+    "references": ("evalsuite.cli.catalogue", "references", "List or show references."),
+    "extractors": ("evalsuite.cli.catalogue", "extractors", "List or show feature extractors."),
+    "doctor": ("evalsuite.cli.doctor", "doctor", "Say what this machine can do."),
+}
+
+
+class LazyGroup(click.Group):
+    """Imports a command's module when the command is used, so that `--help` is quick."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        """Names in the order of the table."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        """Import and return a command."""
+        if cmd_name not in COMMANDS:
+            return None
+        module, name, _ = COMMANDS[cmd_name]
+        command: click.Command = getattr(importlib.import_module(module), name)
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Name the nearest command when there is no such one."""
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            raise click.UsageError(f"no command {args[0]!r}: {nearest(args[0], COMMANDS)}")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        """One line for each command, without importing it."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, entry[2]) for name, entry in COMMANDS.items()])
+
+
+@click.group(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Examples:\n\n\b\n  evalsuite run --model pixnerd-digits\n  evalsuite evaluate samples.npz --reference digits-16-train",
+)
+@click.version_option(__version__, prog_name="evalsuite")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+@click.pass_context
+def cli(ctx: click.Context, debug: bool) -> None:
+    """Generate and score images of diffusion models: the same plan, the same pixels and numbers."""
+    ctx.obj = {"debug": debug}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run a command; expected errors become one line on stderr and their exit code."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in given
+    given = ["--debug", *(a for a in given if a != "--debug")] if debug else given
+    try:
+        code: Any = cli.main(args=given, prog_name="evalsuite", standalone_mode=False)
+    except click.exceptions.Exit as error:
+        code = error.exit_code
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message())
+        code = 2
+    except click.ClickException as error:
+        where = (
+            f" (see `{error.ctx.command_path} --help`)"
+            if isinstance(error, click.UsageError) and error.ctx
+            else ""
+        )
+        _complain(f"{' '.join(error.format_message().split())}{where}")
+        code = error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        _complain(
+            "stopped by Ctrl-C: what was committed stays; run the same command again to go on"
+        )
+        code = 130
+    except EvalsuiteError as error:
+        if debug:
+            raise
+        _complain(str(error))
+        code = error.exit_code
+    except BrokenPipeError:
+        sys.stderr.close()
+        code = 141
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _complain(message: str) -> None:
+    click.echo(f"evalsuite: {message}", err=True)

@@ -1,0 +1,149 @@
+"""What commands show: progress and notices on stderr, results on stdout."""
+
+import json
+import os
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from evalsuite.artifacts.records import Record
+from evalsuite.artifacts.storage import Storage
+from evalsuite.errors import StorageError
+from evalsuite.report.summary import metric_rows
+
+_LINE_EVERY_S = 10.0
+
+
+def notice(message: str) -> None:
+    """A line for the person, on stderr."""
+    click.echo(f"evalsuite: {message}", err=True)
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write a result whole."""
+    Storage(path.absolute().parent).replace(
+        path.name, (json.dumps(content, indent=1) + "\n").encode()
+    )
+
+
+def check_json_target(path: Path | None) -> None:
+    """Refuse a --json that could not be written at the end."""
+    if path is None:
+        return
+    if (
+        path.is_dir()
+        or not path.absolute().parent.is_dir()
+        or not os.access(path.absolute().parent, os.W_OK)
+    ):
+        raise StorageError(
+            f"--json {path} cannot be written: its folder must exist and be writable"
+        )
+
+
+def metrics_table(records: Sequence[Record]) -> None:
+    """The metrics with their errors, on stdout; notes below."""
+    rows = metric_rows(records)
+    table = Table(box=None, pad_edge=False)
+    table.add_column("metric")
+    table.add_column("value", justify="right")
+    table.add_column("± error", justify="right")
+    extrapolated = any(row.extrapolated for row in rows)
+    if extrapolated:
+        table.add_column("N → ∞", justify="right")
+    table.add_column("protocol")
+    for row, record in zip(rows, records, strict=True):
+        cells = [row.name, row.value, row.error or "-"]
+        cells += [row.extrapolated or "-"] if extrapolated else []
+        table.add_row(*cells, record.protocol_id)
+    console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else 120, highlight=False)
+    console.print(table)
+    for row in rows:
+        for note in row.notes:
+            console.print(f"  {row.name}: {note}", markup=False, soft_wrap=True)
+
+
+class ProgressView:
+    """A bar when stderr is a terminal, plain lines otherwise."""
+
+    def __init__(self) -> None:
+        self._began: float | None = None
+        self._last_line = 0.0
+        self._bar: Progress | None = None
+        self._task: Any = None
+        self._losses = 0
+        self._last_done = -1
+
+    def __enter__(self) -> "ProgressView":
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def update(
+        self, images_done: int, images_total: int, workers: int, losses: int, *, loading: bool
+    ) -> None:
+        """Show where the work stands."""
+        now = time.monotonic()
+        if self._began is None and not loading:
+            self._began = now
+        rate = images_done / (now - self._began) if self._began and now > self._began else 0.0
+        if sys.stderr.isatty():
+            self._show_bar(images_done, images_total, rate, workers, losses, loading=loading)
+        else:
+            self._show_line(images_done, images_total, rate, workers, losses, now)
+
+    def _show_bar(
+        self, done: int, total: int, rate: float, workers: int, losses: int, *, loading: bool
+    ) -> None:
+        if self._bar is None:
+            self._bar = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[about]}"),
+                TimeRemainingColumn(compact=True),
+                console=Console(stderr=True),
+            )
+            self._task = self._bar.add_task("images", total=total, about="")
+            self._bar.start()
+        about = "loading" if loading else f"{rate:.1f} images/s, {_many(workers, 'worker')}"
+        about += f", {_many(losses, 'worker')} lost" if losses else ""
+        self._bar.update(self._task, completed=done, total=total, about=about)
+
+    def _show_line(
+        self, done: int, total: int, rate: float, workers: int, losses: int, now: float
+    ) -> None:
+        finished = done == total and self._last_done != total
+        if now - self._last_line < _LINE_EVERY_S and losses == self._losses and not finished:
+            return
+        self._last_line, self._losses, self._last_done = now, losses, done
+        left = f", {(total - done) / rate:.0f} s left" if rate and done < total else ""
+        lost = f", {_many(losses, 'worker')} lost and replaced" if losses else ""
+        click.echo(
+            f"images {done}/{total}, {rate:.1f} images/s, {_many(workers, 'worker')}{lost}{left}",
+            err=True,
+        )
+
+
+def _many(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def duration(seconds: float) -> str:
+    """`42 s`, `3.5 min`, `6.9 h`."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def data_size(num_bytes: int) -> str:
+    """`12.3 MB`, `39.3 GB`."""
+    return f"{num_bytes / 1e6:.1f} MB" if num_bytes < 1e9 else f"{num_bytes / 1e9:.1f} GB"

@@ -1,0 +1,43 @@
+"""`evalsuite sample`: one image again."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from evalsuite.cli.options import PATH, device_option, plan_options
+
+
+@click.command(
+    epilog="Examples:\n\n\b\n  evalsuite sample --model pixnerd-digits --index 3\n"
+    "  evalsuite sample --model pixnerd-digits --index 12345 --guidance-scale 2 --output seven.png"
+)
+@plan_options
+@click.option("--index", type=click.IntRange(0, 2**61), required=True, help="sample_index.")
+@click.option("--output", type=PATH, help="PNG file [default: MODEL-INDEX.png].")
+@device_option
+def sample(index: int, output: Path | None, device: str, **values: Any) -> None:  # noqa: ANN401
+    """Make the image of one sample_index; its whole batch is recomputed, so it has the same pixels."""
+    from evalsuite.artifacts.images import encode_png, pixel_sha256
+    from evalsuite.artifacts.storage import Storage
+    from evalsuite.cli.resolve import plan_options_of
+    from evalsuite.pipeline.generation import BatchSampler
+    from evalsuite.pipeline.numerics import resolve_device
+    from evalsuite.pipeline.plan import check_count, resolve_plan
+
+    resolved = resolve_plan(plan_options_of(values))
+    check_count(resolved, index + 1, values["replicate"])
+    target = output or Path(f"{resolved.preset.name}-{index}.png")
+    storage = Storage(target.absolute().parent)
+    storage.check_writable()
+    sampler = BatchSampler(
+        resolved.plan, resolved.weights_path, resolve_device(device), resolved.file_labels
+    )
+    batch_index, slot = divmod(index, resolved.plan.batch_size)
+    rows = sampler.batch(batch_index).rows
+    image = rows.images_NHWC[slot]
+    storage.replace(target.name, encode_png(image))
+    click.echo(
+        f"{target}  sample {index}  seed {rows.seeds[slot]}  label {rows.labels[slot]}"
+        f"  pixel_sha256 {pixel_sha256(image)}"
+    )

@@ -1,0 +1,81 @@
+"""`evalsuite verify`: are the bytes of a run what they should be?"""
+
+from pathlib import Path
+
+import click
+
+from evalsuite.cli.options import PATH, device_option
+from evalsuite.errors import CorruptionError, ReproducibilityError
+
+
+@click.command(
+    epilog="Examples:\n\n\b\n  evalsuite verify runs/pixnerd-digits-a1b2c3d4\n"
+    "  evalsuite verify runs/pixnerd-digits-a1b2c3d4 --num-batches 10"
+)
+@click.argument("run", type=PATH)
+@click.option(
+    "--num-batches",
+    type=click.IntRange(min=0),
+    default=2,
+    show_default=True,
+    help="Random batches to recompute.",
+)
+@click.option("--weights", type=PATH, help="Weights, when they are not the preset's.")
+@click.option("--model", help="Preset, when the run's own is not known here.")
+@device_option
+def verify(
+    run: Path, num_batches: int, weights: Path | None, model: str | None, device: str
+) -> None:
+    """Check every committed file against its receipt, and recompute some batches.
+
+    Within one numerics_id the pixels must be equal; across, the differences are shown.
+    """
+    from evalsuite.artifacts.run_directory import RunDirectory
+    from evalsuite.pipeline.integrity import check_batch, choose_batches, find_faults, stages_of
+
+    directory = RunDirectory.open(run)
+    faults = find_faults(directory)
+    for fault in faults:
+        click.echo(f"fault: {fault.text}")
+    if faults:
+        raise CorruptionError(
+            f"{run}: {len(faults)} committed shard(s) are damaged or missing;"
+            " run the same `evalsuite run` or `generate` again to repair them"
+        )
+    click.echo(f"files: all of {', '.join(stages_of(directory)) or 'nothing'} match their receipts")
+    batches = choose_batches(directory, num_batches)
+    if not batches:
+        return
+    sampler = _sampler(directory, model, weights, device)
+    wrong: list[int] = []
+    for batch in batches:
+        check = check_batch(directory, sampler, batch)
+        verdict = "equal" if not check.differing else f"{len(check.differing)} samples differ"
+        scope = "" if check.same_numerics else ", other numerics"
+        distance = (
+            ""
+            if check.max_difference is None or not check.differing
+            else f", at most {check.max_difference} grey levels, {check.mean_difference:.4f} on average"
+        )
+        click.echo(
+            f"batch {batch} (samples {check.start}..{check.stop - 1}): {verdict}{scope}{distance}"
+        )
+        wrong += check.differing if check.same_numerics else ()
+    if wrong:
+        raise ReproducibilityError(
+            f"{run}: samples {wrong[:5]} came out with other pixels on equal numerics:"
+            " the receipts or this machine are wrong"
+        )
+
+
+def _sampler(directory, model, weights, device):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    from evalsuite.config import ModelPreset, load_spec
+    from evalsuite.pipeline.generation import BatchSampler
+    from evalsuite.pipeline.numerics import resolve_device
+
+    if weights is None:
+        preset = load_spec(ModelPreset, model or directory.manifest.model)
+        weights = preset.path.parent / preset.weights.file
+    return BatchSampler(
+        directory.plan, weights, resolve_device(device), directory.manifest.file_labels
+    )

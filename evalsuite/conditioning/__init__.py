@@ -1,0 +1,1 @@
+"""Conditions: class labels and their names."""

@@ -1,0 +1,1 @@
+"""Extractors, the networks that turn images into features, and their registry."""

@@ -1,0 +1,1 @@
+"""Denoisers, one folder for each family, with their registry and checkpoint loading."""

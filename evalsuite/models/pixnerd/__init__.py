@@ -1,0 +1,1 @@
+"""PixNerd: pixel neural field diffusion."""

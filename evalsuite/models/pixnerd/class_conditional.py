@@ -1,0 +1,258 @@
+"""PixNerd's class-conditional network: a patch transformer whose tokens generate pixel networks.
+
+Source: PixNerd (Wang et al. 2025, arXiv 2507.23268) and the public repository MCG-NJU/PixNerd at
+6da060b, whose state-dict keys and float32 outputs this module reproduces (tests/golden/).
+
+Legend: B batch, N patches (tokens), D width, S pixels of a patch, X pixel width, C channels.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import normalize, scaled_dot_product_attention, silu
+
+from evalsuite.models.layers import RMSNorm, SwiGLU, modulate, rotate_pairs
+
+ROTARY_RANGE = 16.0  # positions span 0..16 at every resolution
+NUM_PIXEL_FREQUENCIES = 8  # per axis; 64 cosine products for each pixel
+
+
+@dataclass(frozen=True)
+class PixNerdClassConfig:
+    """Sizes of the network, under the names of the upstream constructor."""
+
+    hidden_size: int
+    num_groups: int
+    num_blocks: int
+    num_cond_blocks: int
+    hidden_size_x: int
+    nerf_mlpratio: int
+    patch_size: int
+    num_classes: int
+    in_channels: int = 3
+
+    def __post_init__(self) -> None:
+        """Refuse sizes that the architecture cannot have."""
+        if self.hidden_size % self.num_groups:
+            raise ValueError("hidden_size must be a multiple of num_groups")
+        if (self.hidden_size // self.num_groups) % 4:
+            raise ValueError("the head width, hidden_size / num_groups, must be a multiple of 4")
+        if not 0 < self.num_cond_blocks <= self.num_blocks:
+            raise ValueError("num_cond_blocks must lie in 1..num_blocks")
+
+
+def time_sinusoid(t_B: Tensor) -> Tensor:
+    """256 sinusoids of the raw time, cosines first, of maximal period 10; float32 [B, 256]."""
+    exponents = torch.arange(128, dtype=torch.float32, device=t_B.device) / 128
+    angles = t_B.float()[:, None] * torch.exp(-math.log(10) * exponents)
+    return torch.cat((angles.cos(), angles.sin()), dim=-1)
+
+
+def rotary_table(
+    head_dim: int, height: int, width: int, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Cosines and sines [N, head_dim / 2] of a grid of tokens, rows first.
+
+    Positions span 0..16 with both ends on every grid; x and y angles alternate for each frequency.
+    """
+    x = torch.linspace(0, ROTARY_RANGE, width, device=device)
+    y = torch.linspace(0, ROTARY_RANGE, height, device=device)
+    powers = torch.arange(0, head_dim, 4, device=device)[: head_dim // 4].float() / head_dim
+    frequencies = 1.0 / (10000.0**powers)
+    grid_y, grid_x = torch.meshgrid(y, x, indexing="ij")
+    angles = torch.stack(
+        (torch.outer(grid_x.flatten(), frequencies), torch.outer(grid_y.flatten(), frequencies)), -1
+    ).flatten(1)
+    return angles.cos(), angles.sin()
+
+
+def pixel_position_code(patch_size: int, device: torch.device) -> Tensor:
+    """Damped cosine products [S, 64] of a pixel's place in its patch; the slow index is x, float32."""
+    place = torch.linspace(0, 1, patch_size, device=device)
+    f = torch.linspace(0, NUM_PIXEL_FREQUENCIES, NUM_PIXEL_FREQUENCIES, device=device)
+    waves = torch.cos(place[:, None] * f * torch.pi)
+    damping = 1 / (1 + f[:, None] * f)
+    code = waves[None, :, :, None] * waves[:, None, None, :] * damping
+    return code.reshape(patch_size * patch_size, -1)
+
+
+class TimeEmbedder(nn.Module):
+    """Sinusoids of t followed by Linear, SiLU, Linear."""
+
+    def __init__(self, hidden_size: int) -> None:
+        super().__init__()
+        self.mlp = nn.Sequential(
+            nn.Linear(256, hidden_size), nn.SiLU(), nn.Linear(hidden_size, hidden_size)
+        )
+
+    def forward(self, t_B: Tensor) -> Tensor:
+        out: Tensor = self.mlp(time_sinusoid(t_B))
+        return out
+
+
+class PatchEmbedder(nn.Module):
+    """One Linear over the channel-major values of a patch."""
+
+    def __init__(self, in_dim: int, hidden_size: int) -> None:
+        super().__init__()
+        self.proj = nn.Linear(in_dim, hidden_size)
+
+    def forward(self, patches_BNV: Tensor) -> Tensor:
+        out: Tensor = self.proj(patches_BNV)
+        return out
+
+
+class LabelEmbedder(nn.Module):
+    """A table with one row for each class and a last row for the null class."""
+
+    def __init__(self, num_classes: int, hidden_size: int) -> None:
+        super().__init__()
+        self.embedding_table = nn.Embedding(num_classes + 1, hidden_size)
+
+    def forward(self, labels_B: Tensor) -> Tensor:
+        out: Tensor = self.embedding_table(labels_B)
+        return out
+
+
+class Attention(nn.Module):
+    """Self-attention with q and k normalised before the rotary embedding."""
+
+    def __init__(self, dim: int, num_heads: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.qkv = nn.Linear(dim, 3 * dim, bias=False)
+        self.q_norm = RMSNorm(dim // num_heads)
+        self.k_norm = RMSNorm(dim // num_heads)
+        self.proj = nn.Linear(dim, dim)
+
+    def forward(self, u_BND: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
+        qkv = self.qkv(u_BND).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
+        q, k, v = qkv.unbind(0)
+        q = rotate_pairs(self.q_norm(q), *rotary)
+        k = rotate_pairs(self.k_norm(k), *rotary)
+        attended = scaled_dot_product_attention(q.to(v.dtype), k.to(v.dtype), v)
+        out: Tensor = self.proj(attended.transpose(1, 2).flatten(2))
+        return out
+
+
+class EncoderBlock(nn.Module):
+    """Attention and feed-forward, each modulated and gated by the condition."""
+
+    def __init__(self, dim: int, num_heads: int) -> None:
+        super().__init__()
+        self.norm1 = RMSNorm(dim)
+        self.attn = Attention(dim, num_heads)
+        self.norm2 = RMSNorm(dim)
+        self.mlp = SwiGLU(dim, int(2 * (4 * dim) / 3))
+        self.adaLN_modulation = nn.Sequential(nn.Linear(dim, 6 * dim))
+
+    def forward(self, s_BND: Tensor, c_B1D: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
+        shift1, scale1, gate1, shift2, scale2, gate2 = self.adaLN_modulation(c_B1D).chunk(6, dim=-1)
+        s_BND = s_BND + gate1 * self.attn(modulate(self.norm1(s_BND), shift1, scale1), rotary)
+        return s_BND + gate2 * self.mlp(modulate(self.norm2(s_BND), shift2, scale2))
+
+
+class PixelEmbedder(nn.Module):
+    """Linear over a pixel's noisy colour and its position code."""
+
+    def __init__(self, in_channels: int, hidden_size_x: int) -> None:
+        super().__init__()
+        self.embedder = nn.Sequential(
+            nn.Linear(in_channels + NUM_PIXEL_FREQUENCIES**2, hidden_size_x)
+        )
+
+    def forward(self, pixels_PSC: Tensor) -> Tensor:
+        patch_size = math.isqrt(pixels_PSC.shape[1])
+        code_SF = pixel_position_code(patch_size, pixels_PSC.device)
+        code_PSF = code_SF.expand(pixels_PSC.shape[0], -1, -1)
+        out: Tensor = self.embedder(torch.cat((pixels_PSC, code_PSF), dim=-1))
+        return out
+
+
+class NerfBlock(nn.Module):
+    """A residual two-layer network over pixels whose matrices each patch generates for itself."""
+
+    def __init__(self, dim: int, hidden_size_x: int, ratio: int) -> None:
+        super().__init__()
+        self.hidden_size_x = hidden_size_x
+        self.ratio = ratio
+        self.param_generator1 = nn.Sequential(nn.Linear(dim, 2 * hidden_size_x**2 * ratio))
+        self.norm = RMSNorm(hidden_size_x)
+
+    def forward(self, z_PSX: Tensor, g_PD: Tensor) -> Tensor:
+        width, inner = self.hidden_size_x, self.hidden_size_x * self.ratio
+        first, second = self.param_generator1(g_PD).chunk(2, dim=-1)
+        w1 = normalize(first.unflatten(-1, (width, inner)), dim=-2)
+        w2 = normalize(second.unflatten(-1, (inner, width)), dim=-2)
+        return z_PSX + torch.bmm(silu(torch.bmm(self.norm(z_PSX), w1)), w2)
+
+
+class FinalLayer(nn.Module):
+    """Norm and Linear from pixel features to colours."""
+
+    def __init__(self, hidden_size_x: int, out_channels: int) -> None:
+        super().__init__()
+        self.norm = RMSNorm(hidden_size_x)
+        self.linear = nn.Linear(hidden_size_x, out_channels)
+
+    def forward(self, z_PSX: Tensor) -> Tensor:
+        out: Tensor = self.linear(self.norm(z_PSX))
+        return out
+
+
+class PixNerdClassConditional(nn.Module):
+    """Velocity network of PixNerd for class labels; t = 0 is noise, t = 1 is data."""
+
+    def __init__(self, config: PixNerdClassConfig) -> None:
+        super().__init__()
+        self.config = config
+        dim, width = config.hidden_size, config.hidden_size_x
+        self.x_embedder = PixelEmbedder(config.in_channels, width)
+        self.s_embedder = PatchEmbedder(config.in_channels * config.patch_size**2, dim)
+        self.t_embedder = TimeEmbedder(dim)
+        self.y_embedder = LabelEmbedder(config.num_classes, dim)
+        self.final_layer = FinalLayer(width, config.in_channels)
+        num_nerf = config.num_blocks - config.num_cond_blocks
+        encoder = [EncoderBlock(dim, config.num_groups) for _ in range(config.num_cond_blocks)]
+        nerf = [NerfBlock(dim, width, config.nerf_mlpratio) for _ in range(num_nerf)]
+        self.blocks = nn.ModuleList([*encoder, *nerf])
+
+    def forward(self, x_BCHW: Tensor, t_B: Tensor, labels_B: Tensor) -> Tensor:
+        """Velocity, shaped as `x_BCHW`, at time `t_B` for `labels_B` (num_classes is null).
+
+        Raises:
+            ValueError: height or width is not a multiple of the patch size.
+        """
+        batch, channels, height, width = x_BCHW.shape
+        patch = self.config.patch_size
+        if height % patch or width % patch:
+            raise ValueError(f"size {height}x{width} is not a multiple of the patch size {patch}")
+        grid = (height // patch, width // patch)
+        num_patches = grid[0] * grid[1]
+        cells = x_BCHW.reshape(batch, channels, grid[0], patch, grid[1], patch)
+        patches_BNV = cells.permute(0, 2, 4, 1, 3, 5).reshape(batch, num_patches, -1)
+        pixels_PSC = cells.permute(0, 2, 4, 3, 5, 1).reshape(batch * num_patches, -1, channels)
+
+        s_BND, time_B1D = self.encode(patches_BNV, t_B, labels_B, grid)
+        g_PD = silu(time_B1D + s_BND).flatten(0, 1)
+        z_PSX = self.x_embedder(pixels_PSC)
+        for block in self.blocks[self.config.num_cond_blocks :]:
+            z_PSX = block(z_PSX, g_PD)
+        v_PSC = self.final_layer(z_PSX)
+        v = v_PSC.reshape(batch, *grid, patch, patch, channels).permute(0, 5, 1, 3, 2, 4)
+        return v.reshape(batch, channels, height, width)
+
+    def encode(
+        self, patches_BNV: Tensor, t_B: Tensor, labels_B: Tensor, grid: tuple[int, int]
+    ) -> tuple[Tensor, Tensor]:
+        """Tokens after the encoder blocks [B, N, D] and the time embedding [B, 1, D]."""
+        head_dim = self.config.hidden_size // self.config.num_groups
+        rotary = rotary_table(head_dim, *grid, patches_BNV.device)
+        time_B1D = self.t_embedder(t_B)[:, None]
+        c_B1D = silu(time_B1D + self.y_embedder(labels_B)[:, None])
+        s_BND = self.s_embedder(patches_BNV)
+        for block in self.blocks[: self.config.num_cond_blocks]:
+            s_BND = block(s_BND, c_B1D, rotary)
+        return s_BND, time_B1D

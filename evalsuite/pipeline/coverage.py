@@ -1,0 +1,77 @@
+"""What a run still lacks for what is asked of it."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from evalsuite.artifacts.images import GRID_PER_CLASS, Keep
+from evalsuite.artifacts.receipts import Receipt
+from evalsuite.artifacts.run_directory import IMAGES, PIXELS, RunDirectory, feature_stage, gaps_of
+from evalsuite.config import ExtractorSpec, Plan
+from evalsuite.pipeline.ranges import Range, ShardTask, part_of, plan_tasks, total, whole_batches
+
+SHARDS_PER_WORKER = 8
+LARGEST_SHARD = 512
+_FOREVER = 2**62
+
+
+class Demand(NamedTuple):
+    """What an invocation asks of a run."""
+
+    num_samples: int
+    part: tuple[int, int] | None
+    keep: Keep
+    extractors: tuple[ExtractorSpec, ...]
+
+    def asked(self, batch_size: int) -> Range:
+        """Samples of this invocation's share, in whole batches."""
+        part, num_parts = self.part or (1, 1)
+        return part_of(self.num_samples, batch_size, part, num_parts)
+
+
+def covered_ranges(run: RunDirectory | None, plan: Plan, demand: Demand) -> dict[str, list[Range]]:
+    """Ranges that stand, for each stage that `demand` needs; nothing stands when there is no run."""
+    stages = [feature_stage(spec.extractor_id) for spec in demand.extractors]
+    covered: dict[str, list[Range]] = {IMAGES: _spans(run.receipts(IMAGES)) if run else []}
+    if demand.keep != "none":
+        covered[PIXELS] = _spans(run.pixel_receipts()) if run else []
+    if demand.keep == "grid":
+        grid = whole_batches(GRID_PER_CLASS * min(plan.num_classes, 100), plan.batch_size)
+        kept = [r for r in run.receipts(IMAGES) if r.kept == "grid"] if run else []
+        covered[PIXELS] += [*_spans(kept), (grid, _FOREVER)]
+    return covered | {stage: _spans(run.receipts(stage)) if run else [] for stage in stages}
+
+
+def tasks_for(
+    covered: dict[str, list[Range]], asked: Range, shard_size: int, batch_size: int
+) -> list[ShardTask]:
+    """Shards that complete `asked`; a shard that makes images keeps their pixels by itself."""
+    tasks = plan_tasks(asked, covered, shard_size, batch_size)
+    return [
+        task._replace(stages=tuple(s for s in task.stages if s != PIXELS))
+        if IMAGES in task.stages
+        else task
+        for task in tasks
+    ]
+
+
+def missing_images(covered: dict[str, list[Range]], asked: Range) -> int:
+    """Samples of `asked` that lack any stage."""
+    return total((t.start, t.stop) for t in plan_tasks(asked, covered, _FOREVER, 1))
+
+
+def default_shard_size(num_images: int, num_workers: int, batch_size: int) -> int:
+    """Several shards for each worker, so that all end together, but none above LARGEST_SHARD."""
+    share = num_images // (SHARDS_PER_WORKER * num_workers)
+    return max(batch_size, min(share // batch_size * batch_size, LARGEST_SHARD))
+
+
+def missing_ranges(run: RunDirectory, demand: Demand) -> list[Range]:
+    """Ranges of the asked samples that lack a stage."""
+    asked = demand.asked(run.plan.batch_size)
+    covered = covered_ranges(run, run.plan, demand)
+    gaps = {gap for ranges in covered.values() for gap in gaps_of(ranges, *asked)}
+    return sorted(gaps)
+
+
+def _spans(receipts: Sequence[Receipt]) -> list[Range]:
+    return [(receipt.start, receipt.stop) for receipt in receipts]

@@ -1,0 +1,91 @@
+"""What a run will cost: network evaluations, disk and time, from the nearest known rate."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from evalsuite.artifacts.receipts import Receipt
+from evalsuite.artifacts.run_directory import IMAGES, RunDirectory
+from evalsuite.config import ExtractorSpec, ModelPreset, Plan
+from evalsuite.errors import EvalsuiteError
+from evalsuite.pipeline.stages import OutputFormat
+
+HOUR_S = 3600.0
+_PNG_RATIO = 0.75  # of raw pixels; a generous guess for natural images
+_ROW_BYTES = 220
+
+
+@dataclass(frozen=True)
+class Rate:
+    """Seconds of one worker for one network evaluation of one image, and where that is known from."""
+
+    seconds_per_evaluation: float
+    source: str
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Cost of the samples that are still to be made."""
+
+    num_images: int
+    nfe: int
+    disk_bytes: int
+    seconds: float | None
+    """On `num_workers` workers; None when no rate is known."""
+    source: str
+
+
+def estimate(
+    plan: Plan,
+    num_images: int,
+    nfe: int,
+    num_workers: int,
+    extractors: tuple[ExtractorSpec, ...],
+    output: OutputFormat,
+    rate: Rate | None,
+) -> Estimate:
+    """Time and disk for `num_images` images."""
+    height, width = plan.size
+    kept = num_images if output.keep == "all" else 0
+    pixels = 3 * height * width * (1.0 if output.shard_format == "npz" else _PNG_RATIO)
+    features = sum(
+        4 * (s.pool_dim + (s.spatial_dim or 0) + (s.num_classes or 0)) for s in extractors
+    )
+    disk = int(kept * pixels + num_images * (_ROW_BYTES + features))
+    work = num_images * nfe / max(num_workers, 1)
+    seconds = work * rate.seconds_per_evaluation if rate else None
+    return Estimate(num_images, nfe, disk, seconds, rate.source if rate else "no known rate")
+
+
+def nearest_rate(run_root: Path, plan: Plan, preset: ModelPreset, device: str) -> Rate | None:
+    """From this run's receipts, else from runs beside it of the same network and size, else the preset."""
+    for root in [run_root, *_neighbours(run_root)]:
+        try:
+            run = RunDirectory.open(root)
+            if run.plan.network != plan.network or run.plan.size != plan.size:
+                continue
+            rate = _rate_of(run.receipts(IMAGES), device)
+        except EvalsuiteError:
+            continue
+        if rate is not None:
+            return Rate(rate, f"receipts of {root}")
+    known = [r for r in preset.known_rates if r.device == device]
+    return Rate(known[0].seconds_per_evaluation, known[0].source) if known else None
+
+
+def _neighbours(run_root: Path) -> list[Path]:
+    parent = run_root.absolute().parent
+    if not parent.is_dir():
+        return []
+    return sorted(
+        p.parent for p in parent.glob("*/manifest.json") if p.parent != run_root.absolute()
+    )
+
+
+def _rate_of(receipts: list[Receipt], device: str) -> float | None:
+    """Median over shards of compute seconds per image and evaluation on that kind of device."""
+    rates = sorted(
+        r.seconds["compute"] / ((r.stop - r.start) * r.nfe)
+        for r in receipts
+        if r.nfe and r.seconds.get("compute") and r.numerics.get("device") == device
+    )
+    return rates[len(rates) // 2] if rates else None

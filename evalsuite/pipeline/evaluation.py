@@ -1,0 +1,224 @@
+"""Scoring a run, samples that someone else made, and the mean over replicates."""
+
+import hashlib
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from evalsuite.artifacts.features import FeatureTable
+from evalsuite.artifacts.images import Images
+from evalsuite.artifacts.records import Record
+from evalsuite.artifacts.references import Reference
+from evalsuite.artifacts.run_directory import IMAGES, RunDirectory, differences, feature_stage
+from evalsuite.artifacts.samples import SampleSet, open_samples
+from evalsuite.config import ExtractorSpec
+from evalsuite.errors import DataError, UsageError
+from evalsuite.metrics.intervals import mean_over_replicates
+from evalsuite.pipeline.scoring import (
+    SamplingFields,
+    check_reference,
+    check_samples,
+    embed,
+    prepare_reference,
+    sampling_fields,
+    score,
+    strata_of,
+)
+from evalsuite.sampling.sampler import count_nfe
+from evalsuite.seeding import labels_of
+import itertools
+
+_PORTION = 64
+
+
+class Measure(NamedTuple):
+    """What to compute and with what."""
+
+    spec: ExtractorSpec
+    reference: Reference | None
+    metrics: Sequence[str]
+    device: torch.device
+
+
+class ReplicateMean(NamedTuple):
+    """The mean of one metric over runs that share no sample."""
+
+    display: str
+    mean: float
+    standard_error: float | None
+    num_runs: int
+
+
+def score_run(run: RunDirectory, measure: Measure, num_samples: int) -> list[Record]:
+    """Score the first `num_samples` of a run and write the records.
+
+    Features that the run has are used; otherwise stored pixels are embedded here.
+
+    Raises:
+        IncompleteError: samples are missing.
+        DataError: corrupted files, a reference that does not fit, too few samples.
+    """
+    check(measure, num_samples)
+    began = time.monotonic()
+    table = run_features(run, measure, num_samples)
+    labels = labels_of(run.plan, 0, num_samples, run.manifest.file_labels)
+    statistics = (
+        prepare_reference(measure.reference, measure.spec, measure.metrics, measure.device)
+        if measure.reference
+        else None
+    )
+    receipts = run.receipts(IMAGES)
+    ids = sorted({r.numerics_id for r in receipts})
+    about = {
+        "run": run.root.name,
+        "plan_id": run.manifest.plan_id,
+        "model": run.manifest.model,
+        "plan": run.plan.model_dump(mode="json"),
+        "nfe": count_nfe(run.plan.sampling),
+        "numerics_ids": ids,
+        "mixed_numerics": len(ids) > 1,
+    }
+    compute_s = sum(r.seconds.get("compute", 0.0) for r in receipts)
+    records = score(
+        table,
+        strata_of(run.plan.labels.describe(), labels),
+        measure.metrics,
+        measure.spec,
+        measure.reference,
+        statistics,
+        sampling_fields(run.plan),
+        about,
+        {
+            "worker_seconds": round(compute_s, 2),
+            "evaluation_seconds": round(time.monotonic() - began, 3),
+        },
+    )
+    for record in records:
+        run.write_json(record.path, record.model_dump(mode="json"))
+    return records
+
+
+def run_features(run: RunDirectory, measure: Measure, num_samples: int) -> FeatureTable:
+    """Features of a run's first samples: as committed, or embedded from stored pixels."""
+    stage = feature_stage(measure.spec.extractor_id)
+    if run.receipts(stage) or not run.pixel_receipts():
+        return run.read_features(measure.spec.extractor_id, num_samples)
+    table, _ = embed(samples_of_run(run, num_samples), num_samples, measure.spec, measure.device)
+    return table
+
+
+def samples_of_run(run: RunDirectory, num_samples: int) -> SampleSet:
+    """A run's stored pixels as a sample set.
+
+    Raises:
+        IncompleteError: pixels are missing, or were not kept.
+    """
+    run.slices(run.pixel_receipts(), 0, num_samples, "stored pixels")
+
+    def portions(stop: int) -> Iterator[Images]:
+        held: list[Images] = []
+        for _, image in run.read_images(0, stop):
+            held.append(image)
+            if len(held) == _PORTION:
+                yield np.stack(held)
+                held = []
+        if held:
+            yield np.stack(held)
+
+    labels = np.array(labels_of(run.plan, 0, num_samples, run.manifest.file_labels))
+    return SampleSet(str(run.root), num_samples, run.plan.size, labels, "lossless", portions)
+
+
+def score_samples(path: Path, measure: Measure, num_samples: int | None) -> list[Record]:
+    """Score samples that someone else made.
+
+    Raises:
+        DataError: they cannot be read, or are too few.
+    """
+    samples = open_samples(path)
+    if num_samples is not None and num_samples > samples.num_images:
+        raise DataError(
+            f"{path} holds {samples.num_images} images, fewer than --num-samples {num_samples}"
+        )
+    count = num_samples or samples.num_images
+    check(measure, count)
+    began = time.monotonic()
+    table, images_sha256 = embed(samples, count, measure.spec, measure.device)
+    statistics = (
+        prepare_reference(measure.reference, measure.spec, measure.metrics, measure.device)
+        if measure.reference
+        else None
+    )
+    labels = None if samples.labels_N is None else samples.labels_N[:count].tolist()
+    return score(
+        table,
+        None,
+        measure.metrics,
+        measure.spec,
+        measure.reference,
+        statistics,
+        SamplingFields(label_rule=None, uint8_rule=None, codec=samples.codec),
+        {"path": path.name, "images_sha256": images_sha256, "labels_sha256": _digest(labels)},
+        {"evaluation_seconds": round(time.monotonic() - began, 3)},
+    )
+
+
+def check(measure: Measure, num_samples: int) -> None:
+    """Everything that can be refused before a forward pass."""
+    check_samples(measure.metrics, num_samples, measure.reference is not None)
+    if measure.reference is not None:
+        check_reference(measure.reference, measure.spec, measure.metrics)
+
+
+def check_disjoint(runs: Sequence[RunDirectory], num_samples: int) -> None:
+    """Raise UsageError unless the runs are replicates: one plan but for the seeds, no sample shared."""
+    first = runs[0]
+    for other in runs[1:]:
+        same = other.plan.model_copy(update={"first_seed": first.plan.first_seed})
+        if same != first.plan:
+            listed = "; ".join(differences(first.plan, same))
+            raise UsageError(f"{first.root} and {other.root} are no replicates: {listed}")
+    spans = sorted((run.plan.first_seed, run.root) for run in runs)
+    for (low, here), (high, there) in itertools.pairwise(spans):
+        shared = num_samples - (high - low)
+        if shared > 0:
+            raise UsageError(
+                f"{here} (seeds from {low}) and {there} (seeds from {high}) share {shared} of"
+                f" {num_samples} samples: their mean would count them twice; use --replicate"
+            )
+
+
+def mean_of_replicates(records: Sequence[Sequence[Record]]) -> list[ReplicateMean]:
+    """The mean of each metric over runs, with its standard error over the runs."""
+    means = []
+    for rows in zip(*records, strict=True):
+        values = [row.value for row in rows if row.value is not None]
+        if len(values) == len(rows):
+            mean, error = mean_over_replicates(values)
+            means.append(ReplicateMean(rows[0].display, mean, error, len(values)))
+    return means
+
+
+def payload(records: Sequence[Record], extra: dict[str, Any]) -> dict[str, Any]:
+    """What `--json` writes."""
+    metrics = {
+        record.metric: {
+            "value": record.value,
+            "standard_error": record.standard_error,
+            "protocol_id": record.protocol_id,
+            "extrapolated": record.extrapolated,
+            "notes": list(record.notes),
+        }
+        for record in records
+    }
+    return {**extra, "metrics": metrics}
+
+
+def _digest(labels: list[int] | None) -> str | None:
+    if labels is None:
+        return None
+    return hashlib.sha256(np.array(labels, dtype="<i8").tobytes()).hexdigest()

@@ -1,0 +1,56 @@
+"""Where a result came from: versions, source revision, hardware."""
+
+import os
+import platform
+import subprocess
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+PACKAGES = ("evalsuite", "torch", "numpy", "scipy", "ray", "pyarrow", "pillow", "safetensors")
+
+
+def package_versions() -> dict[str, str]:
+    """Versions of the packages that matter; one that is not installed is left out."""
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return {"python": platform.python_version(), **found}
+
+
+def source_revision() -> dict[str, Any] | None:
+    """Git revision of this package's checkout and whether it has changes; None outside of one."""
+    root = Path(__file__).resolve().parents[2]
+    if not (root / ".git").exists():
+        return None
+    revision = _git(root, "rev-parse", "HEAD")
+    if revision is None:
+        return None
+    changes = _git(root, "status", "--porcelain", "--untracked-files=no")
+    return {"revision": revision, "dirty": bool(changes)}
+
+
+def hardware() -> dict[str, Any]:
+    """This machine in a few fields."""
+    return {
+        "system": platform.system(),
+        "machine": platform.machine(),
+        "cpus": len(os.sched_getaffinity(0)),
+    }
+
+
+def _git(root: Path, *arguments: str) -> str | None:
+    try:
+        done = subprocess.run(  # noqa: S603 - fixed command on our own checkout
+            ["git", "-C", str(root), *arguments],  # noqa: S607
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()

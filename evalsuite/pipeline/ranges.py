@@ -1,0 +1,69 @@
+"""Which samples are still to be made, and in which shards; pure arithmetic on ranges."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+from evalsuite.artifacts.run_directory import gaps_of
+import itertools
+
+Range = tuple[int, int]
+
+
+class ShardTask(NamedTuple):
+    """Samples start..stop-1 in whole batches, for the named stages."""
+
+    start: int
+    stop: int
+    stages: tuple[str, ...]
+
+
+def whole_batches(num_samples: int, batch_size: int) -> int:
+    """The number of samples that is computed and stored when `num_samples` are asked."""
+    return -(-num_samples // batch_size) * batch_size
+
+
+def part_of(num_samples: int, batch_size: int, part: int, num_parts: int) -> Range:
+    """The samples of share `part` (1..num_parts), in whole batches; the shares are disjoint.
+
+    Raises:
+        ValueError: part is outside 1..num_parts.
+    """
+    if not 1 <= part <= num_parts:
+        raise ValueError(f"part must lie in 1..{num_parts}, not {part}")
+    num_batches = whole_batches(num_samples, batch_size) // batch_size
+    low, high = (num_batches * p // num_parts for p in (part - 1, part))
+    return low * batch_size, high * batch_size
+
+
+def plan_tasks(
+    asked: Range, covered: Mapping[str, Iterable[Range]], shard_size: int, batch_size: int
+) -> list[ShardTask]:
+    """The shards that complete `asked` for every stage in `covered`.
+
+    Args:
+        asked: samples start..stop-1, whole batches.
+        covered: for each stage the ranges that have receipts, whatever their sizes.
+        shard_size: samples of one shard, rounded up to whole batches.
+        batch_size: samples of one batch.
+
+    Returns:
+        Disjoint tasks in order; each has the stages that its samples lack.
+    """
+    gaps = {stage: gaps_of(list(ranges), *asked) for stage, ranges in covered.items()}
+    cuts = sorted({bound for ranges in gaps.values() for gap in ranges for bound in gap})
+    step = whole_batches(shard_size, batch_size)
+    tasks = []
+    for low, high in itertools.pairwise(cuts):
+        stages = tuple(s for s, ranges in gaps.items() if _inside(low, high, ranges))
+        if stages:
+            tasks += [ShardTask(at, min(at + step, high), stages) for at in range(low, high, step)]
+    return tasks
+
+
+def total(ranges: Iterable[Range]) -> int:
+    """Samples in disjoint ranges."""
+    return sum(high - low for low, high in ranges)
+
+
+def _inside(low: int, high: int, ranges: Sequence[Range]) -> bool:
+    return any(start <= low and high <= stop for start, stop in ranges)

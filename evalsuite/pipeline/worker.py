@@ -1,0 +1,282 @@
+"""A worker: loads the models once, then computes and commits shards. A plain class, without Ray.
+
+Three threads may use it at once: one calls `compute`, one `commit` (for the same task, which it
+drains from a bounded buffer), one `progress`.
+"""
+
+import itertools
+import os
+import platform
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from evalsuite.artifacts.images import ImageRows, pixel_sha256
+from evalsuite.artifacts.receipts import Receipt, commit_receipt, cover, digest_of_pixels
+from evalsuite.artifacts.run_directory import IMAGES, RunDirectory, feature_stage, gaps_of
+from evalsuite.artifacts.storage import file_sha256
+from evalsuite.config import ExtractorSpec
+from evalsuite.errors import DataError, EvalsuiteError, ReproducibilityError
+from evalsuite.features.aligned import AlignedExtractor
+from evalsuite.features.base import Extractor
+from evalsuite.features.registry import build_extractor
+from evalsuite.pipeline.channel import Channel, Closed
+from evalsuite.pipeline.generation import BatchSampler, GeneratedBatch
+from evalsuite.pipeline.numerics import resolve_device
+from evalsuite.pipeline.ranges import ShardTask
+from evalsuite.pipeline.stages import STAGE_VERSION, OutputFormat, Produced, Sink, open_sink
+from evalsuite.seeding import labels_of, seeds_of
+
+BUFFERED_BATCHES = 4
+
+
+@dataclass(frozen=True)
+class WorkerJob:
+    """All that a worker needs to know; it travels to other machines."""
+
+    run_root: str
+    weights_path: str
+    extractors: tuple[ExtractorSpec, ...]
+    output: OutputFormat
+    device: str
+
+
+class NotStartedError(EvalsuiteError):
+    """A shard that was handed to a worker which is stopping."""
+
+
+@dataclass(frozen=True)
+class CommitReport:
+    """What became of one attempt: stages committed, and stages that another attempt had done."""
+
+    task: ShardTask
+    committed: tuple[str, ...]
+    discarded: tuple[str, ...]
+    seconds: float
+
+
+class ShardWorker:
+    """Computes shards of one plan on one device."""
+
+    def __init__(self, job: WorkerJob) -> None:
+        self._job = job
+        self._channels: dict[str, Channel[Produced]] = {}
+        self._costs: dict[str, tuple[int, float]] = {}
+        self._lock = threading.Lock()
+        self._images_done = 0
+        self._stopping = False
+
+    def load(self) -> dict[str, Any]:
+        """Load the model and the extractors, after checking their digests; gives `describe`.
+
+        Raises:
+            EvalsuiteError: weights, device or run directory are not as they should be.
+        """
+        job = self._job
+        self._run = RunDirectory.open(job.run_root)
+        self._device = resolve_device(job.device)
+        manifest = self._run.manifest
+        self._sampler = BatchSampler(
+            manifest.plan, Path(job.weights_path), self._device, manifest.file_labels
+        )
+        self._extractors: dict[str, Extractor] = {
+            feature_stage(spec.extractor_id): load_extractor(spec, self._device)
+            for spec in job.extractors
+        }
+        return self.describe()
+
+    def describe(self) -> dict[str, Any]:
+        """Who this worker is and what decides its bits."""
+        return {
+            "host": platform.node(),
+            "pid": os.getpid(),
+            "device": str(self._device),
+            "numerics": self._sampler.numerics,
+            "numerics_id": self._sampler.numerics_id,
+        }
+
+    def progress(self) -> int:
+        """Images computed since the worker started."""
+        return self._images_done
+
+    def stop(self) -> None:
+        """Finish the shard in hand and begin no other."""
+        self._stopping = True
+
+    def compute(self, task: ShardTask, attempt_id: str) -> None:
+        """Compute every batch of `task` into the buffer that `commit` drains."""
+        channel = self._channel(attempt_id)
+        began = time.monotonic()
+        try:
+            if self._stopping:
+                raise NotStartedError(f"samples {task.start}..{task.stop - 1} were not begun")
+            nfe = self._produce(task, channel)
+            self._costs[attempt_id] = (nfe, time.monotonic() - began)
+            channel.put(None)
+        except Closed:
+            return
+        except EvalsuiteError as error:
+            self._fail(channel, error)
+        except (
+            Exception
+        ) as error:  # the worker boundary: the fault goes to `commit`, which raises it
+            self._fail(channel, error)
+            raise
+
+    def commit(self, task: ShardTask, attempt_id: str) -> CommitReport:
+        """Write what `compute` gives for `task` and commit it, stage by stage.
+
+        Raises:
+            EvalsuiteError: whatever `compute` met, or the storage; nothing of the attempt is left.
+        """
+        channel = self._channel(attempt_id)
+        began = time.monotonic()
+        sinks: dict[str, Sink] = {}
+        try:
+            for stage in task.stages:
+                sinks[stage] = open_sink(
+                    stage, self._run.storage, task, attempt_id, self._run.plan, self._job.output
+                )
+            hashes = self._drain(channel, sinks)
+            self._check_known(task, hashes)
+            return self._commit_all(task, attempt_id, sinks, hashes, began)
+        except BaseException:
+            channel.abandon()
+            for sink in sinks.values():
+                sink.abandon()
+            raise
+        finally:
+            with self._lock:
+                self._channels.pop(attempt_id, None)
+                self._costs.pop(attempt_id, None)
+
+    def _produce(self, task: ShardTask, channel: Channel[Produced]) -> int:
+        aligned = {
+            stage: AlignedExtractor(self._extractors[stage])
+            for stage in task.stages
+            if stage in self._extractors
+        }
+        nfe = 0
+        for batch in self._batches(task):
+            rows, nfe = batch
+            hashes = [pixel_sha256(image) for image in rows.images_NHWC]
+            features = {s: a.push(rows.start, rows.images_NHWC) for s, a in aligned.items()}
+            channel.put(Produced(rows, hashes, features))
+            self._images_done += len(hashes)
+        channel.put(Produced(None, features={s: a.flush() for s, a in aligned.items()}))
+        return nfe
+
+    def _batches(self, task: ShardTask) -> Iterator[GeneratedBatch]:
+        """The batches of `task`, from stored pixels when all of them were kept, or computed."""
+        size = self._run.plan.batch_size
+        kept = [] if IMAGES in task.stages else self._run.pixel_receipts()
+        covered = [(part.start, part.stop) for part in cover(kept, task.start, task.stop)]
+        if not gaps_of(covered, task.start, task.stop):
+            yield from stored_batches(self._run, task.start, task.stop)
+            return
+        for start in range(task.start, task.stop, size):
+            yield self._sampler.batch(start // size)
+
+    def _drain(self, channel: Channel[Produced], sinks: dict[str, Sink]) -> list[str]:
+        hashes: list[str] = []
+        for produced in channel:
+            hashes.extend(produced.hashes)
+            for sink in sinks.values():
+                sink.write(produced)
+        return hashes
+
+    def _check_known(self, task: ShardTask, hashes: list[str]) -> None:
+        """Pixels that were committed before must have come out the same."""
+        if IMAGES in task.stages:
+            return
+        for part in cover(self._run.receipts(IMAGES), task.start, task.stop):
+            low = part.start - part.receipt.start
+            known = part.receipt.pixel_sha256[low : low + part.stop - part.start]
+            ours = hashes[part.start - task.start : part.stop - task.start]
+            for offset, (a, b) in enumerate(zip(known, ours, strict=True)):
+                if a != b:
+                    raise ReproducibilityError(
+                        f"sample {part.start + offset} came out with other pixels than attempt"
+                        f" {part.receipt.attempt_id} committed; nothing was written"
+                    )
+
+    def _commit_all(
+        self,
+        task: ShardTask,
+        attempt_id: str,
+        sinks: dict[str, Sink],
+        hashes: list[str],
+        began: float,
+    ) -> CommitReport:
+        files = {stage: sink.finish() for stage, sink in sinks.items()}
+        nfe, compute_s = self._costs.get(attempt_id, (0, 0.0))
+        about = self.describe()
+        committed: list[str] = []
+        discarded: list[str] = []
+        for stage, sink in sinks.items():
+            receipt = Receipt(
+                plan_id=self._run.manifest.plan_id,
+                stage=stage,
+                stage_version=STAGE_VERSION,
+                start=task.start,
+                stop=task.stop,
+                attempt_id=attempt_id,
+                files=files[stage],
+                kept=sink.kept,
+                pixel_sha256=tuple(hashes) if stage == IMAGES else (),
+                pixels_digest=digest_of_pixels(hashes),
+                nfe=nfe,
+                seconds={
+                    "compute": round(compute_s, 4),
+                    "total": round(time.monotonic() - began, 4),
+                },
+                numerics_id=about["numerics_id"],
+                numerics=about["numerics"],
+                worker={key: about[key] for key in ("host", "pid", "device")},
+                created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+            )
+            done = commit_receipt(self._run.storage, receipt)
+            (committed if done else discarded).append(stage)
+        return CommitReport(task, tuple(committed), tuple(discarded), time.monotonic() - began)
+
+    def _channel(self, attempt_id: str) -> Channel[Produced]:
+        with self._lock:
+            return self._channels.setdefault(attempt_id, Channel(BUFFERED_BATCHES))
+
+    @staticmethod
+    def _fail(channel: Channel[Produced], error: Exception) -> None:
+        try:
+            channel.fail(error)
+        except Closed:
+            return
+
+
+def stored_batches(run: RunDirectory, start: int, stop: int) -> Iterator[GeneratedBatch]:
+    """Batches whose pixels are read from the run's shards; they cost no evaluation."""
+    pixels = run.read_images(start, stop)
+    for at in range(start, stop, run.plan.batch_size):
+        end = min(at + run.plan.batch_size, stop)
+        images = np.stack([image for _, image in itertools.islice(pixels, end - at)])
+        labels = labels_of(run.plan, at, end, run.manifest.file_labels)
+        yield GeneratedBatch(ImageRows(at, seeds_of(run.plan, at, end), labels, images), 0)
+
+
+def load_extractor(spec: ExtractorSpec, device: torch.device) -> Extractor:
+    """The extractor with its weights checked against their digest.
+
+    Raises:
+        DataError: the weights are missing or other ones.
+    """
+    path = spec.path.parent / spec.weights.file
+    if not path.is_file():
+        raise DataError(f"extractor {spec.name}: weights {path} do not exist")
+    if file_sha256(path) != spec.weights.sha256:
+        raise DataError(f"extractor {spec.name}: {path} has another SHA-256 than expected")
+    return build_extractor(spec, path, device)

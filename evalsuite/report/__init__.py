@@ -1,0 +1,1 @@
+"""What people read: summary lines, tables, the HTML report. Nothing here prints."""

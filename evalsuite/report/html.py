@@ -1,0 +1,487 @@
+"""The report of a run as one HTML file that needs no network: metrics, samples, plan, provenance, cost.
+
+What people and models wrote (names, tags, outcomes) passes jinja2's escaping; images are data URIs.
+"""
+
+import base64
+import hashlib
+import io
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from PIL import Image
+from pydantic import ValidationError
+
+from evalsuite.artifacts.images import GRID_PER_CLASS, Images, encode_png
+from evalsuite.artifacts.receipts import Receipt, cover
+from evalsuite.artifacts.records import Record
+from evalsuite.artifacts.run_directory import IMAGES, PIXELS, RunDirectory, gaps_of
+from evalsuite.config import Plan, canonical_json, explain
+from evalsuite.errors import CorruptionError
+from evalsuite.metrics.registry import METRICS
+from evalsuite.report.summary import number, paste_line
+from evalsuite.sampling.sampler import count_nfe
+from evalsuite.seeding import labels_of, seeds_of
+
+REPORT_PATH = "report/index.html"
+GRID_CLASSES = 20
+"""Rows of the grid of samples; more classes are counted, not shown."""
+LONGEST_LIST = 40
+"""Rows of a list that could grow without end: invocations, workers, repairs."""
+
+_SCAN_PIXELS = 2**28
+"""Most pixels that are decoded to find samples of each class: 4,096 images of 256 x 256."""
+_IMAGE_BYTES = 1_500_000
+"""Most bytes of all images together, before base64."""
+_CRISP_SIDE = 64
+"""Images up to this side are shown whole, with hard pixel edges; larger ones are reduced."""
+_THUMBNAIL_SIDES = (128, 96, 64, 48, 32)
+_LAST = 2**62
+_FLAGS = {"json_path": "json", "tags": "tag"}
+"""Names of options in an attempt's file that are not those of their flags."""
+
+
+class ResultGroup(NamedTuple):
+    """Records over one number of samples, and a paste line for each extractor and reference."""
+
+    num_samples: int
+    records: list[Record]
+    paste_lines: list[str]
+
+
+class Thumbnail(NamedTuple):
+    """One image of the grid and what it is."""
+
+    uri: str
+    text: str
+
+
+class GridRow(NamedTuple):
+    """The first kept samples of one class."""
+
+    label: int
+    name: str | None
+    thumbnails: list[Thumbnail]
+
+
+class Grid(NamedTuple):
+    """Samples by class."""
+
+    rows: list[GridRow]
+    num_classes: int
+    """Classes that labels are drawn from."""
+    reduced_to: int | None
+    """Side to which larger images were reduced; None when they are shown whole."""
+
+
+class Invocation(NamedTuple):
+    """One file of `attempts/`."""
+
+    number: int
+    id: str
+    started_at: str
+    outcome: str
+    complete: bool
+    images_made: int
+    workers: int
+    workers_lost: int
+    seconds: float
+    hosts: list[str]
+    numerics_ids: list[str]
+    repaired: list[str]
+    tags: dict[str, str]
+    command: str
+    num_samples: int
+    packages: dict[str, str]
+    git: dict[str, Any]
+
+
+class Software(NamedTuple):
+    """One set of versions and what ran on it."""
+
+    used_by: list[str]
+    packages: dict[str, str]
+    git: dict[str, Any]
+
+
+class StageCost(NamedTuple):
+    """What one stage holds."""
+
+    stage: str
+    shards: int
+    samples: int
+    num_bytes: int
+
+
+class WorkerCost(NamedTuple):
+    """What one worker process gave."""
+
+    worker: str
+    shards: int
+    images: int
+    seconds: float
+
+
+class Cost(NamedTuple):
+    """What the images took; None where nothing was measured."""
+
+    worker_seconds: float
+    images_per_second: float | None
+    seconds_per_evaluation: float | None
+    wall_seconds: float
+    scoring_seconds: float
+    num_bytes: int
+    stages: list[StageCost]
+    workers: list[WorkerCost]
+
+
+def write_report(run: RunDirectory) -> Path:
+    """Write `report/index.html`, in place of an older one, and give its path.
+
+    Raises:
+        CorruptionError: a receipt, a result or kept pixels cannot be trusted.
+    """
+    run.storage.replace(REPORT_PATH, render_report(run).encode("utf-8", "replace"))
+    return run.storage.path(REPORT_PATH)
+
+
+def render_report(run: RunDirectory) -> str:
+    """The report as HTML; an unchanged run gives unchanged text.
+
+    Raises:
+        CorruptionError: a receipt, a result or kept pixels cannot be trusted.
+    """
+    receipts = run.receipts(IMAGES)
+    records = _records(run)
+    invocations = _invocations(run)
+    spans = [(receipt.start, receipt.stop) for receipt in receipts]
+    asked = max((one.num_samples for one in invocations), default=0)
+    environment = _environment()
+    return environment.get_template("report.html.j2").render(
+        manifest=run.manifest,
+        plan=run.plan,
+        nfe=count_nfe(run.plan.sampling),
+        num_images=sum(part.stop - part.start for part in cover(receipts, 0, _LAST)),
+        num_asked=asked,
+        gaps=gaps_of(spans, 0, asked) if asked else [],
+        groups=result_groups(run, records),
+        prefixes=_prefixes(records),
+        grid=sample_grid(run, receipts),
+        grid_classes=GRID_CLASSES,
+        stop=max((stop for _, stop in spans), default=0),
+        canonical_plan=canonical_json(run.plan.model_dump(mode="json")).decode(),
+        invocations=invocations,
+        commands=list(dict.fromkeys(one.command for one in invocations)),
+        unrecorded=_unrecorded(receipts, invocations),
+        software=_software(invocations, records),
+        numerics={receipt.numerics_id: receipt.numerics for receipt in receipts},
+        cost=run_cost(run, receipts, invocations, records),
+        longest_list=LONGEST_LIST,
+        script_sha256=_script_sha256(environment),
+    )
+
+
+def result_groups(run: RunDirectory, records: Sequence[Record]) -> list[ResultGroup]:
+    """Records by number of samples, the largest number first."""
+    counts = sorted({record.protocol.num_samples for record in records}, reverse=True)
+    groups = []
+    for count in counts:
+        ours = [record for record in records if record.protocol.num_samples == count]
+        lines = [
+            paste_line(run.plan, run.manifest.model, count, part) for part in _pasted_together(ours)
+        ]
+        groups.append(ResultGroup(count, ours, lines))
+    return groups
+
+
+def sample_grid(run: RunDirectory, receipts: Sequence[Receipt]) -> Grid:
+    """The first samples of each class whose pixels were kept.
+
+    Raises:
+        CorruptionError: stored pixels are not the recorded ones.
+    """
+    plan, names = run.plan, run.manifest.class_names
+    height, width = plan.size
+    covered = max((receipt.stop for receipt in receipts), default=0)
+    stop = min(covered, max(plan.batch_size, _SCAN_PIXELS // (height * width)))
+    labels = labels_of(plan, 0, stop, run.manifest.file_labels)
+    found: dict[int, list[tuple[int, Images]]] = {
+        label: [] for label in sorted(set(labels))[:GRID_CLASSES]
+    }
+    for index, image in run.kept_images(stop):
+        row = found.get(labels[index])
+        if row is not None and len(row) < GRID_PER_CLASS:
+            row.append((index, image))
+            if all(len(images) == GRID_PER_CLASS for images in found.values()):
+                break
+    uris, reduced_to = _data_uris([image for row in found.values() for _, image in row])
+    rest = iter(uris)
+    rows = []
+    for label, row in found.items():
+        name = names[label] if names is not None and label < len(names) else None
+        cells = [Thumbnail(next(rest), _describe(plan, index, label, name)) for index, _ in row]
+        rows += [GridRow(label, name, cells)] if cells else []
+    return Grid(rows, len(plan.label_classes), reduced_to)
+
+
+def reproduce_command(command: str, asked: Mapping[str, Any]) -> str:
+    """The command line that asks the same, one option on each line, quoted for a shell."""
+    lines = [shlex.join(["evalsuite", command])]
+    for option, value in asked.items():
+        flag = "--" + _FLAGS.get(option, option).replace("_", "-")
+        lines += [shlex.join([flag, *words]) for words in _typed(option, value)]
+    return " \\\n  ".join(lines)
+
+
+def run_cost(
+    run: RunDirectory,
+    receipts: Sequence[Receipt],
+    invocations: Sequence[Invocation],
+    records: Sequence[Record],
+) -> Cost:
+    """Time and space; rates are of the stage `images` and of one worker."""
+    worker_s = sum(_compute_s(receipt) for receipt in receipts)
+    sampled = [receipt for receipt in receipts if receipt.nfe]
+    sampled_s = sum(_compute_s(receipt) for receipt in sampled)
+    images = sum(receipt.stop - receipt.start for receipt in sampled)
+    evaluations = sum((receipt.stop - receipt.start) * receipt.nfe for receipt in sampled)
+    stages = [_stage_cost(stage, run.receipts(stage)) for stage in (IMAGES, PIXELS)]
+    stages += [_stage_cost(stage, run.receipts(stage)) for stage in run.feature_stages()]
+    scorings = {(r.created_at, float(r.cost.get("evaluation_seconds", 0))) for r in records}
+    return Cost(
+        worker_seconds=worker_s,
+        images_per_second=images / sampled_s if sampled_s else None,
+        seconds_per_evaluation=sampled_s / evaluations if evaluations and sampled_s else None,
+        wall_seconds=sum(one.seconds for one in invocations),
+        scoring_seconds=sum(seconds for _, seconds in scorings),
+        num_bytes=sum(stage.num_bytes for stage in stages),
+        stages=[stage for stage in stages if stage.shards],
+        workers=_worker_costs(receipts),
+    )
+
+
+def _records(run: RunDirectory) -> list[Record]:
+    """All results, in the order of the registry of metrics."""
+    order = {name: place for place, name in enumerate(METRICS)}
+    records = []
+    for name, content in zip(
+        run.storage.names("results", ".json"), run.read_json_folder("results"), strict=True
+    ):
+        try:
+            records.append(Record.model_validate(content))
+        except ValidationError as error:
+            where = run.root / "results" / name
+            raise CorruptionError(f"{where}: {explain(error, Record)}: remove it") from error
+    return sorted(
+        records,
+        key=lambda r: (order.get(r.metric, len(order)), r.metric, r.reference or "", r.path),
+    )
+
+
+def _pasted_together(records: Sequence[Record]) -> list[list[Record]]:
+    """Records of one extractor and one reference, with those that need no reference."""
+    parts = []
+    for extractor in dict.fromkeys(record.protocol.extractor_sha256 for record in records):
+        ours = [record for record in records if record.protocol.extractor_sha256 == extractor]
+        named = list(dict.fromkeys(r.reference for r in ours if r.reference is not None))
+        parts += [[r for r in ours if r.reference in {None, name}] for name in named or [None]]
+    return parts
+
+
+def _prefixes(records: Sequence[Record]) -> list[tuple[str, str]]:
+    """(prefix, extractor family) of metric names that another extractor than ImageNet's gave."""
+    found = {}
+    for record in records:
+        spec = METRICS.get(record.metric)
+        prefix = record.display.rpartition(spec.display)[0] if spec else ""
+        if prefix:
+            found[prefix] = record.protocol.extractor
+    return sorted(found.items())
+
+
+def _describe(plan: Plan, index: int, label: int, name: str | None) -> str:
+    named = f" ({name})" if name is not None else ""
+    return f"sample {index}, label {label}{named}, seed {seeds_of(plan, index, index + 1)[0]}"
+
+
+def _data_uris(images: Sequence[Images]) -> tuple[list[str], int | None]:
+    """Data URIs that stay within `_IMAGE_BYTES`, and the side to which images were reduced."""
+    if max((max(image.shape[:2]) for image in images), default=0) <= _CRISP_SIDE:
+        files = [encode_png(image) for image in images]
+        if sum(map(len, files)) <= _IMAGE_BYTES:
+            return [_data_uri("image/png", file) for file in files], None
+    for side in _THUMBNAIL_SIDES:
+        files = [_reduced(image, side) for image in images]
+        if sum(map(len, files)) <= _IMAGE_BYTES:
+            break
+    return [_data_uri("image/jpeg", file) for file in files], side
+
+
+def _data_uri(kind: str, content: bytes) -> str:
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def _reduced(image_HWC: Images, side: int) -> bytes:
+    picture = Image.fromarray(image_HWC)
+    picture.thumbnail((side, side), Image.Resampling.LANCZOS)
+    buffer = io.BytesIO()
+    picture.save(buffer, format="JPEG", quality=88, subsampling=0)
+    return buffer.getvalue()
+
+
+def _typed(option: str, value: Any) -> list[list[str]]:  # noqa: ANN401 - JSON
+    """What stood behind each occurrence of an option."""
+    if value is None or value is False:
+        return []
+    if value is True:
+        return [[]]
+    if option == "tags":
+        return [[f"{key}={text}"] for key, text in value]
+    if option in {"size", "part"}:
+        return [[("x" if option == "size" else "/").join(map(str, value))]]
+    return [list(map(str, value)) if isinstance(value, list) else [str(value)]]
+
+
+def _invocations(run: RunDirectory) -> list[Invocation]:
+    """The invocations that ended, in the order of their beginning."""
+    contents = run.read_json_folder("attempts")
+    contents.sort(key=lambda one: str(one.get("started_at", "")))
+    return [_invocation(place, one) for place, one in enumerate(contents, start=1)]
+
+
+def _invocation(place: int, content: Mapping[str, Any]) -> Invocation:
+    resolved = content.get("resolved", {})
+    command = "run" if resolved.get("extractors") else "generate"
+    return Invocation(
+        number=place,
+        id=str(content.get("invocation_id", "")),
+        started_at=str(content.get("started_at", "")),
+        outcome=str(content.get("outcome", "unknown")),
+        complete=content.get("exit_code") == 0,
+        images_made=content.get("images_made", 0),
+        workers=content.get("workers", 0),
+        workers_lost=content.get("workers_lost", 0),
+        seconds=content.get("seconds", 0.0),
+        hosts=content.get("hosts", []),
+        numerics_ids=content.get("numerics_ids", []),
+        repaired=content.get("repaired", []),
+        tags=content.get("tags") or {},
+        command=reproduce_command(command, content.get("asked", {})),
+        num_samples=resolved.get("num_samples", 0),
+        packages=content.get("packages", {}),
+        git=content.get("git") or {},
+    )
+
+
+def _unrecorded(receipts: Iterable[Receipt], invocations: Iterable[Invocation]) -> list[str]:
+    """Ids of invocations that committed shards but left no file: killed, or still at work."""
+    known = {one.id for one in invocations}
+    ids = {receipt.attempt_id.partition("-")[0] for receipt in receipts}
+    return sorted(ids - known)
+
+
+def _software(invocations: Iterable[Invocation], records: Iterable[Record]) -> list[Software]:
+    """Distinct sets of versions, each with the invocations and scorings that used it."""
+    uses = [(f"invocation {one.number}", one.packages, one.git) for one in invocations]
+    for record in records:
+        about = record.provenance
+        uses.append(
+            (
+                f"scoring {moment(record.created_at)}",
+                about.get("packages", {}),
+                about.get("git") or {},
+            )
+        )
+    found: dict[bytes, Software] = {}
+    for who, packages, git in uses:
+        software = found.setdefault(canonical_json([packages, git]), Software([], packages, git))
+        if who not in software.used_by:
+            software.used_by.append(who)
+    return list(found.values())
+
+
+def _compute_s(receipt: Receipt) -> float:
+    return receipt.seconds.get("compute", 0.0)
+
+
+def _stage_cost(stage: str, receipts: Sequence[Receipt]) -> StageCost:
+    return StageCost(
+        stage=stage,
+        shards=len(receipts),
+        samples=sum(part.stop - part.start for part in cover(receipts, 0, _LAST)),
+        num_bytes=sum(file.num_bytes for receipt in receipts for file in receipt.files),
+    )
+
+
+def _worker_costs(receipts: Iterable[Receipt]) -> list[WorkerCost]:
+    """What each worker process computed, the busiest first."""
+    costs: dict[str, WorkerCost] = {}
+    for receipt in receipts:
+        about = receipt.worker
+        name = (
+            f"{about.get('host', '?')} · {about.get('device', '?')} · pid {about.get('pid', '?')}"
+        )
+        so_far = costs.get(name, WorkerCost(name, 0, 0, 0.0))
+        costs[name] = WorkerCost(
+            name,
+            so_far.shards + 1,
+            so_far.images + receipt.stop - receipt.start,
+            so_far.seconds + _compute_s(receipt),
+        )
+    return sorted(costs.values(), key=lambda cost: (-cost.seconds, cost.worker))
+
+
+def moment(text: str) -> str:
+    """`2026-01-31 12:00:00 UTC` of an ISO time; other text stays as it is."""
+    try:
+        return datetime.fromisoformat(text).strftime("%Y-%m-%d %H:%M:%S %Z").strip()
+    except ValueError:
+        return text
+
+
+def duration(seconds: float) -> str:
+    """Seconds with the unit that reads best."""
+    if seconds < 1:
+        return f"{seconds * 1000:.3g} ms"
+    if seconds < 120:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours:,} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
+
+
+def file_size(num_bytes: int) -> str:
+    """Bytes in decimal units."""
+    size, units = float(num_bytes), ["bytes", "kB", "MB", "GB", "TB"]
+    while size >= 1000 and len(units) > 1:
+        size /= 1000
+        units.pop(0)
+    return f"{size:,.0f} bytes" if units[0] == "bytes" else f"{size:.1f} {units[0]}"
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("evalsuite.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "number": number,
+        "moment": moment,
+        "duration": duration,
+        "file_size": file_size,
+        "count": lambda value: f"{value:,}",
+    }
+    return environment
+
+
+def _script_sha256(environment: Environment) -> str:
+    """The digest by which the page's own policy admits its one script and no other."""
+    script = environment.get_template("report.js").render()
+    return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()

@@ -1,0 +1,174 @@
+"""Connecting to Ray: a private local cluster by default, or the one at an address.
+
+Facts as measured on Ray 2.60: `ray.init` hangs for minutes on an address where nothing listens, so
+it is probed first; `ray.init` replaces the SIGTERM handler, so ours are set after it.
+"""
+
+import contextlib
+import logging
+import os
+import secrets
+import shutil
+import socket
+import tempfile
+import uuid
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from evalsuite.errors import EnvironmentProblem, UsageError
+
+OBJECT_STORE_BYTES = 80 * 2**20
+"""Pixels and features never pass the object store, so Ray's minimum is enough."""
+PROBE_S = 5.0
+_LONGEST_TEMPORARY = 40  # Ray's sockets below it must stay under 107 bytes
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A connected Ray cluster."""
+
+    address: str
+    num_cpus: int
+    num_gpus: int
+    num_nodes: int
+
+
+@contextlib.contextmanager
+def connected(address: str | None, num_workers: int | None, *, use_gpu: bool) -> Iterator[Cluster]:
+    """Connect to Ray and disconnect at the end.
+
+    Args:
+        address: None or `local` for a private cluster of this process; `auto` or `host:port`.
+        num_workers: CPU workers of a private cluster; one for each core when None.
+        use_gpu: whether a private cluster may offer GPUs.
+
+    Raises:
+        UsageError: an address of another kind.
+        EnvironmentProblem: nothing listens there, or Ray cannot start.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import ray
+    if address in {None, "local"}:
+        with _private_cluster(num_workers, use_gpu=use_gpu):
+            yield _describe("local")
+        return
+    _check_address(str(address))
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+        raise EnvironmentProblem(
+            f"cannot connect to Ray at {address}: {_first_line(error)}"
+        ) from error
+    try:
+        yield _describe(str(address))
+    finally:
+        ray.shutdown()
+
+
+def check_shared_directory(root: Path) -> None:
+    """Every node must see the run directory: they read a nonce that is written there.
+
+    Raises:
+        EnvironmentProblem: nodes that do not; the line names them.
+    """
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    nodes = [node for node in ray.nodes() if node["Alive"]]
+    if len(nodes) < 2:
+        return
+    nonce, path = uuid.uuid4().hex, root.absolute() / f".nonce-{uuid.uuid4().hex}"
+    path.write_text(nonce, encoding="ascii")
+    try:
+        reader = ray.remote(num_cpus=0, max_retries=0)(_read_text)
+        answers = {
+            node["NodeManagerAddress"]: reader.options(
+                scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+            ).remote(str(path))
+            for node in nodes
+        }
+        blind = sorted(
+            host for host, answer in answers.items() if ray.get(answer, timeout=60) != nonce
+        )
+    finally:
+        path.unlink(missing_ok=True)
+    if blind:
+        raise EnvironmentProblem(
+            f"{root} is not shared: nodes {', '.join(blind)} cannot read it;"
+            " give an --output on a file system that every node mounts"
+        )
+
+
+@contextlib.contextmanager
+def _private_cluster(num_workers: int | None, *, use_gpu: bool) -> Iterator[None]:
+    import ray
+
+    base = tempfile.gettempdir()
+    folder = tempfile.mkdtemp(prefix="es-", dir=base if len(base) <= _LONGEST_TEMPORARY else "/tmp")  # noqa: S108
+    # Ray turns its token authentication on for a local cluster and caches the token for the life of
+    # the process; a token in the environment keeps it from writing one below HOME.
+    os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    try:
+        ray.init(
+            address="local",
+            num_cpus=num_workers or num_cores(),
+            num_gpus=None if use_gpu else 0,
+            include_dashboard=False,
+            object_store_memory=OBJECT_STORE_BYTES,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            _temp_dir=folder,
+            _node_ip_address="127.0.0.1",
+        )
+        yield
+    except (ConnectionError, OSError) as error:
+        raise EnvironmentProblem(f"Ray did not start: {_first_line(error)}") from error
+    finally:
+        ray.shutdown()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def num_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def _check_address(address: str) -> None:
+    if address.startswith("ray://"):
+        raise UsageError("--address ray:// is not supported: give host:port of the cluster's head")
+    if address == "auto":
+        return
+    host, colon, port = address.rpartition(":")
+    if not colon or not port.isdecimal() or not host:
+        raise UsageError(f"--address {address!r} must be local, auto or host:port")
+    try:
+        socket.create_connection((host, int(port)), timeout=PROBE_S).close()
+    except (OSError, OverflowError) as error:
+        raise EnvironmentProblem(
+            f"nothing answers at {address} ({error}): check the address, or leave --address out"
+            " for a private local Ray"
+        ) from error
+
+
+def _describe(address: str) -> Cluster:
+    import ray
+
+    resources = ray.cluster_resources()
+    alive = sum(bool(node["Alive"]) for node in ray.nodes())
+    return Cluster(address, int(resources.get("CPU", 0)), int(resources.get("GPU", 0)), alive)
+
+
+def _read_text(path: str) -> str | None:
+    try:
+        return Path(path).read_text(encoding="ascii")
+    except OSError:
+        return None
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,212 @@
+"""One invocation of `run` or `generate` on a run directory: repair, plan, drive, record."""
+
+import secrets
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from evalsuite.artifacts.receipts import Receipt, check_same_pixels
+from evalsuite.artifacts.run_card import write_run_card
+from evalsuite.artifacts.run_directory import IMAGES, Manifest, RunDirectory
+from evalsuite.errors import EvalsuiteError, IncompleteError
+from evalsuite.pipeline.coverage import (
+    Demand,
+    covered_ranges,
+    default_shard_size,
+    missing_images,
+    missing_ranges,
+    tasks_for,
+)
+from evalsuite.pipeline.integrity import find_faults, take_out
+from evalsuite.pipeline.plan import ResolvedPlan
+from evalsuite.pipeline.provenance import hardware, package_versions, source_revision
+from evalsuite.pipeline.stages import OutputFormat
+from evalsuite.pipeline.worker import WorkerJob
+from evalsuite.runtime.cluster import check_shared_directory, connected
+from evalsuite.runtime.driver import Driver, DriverReport, Progress, numerics_guard
+from evalsuite.runtime.signals import StopRequest, signals_to
+
+ATTEMPT_SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class SessionRequest:
+    """What an invocation wants, resolved."""
+
+    resolved: ResolvedPlan
+    demand: Demand
+    root: Path
+    output: OutputFormat
+    shard_size: int | None
+    device: str
+    address: str | None
+    num_workers: int | None
+    allow_mixed_numerics: bool
+    asked: dict[str, Any]
+    """Options as they were given, for the attempt's file."""
+    tags: dict[str, str]
+
+
+@dataclass
+class SessionResult:
+    """What an invocation did."""
+
+    run: RunDirectory
+    images_made: int
+    seconds: float
+    report: DriverReport = field(default_factory=DriverReport)
+    repaired: list[str] = field(default_factory=list)
+
+
+def manifest_of(request: SessionRequest) -> Manifest:
+    """The manifest that a new run directory gets."""
+    resolved = request.resolved
+    return Manifest(
+        model=resolved.preset.name,
+        plan_id=resolved.plan.plan_id,
+        plan=resolved.plan,
+        class_names=resolved.preset.class_names,
+        file_labels=resolved.file_labels,
+        formats={"receipt": 1, "images": request.output.shard_format, "features": "safetensors"},
+        created_at=_now(),
+    )
+
+
+def run_session(
+    request: SessionRequest,
+    listener: Callable[[Progress], None],
+    notice: Callable[[str], None],
+) -> SessionResult:
+    """Make what the run lacks, and record the invocation whatever happens.
+
+    Args:
+        request: what is wanted.
+        listener: is told the progress.
+        notice: is told in one line each what a person should know (repairs).
+
+    Raises:
+        EvalsuiteError: whatever ended the work; committed shards stay.
+    """
+    run = RunDirectory.create_or_open(request.root, manifest_of(request))
+    invocation_id = secrets.token_hex(4)
+    began, started_at = time.monotonic(), _now()
+    result = SessionResult(run, 0, 0.0)
+    outcome, exit_code = "failed", 1
+    try:
+        old = _repair(run, result, notice)
+        _make_missing(request, run, invocation_id, result, listener)
+        _compare_repaired(run, old)
+        outcome, exit_code = "complete", 0
+    except EvalsuiteError as error:
+        outcome, exit_code = str(error), error.exit_code
+        raise
+    finally:
+        result.seconds = time.monotonic() - began
+        run.write_json(
+            f"attempts/{invocation_id}.json",
+            {
+                "schema_version": ATTEMPT_SCHEMA,
+                "invocation_id": invocation_id,
+                "asked": request.asked,
+                "resolved": {
+                    "num_samples": request.demand.num_samples,
+                    "part": request.demand.part,
+                    "keep": request.demand.keep,
+                    "shard_format": request.output.shard_format,
+                    "extractors": [s.extractor_id for s in request.demand.extractors],
+                    "weights_file": request.resolved.weights_path.name,
+                },
+                "tags": request.tags,
+                "started_at": started_at,
+                "ended_at": _now(),
+                "seconds": round(result.seconds, 3),
+                "outcome": outcome,
+                "exit_code": exit_code,
+                "images_made": result.images_made,
+                "workers": result.report.num_workers,
+                "workers_lost": result.report.losses,
+                "numerics_ids": sorted(result.report.numerics_ids),
+                "hosts": sorted(result.report.hosts),
+                "repaired": result.repaired,
+                "packages": package_versions(),
+                "git": source_revision(),
+                "hardware": hardware(),
+            },
+        )
+    write_run_card(run)
+    return result
+
+
+def _repair(
+    run: RunDirectory, result: SessionResult, notice: Callable[[str], None]
+) -> list[Receipt]:
+    faults = find_faults(run)
+    for fault in faults:
+        result.repaired.append(fault.text)
+        notice(f"{fault.text}; this shard is made again")
+    return take_out(run, faults)
+
+
+def _make_missing(
+    request: SessionRequest,
+    run: RunDirectory,
+    invocation_id: str,
+    result: SessionResult,
+    listener: Callable[[Progress], None],
+) -> None:
+    batch_size = run.plan.batch_size
+    asked = request.demand.asked(batch_size)
+    covered = covered_ranges(run, run.plan, request.demand)
+    num_missing = missing_images(covered, asked)
+    if not num_missing:
+        return
+    use_gpu = request.device != "cpu"
+    stop = StopRequest()
+    with connected(request.address, request.num_workers, use_gpu=use_gpu) as cluster:
+        from evalsuite.runtime.workers import count_workers
+
+        with signals_to(stop):
+            check_shared_directory(run.root)
+            room = -(-num_missing // batch_size)
+            num_workers, kind = count_workers(cluster, request.num_workers, request.device, room)
+            shard_size = request.shard_size or default_shard_size(
+                num_missing, num_workers, batch_size
+            )
+            tasks = tasks_for(covered, asked, shard_size, batch_size)
+            job = WorkerJob(
+                run_root=str(run.root.absolute()),
+                weights_path=str(request.resolved.weights_path.absolute()),
+                extractors=request.demand.extractors,
+                output=request.output,
+                device=kind,
+            )
+            known = {r.numerics_id: r.numerics for r in run.receipts(IMAGES)}
+            guard = numerics_guard(known, allow_mixed=request.allow_mixed_numerics)
+            driver = Driver(job, min(num_workers, len(tasks)), invocation_id, guard, listener, stop)
+            try:
+                driver.run(tasks)
+            finally:
+                result.report = driver.report
+                result.images_made = sum(c.task.stop - c.task.start for c in driver.report.commits)
+    gaps = missing_ranges(run, request.demand)
+    if gaps:
+        listed = ", ".join(f"{low}..{high - 1}" for low, high in gaps[:6])
+        raise IncompleteError(
+            f"{run.root}: samples {listed} are still missing: run the same command again"
+        )
+
+
+def _compare_repaired(run: RunDirectory, old: list[Receipt]) -> None:
+    """Shards that were made again must hold the pixels that their old receipts name."""
+    fresh = {(r.stage, r.start, r.stop): r for r in run.receipts(IMAGES)}
+    for before in old:
+        after = fresh.get((before.stage, before.start, before.stop))
+        if after is not None:
+            check_same_pixels(before, after)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

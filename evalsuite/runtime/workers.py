@@ -1,0 +1,101 @@
+"""Worker processes: the plain `ShardWorker` wrapped as a Ray actor, one for each GPU or core."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import ray
+
+from evalsuite.errors import EnvironmentProblem
+from evalsuite.pipeline.ranges import ShardTask
+from evalsuite.pipeline.worker import ShardWorker, WorkerJob
+from evalsuite.runtime.cluster import Cluster
+
+IN_FLIGHT = 2
+"""Shards handed to one worker at a time: one computes while the other is written."""
+_ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+
+
+@dataclass
+class Flight:
+    """One attempt that a worker has in hand."""
+
+    task: ShardTask
+    attempt_id: str
+    compute: "ray.ObjectRef[Any]"
+    commit: "ray.ObjectRef[Any]"
+
+
+@dataclass
+class Worker:
+    """A worker process as the driver sees it."""
+
+    name: str
+    actor: Any
+    loading: "ray.ObjectRef[Any] | None"
+    flights: list[Flight] = field(default_factory=list)
+    asked: "ray.ObjectRef[Any] | None" = None
+    computed: int = 0
+    committed: int = 0
+    about: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def free(self) -> int:
+        """Shards that it may still be handed."""
+        return 0 if self.loading is not None else IN_FLIGHT - len(self.flights)
+
+    def hand(self, task: ShardTask, attempt_id: str) -> None:
+        """Hand over a shard: its two halves run in two concurrency groups."""
+        actor = self.actor
+        compute = actor.compute.options(concurrency_group="gpu").remote(task, attempt_id)
+        commit = actor.commit.options(concurrency_group="io").remote(task, attempt_id)
+        self.flights.append(Flight(task, attempt_id, compute, commit))
+
+    def ask_progress(self) -> None:
+        """Ask for the count of computed images unless a question is open."""
+        if self.asked is None and self.loading is None:
+            self.asked = self.actor.progress.options(concurrency_group="control").remote()
+
+    def stop(self) -> None:
+        """Let it finish the shard in hand only."""
+        self.actor.stop.options(concurrency_group="control").remote()
+
+    def kill(self) -> None:
+        """End the process."""
+        ray.kill(self.actor, no_restart=True)
+
+
+def start_worker(name: str, job: WorkerJob) -> Worker:
+    """Start a fresh process and let it load."""
+    on_gpu = job.device == "cuda"
+    variables = dict(_ONE_THREAD) if on_gpu else {**_ONE_THREAD, "CUDA_VISIBLE_DEVICES": ""}
+    wrapped = ray.remote(concurrency_groups={"gpu": 1, "io": 1, "control": 1})(ShardWorker)
+    actor = wrapped.options(
+        num_cpus=1,
+        num_gpus=1 if on_gpu else 0,
+        max_restarts=0,
+        max_task_retries=0,
+        scheduling_strategy="SPREAD",
+        runtime_env={"env_vars": variables},
+    ).remote(job)
+    loading = actor.load.options(concurrency_group="gpu").remote()
+    return Worker(name, actor, loading)
+
+
+def count_workers(
+    cluster: Cluster, asked: int | None, device: str, num_tasks: int
+) -> tuple[int, str]:
+    """How many workers to start and on what: one for each GPU, or each core when there is none.
+
+    Raises:
+        EnvironmentProblem: GPUs were asked and there are none, or more workers than fit.
+    """
+    if device == "cuda" and not cluster.num_gpus:
+        raise EnvironmentProblem(f"--device cuda: Ray at {cluster.address} has no GPU")
+    kind = "cuda" if device != "cpu" and cluster.num_gpus else "cpu"
+    room = cluster.num_gpus if kind == "cuda" else cluster.num_cpus
+    if asked is not None and asked > room:
+        noun = "GPUs" if kind == "cuda" else "CPUs"
+        raise EnvironmentProblem(
+            f"--num-workers {asked}: Ray at {cluster.address} has {room} {noun}"
+        )
+    return max(1, min(asked or room, num_tasks)), kind

@@ -1,0 +1,1 @@
+"""Noise, time grids, guidance, solvers and pixels, as pure functions."""

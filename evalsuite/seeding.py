@@ -1,0 +1,59 @@
+"""From (first_seed, sample_index) to the seed and the label of a sample, and back to ranges."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from evalsuite.config import Plan
+from evalsuite.errors import UsageError
+
+REPLICATE_STRIDE = 10**7
+"""Seeds of one replicate; replicate R starts at R times this."""
+
+
+def first_seed_of(replicate: int) -> int:
+    """The first seed of a replicate; replicates share no sample below REPLICATE_STRIDE samples."""
+    return replicate * REPLICATE_STRIDE
+
+
+def seeds_of(plan: Plan, start: int, stop: int) -> list[int]:
+    """Seeds of samples start..stop-1: first_seed + sample_index."""
+    return list(range(plan.first_seed + start, plan.first_seed + stop))
+
+
+def labels_of(
+    plan: Plan, start: int, stop: int, file_labels: Sequence[int] | None = None
+) -> list[int]:
+    """Labels of samples start..stop-1 under the plan's rule.
+
+    Args:
+        plan: holds the rule and the classes that it chooses from.
+        start: first sample_index.
+        stop: one past the last.
+        file_labels: labels by index, for the rule `file` alone.
+
+    Raises:
+        UsageError: the label file is shorter than `stop`.
+    """
+    rule, classes = plan.labels, plan.label_classes
+    indices = range(start, stop)
+    if rule.rule == "modulo":
+        return [classes[i % len(classes)] for i in indices]
+    if rule.rule == "blocked":
+        per_class = rule.per_class or 1
+        return [classes[(i // per_class) % len(classes)] for i in indices]
+    if rule.rule == "random":
+        return [classes[_random_below(len(classes), rule.seed or 0, i)] for i in indices]
+    if file_labels is None or stop > len(file_labels):
+        have = 0 if file_labels is None else len(file_labels)
+        raise UsageError(
+            f"the label file has {have} labels, but whole batches up to sample {stop} are computed:"
+            f" give at least {stop} labels"
+        )
+    return list(file_labels[start:stop])
+
+
+def _random_below(count: int, seed: int, index: int) -> int:
+    """A uniform integer that depends on (seed, index) alone."""
+    bits = np.random.Philox(key=np.array([seed, index], dtype=np.uint64))
+    return int(np.random.Generator(bits).integers(count))
