@@ -8,11 +8,11 @@
     |   `-- ReproducibilityError       3   the same plan gave other pixels
     |-- IncompleteError                4   samples that were asked for are missing
     |-- StorageError                   5   a disk or a store cannot be read or written
-    |-- EnvironmentProblem             6   this machine or cluster lacks something (GPU, Ray, an extra)
+    |-- EnvironmentProblem             6   this machine or cluster lacks something
     |   `-- WorkerError                6   workers died or failed more often than is sensible
     `-- Interrupted                  130   Ctrl-C (130) or SIGTERM (143); what was committed stays
 
-Exit code 1 is left to bugs, which keep their traceback. `docs/exit-codes.md` is the table for users.
+Exit code 1 is left to bugs, which keep their traceback; `docs/exit-codes.md` is for users.
 """
 
 import difflib
@@ -64,7 +64,7 @@ class StorageError(EvalsuiteError):
     exit_code = 5
 
 
-class EnvironmentProblem(EvalsuiteError):
+class EnvironmentProblem(EvalsuiteError):  # noqa: N818 - EnvironmentError is the built-in
     """This machine or cluster lacks something that was asked for."""
 
     exit_code = 6

@@ -8,6 +8,7 @@ import io
 import json
 import zipfile
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -109,10 +110,10 @@ class NpzImageWriter:
     suffix = "npz"
 
     def __init__(self, target: HashingWriter, num_images: int, size: tuple[int, int]) -> None:
-        self._zip = zipfile.ZipFile(target, mode="w", compression=zipfile.ZIP_STORED)  # type: ignore[call-overload]
+        self._zip = zipfile.ZipFile(target, mode="w", compression=zipfile.ZIP_STORED)
         self._member = self._zip.open(_member("arr_0.npy"), mode="w", force_zip64=True)
         header = {"descr": "|u1", "fortran_order": False, "shape": (num_images, *size, 3)}
-        np.lib.format.write_array_header_1_0(self._member, header)  # type: ignore[arg-type]
+        np.lib.format.write_array_header_1_0(self._member, header)
         self._labels: list[int] = []
         self._seeds: list[int] = []
         self._missing = num_images
@@ -157,6 +158,20 @@ def read_parquet_shard(content: bytes, where: str) -> Iterator[tuple[int, Images
                 yield row["sample_index"], _decode_checked(row, where)
     except (pa.ArrowException, KeyError) as error:
         raise CorruptionError(f"{where} is not a Parquet image shard: {error}") from error
+
+
+def parquet_indices(path: Path) -> NDArray[np.int64]:
+    """The sample indices of a shard, without decoding an image.
+
+    Raises:
+        CorruptionError: the file is no Parquet shard of images.
+    """
+    try:
+        column = pq.read_table(path, columns=["sample_index"])["sample_index"]
+        indices: NDArray[np.int64] = column.to_numpy()
+    except (pa.ArrowException, KeyError, OSError) as error:
+        raise CorruptionError(f"{path} is not a Parquet image shard: {error}") from error
+    return indices
 
 
 def read_npz_shard(content: bytes, start: int, where: str) -> Iterator[tuple[int, Images | None]]:

@@ -170,7 +170,7 @@ class RunDirectory:
             yield from images.read_parquet_shard(content, where)
 
     def kept_images(self, stop: int) -> Iterator[tuple[int, images.Images]]:
-        """(sample_index, pixels) of the samples below `stop` that were kept, each once, in order."""
+        """(sample_index, pixels) of the kept samples below `stop`, each once, in order."""
         seen = -1
         complete = {(r.start, r.stop) for r in self.receipts(PIXELS)}
         receipts = [r for r in self.receipts(IMAGES) if (r.start, r.stop) not in complete]

@@ -4,6 +4,7 @@ All give uint8 RGB images in a fixed order, in portions, without holding the who
 Legend: N images, H height, W width, C channels.
 """
 
+import itertools
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -12,7 +13,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from evalsuite.artifacts.images import Images, decode_image, read_parquet_shard
+from evalsuite.artifacts.images import (
+    Images,
+    decode_image,
+    parquet_indices,
+    read_parquet_shard,
+)
 from evalsuite.errors import CorruptionError, DataError
 
 PORTION = 64
@@ -60,7 +66,7 @@ def open_samples(path: Path) -> SampleSet:
 
 
 def open_npz(path: Path) -> SampleSet:
-    """An NPZ whose `arr_0` is uint8 [N,H,W,3]; `arr_1` holds labels. Read as a stream from the zip."""
+    """An NPZ with `arr_0` uint8 [N,H,W,3] and maybe labels in `arr_1`, streamed from the zip."""
     shape, has_labels = npz_image_shape(path)
     labels = read_npz_array(path, "arr_1") if has_labels else None
     if labels is not None and (labels.shape != shape[:1] or labels.dtype.kind not in "iu"):
@@ -133,41 +139,38 @@ def open_folder(names: list[Path], folder: Path) -> SampleSet:
 
 def open_parquet(files: list[Path], where: Path) -> SampleSet:
     """Parquet shards as `generate` writes them, in the order of sample_index."""
-    spans = []
-    for file in files:
-        rows = _shard_rows(file)
-        first = next(rows, None)
-        if first is not None:
-            spans.append((first[0], file, 1 + sum(1 for _ in rows), first[1]))
-    spans.sort(key=lambda span: span[0])
-    if not spans or spans[0][3] is None:
-        raise DataError(
-            f"{where}: the Parquet shards keep no images (they were made with --images none or grid)"
-        )
-    expected = spans[0][0]
-    for start, file, count, _ in spans:
-        if start != expected:
-            raise DataError(
-                f"{file} starts at sample {start}, but {expected} comes next: shards are missing or overlap"
-            )
-        expected += count
-    size = spans[0][3].shape
-    total = expected - spans[0][0]
+    spans = sorted(
+        (int(indices[0]), len(indices), file)
+        for file in files
+        if len(indices := parquet_indices(file))
+    )
+    _check_consecutive(spans)
+    first = next(_shard_rows(spans[0][2]))[1] if spans else None
+    if first is None:
+        raise DataError(f"{where}: the Parquet shards keep no images (--images none or grid)")
+    size = (first.shape[0], first.shape[1])
+    shards = [file for _, _, file in spans]
 
     def portions(stop: int) -> Iterator[Images]:
-        done = 0
-        for _, file, _, _ in spans:
-            for index, image in _shard_rows(file):
-                if done >= stop:
-                    return
-                if image is None:
-                    raise DataError(f"{file}: the pixels of sample {index} were not kept")
-                if image.shape != size:
-                    raise DataError(f"{file}: sample {index} is {image.shape}, not {size}")
-                done += 1
-                yield image[None]
+        rows = (row for file in shards for row in _shard_rows(file))
+        for index, image in itertools.islice(rows, stop):
+            if image is None:
+                raise DataError(f"{where}: the pixels of sample {index} were not kept")
+            if image.shape[:2] != size:
+                raise DataError(f"{where}: sample {index} is {image.shape[:2]}, not {size}")
+            yield image[None]
 
-    return SampleSet(str(where), total, (size[0], size[1]), None, "lossless", portions)
+    total = sum(count for _, count, _ in spans)
+    return SampleSet(str(where), total, size, None, "lossless", portions)
+
+
+def _check_consecutive(spans: list[tuple[int, int, Path]]) -> None:
+    for (start, count, _), (following, _, file) in itertools.pairwise(spans):
+        if following != start + count:
+            raise DataError(
+                f"{file} starts at sample {following}, but {start + count} comes next:"
+                " shards are missing or overlap"
+            )
 
 
 def _shard_rows(file: Path) -> Iterator[tuple[int, Images | None]]:

@@ -15,6 +15,8 @@ from typing import IO, NamedTuple
 
 from evalsuite.errors import CorruptionError, StorageError
 
+_AGAIN = " and run the same command again; what was committed stays"
+
 
 class FileEntry(NamedTuple):
     """A data file as a receipt names it."""
@@ -246,9 +248,9 @@ class Storage:
             yield
         except OSError as error:
             hints = {
-                errno.ENOSPC: ": free some space and run the same command again; what was committed stays",
-                errno.EDQUOT: ": free some quota and run the same command again; what was committed stays",
-                errno.EFBIG: ": raise the limit on file sizes and run the same command again",
+                errno.ENOSPC: f": free some space{_AGAIN}",
+                errno.EDQUOT: f": free some quota{_AGAIN}",
+                errno.EFBIG: f": raise the limit on file sizes{_AGAIN}",
                 errno.EACCES: ": choose another --output or change its permissions",
                 errno.EROFS: ": choose another --output",
                 errno.ENOTDIR: ": a file stands where a directory is needed",

@@ -32,7 +32,8 @@ def _catalogue(kind_name: str, plural: str, example: str) -> click.Group:
     @group.command(
         "show",
         help=f"Everything about one of the {plural}.",
-        epilog=f"Examples:\n\n\b\n  evalsuite {plural} show {example}\n  evalsuite {plural} show ./mine.yaml",
+        epilog=f"Examples:\n\n\b\n  evalsuite {plural} show {example}\n"
+        f"  evalsuite {plural} show ./mine.yaml",
     )
     @click.argument("name")
     def show(name: str) -> None:

@@ -19,7 +19,7 @@ OPTIONAL = {
 
 @click.command(epilog="Examples:\n\n\b\n  evalsuite doctor\n  evalsuite --debug doctor")
 def doctor() -> None:
-    """Say what this machine can do: processors, GPUs, Ray, disk, and optional parts that are missing."""
+    """Say what this machine can do, and which optional parts are missing."""
     import torch
 
     from evalsuite.pipeline.provenance import package_versions

@@ -94,7 +94,7 @@ def _score_runs(
 
 
 def _measure(values: dict[str, Any], run: Any) -> Any:  # noqa: ANN401 - RunDirectory or None
-    """What to measure: as asked, else as the run's preset has it, else as the reference was made."""
+    """What to measure: as asked, else as the reference was made or the run's preset has it."""
     from evalsuite.artifacts.references import open_reference
     from evalsuite.cli.resolve import extractor_of
     from evalsuite.config import ExtractorSpec, ModelPreset, load_spec, names_of

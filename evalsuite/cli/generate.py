@@ -3,7 +3,7 @@
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -139,7 +139,7 @@ def _prepare(values: dict[str, Any], *, keep: Any, scoring: bool) -> _Prepared: 
         raise UsageError(
             f"extractor {spec.name} takes images of {spec.input_size}, not {plan.size}"
         )
-    shard_format = values["shard_format"] or "parquet"
+    shard_format: Literal["parquet", "npz"] = values["shard_format"] or "parquet"
     if shard_format == "npz":
         if values["images"] not in {None, "all"}:
             raise UsageError("--shard-format npz holds every image: use it with --images all")
@@ -258,7 +258,7 @@ def _describe(prepared: _Prepared, values: dict[str, Any]) -> None:
 
 
 def _confirm(prepared: _Prepared, values: dict[str, Any]) -> None:
-    """Refuse what the disk cannot hold, and hours of work on a machine without GPU without --yes."""
+    """Refuse what the disk cannot hold, and, without --yes, hours of work without a GPU."""
     import torch
 
     from evalsuite.artifacts.storage import Storage
@@ -270,7 +270,7 @@ def _confirm(prepared: _Prepared, values: dict[str, Any]) -> None:
     free = storage.free_bytes()
     if cost.disk_bytes > free:
         raise StorageError(
-            f"{storage.root}: about {data_size(cost.disk_bytes)} are needed, {data_size(free)} are free:"
+            f"{storage.root}: {data_size(cost.disk_bytes)} are needed, {data_size(free)} are free:"
             " free some space, keep fewer images (--images grid) or choose another --output"
         )
     local = prepared.request.address in {None, "local"}
@@ -344,7 +344,7 @@ def _finish_run(
         part, parts = request.demand.part or (1, 1)
         notice(
             f"part {part}/{parts} is done; other parts are missing: when they are, "
-            f"`evalsuite evaluate {run.root} --num-samples {request.demand.num_samples}` scores the run"
+            f"`evalsuite evaluate {run.root} --num-samples {request.demand.num_samples}` scores it"
         )
         if values["json_path"]:
             write_json(values["json_path"], payload([], facts))
@@ -356,10 +356,10 @@ def _finish_run(
         "score": round(time.monotonic() - scoring, 3),
         "total": round(time.monotonic() - began, 3),
     }
+    if values["json_path"]:
+        write_json(values["json_path"], payload(records, facts))
     report = write_report(run)
     metrics_table(records)
     click.echo(f"run     {run.root}")
     click.echo(f"report  {report}")
     click.echo(paste_line(run.plan, run.manifest.model, request.demand.num_samples, records))
-    if values["json_path"]:
-        write_json(values["json_path"], payload(records, facts))

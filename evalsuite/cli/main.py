@@ -59,7 +59,8 @@ class LazyGroup(click.Group):
 @click.group(
     cls=LazyGroup,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog="Examples:\n\n\b\n  evalsuite run --model pixnerd-digits\n  evalsuite evaluate samples.npz --reference digits-16-train",
+    epilog="Examples:\n\n\b\n  evalsuite run --model pixnerd-digits\n"
+    "  evalsuite evaluate samples.npz --reference digits-16-train",
 )
 @click.version_option(__version__, prog_name="evalsuite")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")

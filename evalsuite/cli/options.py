@@ -16,7 +16,7 @@ class SizeType(click.ParamType[tuple[int, int]]):
 
     def convert(
         self,
-        value: Any,
+        value: object,
         param: click.Parameter | None,
         ctx: click.Context | None,
     ) -> tuple[int, int]:
@@ -36,7 +36,7 @@ class PartType(click.ParamType[tuple[int, int]]):
 
     def convert(
         self,
-        value: Any,
+        value: object,
         param: click.Parameter | None,
         ctx: click.Context | None,
     ) -> tuple[int, int]:
@@ -56,7 +56,7 @@ class TagType(click.ParamType[tuple[str, str]]):
 
     def convert(
         self,
-        value: Any,
+        value: object,
         param: click.Parameter | None,
         ctx: click.Context | None,
     ) -> tuple[str, str]:

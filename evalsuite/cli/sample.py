@@ -17,7 +17,7 @@ from evalsuite.cli.options import PATH, device_option, plan_options
 @click.option("--output", type=PATH, help="PNG file [default: MODEL-INDEX.png].")
 @device_option
 def sample(index: int, output: Path | None, device: str, **values: Any) -> None:  # noqa: ANN401
-    """Make the image of one sample_index; its whole batch is recomputed, so it has the same pixels."""
+    """Make one image again, by its sample_index; its whole batch is computed, as in a run."""
     from evalsuite.artifacts.images import encode_png, pixel_sha256
     from evalsuite.artifacts.storage import Storage
     from evalsuite.cli.resolve import plan_options_of

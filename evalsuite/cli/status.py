@@ -43,5 +43,6 @@ def status(run: Path) -> None:
     click.echo(f"cost    {duration(seconds)} of workers' time in {len(attempts)} invocations")
     for attempt in attempts:
         click.echo(
-            f"        {attempt['started_at']}  {attempt['images_made']} images  {attempt['outcome']}"
+            f"        {attempt['started_at']}  {attempt['images_made']} images"
+            f"  {attempt['outcome']}"
         )

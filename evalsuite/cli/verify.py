@@ -1,11 +1,16 @@
 """`evalsuite verify`: are the bytes of a run what they should be?"""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from evalsuite.cli.options import PATH, device_option
 from evalsuite.errors import CorruptionError, ReproducibilityError
+
+if TYPE_CHECKING:
+    from evalsuite.artifacts.run_directory import RunDirectory
+    from evalsuite.pipeline.generation import BatchSampler
 
 
 @click.command(
@@ -55,7 +60,7 @@ def verify(
         distance = (
             ""
             if check.max_difference is None or not check.differing
-            else f", at most {check.max_difference} grey levels, {check.mean_difference:.4f} on average"
+            else f", {check.max_difference} grey levels at most, mean {check.mean_difference:.4f}"
         )
         click.echo(
             f"batch {batch} (samples {check.start}..{check.stop - 1}): {verdict}{scope}{distance}"
@@ -68,7 +73,9 @@ def verify(
         )
 
 
-def _sampler(directory, model, weights, device):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+def _sampler(
+    directory: "RunDirectory", model: str | None, weights: Path | None, device: str
+) -> "BatchSampler":
     from evalsuite.config import ModelPreset, load_spec
     from evalsuite.pipeline.generation import BatchSampler
     from evalsuite.pipeline.numerics import resolve_device

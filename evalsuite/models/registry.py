@@ -49,8 +49,8 @@ def family_named(name: str) -> ModelFamily:
     return MODELS[name]
 
 
-def _typed(kind: type[Any], network: Mapping[str, Scalar]) -> Any:  # noqa: ANN401 - the family's own type
-    """Fill a configuration dataclass from a preset's `network`, refusing unknown or missing keys."""
+def _typed(kind: type[Any], network: Mapping[str, Scalar]) -> Any:  # noqa: ANN401
+    """Fill a configuration dataclass from `network`, refusing unknown and missing keys."""
     fields = {field.name: field for field in dataclasses.fields(kind)}
     for key, value in network.items():
         if key not in fields:

@@ -29,7 +29,7 @@ class Demand(NamedTuple):
 
 
 def covered_ranges(run: RunDirectory | None, plan: Plan, demand: Demand) -> dict[str, list[Range]]:
-    """Ranges that stand, for each stage that `demand` needs; nothing stands when there is no run."""
+    """Ranges that stand, for each stage that `demand` needs; none when there is no run."""
     stages = [feature_stage(spec.extractor_id) for spec in demand.extractors]
     covered: dict[str, list[Range]] = {IMAGES: _spans(run.receipts(IMAGES)) if run else []}
     if demand.keep != "none":

@@ -16,7 +16,7 @@ _ROW_BYTES = 220
 
 @dataclass(frozen=True)
 class Rate:
-    """Seconds of one worker for one network evaluation of one image, and where that is known from."""
+    """Seconds of one worker for one evaluation of one image, and where that is known from."""
 
     seconds_per_evaluation: float
     source: str
@@ -57,7 +57,7 @@ def estimate(
 
 
 def nearest_rate(run_root: Path, plan: Plan, preset: ModelPreset, device: str) -> Rate | None:
-    """From this run's receipts, else from runs beside it of the same network and size, else the preset."""
+    """From this run's receipts, else those of a like run beside it, else from the preset."""
     for root in [run_root, *_neighbours(run_root)]:
         try:
             run = RunDirectory.open(root)

@@ -1,6 +1,7 @@
 """Scoring a run, samples that someone else made, and the mean over replicates."""
 
 import hashlib
+import itertools
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -30,7 +31,6 @@ from evalsuite.pipeline.scoring import (
 )
 from evalsuite.sampling.sampler import count_nfe
 from evalsuite.seeding import labels_of
-import itertools
 
 _PORTION = 64
 
@@ -175,7 +175,7 @@ def check(measure: Measure, num_samples: int) -> None:
 
 
 def check_disjoint(runs: Sequence[RunDirectory], num_samples: int) -> None:
-    """Raise UsageError unless the runs are replicates: one plan but for the seeds, no sample shared."""
+    """Raise UsageError unless the runs are one plan but for seeds that do not overlap."""
     first = runs[0]
     for other in runs[1:]:
         same = other.plan.model_copy(update={"first_seed": first.plan.first_seed})

@@ -3,6 +3,7 @@
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+
 import numpy as np
 
 from evalsuite.artifacts.images import Images, pixel_sha256
@@ -68,7 +69,7 @@ def _fault_of(run: RunDirectory, place: str) -> Fault | None:
 
 
 def take_out(run: RunDirectory, faults: Sequence[Fault]) -> list[Receipt]:
-    """Remove faulty shards, so that their ranges are to do again; gives the readable old receipts."""
+    """Remove faulty shards, so that they are made again; gives the readable old receipts."""
     for fault in faults:
         run.storage.delete(fault.receipt_name)
         for file in fault.receipt.files if fault.receipt else ():

@@ -78,4 +78,5 @@ def _cpu_model() -> str:
     pairs = (line.partition(":")[::2] for line in lines[:64])
     info = {key.strip(): value.strip() for key, value in reversed(list(pairs))}
     flags = hashlib.sha256(info.get("flags", info.get("Features", "")).encode()).hexdigest()[:8]
-    return f"{info.get('model name', platform.processor())} {info.get('cpu family', '')}/{info.get('model', '')} {flags}"
+    name = info.get("model name", platform.processor())
+    return f"{name} {info.get('cpu family', '')}/{info.get('model', '')} {flags}"

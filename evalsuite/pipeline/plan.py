@@ -204,7 +204,7 @@ def _check_size(preset: ModelPreset, size: tuple[int, int]) -> None:
     multiple = family_named(preset.family).multiple_of(preset.network)
     if size[0] % multiple or size[1] % multiple:
         raise UsageError(
-            f"size {size[0]}x{size[1]}: {preset.name} needs height and width in multiples of {multiple}"
+            f"size {size[0]}x{size[1]}: {preset.name} needs multiples of {multiple}"
         )
 
 

@@ -1,10 +1,10 @@
 """Which samples are still to be made, and in which shards; pure arithmetic on ranges."""
 
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from evalsuite.artifacts.run_directory import gaps_of
-import itertools
 
 Range = tuple[int, int]
 

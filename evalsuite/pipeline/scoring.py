@@ -65,12 +65,12 @@ def parse_metrics(text: str | None) -> list[str]:
 
 
 def check_reference(reference: Reference, spec: ExtractorSpec, metrics: Sequence[str]) -> None:
-    """Raise DataError unless the reference fits the extractor and the metrics; costs no forward pass."""
+    """Raise DataError unless the reference fits extractor and metrics; no forward pass."""
     sidecar = reference.spec
     if sidecar is not None and sidecar.extractor_sha256 != spec.weights.sha256:
         raise DataError(
             f"reference {reference.name} was made with extractor {sidecar.extractor}"
-            f" ({sidecar.extractor_sha256[:12]}...), not {spec.name} ({spec.weights.sha256[:12]}...):"
+            f" ({sidecar.extractor_sha256[:8]}...), not {spec.name} ({spec.weights.sha256[:8]}...):"
             " their features cannot be compared; choose another --reference or --extractor"
         )
     for stored, width, part in (
@@ -145,14 +145,14 @@ def prepare_reference(
 def embed(
     samples: SampleSet, num_samples: int, spec: ExtractorSpec, device: torch.device
 ) -> tuple[FeatureTable, str]:
-    """Features of the first `num_samples` images, in aligned batches, and the SHA-256 of their pixels."""
+    """Features of the first `num_samples` images, and the SHA-256 of their pixels."""
     import hashlib
 
     if spec.input_size not in {None, samples.size}:
         height, width = samples.size
         raise DataError(
             f"{samples.where} holds images of {height}x{width}, but extractor {spec.name} takes"
-            f" {spec.input_size[0]}x{spec.input_size[1]} only"  # type: ignore[index]
+            f" {spec.input_size[0]}x{spec.input_size[1]} only"
         )
     prepare_torch(device)
     extractor = load_extractor(spec, device)

@@ -176,8 +176,8 @@ class Driver:
                     else "loading"
                 )
                 raise WorkerError(
-                    f"{what} lost a worker {MAX_LOSSES + 1} times (killed, or out of memory?): look at"
-                    " the machine's memory, lower --num-workers, then run the same command again"
+                    f"{what} lost a worker {MAX_LOSSES + 1} times (killed, or out of memory?):"
+                    " look at the memory, lower --num-workers, then run the same command again"
                 )
         queue.extendleft(flight.task for flight in reversed(worker.flights))
 
@@ -245,8 +245,8 @@ def numerics_guard(
                 f"{k}: {first.get(k)} / {others[-1].get(k)}" for k in dict.fromkeys(differing)
             )
             raise EnvironmentProblem(
-                f"this run holds samples of other numerics ({named}), which may differ in their last"
-                " bits: use the same kind of machine, or --allow-mixed-numerics"
+                f"this run holds samples of other numerics ({named}), whose last bits may differ:"
+                " use the same kind of machine, or --allow-mixed-numerics"
             )
 
     return check

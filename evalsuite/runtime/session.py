@@ -1,5 +1,6 @@
 """One invocation of `run` or `generate` on a run directory: repair, plan, drive, record."""
 
+import contextlib
 import secrets
 import time
 from collections.abc import Callable
@@ -11,7 +12,7 @@ from typing import Any
 from evalsuite.artifacts.receipts import Receipt, check_same_pixels
 from evalsuite.artifacts.run_card import write_run_card
 from evalsuite.artifacts.run_directory import IMAGES, Manifest, RunDirectory
-from evalsuite.errors import EvalsuiteError, IncompleteError
+from evalsuite.errors import EvalsuiteError, IncompleteError, StorageError
 from evalsuite.pipeline.coverage import (
     Demand,
     covered_ranges,
@@ -94,50 +95,59 @@ def run_session(
     invocation_id = secrets.token_hex(4)
     began, started_at = time.monotonic(), _now()
     result = SessionResult(run, 0, 0.0)
-    outcome, exit_code = "failed", 1
+
+    def record(outcome: str, exit_code: int) -> None:
+        result.seconds = time.monotonic() - began
+        attempt = _attempt(request, result, invocation_id, started_at)
+        attempt |= {"outcome": outcome, "exit_code": exit_code}
+        run.write_json(f"attempts/{invocation_id}.json", attempt)
+
+    record("running", -1)
     try:
         old = _repair(run, result, notice)
         _make_missing(request, run, invocation_id, result, listener)
         _compare_repaired(run, old)
-        outcome, exit_code = "complete", 0
-    except EvalsuiteError as error:
-        outcome, exit_code = str(error), error.exit_code
+    except BaseException as error:
+        with contextlib.suppress(StorageError):  # a full disk must not hide what happened
+            exit_code = error.exit_code if isinstance(error, EvalsuiteError) else 1
+            record(str(error) or type(error).__name__, exit_code)
         raise
-    finally:
-        result.seconds = time.monotonic() - began
-        run.write_json(
-            f"attempts/{invocation_id}.json",
-            {
-                "schema_version": ATTEMPT_SCHEMA,
-                "invocation_id": invocation_id,
-                "asked": request.asked,
-                "resolved": {
-                    "num_samples": request.demand.num_samples,
-                    "part": request.demand.part,
-                    "keep": request.demand.keep,
-                    "shard_format": request.output.shard_format,
-                    "extractors": [s.extractor_id for s in request.demand.extractors],
-                    "weights_file": request.resolved.weights_path.name,
-                },
-                "tags": request.tags,
-                "started_at": started_at,
-                "ended_at": _now(),
-                "seconds": round(result.seconds, 3),
-                "outcome": outcome,
-                "exit_code": exit_code,
-                "images_made": result.images_made,
-                "workers": result.report.num_workers,
-                "workers_lost": result.report.losses,
-                "numerics_ids": sorted(result.report.numerics_ids),
-                "hosts": sorted(result.report.hosts),
-                "repaired": result.repaired,
-                "packages": package_versions(),
-                "git": source_revision(),
-                "hardware": hardware(),
-            },
-        )
+    record("complete", 0)
     write_run_card(run)
     return result
+
+
+def _attempt(
+    request: SessionRequest, result: SessionResult, invocation_id: str, started_at: str
+) -> dict[str, Any]:
+    """What an invocation leaves in `attempts/`: what was asked, resolved and done, and by what."""
+    report = result.report
+    return {
+        "schema_version": ATTEMPT_SCHEMA,
+        "invocation_id": invocation_id,
+        "asked": request.asked,
+        "resolved": {
+            "num_samples": request.demand.num_samples,
+            "part": request.demand.part,
+            "keep": request.demand.keep,
+            "shard_format": request.output.shard_format,
+            "extractors": [s.extractor_id for s in request.demand.extractors],
+            "weights_file": request.resolved.weights_path.name,
+        },
+        "tags": request.tags,
+        "started_at": started_at,
+        "ended_at": _now(),
+        "seconds": round(result.seconds, 3),
+        "images_made": result.images_made,
+        "workers": report.num_workers,
+        "workers_lost": report.losses,
+        "numerics_ids": sorted(report.numerics_ids),
+        "hosts": sorted(report.hosts),
+        "repaired": result.repaired,
+        "packages": package_versions(),
+        "git": source_revision(),
+        "hardware": hardware(),
+    }
 
 
 def _repair(

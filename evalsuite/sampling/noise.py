@@ -16,7 +16,7 @@ def sample_generators(seeds: Sequence[int]) -> list[torch.Generator]:
 def draw_noise(generators: Sequence[torch.Generator], shape: tuple[int, int, int]) -> Tensor:
     """Standard normal noise [B, *shape], float32 on the CPU, the next draw of every generator.
 
-    For a fresh generator this is `torch.randn(shape, generator=Generator("cpu").manual_seed(seed))`,
+    For a fresh generator this is `torch.randn(shape, generator=Generator("cpu").manual_seed(s))`,
     the call that upstream repositories and users of diffusers make.
     """
     return torch.stack([torch.randn(shape, generator=g, dtype=torch.float32) for g in generators])

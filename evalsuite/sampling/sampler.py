@@ -53,7 +53,7 @@ def sample_class_batch(
     uint8_rule: str,
     device: torch.device,
 ) -> SampledBatch:
-    """Class-conditional images [B,H,W,3] of one batch; noise comes from each seed's CPU generator."""
+    """Class-conditional images [B,H,W,3] of one batch, noise from each seed's CPU generator."""
     generators = sample_generators(seeds)
     noise_BCHW = draw_noise(generators, (3, *size)).to(device) * settings.noise_scale
     condition = torch.tensor(labels, device=device)

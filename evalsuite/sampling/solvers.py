@@ -4,6 +4,7 @@ All integrate dx/dt = velocity(x, t) over `times_S` (float32 on the CPU, increas
 to 1, data) from `noise_BCHW` and return images, float32, nominally in [-1, 1], not clamped.
 """
 
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Literal
 
@@ -14,7 +15,6 @@ from torch import Tensor
 
 from evalsuite.sampling.guidance import VelocityFn
 from evalsuite.sampling.noise import draw_noise
-import itertools
 
 Generators = Sequence[torch.Generator]
 StepFn = Callable[[Tensor, Tensor, Tensor, Tensor, Generators], Tensor]
@@ -101,7 +101,7 @@ def sample_heun(velocity: VelocityFn, noise_BCHW: Tensor, times_S: Tensor) -> Te
     final = len(times_S) - 2
     for i, (t, t_next) in enumerate(itertools.pairwise(times_S)):
         v = velocity(x, t)
-        predicted = x + v * (t_next - t)
+        predicted: Tensor = x + v * (t_next - t)
         if i == final:
             return predicted
         x = x + (v + velocity(predicted, t_next)) / 2 * (t_next - t)

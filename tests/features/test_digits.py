@@ -2,6 +2,7 @@
 
 import hashlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,7 +27,7 @@ def extractor() -> DigitsExtractor:
     return DigitsExtractor(load_file(WEIGHTS), torch.device("cpu"))
 
 
-def read(name: str) -> dict[str, NDArray[np.generic]]:
+def read(name: str) -> dict[str, NDArray[Any]]:
     """All arrays of a reference."""
     with np.load(ROOT / "reference_stats" / f"{name}.npz", allow_pickle=False) as file:
         return {key: file[key] for key in file.files}

@@ -69,7 +69,7 @@ def rotary_table(
 
 
 def pixel_position_code(patch_size: int, device: torch.device) -> Tensor:
-    """Damped cosine products [S, 64] of a pixel's place in its patch; the slow index is x, float32."""
+    """Damped cosine products [S, 64] of a pixel's place in its patch, float32; x is slow."""
     place = torch.linspace(0, 1, patch_size, device=device)
     f = torch.linspace(0, NUM_PIXEL_FREQUENCIES, NUM_PIXEL_FREQUENCIES, device=device)
     waves = torch.cos(place[:, None] * f * torch.pi)
@@ -151,7 +151,8 @@ class EncoderBlock(nn.Module):
     def forward(self, s_BND: Tensor, c_B1D: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
         shift1, scale1, gate1, shift2, scale2, gate2 = self.adaLN_modulation(c_B1D).chunk(6, dim=-1)
         s_BND = s_BND + gate1 * self.attn(modulate(self.norm1(s_BND), shift1, scale1), rotary)
-        return s_BND + gate2 * self.mlp(modulate(self.norm2(s_BND), shift2, scale2))
+        out: Tensor = s_BND + gate2 * self.mlp(modulate(self.norm2(s_BND), shift2, scale2))
+        return out
 
 
 class PixelEmbedder(nn.Module):
@@ -240,7 +241,7 @@ class PixNerdClassConditional(nn.Module):
         z_PSX = self.x_embedder(pixels_PSC)
         for block in self.blocks[self.config.num_cond_blocks :]:
             z_PSX = block(z_PSX, g_PD)
-        v_PSC = self.final_layer(z_PSX)
+        v_PSC: Tensor = self.final_layer(z_PSX)
         v = v_PSC.reshape(batch, *grid, patch, patch, channels).permute(0, 5, 1, 3, 2, 4)
         return v.reshape(batch, channels, height, width)
 
