@@ -23,11 +23,13 @@ def doctor() -> None:
     import torch
 
     from evalsuite.pipeline.provenance import package_versions
-    from evalsuite.runtime.cluster import num_cores
+    from evalsuite.runtime.machine import default_cpu_workers, num_cores
 
     for name, version in package_versions().items():
         click.echo(f"{name:12} {version}")
-    click.echo(f"{'cores':12} {num_cores()} ({torch.backends.cpu.get_cpu_capability()})")
+    capability = torch.backends.cpu.get_cpu_capability()
+    workers = default_cpu_workers()
+    click.echo(f"{'cores':12} {num_cores()} ({capability}); {workers} CPU workers by default")
     if torch.cuda.is_available():
         for index in range(torch.cuda.device_count()):
             about = torch.cuda.get_device_properties(index)

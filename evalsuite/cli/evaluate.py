@@ -45,7 +45,11 @@ def evaluate(samples: tuple[Path, ...], **values: Any) -> None:  # noqa: ANN401 
                 )
             check_disjoint(runs, counts[0])
         records, facts = _score_runs(runs, counts[0], values)
-    facts["seconds"] = {"total": round(time.monotonic() - began, 3)}
+    total = time.monotonic() - began
+    facts |= {
+        "seconds": {"total": round(total, 3)},
+        "images_per_second": round(facts["num_samples"] / total, 3),
+    }
     if values["json_path"]:
         write_json(values["json_path"], payload(records, facts))
 

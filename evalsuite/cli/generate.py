@@ -21,6 +21,7 @@ from evalsuite.errors import StorageError, UsageError
 
 if TYPE_CHECKING:
     from evalsuite.artifacts.records import Record
+    from evalsuite.pipeline.estimate import Estimate
     from evalsuite.pipeline.evaluation import Measure
     from evalsuite.runtime.session import SessionRequest, SessionResult
 
@@ -62,6 +63,16 @@ class _Prepared:
     measure: "Measure | None"
 
 
+@dataclass(frozen=True)
+class _Forecast:
+    """What an invocation would do."""
+
+    cost: "Estimate"
+    images_asked: int
+    shards_done: int
+    shards_missing: int
+
+
 @click.command(
     epilog="Examples:\n\n\b\n  evalsuite run --model pixnerd-digits\n"
     "  evalsuite run --model pixnerd-digits --num-samples 500 --guidance-scale 2 --num-steps 30"
@@ -99,6 +110,7 @@ def run(**values: Any) -> None:  # noqa: ANN401 - click passes each option
 def generate(**values: Any) -> None:  # noqa: ANN401 - click passes each option
     """Generate images without scoring; keeps every image unless --images says otherwise."""
     from evalsuite.cli.output import write_json
+    from evalsuite.pipeline.evaluation import payload
 
     prepared = _prepare(values, keep="all", scoring=False)
     if values["dry_run"]:
@@ -110,7 +122,7 @@ def generate(**values: Any) -> None:  # noqa: ANN401 - click passes each option
     _say_made(result)
     click.echo(str(result.run.root))
     if values["json_path"]:
-        write_json(values["json_path"], _facts(prepared, result, began))
+        write_json(values["json_path"], payload([], _facts(prepared, result, began)))
 
 
 def _prepare(values: dict[str, Any], *, keep: Any, scoring: bool) -> _Prepared:  # noqa: ANN401 - a literal
@@ -182,40 +194,48 @@ def _measure(values: dict[str, Any], request: "SessionRequest", reference_name: 
     return measure
 
 
-def _estimate(prepared: _Prepared) -> Any:  # noqa: ANN401 - Estimate, imported late
+def _forecast(prepared: _Prepared) -> "_Forecast":
+    """What stands, what is missing, and what making it will cost; writes nothing."""
     import torch
 
-    from evalsuite.artifacts.run_directory import RunDirectory
-    from evalsuite.pipeline.coverage import covered_ranges, missing_images
+    from evalsuite.artifacts.run_directory import IMAGES, RunDirectory
+    from evalsuite.pipeline.coverage import (
+        covered_ranges,
+        default_shard_size,
+        missing_images,
+        tasks_for,
+    )
     from evalsuite.pipeline.estimate import estimate, nearest_rate
-    from evalsuite.runtime.cluster import num_cores
+    from evalsuite.runtime.machine import default_cpu_workers
+    from evalsuite.runtime.session import manifest_of
     from evalsuite.sampling.sampler import count_nfe
 
     request = prepared.request
-    plan = request.resolved.plan
-    exists = (request.root / "manifest.json").exists()
-    run = RunDirectory.create_or_open(request.root, _manifest(request)) if exists else None
-    asked = request.demand.asked(plan.batch_size)
-    missing = missing_images(covered_ranges(run, plan, request.demand), asked)
+    plan, root = request.resolved.plan, request.root
+    exists = (root / "manifest.json").exists()
+    run = RunDirectory.create_or_open(root, manifest_of(request)) if exists else None
+    low, high = request.demand.asked(plan.batch_size)
+    covered = covered_ranges(run, plan, request.demand)
+    missing = missing_images(covered, (low, high))
     device = "cuda" if request.device != "cpu" and torch.cuda.is_available() else "cpu"
-    room = torch.cuda.device_count() if device == "cuda" else num_cores()
-    rate = nearest_rate(request.root, plan, request.resolved.preset, device)
+    room = torch.cuda.device_count() if device == "cuda" else default_cpu_workers()
     workers = request.num_workers or room
-    return estimate(
-        plan,
-        missing,
-        count_nfe(plan.sampling),
-        workers,
-        request.demand.extractors,
-        request.output,
-        rate,
+    shard_size = request.shard_size or default_shard_size(missing, workers, plan.batch_size)
+    done = [r for r in run.receipts(IMAGES) if low < r.stop and r.start < high] if run else []
+    return _Forecast(
+        cost=estimate(
+            plan,
+            missing,
+            count_nfe(plan.sampling),
+            workers,
+            request.demand.extractors,
+            request.output,
+            nearest_rate(root, plan, request.resolved.preset, device),
+        ),
+        images_asked=high - low,
+        shards_done=len(done),
+        shards_missing=len(tasks_for(covered, (low, high), shard_size, plan.batch_size)),
     )
-
-
-def _manifest(request: "SessionRequest") -> Any:  # noqa: ANN401 - Manifest, imported late
-    from evalsuite.runtime.session import manifest_of
-
-    return manifest_of(request)
 
 
 def _describe(prepared: _Prepared, values: dict[str, Any]) -> None:
@@ -224,31 +244,27 @@ def _describe(prepared: _Prepared, values: dict[str, Any]) -> None:
     from evalsuite.cli.output import data_size, duration, write_json
 
     request = prepared.request
-    cost = _estimate(prepared)
-    low, high = request.demand.asked(request.resolved.plan.batch_size)
-    batch_size = request.resolved.plan.batch_size
+    forecast = _forecast(prepared)
+    cost = forecast.cost
     facts = {
         "plan_id": request.resolved.plan.plan_id,
         "output": str(request.root),
         "num_samples": request.demand.num_samples,
-        "batch_size": batch_size,
+        "batch_size": request.resolved.plan.batch_size,
         "nfe_per_image": cost.nfe,
-        "images_done": high - low - cost.num_images,
+        "images_done": forecast.images_asked - cost.num_images,
         "images_missing": cost.num_images,
-        "batches_done": (high - low - cost.num_images) // batch_size,
-        "batches_missing": cost.num_images // batch_size,
+        "shards_done": forecast.shards_done,
+        "shards_missing": forecast.shards_missing,
         "disk_bytes": cost.disk_bytes,
         "disk_free_bytes": Storage(request.root).free_bytes(),
         "seconds": None if cost.seconds is None else round(cost.seconds, 1),
         "rate_from": cost.source,
     }
-    if request.shard_size:
-        per_shard = max(1, -(-request.shard_size // batch_size))
-        facts["shards_missing"] = -(-facts["batches_missing"] // per_shard)
     shown = {
         **facts,
         "disk_bytes": data_size(cost.disk_bytes),
-        "disk_free_bytes": data_size(int(facts["disk_free_bytes"])),
+        "disk_free_bytes": data_size(Storage(request.root).free_bytes()),
         "seconds": "unknown" if cost.seconds is None else duration(cost.seconds),
     }
     for key, value in shown.items():
@@ -266,7 +282,7 @@ def _confirm(prepared: _Prepared, values: dict[str, Any]) -> None:
     from evalsuite.pipeline.estimate import HOUR_S
 
     storage = Storage(prepared.request.root)
-    cost = _estimate(prepared)
+    cost = _forecast(prepared).cost
     free = storage.free_bytes()
     if cost.disk_bytes > free:
         raise StorageError(
@@ -274,10 +290,10 @@ def _confirm(prepared: _Prepared, values: dict[str, Any]) -> None:
             " free some space, keep fewer images (--images grid) or choose another --output"
         )
     local = prepared.request.address in {None, "local"}
-    slow = cost.seconds is not None and cost.seconds > HOUR_S
-    if local and slow and not values["yes"] and not torch.cuda.is_available():
+    seconds = cost.seconds or 0.0
+    if local and seconds > HOUR_S and not values["yes"] and not torch.cuda.is_available():
         raise UsageError(
-            f"this is about {duration(cost.seconds)} of work on a machine without GPU"
+            f"this is about {duration(seconds)} of work on a machine without GPU"
             f" ({cost.source}): add --yes to do it, or lower --num-samples"
         )
 

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from evalsuite.errors import EnvironmentProblem, UsageError
+from evalsuite.runtime.machine import default_cpu_workers
 
 OBJECT_STORE_BYTES = 80 * 2**20
 """Pixels and features never pass the object store, so Ray's minimum is enough."""
@@ -116,7 +117,7 @@ def _private_cluster(num_workers: int | None, *, use_gpu: bool) -> Iterator[None
     try:
         ray.init(
             address="local",
-            num_cpus=num_workers or num_cores(),
+            num_cpus=num_workers or default_cpu_workers(),
             num_gpus=None if use_gpu else 0,
             include_dashboard=False,
             object_store_memory=OBJECT_STORE_BYTES,
@@ -131,11 +132,6 @@ def _private_cluster(num_workers: int | None, *, use_gpu: bool) -> Iterator[None
     finally:
         ray.shutdown()
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def num_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0))
 
 
 def _check_address(address: str) -> None:

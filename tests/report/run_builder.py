@@ -15,11 +15,11 @@ from evalsuite.metrics.registry import METRICS
 from evalsuite.pipeline.numerics import numerics_id
 from evalsuite.pipeline.ranges import ShardTask
 from evalsuite.pipeline.stages import ImageSink, OutputFormat, Produced
+from evalsuite.sampling.sampler import count_nfe
 from evalsuite.seeding import labels_of, seeds_of
 
 NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 BATCH = 16
-NFE = 99
 COMPUTE_S = 4.0
 NUMERICS = {"device": "cpu", "architecture": "x86_64", "torch": "2.13.0+cpu", "threads": 1}
 
@@ -105,7 +105,7 @@ def add_shard(run: RunDirectory, start: int, stop: int, keep: Keep, attempt: str
         kept=sink.kept,
         pixel_sha256=tuple(hashes),
         pixels_digest=digest_of_pixels(hashes),
-        nfe=NFE,
+        nfe=count_nfe(plan.sampling),
         seconds={"compute": COMPUTE_S, "total": COMPUTE_S + 1},
         numerics_id=numerics_id(NUMERICS),
         numerics=NUMERICS,

@@ -1,0 +1,265 @@
+"""PixNerd's goldens: forwards, intermediates, trajectories, schedules and tables of upstream.
+
+Tolerances are those of the goldens' README: an independent float32 implementation reaches a few
+1e-6 in a forward and 1e-5 over a trajectory, and the smallest single mistake is 3 times above them.
+"""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from evalsuite.models.pixnerd.class_conditional import (
+    PixNerdClassConditional,
+    PixNerdClassConfig,
+    pixel_position_code,
+    rotary_table,
+    time_sinusoid,
+)
+from evalsuite.sampling.grids import time_grid
+from evalsuite.sampling.guidance import Guidance, GuidedVelocity
+from evalsuite.sampling.noise import draw_noise, sample_generators
+from evalsuite.sampling.pixels import to_uint8_half_up
+from evalsuite.sampling.solvers import (
+    STEPS,
+    adams_coefficients,
+    sample_adams,
+    sample_euler,
+    sample_heun,
+    sample_heun_reuse,
+)
+
+FORWARD = 3e-5
+FINAL = 2e-4
+FINAL_HIGH_ORDER = 1e-3  # upstream's float32 coefficients of orders 3 and 4 are inexact
+TABLE = 2e-6
+COEFFICIENTS = {1: 1e-6, 2: 1e-6, 3: 2e-3, 4: 2e-3}
+TIMES = 1e-7
+UINT8_SHARE = 0.002
+CPU = torch.device("cpu")
+
+
+def network_of(meta: dict[str, Any], fill: ModuleType) -> PixNerdClassConditional:
+    """The network of a case, every tensor filled by its upstream name."""
+    assert not meta["cpu_autocast_bf16"], "the README gives no tolerance for bfloat16 cases"
+    network = PixNerdClassConditional(PixNerdClassConfig(**meta["config"]))
+    state = {k: fill.tensor_for(k, tuple(v.shape), meta["salt"]) for k, v in network.state_dict().items()}
+    for part in ("weight", "bias"):
+        state[f"final_layer.linear.{part}"] *= meta["final_scale"]
+    network.load_state_dict(state)
+    return network.eval().requires_grad_(False)
+
+
+class Recorder:
+    """The network of a run, with the states and times of every evaluation."""
+
+    def __init__(self, network: nn.Module) -> None:
+        self._network = network
+        self.states: list[Tensor] = []
+        self.times: list[float] = []
+
+    def __call__(self, x_BCHW: Tensor, t_B: Tensor, condition: Tensor) -> Tensor:
+        self.states.append(x_BCHW[: len(x_BCHW) // 2])
+        self.times.append(float(t_B[0]))
+        return self._network(x_BCHW, t_B, condition)
+
+
+def guidance_for(run: dict[str, Any], *, skip: bool) -> Guidance:
+    """Open interval where upstream has one; Heun and the port guide every step."""
+    ends = "open" if "interval" in run else "closed"
+    return Guidance(run["guidance"], tuple(run.get("interval", (0.0, 1.0))), ends, skip)
+
+
+def grid_of(run: dict[str, Any]) -> Tensor:
+    """The solver's times."""
+    return time_grid(run["num_steps"], run["timeshift"], run.get("last_step"))
+
+
+def integrate(run: dict[str, Any], velocity: GuidedVelocity, noise: Tensor) -> Tensor:
+    """The final state of a run."""
+    times_S = grid_of(run)
+    if run["sampler"] == "euler":
+        step, last = (STEPS[run.get(name, "ode")] for name in ("step_fn", "last_step_fn"))
+        generators = sample_generators([run.get("seed", 0)] * len(noise))
+        return sample_euler(velocity, noise, times_S, step, last, generators)
+    if run["sampler"] in {"adam_lm", "port_adam_lm"}:
+        return sample_adams(velocity, noise, times_S, run["order"])
+    assert run["sampler"] == "heun", f"unknown sampler {run['sampler']}"
+    return (sample_heun if run["exact"] else sample_heun_reuse)(velocity, noise, times_S)
+
+
+def states_after_steps(run: dict[str, Any], recorder: Recorder) -> list[Tensor] | None:
+    """States after 0, 1, ... steps, where the solver evaluates at them."""
+    if run["sampler"] == "heun":
+        return recorder.states[::2] if run["exact"] else None
+    return recorder.states
+
+
+def close(actual: Tensor, expected: NDArray[Any], atol: float) -> None:
+    """Largest absolute difference at most `atol`, with equal shapes."""
+    assert tuple(actual.shape) == expected.shape
+    np.testing.assert_allclose(actual.numpy(), expected, rtol=0, atol=atol)
+
+
+def test_the_folder_of_pixnerd_has_cases(goldens: Path, cases_of: Callable[[str], list[Any]]) -> None:
+    """A missing or empty family is a failure, not a silence."""
+    assert (goldens / "pixnerd").is_dir(), f"{goldens}/pixnerd does not exist"
+    kinds = [case.kind for case in cases_of("pixnerd")]
+    assert {"c2i", "components"} <= set(kinds), f"{goldens}/pixnerd holds {kinds}"
+    known = {"c2i", "components", "t2i_heavy", "t2i_plain"}
+    assert set(kinds) <= known, "a kind that neither has a test nor is known to lack one"
+
+
+def test_forward_and_its_intermediates(pixnerd_c2i_case: Any, fill: ModuleType) -> None:
+    """The velocity, at every size that the case has, and what hooks see on the way."""
+    meta, z = pixnerd_c2i_case.meta, pixnerd_c2i_case.arrays()
+    network = network_of(meta, fill)
+    first_nerf = meta["config"]["num_cond_blocks"]
+    seen: dict[str, Tensor] = {}
+
+    def keep(name: str, rows: int | None = None) -> Callable[..., None]:
+        return lambda _module, _inputs, out: seen.update({name: out[:rows]})
+
+    network.t_embedder.register_forward_hook(keep("t_emb"))
+    network.s_embedder.register_forward_hook(keep("s_embed"))
+    network.blocks[0].register_forward_hook(keep("block0"))
+    network.blocks[first_nerf - 1].register_forward_hook(keep("encoder_out"))
+    network.blocks[first_nerf].register_forward_hook(keep("nerf0_out_patch0", 1))
+    network.blocks[first_nerf].register_forward_pre_hook(
+        lambda _module, inputs: seen.update(
+            nerf0_in_patch0=inputs[0][:1], nerf_cond_patch0=inputs[1][:1]
+        )
+    )
+    noise = fill.noise_for(meta["x_label"], z["x"].shape)
+    assert torch.equal(noise, torch.from_numpy(z["x"]))
+    close(network(noise, torch.from_numpy(z["t"]), torch.from_numpy(z["y"])), z["out"], FORWARD)
+    for name in (key.removeprefix("tap_") for key in z if key.startswith("tap_")):
+        close(seen[name], z[f"tap_{name}"], FORWARD)
+    for j in range(len(meta["extra"])):
+        x, t, y = (torch.from_numpy(z[f"extra{j}_{part}"]) for part in "xty")
+        close(network(x, t, y), z[f"extra{j}_out"], FORWARD)
+
+
+def test_runs(pixnerd_c2i_case: Any, fill: ModuleType) -> None:
+    """Grid, network times, number of evaluations, states on the way, final image and uint8."""
+    meta, z = pixnerd_c2i_case.meta, pixnerd_c2i_case.arrays()
+    network = network_of(meta, fill)
+    for k, run in enumerate(meta["runs"]):
+        noise = fill.noise_for(run["x0_label"], (run["batch"], 3, *meta["size"]))
+        labels = torch.tensor(run["labels"])
+        recorder = Recorder(network)
+        velocity = GuidedVelocity(
+            recorder, labels, torch.full_like(labels, run["null_label"]), guidance_for(run, skip=False)
+        )
+        x = integrate(run, velocity, noise)
+        stored_times = z[f"run{k}_timesteps"]
+        close(grid_of(run)[: len(stored_times)], stored_times, TIMES)
+        assert len(stored_times) >= run["num_steps"]
+        assert velocity.nfe == 2 * run["nfe"] == 2 * len(recorder.times)
+        if f"run{k}_net_t" in z:
+            np.testing.assert_allclose(recorder.times, z[f"run{k}_net_t"], rtol=0, atol=TIMES)
+        if f"run{k}_coeffs" in z:
+            check_coefficients(grid_of(run), run["order"], z[f"run{k}_coeffs"])
+        atol = FINAL_HIGH_ORDER if run.get("order", 0) > 2 else FINAL
+        close(x, z[f"run{k}_x_final"], atol)
+        check_uint8(x, z[f"run{k}_uint8"])
+        states = states_after_steps(run, recorder)
+        if states is not None:
+            every = torch.stack([*states, x]).flatten(1)
+            close(every[:, torch.from_numpy(z[f"run{k}_probe_index"])], z[f"run{k}_probe"], atol)
+            close(every.square().mean(1).sqrt(), z[f"run{k}_rms"], atol)
+            if f"run{k}_x_traj" in z:
+                close(torch.stack([*states, x]), z[f"run{k}_x_traj"], atol)
+
+
+def test_leaving_out_unguided_passes_changes_nothing_beyond_rounding(
+    pixnerd_c2i_case: Any, fill: ModuleType
+) -> None:
+    """`skip_unguided` costs fewer evaluations and stays within the same tolerance."""
+    meta, z = pixnerd_c2i_case.meta, pixnerd_c2i_case.arrays()
+    network = network_of(meta, fill)
+    run = meta["runs"][0]
+    noise = fill.noise_for(run["x0_label"], (run["batch"], 3, *meta["size"]))
+    labels = torch.tensor(run["labels"])
+    guidance = guidance_for(run, skip=True)
+    velocity = GuidedVelocity(network, labels, torch.full_like(labels, run["null_label"]), guidance)
+    close(integrate(run, velocity, noise), z["run0_x_final"], FINAL)
+    unguided = sum(not guidance.acts_at(t) for t in grid_of(run)[:-1]) if "interval" in run else 0
+    assert velocity.nfe == 2 * run["nfe"] - unguided
+
+
+def check_coefficients(times_S: Tensor, order: int, expected: NDArray[np.float32]) -> None:
+    """Multistep weights, oldest first; the stored rows are padded with zeros."""
+    rows = adams_coefficients(times_S, order)
+    assert len(rows) == len(expected)
+    for row, stored in zip(rows, expected, strict=True):
+        np.testing.assert_allclose(row, stored[: len(row)], rtol=0, atol=COEFFICIENTS[order])
+        assert not stored[len(row) :].any()
+
+
+def check_uint8(x: Tensor, expected: NDArray[np.uint8]) -> None:
+    """At most one grey level, in at most 0.2 % of the values (rounding at a boundary)."""
+    ours = to_uint8_half_up(x).permute(0, 3, 1, 2).numpy().astype(int)
+    difference = np.abs(ours - expected.astype(int))
+    assert difference.max() <= 1
+    assert (difference > 0).mean() <= UINT8_SHARE
+
+
+def test_rotary_tables(pixnerd_components_case: Any) -> None:
+    """Cosines and sines of the rotary embedding on square, oblong and one-row grids."""
+    meta, z = pixnerd_components_case.meta, pixnerd_components_case.arrays()
+    for k, table in enumerate(meta["rope_c2i"]):
+        rows = torch.from_numpy(z[f"rope_c2i_{k}_rows"])
+        cos, sin = rotary_table(table["head_dim"], table["height"], table["width"], CPU)
+        assert len(cos) == table["height"] * table["width"]
+        close(cos[rows], z[f"rope_c2i_{k}_cos"], TABLE)
+        close(sin[rows], z[f"rope_c2i_{k}_sin"], TABLE)
+
+
+def test_pixel_position_codes_and_time_sinusoids(pixnerd_components_case: Any) -> None:
+    """The other two tables of the network."""
+    meta, z = pixnerd_components_case.meta, pixnerd_components_case.arrays()
+    for k, table in enumerate(meta["dct_c2i"]):
+        close(pixel_position_code(table["patch"], CPU), z[f"dct_c2i_{k}"], TABLE)
+    close(time_sinusoid(torch.from_numpy(z["time_t"])), z["time_embedding"], TABLE)
+
+
+def test_schedules(pixnerd_components_case: Any) -> None:
+    """Grids, steps, coefficients, and where guidance really acts."""
+    meta, z = pixnerd_components_case.meta, pixnerd_components_case.arrays()
+    for k, run in enumerate(meta["schedules"]):
+        times_S = grid_of(run)
+        close(times_S, z[f"sched{k}_timesteps"], TIMES)
+        close(times_S[:-1], z[f"sched{k}_net_t"], TIMES)
+        guidance = guidance_for(run, skip=True)
+        scales = [run["guidance"] if guidance.acts_at(t) else 1.0 for t in times_S[:-1]]
+        np.testing.assert_allclose(scales, z[f"sched{k}_scale"], rtol=1e-6)
+        if f"sched{k}_timedeltas" in z:
+            close(times_S[1:] - times_S[:-1], z[f"sched{k}_timedeltas"], TIMES)
+        if f"sched{k}_coeffs" in z:
+            check_coefficients(times_S, run["order"], z[f"sched{k}_coeffs"])
+
+
+def test_uint8_rule_and_seeds(pixnerd_components_case: Any) -> None:
+    """The pixel rule exactly, and the noise of a seed exactly (its sum is another order of adding)."""
+    meta, z = pixnerd_components_case.meta, pixnerd_components_case.arrays()
+    values = torch.from_numpy(z["u8_in"]).reshape(1, 1, 1, -1)
+    np.testing.assert_array_equal(to_uint8_half_up(values).flatten().numpy(), z["u8_out"])
+    for k, entry in enumerate(meta["seeds"]):
+        noise = draw_noise(sample_generators([entry["seed"]]), tuple(entry["shape"])).flatten()
+        np.testing.assert_array_equal(noise[:8].numpy(), z[f"seed{k}_first8"])
+        np.testing.assert_array_equal(noise[-4:].numpy(), z[f"seed{k}_last4"])
+        assert math.isclose(noise.double().sum(), z[f"seed{k}_sum"], rel_tol=1e-3, abs_tol=0.5)
+
+
+@pytest.mark.parametrize("name", ["xl_256", "xl_512", "large_256"])
+def test_our_copy_of_the_keys_is_there(name: str) -> None:
+    """`tests/models/` compares the full-size networks with them."""
+    assert (Path(__file__).parent / "cases" / "pixnerd" / f"keys_c2i_{name}.json").is_file()
