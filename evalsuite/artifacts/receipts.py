@@ -100,15 +100,17 @@ def commit_receipt(storage: Storage, receipt: Receipt) -> bool:
 
 
 def check_same_pixels(first: Receipt, second: Receipt) -> None:
-    """Raise ReproducibilityError when two attempts at one range of equal numerics differ."""
+    """Raise ReproducibilityError when two attempts of equal numerics differ where they overlap."""
     if first.numerics_id != second.numerics_id:
         return
-    if first.pixel_sha256 and second.pixel_sha256 and first.start == second.start:
-        pairs = zip(first.pixel_sha256, second.pixel_sha256, strict=False)
-        bad = [first.start + i for i, (a, b) in enumerate(pairs) if a != b]
+    low, high = max(first.start, second.start), min(first.stop, second.stop)
+    if first.pixel_sha256 and second.pixel_sha256:
+        ours = first.pixel_sha256[low - first.start : high - first.start]
+        theirs = second.pixel_sha256[low - second.start : high - second.start]
+        bad = [low + i for i, (a, b) in enumerate(zip(ours, theirs, strict=True)) if a != b]
     else:
         same_range = (first.start, first.stop) == (second.start, second.stop)
-        bad = [first.start] if same_range and first.pixels_digest != second.pixels_digest else []
+        bad = [low] if same_range and first.pixels_digest != second.pixels_digest else []
     if bad:
         raise ReproducibilityError(
             f"sample {bad[0]} ({len(bad)} in all, stage {first.stage}) came out with other pixels"

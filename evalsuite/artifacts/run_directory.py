@@ -79,7 +79,8 @@ class RunDirectory:
         """
         storage = Storage(root)
         if not storage.exists("manifest.json"):
-            if storage.root.is_dir() and any(storage.root.iterdir()):
+            others = storage.visible("") if storage.root.exists() else []
+            if others and not storage.exists("manifest.json"):  # another share may have made it
                 raise UsageError(
                     f"{root} holds other files and no run: give an empty or new --output"
                 )

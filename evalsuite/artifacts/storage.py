@@ -166,6 +166,12 @@ class Storage:
                 if entry.name.endswith(suffix) and not entry.name.startswith(".")
             )
 
+    def visible(self, folder: str) -> list[str]:
+        """Names of all files and folders directly in `folder` ("" is the root), but hidden ones."""
+        path = self.path(folder) if folder else self.root
+        with self._explained(path, "read"):
+            return sorted(e.name for e in path.iterdir() if not e.name.startswith("."))
+
     def folders(self, folder: str) -> list[str]:
         """Names of the folders directly in `folder`, sorted."""
         path = self.path(folder)

@@ -1,14 +1,16 @@
 """The entry point: commands that are imported when they are used, errors in one line."""
 
 import importlib
+import signal
 import sys
 from collections.abc import Sequence
+from types import FrameType
 from typing import Any
 
 import click
 
 from evalsuite import __version__
-from evalsuite.errors import EvalsuiteError, nearest
+from evalsuite.errors import EvalsuiteError, Interrupted, nearest
 
 COMMANDS = {
     "run": ("evalsuite.cli.generate", "run", "Generate images, score them, and leave a report."),
@@ -25,6 +27,9 @@ COMMANDS = {
     "extractors": ("evalsuite.cli.catalogue", "extractors", "List or show feature extractors."),
     "doctor": ("evalsuite.cli.doctor", "doctor", "Say what this machine can do."),
 }
+
+
+_RESUME = "what was committed stays; run the same command again to go on"
 
 
 class LazyGroup(click.Group):
@@ -75,6 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in given
     given = ["--debug", *(a for a in given if a != "--debug")] if debug else given
+    signal.signal(signal.SIGTERM, _terminated)
     try:
         code: Any = cli.main(args=given, prog_name="evalsuite", standalone_mode=False)
     except click.exceptions.Exit as error:
@@ -91,9 +97,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _complain(f"{' '.join(error.format_message().split())}{where}")
         code = error.exit_code
     except (click.Abort, KeyboardInterrupt):
-        _complain(
-            "stopped by Ctrl-C: what was committed stays; run the same command again to go on"
-        )
+        _complain(f"stopped by Ctrl-C: {_RESUME}")
         code = 130
     except EvalsuiteError as error:
         if debug:
@@ -104,6 +108,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.stderr.close()
         code = 141
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _terminated(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - a handler's shape
+    raise Interrupted(f"stopped by SIGTERM: {_RESUME}", 128 + number)
 
 
 def _complain(message: str) -> None:

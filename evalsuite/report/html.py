@@ -1,4 +1,4 @@
-"""The report of a run as one HTML file that needs no network: metrics, samples, plan, provenance, cost.
+"""The report of a run: one HTML file that needs no network.
 
 What people and models wrote (names, tags, outcomes) passes jinja2's escaping; images are data URIs.
 """
@@ -287,8 +287,8 @@ def _pasted_together(records: Sequence[Record]) -> list[list[Record]]:
     parts = []
     for extractor in dict.fromkeys(record.protocol.extractor_sha256 for record in records):
         ours = [record for record in records if record.protocol.extractor_sha256 == extractor]
-        named = list(dict.fromkeys(r.reference for r in ours if r.reference is not None))
-        parts += [[r for r in ours if r.reference in {None, name}] for name in named or [None]]
+        names = dict.fromkeys(r.reference for r in ours if r.reference is not None)
+        parts += [[r for r in ours if r.reference in {None, name}] for name in names] or [ours]
     return parts
 
 
@@ -333,7 +333,7 @@ def _reduced(image_HWC: Images, side: int) -> bytes:
     return buffer.getvalue()
 
 
-def _typed(option: str, value: Any) -> list[list[str]]:  # noqa: ANN401 - JSON
+def _typed(option: str, value: Any) -> list[list[str]]:
     """What stood behind each occurrence of an option."""
     if value is None or value is False:
         return []

@@ -9,6 +9,7 @@ import logging
 import os
 import secrets
 import shutil
+import signal
 import socket
 import tempfile
 import uuid
@@ -23,7 +24,8 @@ from evalsuite.runtime.machine import default_cpu_workers
 OBJECT_STORE_BYTES = 80 * 2**20
 """Pixels and features never pass the object store, so Ray's minimum is enough."""
 PROBE_S = 5.0
-_LONGEST_TEMPORARY = 40  # Ray's sockets below it must stay under 107 bytes
+_PREFIX = "evalsuite-"
+_LONGEST_TEMPORARY = 12  # Ray's sockets below it must stay under 107 bytes
 
 
 @dataclass(frozen=True)
@@ -53,20 +55,39 @@ def connected(address: str | None, num_workers: int | None, *, use_gpu: bool) ->
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        import ray
+        import ray  # noqa: F401 - imported first here, without its warnings
     if address in {None, "local"}:
-        with _private_cluster(num_workers, use_gpu=use_gpu):
+        with _own_sigterm(), _private_cluster(num_workers, use_gpu=use_gpu):
             yield _describe("local")
         return
     _check_address(str(address))
+    with _own_sigterm(), _joined(str(address)):
+        yield _describe(str(address))
+
+
+@contextlib.contextmanager
+def _own_sigterm() -> Iterator[None]:
+    """Give the SIGTERM handler back that `ray.init` replaces."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextlib.contextmanager
+def _joined(address: str) -> Iterator[None]:
+    import ray
+    from ray.exceptions import RayError
+
     try:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+    except (RayError, ConnectionError, RuntimeError, ValueError, OSError) as error:
         raise EnvironmentProblem(
             f"cannot connect to Ray at {address}: {_first_line(error)}"
         ) from error
     try:
-        yield _describe(str(address))
+        yield
     finally:
         ray.shutdown()
 
@@ -110,7 +131,9 @@ def _private_cluster(num_workers: int | None, *, use_gpu: bool) -> Iterator[None
     import ray
 
     base = tempfile.gettempdir()
-    folder = tempfile.mkdtemp(prefix="es-", dir=base if len(base) <= _LONGEST_TEMPORARY else "/tmp")  # noqa: S108
+    parent = Path(base if len(base) <= _LONGEST_TEMPORARY else "/tmp")  # noqa: S108
+    _remove_stale(parent)
+    folder = tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-", dir=parent)
     # Ray turns its token authentication on for a local cluster and caches the token for the life of
     # the process; a token in the environment keeps it from writing one below HOME.
     os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
@@ -132,6 +155,18 @@ def _private_cluster(num_workers: int | None, *, use_gpu: bool) -> Iterator[None
     finally:
         ray.shutdown()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _remove_stale(parent: Path) -> None:
+    """Remove temporary directories of our own processes that were killed."""
+    if not Path("/proc/self").exists():
+        return
+    for folder in parent.glob(f"{_PREFIX}*-*"):
+        pid = folder.name.removeprefix(_PREFIX).partition("-")[0]
+        with contextlib.suppress(OSError):
+            ours = folder.stat().st_uid == os.getuid()
+            if ours and pid.isdecimal() and not Path("/proc", pid).exists():
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def _check_address(address: str) -> None:

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from evalsuite.artifacts.receipts import Receipt, check_same_pixels
+from evalsuite.artifacts.receipts import Receipt, check_same_pixels, cover
 from evalsuite.artifacts.run_card import write_run_card
 from evalsuite.artifacts.run_directory import IMAGES, Manifest, RunDirectory
 from evalsuite.errors import EvalsuiteError, IncompleteError, StorageError
@@ -211,11 +211,10 @@ def _make_missing(
 
 def _compare_repaired(run: RunDirectory, old: list[Receipt]) -> None:
     """Shards that were made again must hold the pixels that their old receipts name."""
-    fresh = {(r.stage, r.start, r.stop): r for r in run.receipts(IMAGES)}
+    fresh = run.receipts(IMAGES)
     for before in old:
-        after = fresh.get((before.stage, before.start, before.stop))
-        if after is not None:
-            check_same_pixels(before, after)
+        for part in cover(fresh, before.start, before.stop):
+            check_same_pixels(before, part.receipt)
 
 
 def _now() -> str:

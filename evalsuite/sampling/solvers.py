@@ -116,7 +116,7 @@ def sample_heun_reuse(velocity: VelocityFn, noise_BCHW: Tensor, times_S: Tensor)
     check_times(times_S)
     x = noise_BCHW
     v = velocity(x, times_S[0])
-    for t, t_next in itertools.pairwise(times_S):
+    for t, t_next in itertools.pairwise(times_S[:-1]):
         v_next = velocity(x + v * (t_next - t), t_next)
         x = x + (v + v_next) / 2 * (t_next - t)
         v = v_next

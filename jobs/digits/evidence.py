@@ -7,6 +7,7 @@ on it.
     python -m jobs.digits.train_denoiser --stop-after 200 --out build/fraction.safetensors
     python -m jobs.digits.evidence --fraction-weights build/fraction.safetensors
     python -m jobs.digits.evidence --grid --num-samples 1000
+    python -m jobs.digits.evidence --noise
 """
 
 import argparse
@@ -106,9 +107,9 @@ def pure_noise(count: int) -> Images:
     return np.concatenate([to_uint8_half_up(noise_of(s)).numpy() for s in starts])[:count]
 
 
-def with_noise(images_NHWC: Images) -> Images:
-    """Images with Gaussian noise of 40 grey levels, independent for each channel."""
-    noise = np.random.default_rng(0).normal(0, GREY_LEVELS_OF_NOISE, images_NHWC.shape)
+def with_noise(images_NHWC: Images, grey_levels: float = GREY_LEVELS_OF_NOISE) -> Images:
+    """Images with Gaussian noise of this standard deviation, independent for each channel."""
+    noise = np.random.default_rng(0).normal(0, grey_levels, images_NHWC.shape)
     return np.clip(np.rint(images_NHWC + noise), 0, 255).astype(np.uint8)
 
 
@@ -229,6 +230,27 @@ def grid(args: argparse.Namespace) -> None:
         )
 
 
+def noise_levels(args: argparse.Namespace) -> None:
+    """Print how FID answers to noise on held-out, unguided and guided digits."""
+    judge = Judge(args.reference_dir / "digits-16-train.npz", load_extractor(args.extractor))
+    with np.load(args.reference_dir / "digits-16-heldout.npz", allow_pickle=False) as file:
+        held_out_images, held_out_labels = file["arr_0"], file["arr_1"]
+    count, model = len(held_out_images), load_denoiser(args.weights)
+    labels = labels_of(count)
+    sets = {
+        "held-out real digits": (held_out_images, held_out_labels),
+        "generated without guidance": (generate(model, count, Settings(guidance_scale=1)), labels),
+        "generated with the preset": (generate(model, count, Settings()), labels),
+    }
+    levels = (0, 10, 20, 30, 40)
+    print(f"| FID at N = {count}, grey levels of noise |" + "".join(f" {n} |" for n in levels))
+    print("|---" * (len(levels) + 1) + "|")
+    for name, (images, asked) in sets.items():
+        rows = [judge.row(name, with_noise(images, level), asked) for level in levels]
+        cells = "".join(f" {row.values['fid'].value:.3f} |" for row in rows)
+        print(f"| {name} |{cells}", flush=True)
+
+
 def main() -> None:
     """Read the command line and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
@@ -238,10 +260,13 @@ def main() -> None:
     parser.add_argument("--reference-dir", type=Path, default="reference_stats")
     parser.add_argument("--num-samples", type=int, default=2000)
     parser.add_argument("--grid", action="store_true", help="try sampling settings instead")
+    parser.add_argument("--noise", action="store_true", help="try levels of noise instead")
     args = parser.parse_args()
     torch.set_num_threads(1)
     if args.grid:
         grid(args)
+    elif args.noise:
+        noise_levels(args)
     elif args.fraction_weights is None:
         parser.error("the tables need --fraction-weights")
     else:

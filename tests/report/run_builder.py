@@ -1,4 +1,4 @@
-"""Builds real run directories for the tests of the report: real shards, receipts, records, attempts."""
+"""Builds real run directories: real shards, receipts, records and attempts."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -80,7 +80,9 @@ def make_run(
     return run
 
 
-def add_shard(run: RunDirectory, start: int, stop: int, keep: Keep, attempt: str = "1f2e3d4c") -> None:
+def add_shard(
+    run: RunDirectory, start: int, stop: int, keep: Keep, attempt: str = "1f2e3d4c"
+) -> None:
     """Write and commit one shard of images."""
     plan = run.plan
     attempt_id = f"{attempt}-{start:05d}"
@@ -215,6 +217,8 @@ def make_scored_run(root: Path, **options: Any) -> RunDirectory:
     add_record(run, "sfid", 90, 17.5, standard_error=0.25)
     add_record(run, "inception_score", 90, 8.125, standard_error=0.03125, reference=None)
     add_record(run, "precision", 90, 0.75, standard_error=0.0125)
-    add_record(run, "recall", 90, 0.5, notes=("no standard error: it needs 100 samples, there are 90",))
+    add_record(
+        run, "recall", 90, 0.5, notes=("no standard error: it needs 100 samples, there are 90",)
+    )
     add_record(run, "fid", 50, 60.0625, notes=("the covariance of the samples is singular",))
     return run
