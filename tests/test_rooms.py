@@ -110,7 +110,7 @@ def test_every_module_says_what_lives_in_it() -> None:
         docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
         first = docstring.partition("\n\n")[0]
         assert len(first) > 10, f"{path} has no docstring"
-        assert first.endswith((".", ":")), f"{path}: {first!r} is no sentence"
+        assert first.endswith((".", ":", "?")), f"{path}: {first!r} is no sentence"
 
 
 def test_the_walk_sees_imports_in_functions_and_for_types(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import collections
 import contextlib
+import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -26,6 +27,9 @@ MAX_LOSSES = 3
 """Times that one shard, or loading, may lose its worker."""
 GRACE_S = 30.0
 """Time for shards in hand to commit after Ctrl-C or SIGTERM."""
+SILENCE_S = 60.0
+"""A worker that answers no question for so long is hung; so is one that stands still."""
+_FEWEST_SHARDS = 3  # before a median says anything
 _POLL_S = 0.25
 _LOST = (RayActorError, WorkerCrashedError, OutOfMemoryError)
 
@@ -64,6 +68,7 @@ class Driver:
         check_numerics: Callable[[dict[str, Any]], None],
         listener: Callable[[Progress], None],
         stop: StopRequest,
+        silence_s: float = SILENCE_S,
     ) -> None:
         """Prepare; `run` starts the workers.
 
@@ -74,6 +79,7 @@ class Driver:
             check_numerics: raises when a worker's numerics may not be mixed into the run.
             listener: is told the progress a few times a second.
             stop: set by signals.
+            silence_s: after so long without an answer a worker counts as hung.
         """
         self._job, self._num_workers = job, num_workers
         self._invocation_id = invocation_id
@@ -82,6 +88,8 @@ class Driver:
         self._losses: collections.Counter[object] = collections.Counter()
         self._attempts = 0
         self._started = 0
+        self._silence_s = silence_s
+        self._shard_seconds: list[float] = []
         self.report = DriverReport(num_workers=num_workers)
 
     def run(self, tasks: Sequence[ShardTask]) -> DriverReport:
@@ -101,6 +109,7 @@ class Driver:
                     self._wind_down(report)
                 self._fill(queue)
                 self._wait(queue, report)
+                self._replace_hung(queue, report)
                 self._listener(self._progress(report, total))
         finally:
             for worker in self._workers:
@@ -151,12 +160,22 @@ class Driver:
             report.numerics_ids.add(value["numerics_id"])
             report.hosts.add(value["host"])
         elif ref is worker.asked:
-            worker.asked, worker.computed = None, value
+            worker.take_progress(value)
         else:
             flight = next(f for f in worker.flights if f.commit is ref)
             worker.flights.remove(flight)
+            worker.advanced_s = time.monotonic()
+            self._shard_seconds.append(value.seconds)
             worker.committed += flight.task.stop - flight.task.start
             report.commits.append(value)
+
+    def _replace_hung(self, queue: collections.deque[ShardTask], report: DriverReport) -> None:
+        """Treat workers that do not answer, or stand still for three median shards, as lost."""
+        known = len(self._shard_seconds) >= _FEWEST_SHARDS
+        median_s = statistics.median(self._shard_seconds) if known else float("inf")
+        for worker in list(self._workers):
+            if worker.is_hung(self._silence_s, max(self._silence_s, 3 * median_s)):
+                self._replace(worker, queue, report)
 
     def _replace(
         self, worker: Worker, queue: collections.deque[ShardTask], report: DriverReport

@@ -1,5 +1,10 @@
 """Worker processes: the plain `ShardWorker` wrapped as a Ray actor, one for each GPU or core."""
 
+import contextlib
+import os
+import platform
+import signal
+import time
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -37,6 +42,10 @@ class Worker:
     computed: int = 0
     committed: int = 0
     about: dict[str, Any] = field(default_factory=dict)
+    answered_s: float = field(default_factory=time.monotonic)
+    """When it last answered."""
+    advanced_s: float = field(default_factory=time.monotonic)
+    """When it last computed or committed something."""
 
     @property
     def free(self) -> int:
@@ -48,7 +57,21 @@ class Worker:
         actor = self.actor
         compute = actor.compute.options(concurrency_group="gpu").remote(task, attempt_id)
         commit = actor.commit.options(concurrency_group="io").remote(task, attempt_id)
+        if not self.flights:
+            self.answered_s = self.advanced_s = time.monotonic()
         self.flights.append(Flight(task, attempt_id, compute, commit))
+
+    def take_progress(self, computed: int) -> None:
+        """Note an answer to `ask_progress`."""
+        self.asked, self.answered_s = None, time.monotonic()
+        if computed > self.computed:
+            self.computed, self.advanced_s = computed, self.answered_s
+
+    def is_hung(self, silence_s: float, standstill_s: float) -> bool:
+        """Whether it has shards in hand but neither answers nor advances."""
+        now = time.monotonic()
+        silent = now - self.answered_s > silence_s
+        return bool(self.flights) and (silent or now - self.advanced_s > standstill_s)
 
     def ask_progress(self) -> None:
         """Ask for the count of computed images unless a question is open."""
@@ -60,8 +83,11 @@ class Worker:
         self.actor.stop.options(concurrency_group="control").remote()
 
     def kill(self) -> None:
-        """End the process."""
+        """End the process; a stopped one cannot end itself, so one on this machine is killed."""
         ray.kill(self.actor, no_restart=True)
+        if self.about.get("host") == platform.node():
+            with contextlib.suppress(OSError):
+                os.kill(self.about["pid"], signal.SIGKILL)
 
 
 def start_worker(name: str, job: WorkerJob) -> Worker:

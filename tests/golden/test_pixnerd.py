@@ -50,7 +50,9 @@ def network_of(meta: dict[str, Any], fill: ModuleType) -> PixNerdClassConditiona
     """The network of a case, every tensor filled by its upstream name."""
     assert not meta["cpu_autocast_bf16"], "the README gives no tolerance for bfloat16 cases"
     network = PixNerdClassConditional(PixNerdClassConfig(**meta["config"]))
-    state = {k: fill.tensor_for(k, tuple(v.shape), meta["salt"]) for k, v in network.state_dict().items()}
+    state = {
+        k: fill.tensor_for(k, tuple(v.shape), meta["salt"]) for k, v in network.state_dict().items()
+    }
     for part in ("weight", "bias"):
         state[f"final_layer.linear.{part}"] *= meta["final_scale"]
     network.load_state_dict(state)
@@ -108,7 +110,9 @@ def close(actual: Tensor, expected: NDArray[Any], atol: float) -> None:
     np.testing.assert_allclose(actual.numpy(), expected, rtol=0, atol=atol)
 
 
-def test_the_folder_of_pixnerd_has_cases(goldens: Path, cases_of: Callable[[str], list[Any]]) -> None:
+def test_the_folder_of_pixnerd_has_cases(
+    goldens: Path, cases_of: Callable[[str], list[Any]]
+) -> None:
     """A missing or empty family is a failure, not a silence."""
     assert (goldens / "pixnerd").is_dir(), f"{goldens}/pixnerd does not exist"
     kinds = [case.kind for case in cases_of("pixnerd")]
@@ -156,7 +160,10 @@ def test_runs(pixnerd_c2i_case: Any, fill: ModuleType) -> None:
         labels = torch.tensor(run["labels"])
         recorder = Recorder(network)
         velocity = GuidedVelocity(
-            recorder, labels, torch.full_like(labels, run["null_label"]), guidance_for(run, skip=False)
+            recorder,
+            labels,
+            torch.full_like(labels, run["null_label"]),
+            guidance_for(run, skip=False),
         )
         x = integrate(run, velocity, noise)
         stored_times = z[f"run{k}_timesteps"]

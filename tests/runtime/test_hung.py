@@ -1,0 +1,74 @@
+"""A worker that stops answering is replaced, and its shards are made by a fresh process."""
+
+import os
+import signal
+import threading
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from evalsuite.artifacts.run_directory import IMAGES, Manifest, RunDirectory
+from evalsuite.pipeline.generation import BatchSampler
+from evalsuite.pipeline.numerics import resolve_device
+from evalsuite.pipeline.plan import PlanOptions, resolve_plan
+from evalsuite.pipeline.ranges import ShardTask
+from evalsuite.pipeline.stages import OutputFormat
+from evalsuite.pipeline.worker import WorkerJob
+from evalsuite.runtime.cluster import connected
+
+pytestmark = pytest.mark.ray
+
+
+def test_stopped_worker_is_replaced(tmp_path: Path) -> None:
+    from evalsuite.runtime.driver import Driver, Progress
+    from evalsuite.runtime.signals import StopRequest
+
+    resolved = resolve_plan(
+        PlanOptions(model="pixnerd-digits", batch_size=10, sampling={"num_steps": 4})
+    )
+    manifest = Manifest(
+        model="pixnerd-digits",
+        plan_id=resolved.plan.plan_id,
+        plan=resolved.plan,
+        formats={},
+        created_at=datetime.now(UTC).isoformat(),
+    )
+    run = RunDirectory.create_or_open(tmp_path / "run", manifest)
+    job = WorkerJob(
+        str(run.root), str(resolved.weights_path), (), OutputFormat("none", "parquet"), "cpu"
+    )
+    tasks = [ShardTask(start, start + 50, (IMAGES,)) for start in range(0, 400, 50)]
+    stopped: list[int] = []
+
+    def stop_first_worker(driver: Driver) -> None:
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            busy = [w for w in driver._workers if w.computed >= 10 and w.flights]
+            if busy:
+                stopped.append(busy[0].about["pid"])
+                os.kill(stopped[0], signal.SIGSTOP)
+                return
+            time.sleep(0.02)
+
+    with connected(None, 2, use_gpu=False):
+        seen: list[Progress] = []
+        driver = Driver(
+            job, 2, "hung", lambda about: None, seen.append, StopRequest(), silence_s=4.0
+        )
+        watcher = threading.Thread(target=stop_first_worker, args=(driver,))
+        watcher.start()
+        report = driver.run(tasks)
+        watcher.join()
+
+    assert stopped
+    assert report.losses == 1
+    assert not Path("/proc", str(stopped[0])).exists()
+    receipts = run.receipts(IMAGES)
+    assert [(r.start, r.stop) for r in receipts] == [(t.start, t.stop) for t in tasks]
+    sampler = BatchSampler(resolved.plan, resolved.weights_path, resolve_device("cpu"))
+    for batch in (0, 17, 39):
+        shard = receipts[batch // 5]
+        at = batch * 10 - shard.start
+        assert list(shard.pixel_sha256[at : at + 10]) == sampler.pixel_hashes(batch)
