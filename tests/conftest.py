@@ -1,4 +1,4 @@
-"""Shared fixtures: the commands as a person starts them, and one finished run of the digits model."""
+"""Shared fixtures: the commands as a person starts them, and one finished run."""
 
 import json
 import os
@@ -11,8 +11,7 @@ import pytest
 from harness import NUM_SAMPLES, PLAN, FinishedRun, Outcome, call_main, pixel_hashes, run_cli
 
 
-@pytest.fixture(scope="session", autouse=True)
-def one_ray_token() -> None:
+def pytest_configure() -> None:
     """Clusters and drivers of these tests share a token, as those of one user do."""
     os.environ.setdefault("RAY_AUTH_MODE", "token")
     os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
@@ -34,7 +33,7 @@ def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Outco
 
 @pytest.fixture(scope="session")
 def digits_run(tmp_path_factory: pytest.TempPathFactory) -> FinishedRun:
-    """A finished run of 200 samples by one worker of a private Ray, with every image. Do not change it."""
+    """200 samples by one worker of a private Ray, every image kept. Not to be changed."""
     folder = tmp_path_factory.mktemp("digits")
     options = ("--num-samples", NUM_SAMPLES, "--images", "all", "--num-workers", 1)
     outcome = run_cli("run", *PLAN, *options, "--output", "made", "--json", "out.json", cwd=folder)

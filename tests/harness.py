@@ -1,4 +1,4 @@
-"""What tests share besides fixtures: commands in subprocesses, pixel hashes, processes, small disks."""
+"""What tests share besides fixtures: commands, pixel hashes, processes, small disks."""
 
 import contextlib
 import hashlib
@@ -43,10 +43,18 @@ class FinishedRun(NamedTuple):
     outcome: Outcome
 
 
-def environment(**extra: str) -> dict[str, str]:
-    """Environment of a subprocess: this checkout, one thread, no address of another cluster."""
-    keep = {k: v for k, v in os.environ.items() if k not in {"RAY_ADDRESS", "COLUMNS"}}
-    return {**keep, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1", **extra}
+def environment(*, private: bool, **extra: str) -> dict[str, str]:
+    """Environment of a subprocess: this checkout, one thread, no address of another cluster.
+
+    Args:
+        private: leave out the token that these tests share with their cluster.
+        extra: variables to add.
+    """
+    left_out = {"RAY_ADDRESS", "COLUMNS"} | (
+        {"RAY_AUTH_MODE", "RAY_AUTH_TOKEN"} if private else set()
+    )
+    kept = {name: value for name, value in os.environ.items() if name not in left_out}
+    return {**kept, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1", **extra}
 
 
 def start(*arguments: object, cwd: Path, **env: str) -> subprocess.Popen[str]:
@@ -54,7 +62,7 @@ def start(*arguments: object, cwd: Path, **env: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-m", "evalsuite", *map(str, arguments)],
         cwd=cwd,
-        env=environment(**env),
+        env=environment(private="--address" not in arguments, **env),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -95,12 +103,16 @@ def call_main(*arguments: object) -> Outcome:
 
 def receipts(run: Path, stage: str = "images") -> list[dict]:
     """The receipts of a stage, read without evalsuite, in the order of their ranges."""
-    return [json.loads(path.read_text()) for path in sorted((run / "receipts" / stage).glob("*.json"))]
+    return [
+        json.loads(path.read_text()) for path in sorted((run / "receipts" / stage).glob("*.json"))
+    ]
 
 
 def attempts(run: Path) -> list[dict]:
     """The invocations on a run, oldest first."""
-    found = [(p.stat().st_mtime_ns, json.loads(p.read_text())) for p in (run / "attempts").glob("*.json")]
+    found = [
+        (p.stat().st_mtime_ns, json.loads(p.read_text())) for p in (run / "attempts").glob("*.json")
+    ]
     return [attempt for _, attempt in sorted(found, key=lambda pair: pair[0])]
 
 
@@ -130,7 +142,9 @@ def decoded_hashes(content: bytes, name: str, start: int) -> dict[int, str]:
     """SHA-256 of the pixels that a Parquet or NPZ shard keeps, by sample index."""
     if name.endswith(".npz"):
         images = np.load(io.BytesIO(content))["arr_0"]
-        return {start + i: hashlib.sha256(image.tobytes()).hexdigest() for i, image in enumerate(images)}
+        return {
+            start + i: hashlib.sha256(image.tobytes()).hexdigest() for i, image in enumerate(images)
+        }
     import pyarrow.parquet as pq
 
     rows = pq.read_table(io.BytesIO(content)).to_pylist()
@@ -156,6 +170,7 @@ class Process(NamedTuple):
     """A process and when it started, so that a number that is given again is not mistaken for it."""
 
     pid: int
+    parent: int
     started: str
 
     @property
@@ -182,7 +197,7 @@ def descendants(pid: int) -> list[Process]:
     while todo:
         above = todo.pop()
         below = [child for child, (parent, _) in parents.items() if parent == above]
-        found += [Process(child, parents[child][1]) for child in below]
+        found += [Process(child, *parents[child]) for child in below]
         todo += below
     return found
 

@@ -15,15 +15,15 @@ def write_run_card(run: RunDirectory) -> None:
 
 def render_run_card(run: RunDirectory) -> str:
     """The text of README.md."""
-    shards = sorted(run.receipts(IMAGES), key=lambda r: r.start)
-    full = {(r.start, r.stop): r for r in run.pixel_receipts()}
+    shards, full = cover(run.receipts(IMAGES), 0, _LAST), cover(run.pixel_receipts(), 0, _LAST)
+    covered = sum(part.stop - part.start for part in shards)
+    all_kept = sum(part.stop - part.start for part in full) == covered
     files = [
         file.path
-        for receipt in (full.get((r.start, r.stop), r) for r in shards)
-        for file in receipt.files
+        for part in (full if all_kept else shards)
+        for file in part.receipt.files
         if file.path.endswith(".parquet")
     ]
-    covered = sum(part.stop - part.start for part in cover(shards, 0, _LAST))
     plan, sampling = run.plan, run.plan.sampling
     front = ""
     if files:

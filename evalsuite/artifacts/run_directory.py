@@ -183,6 +183,19 @@ class RunDirectory:
                     seen = index
                     yield index, image
 
+    def num_asked(self) -> int:
+        """The largest number of samples that an invocation asked for.
+
+        Raises:
+            UsageError: no invocation left a readable count.
+        """
+        attempts = self.read_json_folder("attempts")
+        counts = [attempt.get("resolved", {}).get("num_samples") for attempt in attempts]
+        known = [count for count in counts if isinstance(count, int)]
+        if not known:
+            raise UsageError(f"{self.root} does not say how many samples: give --num-samples")
+        return max(known)
+
     def write_json(self, relative: str, value: object) -> None:
         """Write or replace a JSON file."""
         self.storage.replace(relative, (json.dumps(value, indent=1) + "\n").encode())

@@ -37,7 +37,7 @@ def evaluate(samples: tuple[Path, ...], **values: Any) -> None:  # noqa: ANN401 
         records, facts = _score_outside(samples[0], values)
     else:
         runs = [RunDirectory.open(path) for path in samples]
-        counts = [_count(run, values["num_samples"]) for run in runs]
+        counts = [values["num_samples"] or run.num_asked() for run in runs]
         if len(runs) > 1:
             if len(set(counts)) > 1:
                 raise UsageError(
@@ -122,17 +122,3 @@ def _measure(values: dict[str, Any], run: Any) -> Any:  # noqa: ANN401 - RunDire
     spec = extractor_of(name, values["extractor_weights"])
     device = resolve_device(values["device"])
     return Measure(spec, reference, metrics, device)
-
-
-def _count(run: Any, asked: int | None) -> int:  # noqa: ANN401 - RunDirectory
-    """The samples to score: as asked, or as the run's invocations asked, whichever is known."""
-    if asked is not None:
-        return asked
-    counts = [
-        attempt["resolved"]["num_samples"]
-        for attempt in run.read_json_folder("attempts")
-        if isinstance(attempt.get("resolved", {}).get("num_samples"), int)
-    ]
-    if not counts:
-        raise UsageError(f"{run.root} does not say how many samples were asked: give --num-samples")
-    return int(max(counts))

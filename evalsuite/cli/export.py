@@ -26,11 +26,10 @@ def export(run: Path, layout: str, output: Path, num_samples: int | None) -> Non
     Images that were not kept are made by the same command as the run with `--images all`.
     """
     from evalsuite.artifacts.run_directory import RunDirectory
-    from evalsuite.cli.evaluate import _count
     from evalsuite.pipeline.export import export_adm_npz, export_png
 
     directory = RunDirectory.open(run)
-    count = _count(directory, num_samples)
+    count = num_samples or directory.num_asked()
     if layout == "adm-npz":
         digest = export_adm_npz(directory, count, output)
         click.echo(f"{output}  {count} images  sha256 {digest}")

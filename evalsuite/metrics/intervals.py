@@ -101,12 +101,17 @@ def balanced_groups(
     """Divide samples into groups of equal size in which the classes are equally frequent.
 
     Samples are dealt out like cards, class after class and within a class by index, so group sizes
-    differ by at most 1, and so do the counts of a class among groups. Depends on nothing random.
+    differ by at most 1, and so do the counts of a class among groups. Without strata they are dealt
+    in a fixed shuffled order: the classes of outside samples are unknown but often periodic in the
+    index, and dealing by index would give each group classes of its own.
 
     Returns:
         int64 [N], 0 to num_groups - 1.
     """
-    order_N = np.argsort(_classes(num_samples, strata_N), kind="stable")
+    if strata_N is None:
+        order_N = np.random.default_rng(0).permutation(num_samples)
+    else:
+        order_N = np.argsort(_classes(num_samples, strata_N), kind="stable")
     groups_N = np.empty(num_samples, dtype=np.int64)
     groups_N[order_N] = np.arange(num_samples) % num_groups
     return groups_N

@@ -17,7 +17,8 @@ class ModelFamily:
 
     Attributes:
         build: the network from the `network` mapping of a preset, on the current torch device.
-        multiple_of: from the same mapping, what image height and width must be multiples of.
+        multiple_of: from the same mapping, what image height and width must be multiples of;
+            raises ConfigError when the mapping is wrong, so that plans are refused before any work.
     """
 
     build: Callable[[Mapping[str, Scalar]], nn.Module]
@@ -34,7 +35,10 @@ def _build_pixnerd_class(network: Mapping[str, Scalar]) -> nn.Module:
 
 
 def _patch_size(network: Mapping[str, Scalar]) -> int:
-    return int(network["patch_size"])
+    """The patch size, once every key of the network has been checked."""
+    from evalsuite.models.pixnerd.class_conditional import PixNerdClassConfig
+
+    return int(_typed(PixNerdClassConfig, network).patch_size)
 
 
 MODELS: dict[str, ModelFamily] = {

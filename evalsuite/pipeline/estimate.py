@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from evalsuite.artifacts.receipts import Receipt
+from evalsuite.artifacts.receipts import Receipt, read_receipt
 from evalsuite.artifacts.run_directory import IMAGES, RunDirectory
 from evalsuite.config import ExtractorSpec, ModelPreset, Plan
 from evalsuite.errors import EvalsuiteError
@@ -12,6 +12,7 @@ from evalsuite.pipeline.stages import OutputFormat
 HOUR_S = 3600.0
 _PNG_RATIO = 0.75  # of raw pixels; a generous guess for natural images
 _ROW_BYTES = 220
+_RECEIPTS_READ = 8  # of a run, for its rate
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,9 @@ def nearest_rate(run_root: Path, plan: Plan, preset: ModelPreset, device: str) -
             run = RunDirectory.open(root)
             if run.plan.network != plan.network or run.plan.size != plan.size:
                 continue
-            rate = _rate_of(run.receipts(IMAGES), device)
+            names = run.storage.names(f"receipts/{IMAGES}", ".json")[-_RECEIPTS_READ:]
+            receipts = [read_receipt(run.storage, f"receipts/{IMAGES}/{name}") for name in names]
+            rate = _rate_of(receipts, device)
         except EvalsuiteError:
             continue
         if rate is not None:

@@ -38,7 +38,7 @@ _SCAN_PIXELS = 2**28
 _IMAGE_BYTES = 1_500_000
 """Most bytes of all images together, before base64."""
 _CRISP_SIDE = 64
-"""Images up to this side are shown whole, with hard pixel edges; larger ones are reduced."""
+"""Images up to this side are shown whole, with hard pixel edges; larger ones become thumbnails."""
 _THUMBNAIL_SIDES = (128, 96, 64, 48, 32)
 _LAST = 2**62
 _FLAGS = {"json_path": "json", "tags": "tag"}
@@ -74,8 +74,8 @@ class Grid(NamedTuple):
     rows: list[GridRow]
     num_classes: int
     """Classes that labels are drawn from."""
-    reduced_to: int | None
-    """Side to which larger images were reduced; None when they are shown whole."""
+    thumbnail_side: int | None
+    """Longest side of JPEG thumbnails; None when the images are shown as they are."""
 
 
 class Invocation(NamedTuple):
@@ -218,14 +218,14 @@ def sample_grid(run: RunDirectory, receipts: Sequence[Receipt]) -> Grid:
             row.append((index, image))
             if all(len(images) == GRID_PER_CLASS for images in found.values()):
                 break
-    uris, reduced_to = _data_uris([image for row in found.values() for _, image in row])
+    uris, side = _data_uris([image for row in found.values() for _, image in row])
     rest = iter(uris)
     rows = []
     for label, row in found.items():
         name = names[label] if names is not None and label < len(names) else None
         cells = [Thumbnail(next(rest), _describe(plan, index, label, name)) for index, _ in row]
         rows += [GridRow(label, name, cells)] if cells else []
-    return Grid(rows, len(plan.label_classes), reduced_to)
+    return Grid(rows, len(plan.label_classes), side)
 
 
 def reproduce_command(command: str, asked: Mapping[str, Any]) -> str:
@@ -245,17 +245,15 @@ def run_cost(
 ) -> Cost:
     """Time and space; rates are of the stage `images` and of one worker."""
     worker_s = sum(_compute_s(receipt) for receipt in receipts)
-    sampled = [receipt for receipt in receipts if receipt.nfe]
-    sampled_s = sum(_compute_s(receipt) for receipt in sampled)
-    images = sum(receipt.stop - receipt.start for receipt in sampled)
-    evaluations = sum((receipt.stop - receipt.start) * receipt.nfe for receipt in sampled)
+    images = sum(receipt.stop - receipt.start for receipt in receipts)
+    evaluations = sum((receipt.stop - receipt.start) * receipt.nfe for receipt in receipts)
     stages = [_stage_cost(stage, run.receipts(stage)) for stage in (IMAGES, PIXELS)]
     stages += [_stage_cost(stage, run.receipts(stage)) for stage in run.feature_stages()]
     scorings = {(r.created_at, float(r.cost.get("evaluation_seconds", 0))) for r in records}
     return Cost(
         worker_seconds=worker_s,
-        images_per_second=images / sampled_s if sampled_s else None,
-        seconds_per_evaluation=sampled_s / evaluations if evaluations and sampled_s else None,
+        images_per_second=images / worker_s if worker_s else None,
+        seconds_per_evaluation=worker_s / evaluations if evaluations and worker_s else None,
         wall_seconds=sum(one.seconds for one in invocations),
         scoring_seconds=sum(seconds for _, seconds in scorings),
         num_bytes=sum(stage.num_bytes for stage in stages),
@@ -309,7 +307,7 @@ def _describe(plan: Plan, index: int, label: int, name: str | None) -> str:
 
 
 def _data_uris(images: Sequence[Images]) -> tuple[list[str], int | None]:
-    """Data URIs that stay within `_IMAGE_BYTES`, and the side to which images were reduced."""
+    """Data URIs that stay within `_IMAGE_BYTES`, and the longest side of thumbnails."""
     if max((max(image.shape[:2]) for image in images), default=0) <= _CRISP_SIDE:
         files = [encode_png(image) for image in images]
         if sum(map(len, files)) <= _IMAGE_BYTES:
@@ -333,17 +331,19 @@ def _reduced(image_HWC: Images, side: int) -> bytes:
     return buffer.getvalue()
 
 
-def _typed(option: str, value: Any) -> list[list[str]]:
+def _typed(option: str, value: object) -> list[list[str]]:
     """What stood behind each occurrence of an option."""
     if value is None or value is False:
         return []
     if value is True:
         return [[]]
+    if not isinstance(value, list):
+        return [[str(value)]]
     if option == "tags":
         return [[f"{key}={text}"] for key, text in value]
-    if option in {"size", "part"}:
-        return [[("x" if option == "size" else "/").join(map(str, value))]]
-    return [list(map(str, value)) if isinstance(value, list) else [str(value)]]
+    words = [str(item) for item in value]
+    joint = {"size": "x", "part": "/"}.get(option)
+    return [[joint.join(words)]] if joint else [words]
 
 
 def _invocations(run: RunDirectory) -> list[Invocation]:

@@ -93,7 +93,19 @@ def test_groups_are_even_in_size_and_in_classes(labels, num_groups):
 
 
 def test_without_strata_groups_are_the_index_modulo_their_number():
-    assert balanced_groups(7, 3).tolist() == [0, 1, 2, 0, 1, 2, 0]
+    groups_N = balanced_groups(7, 3)
+    assert sorted(np.bincount(groups_N).tolist()) == [2, 2, 3]
+    assert groups_N.tolist() == balanced_groups(7, 3).tolist()
+
+
+def test_groups_without_strata_do_not_follow_the_period_of_the_index() -> None:
+    hidden_labels_N = np.arange(2000) % 10
+    for num_groups in (2, 10, 20):
+        groups_N = balanced_groups(2000, num_groups)
+        for group in range(num_groups):
+            counts = np.bincount(hidden_labels_N[groups_N == group], minlength=10)
+            expected = 200 / num_groups
+            assert np.all(np.abs(counts - expected) < 5 * np.sqrt(expected))
 
 
 def replicate_fid(draw_labels, centres_CD, stratified):

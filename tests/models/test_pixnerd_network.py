@@ -95,3 +95,13 @@ def test_a_network_without_a_key_names_it() -> None:
 def test_an_unknown_family_gets_the_nearest() -> None:
     with pytest.raises(ConfigError, match="did you mean 'pixnerd-class'"):
         family_named("pixnerd-clas")
+
+
+def test_a_wrong_network_is_refused_where_plans_are_made() -> None:
+    """Before a worker starts: `multiple_of` is what plan resolution asks."""
+    family = family_named("pixnerd-class")
+    assert family.multiple_of(SMALL) == 4
+    renamed = {("patch_sise" if key == "patch_size" else key): v for key, v in SMALL.items()}
+    for network in (SMALL | {"patch_size": 0}, SMALL | {"hidden_sise": 1}, renamed):
+        with pytest.raises(ConfigError):
+            family.multiple_of(network)

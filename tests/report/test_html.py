@@ -28,7 +28,7 @@ from run_builder import (
 )
 
 from evalsuite.artifacts.run_directory import RunDirectory
-from evalsuite.config import Plan
+from evalsuite.config import LabelRule, Plan
 from evalsuite.errors import CorruptionError
 from evalsuite.pipeline.numerics import numerics_id
 from evalsuite.report import html
@@ -41,6 +41,7 @@ from evalsuite.report.html import (
     write_report,
 )
 from evalsuite.sampling.sampler import count_nfe
+from evalsuite.seeding import labels_of
 
 VOID = {"meta", "link", "img", "br"}
 NOTHING = "\N{EN DASH}"
@@ -276,7 +277,26 @@ def test_large_images_are_reduced_and_the_file_stays_small(tmp_path: Path) -> No
     height, width, _ = decoded(images[0]).shape
     assert max(height, width) in {128, 96, 64, 48, 32}
     assert width / height == pytest.approx(160 / 96, rel=0.05)
-    assert f"Reduced to {width} pixels" in page_of(run).text
+    assert f"Shown as JPEG of at most {width} pixels a side" in page_of(run).text
+
+
+def test_images_above_the_crisp_size_are_thumbnails_even_when_few(tmp_path: Path) -> None:
+    small = make_run(tmp_path / "small", plan=make_plan(size=(64, 64)), num_images=32)
+    large = make_run(tmp_path / "large", plan=make_plan(size=(72, 72)), num_images=32)
+    kinds = [page_of(run).attributes("img")[0]["src"] or "" for run in (small, large)]
+    assert [kind.partition(";")[0] for kind in kinds] == ["data:image/png", "data:image/jpeg"]
+
+
+def test_no_class_has_more_samples_than_the_grid_has_columns(tmp_path: Path) -> None:
+    rule = LabelRule(rule="random", seed=3)
+    plan = make_plan(num_classes=5).model_copy(update={"labels": rule})
+    run = make_run(tmp_path / "run", plan=plan, names=None)
+    shown = [i["alt"] for i in section(run, "samples").attributes("img")]
+    labels = labels_of(plan, 0, 96)
+    for label in range(5):
+        first = [i for i, known in enumerate(labels) if known == label][:8]
+        expected = [f"sample {i}, label {label}, seed {1000 + i}" for i in first]
+        assert [text for text in shown if text and f"label {label}," in text] == expected
 
 
 def test_the_search_for_samples_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,22 +1,25 @@
-"""A real three-node Ray cluster for the session, and ways to disturb real runs."""
+"""A real three-node Ray cluster for the session, and runs that were disturbed once."""
 
+import os
+import signal
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
-from harness import Process, descendants, environment
+from disturb import (
+    HostedCluster,
+    KilledRun,
+    LosingRun,
+    num_receipts,
+    wait_for,
+    workers_below,
+)
+from harness import NUM_SAMPLES, PLAN, descendants, environment, finish, start
 
-
-class HostedCluster(NamedTuple):
-    """A cluster of three nodes with one CPU each, held by another process."""
-
-    address: str
-    host_pid: int
+ALL = (*PLAN, "--num-samples", NUM_SAMPLES)
 
 
 @pytest.fixture(scope="session")
@@ -26,7 +29,7 @@ def cluster() -> Iterator[HostedCluster]:
     with tempfile.TemporaryDirectory(prefix="es-", ignore_cleanup_errors=True) as folder:
         host = subprocess.Popen(
             [sys.executable, program, "3", folder],
-            env=environment(),
+            env=environment(private=False),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -40,3 +43,33 @@ def cluster() -> Iterator[HostedCluster]:
             host.stdin.close()
             host.wait(timeout=60)
             wait_for(lambda: not any(process.alive for process in below), 30)
+
+
+@pytest.fixture(scope="session")
+def killed_run(tmp_path_factory: pytest.TempPathFactory) -> KilledRun:
+    """SIGKILL to the driver's process group after the third shard of twenty."""
+    folder = tmp_path_factory.mktemp("killed")
+    run = folder / "made"
+    options = ("--num-workers", 2, "--shard-size", 10, "--output", "made")
+    driver = start("generate", *ALL, *options, cwd=folder)
+    wait_for(lambda: num_receipts(run) >= 3)
+    below = descendants(driver.pid)
+    os.killpg(driver.pid, signal.SIGKILL)
+    assert finish(driver).code == -signal.SIGKILL
+    committed = num_receipts(run)
+    assert committed < 20, "the run was over before it was killed"
+    return KilledRun(run, below, committed)
+
+
+@pytest.fixture(scope="session")
+def losing_run(tmp_path_factory: pytest.TempPathFactory) -> LosingRun:
+    """SIGKILL to one of two workers after the third shard; RAY_ADDRESS names no cluster."""
+    folder = tmp_path_factory.mktemp("losing")
+    run = folder / "made"
+    options = ("--num-workers", 2, "--shard-size", 10, "--output", "made")
+    driver = start("generate", *ALL, *options, cwd=folder, RAY_ADDRESS="192.0.2.1:garbage")
+    wait_for(lambda: num_receipts(run) >= 3)
+    workers = workers_below(driver.pid)
+    assert workers
+    os.kill(workers[0].pid, signal.SIGKILL)
+    return LosingRun(run, finish(driver))

@@ -1,11 +1,38 @@
 """Ways to watch and disturb a real run."""
 
+import contextlib
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
-from harness import Process, descendants
+from harness import Outcome, Process, descendants
+
+
+class HostedCluster(NamedTuple):
+    """A cluster of three nodes with one CPU each, held by another process."""
+
+    address: str
+    host_pid: int
+
+
+class KilledRun(NamedTuple):
+    """A run whose driver and its whole process group were killed in the middle."""
+
+    path: Path
+    below: list[Process]
+    """All processes that the driver had."""
+    committed: int
+    """Shards that stood when it died."""
+
+
+class LosingRun(NamedTuple):
+    """A run that lost a worker in the middle and ended by itself."""
+
+    path: Path
+    outcome: Outcome
 
 
 def wait_for(happened: Callable[[], object], seconds: float = 90) -> object:
@@ -27,3 +54,26 @@ def num_receipts(run: Path) -> int:
 def workers_below(pid: int) -> list[Process]:
     """The worker processes of the Ray below a process."""
     return [p for p in descendants(pid) if p.title.startswith("ray::ShardWorker")]
+
+
+@contextlib.contextmanager
+def watched_workers(
+    pid: int, meet: Callable[[Process], None] = lambda worker: None
+) -> Iterator[set[Process]]:
+    """The worker processes that live below `pid` during the block; each is told to `meet` once."""
+    seen: set[Process] = set()
+    over = threading.Event()
+
+    def watch() -> None:
+        while not over.wait(0.02):
+            for worker in set(workers_below(pid)) - seen:
+                seen.add(worker)
+                meet(worker)
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        yield seen
+    finally:
+        over.set()
+        thread.join()

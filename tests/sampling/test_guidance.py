@@ -20,7 +20,7 @@ CPU = torch.device("cpu")
 
 
 class PerSample:
-    """A tiny denoiser whose arithmetic on one sample does not see the others, nor the batch size."""
+    """A tiny denoiser that treats each sample alone, whatever the batch."""
 
     def __init__(self) -> None:
         self.conditions: list[list[int]] = []
@@ -50,10 +50,9 @@ def test_the_formula_and_that_the_unconditional_half_comes_first() -> None:
     assert velocity.nfe == 2
 
 
-@pytest.mark.parametrize("scale", [1.0])
-def test_scale_one_is_the_conditional_velocity(scale: float) -> None:
+def test_scale_one_is_the_conditional_velocity() -> None:
     """At half the cost."""
-    velocity = GuidedVelocity(PerSample(), LABELS, NULL, Guidance(scale))
+    velocity = GuidedVelocity(PerSample(), LABELS, NULL, Guidance(1.0))
     t = torch.tensor(0.5)
     assert torch.equal(velocity(NOISE, t), PerSample()(NOISE, t.expand(4), LABELS))
     assert velocity.nfe == 1
@@ -99,8 +98,12 @@ def test_an_open_whole_interval_leaves_the_first_step_unguided() -> None:
 
 
 @pytest.mark.parametrize("solver", ["euler", "heun", "heun_reuse", "adams"])
-def test_leaving_out_unguided_passes_is_bit_for_bit_the_doubled_batch(solver: str) -> None:
-    """For a denoiser that treats samples one by one; and it saves the passes outside."""
+def test_leaving_out_unguided_passes_is_the_doubled_batch_to_rounding(solver: str) -> None:
+    """For a denoiser that treats samples one by one; and it saves the passes outside.
+
+    Where guidance acts the two are bit for bit the same. Where it does not, the doubled batch
+    rounds uncond + 1 * (cond - uncond), as the original programs do, and the short one is cond.
+    """
     order = {"order": 2} if solver == "adams" else {}
     images, costs, passes = [], [], []
     for skip in (True, False):
@@ -110,9 +113,28 @@ def test_leaving_out_unguided_passes_is_bit_for_bit_the_doubled_batch(solver: st
         images.append(solve(chosen, velocity, NOISE, ()))
         costs.append(velocity.nfe)
         passes.append(denoiser.passes)
-    assert torch.equal(*images)
+    torch.testing.assert_close(*images, rtol=0, atol=3e-6)
     assert costs[0] < costs[1] == 2 * passes[1]
     assert passes[0] == passes[1]
+
+
+@pytest.mark.parametrize("t", [0.05, 0.3, 0.9])
+def test_one_velocity_with_and_without_the_unguided_pass(t: float) -> None:
+    """Bit for bit the formula of the one or the other."""
+    time = torch.tensor(t)
+    uncond, cond = (PerSample()(NOISE, time.expand(4), c) for c in (NULL, LABELS))
+    short, doubled = (
+        GuidedVelocity(PerSample(), LABELS, NULL, Guidance(2.5, (0.1, 0.6), "open", skip))(
+            NOISE, time
+        )
+        for skip in (True, False)
+    )
+    if t == 0.3:
+        assert torch.equal(short, doubled)
+        assert torch.equal(short, uncond + 2.5 * (cond - uncond))
+    else:
+        assert torch.equal(short, cond)
+        assert torch.equal(doubled, uncond + 1.0 * (cond - uncond))
 
 
 @pytest.mark.parametrize("solver", ["euler", "heun", "heun_reuse", "adams"])

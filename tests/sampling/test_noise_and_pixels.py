@@ -51,7 +51,7 @@ def one_row(values: list[float]) -> torch.Tensor:
 
 
 def test_every_grey_level_begins_where_the_rule_says() -> None:
-    """Level g begins at (g - 0.5) / 127.5 - 1; a hair below it is g - 1 (float64 knows the side)."""
+    """Level g begins at (g - 0.5) / 127.5 - 1; a hair below it is g - 1."""
     for level in range(1, 256):
         edge = (level - 0.5) / 127.5 - 1
         below, above = edge - 1e-5, edge + 1e-5

@@ -6,6 +6,7 @@ Source: PixNerd (Wang et al. 2025, arXiv 2507.23268) and the public repository M
 Legend: B batch, N patches (tokens), D width, S pixels of a patch, X pixel width, C channels.
 """
 
+import dataclasses
 import math
 from dataclasses import dataclass
 
@@ -35,6 +36,9 @@ class PixNerdClassConfig:
 
     def __post_init__(self) -> None:
         """Refuse sizes that the architecture cannot have."""
+        for field in dataclasses.fields(self):
+            if getattr(self, field.name) < 1:
+                raise ValueError(f"{field.name} must be at least 1")
         if self.hidden_size % self.num_groups:
             raise ValueError("hidden_size must be a multiple of num_groups")
         if (self.hidden_size // self.num_groups) % 4:

@@ -1,0 +1,169 @@
+"""What `run` and `generate` check, resolve and forecast before a worker starts."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from evalsuite.cli.options import given
+from evalsuite.errors import StorageError, UsageError
+
+if TYPE_CHECKING:
+    from evalsuite.pipeline.estimate import Estimate
+    from evalsuite.pipeline.evaluation import Measure
+    from evalsuite.runtime.session import SessionRequest
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A request that was checked, and what will be measured."""
+
+    request: "SessionRequest"
+    measure: "Measure | None"
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What an invocation would do."""
+
+    cost: "Estimate"
+    images_asked: int
+    shards_done: int
+    shards_missing: int
+
+
+def prepare(values: dict[str, Any], *, keep: Any, scoring: bool) -> Prepared:  # noqa: ANN401 - a literal
+    """Everything that can be refused before a worker starts."""
+    from evalsuite.artifacts.storage import Storage
+    from evalsuite.cli.output import check_json_target
+    from evalsuite.cli.resolve import extractor_of, plan_options_of
+    from evalsuite.pipeline.coverage import Demand
+    from evalsuite.pipeline.generation import check_weights
+    from evalsuite.pipeline.numerics import resolve_device
+    from evalsuite.pipeline.plan import check_count, resolve_plan
+    from evalsuite.pipeline.stages import OutputFormat
+    from evalsuite.runtime.session import SessionRequest
+
+    check_json_target(values["json_path"])
+    resolved = resolve_plan(plan_options_of(values))
+    preset, plan = resolved.preset, resolved.plan
+    num_samples = values["num_samples"] or preset.evaluation.num_samples
+    check_count(resolved, num_samples, values["replicate"])
+    check_weights(resolved.weights_path, plan.weights_sha256)
+    wanted = values["extractor"] or (preset.evaluation.extractor if scoring else None)
+    if wanted is None and values["extractor_weights"]:
+        raise UsageError("--extractor-weights needs --extractor")
+    spec = extractor_of(wanted, values["extractor_weights"]) if wanted else None
+    if spec is not None and spec.input_size not in {None, plan.size}:
+        raise UsageError(
+            f"extractor {spec.name} takes images of {spec.input_size}, not {plan.size}"
+        )
+    shard_format: Literal["parquet", "npz"] = values["shard_format"] or "parquet"
+    if shard_format == "npz":
+        if values["images"] not in {None, "all"}:
+            raise UsageError("--shard-format npz holds every image: use it with --images all")
+        keep = "all"
+    if values["address"] in {None, "local"}:
+        resolve_device(values["device"])
+    root = values["output"] or Path("runs") / f"{preset.name}-{plan.plan_id[:8]}"
+    Storage(root)
+    request = SessionRequest(
+        resolved=resolved,
+        demand=Demand(
+            num_samples, values["part"], values["images"] or keep, (spec,) if spec else ()
+        ),
+        root=root,
+        output=OutputFormat(values["images"] or keep, shard_format),
+        shard_size=values["shard_size"],
+        device=values["device"],
+        address=values["address"],
+        num_workers=values["num_workers"],
+        allow_mixed_numerics=values["allow_mixed_numerics"],
+        asked=given(values),
+        tags=dict(values["tags"]),
+    )
+    return Prepared(
+        request, _measure(values, request, preset.evaluation.reference) if scoring else None
+    )
+
+
+def _measure(values: dict[str, Any], request: "SessionRequest", reference_name: str) -> "Measure":
+    from evalsuite.artifacts.references import open_reference
+    from evalsuite.pipeline.evaluation import Measure, check
+    from evalsuite.pipeline.numerics import resolve_device
+    from evalsuite.pipeline.scoring import parse_metrics
+
+    metrics = parse_metrics(values["metrics"])
+    reference = open_reference(values["reference"] or reference_name)
+    device = resolve_device("cpu" if values["device"] == "cpu" else "auto")
+    measure = Measure(request.demand.extractors[0], reference, metrics, device)
+    check(measure, request.demand.num_samples)
+    return measure
+
+
+def forecast(prepared: Prepared) -> "Forecast":
+    """What stands, what is missing, and what making it will cost; writes nothing."""
+    import torch
+
+    from evalsuite.artifacts.run_directory import IMAGES, RunDirectory
+    from evalsuite.pipeline.coverage import (
+        covered_ranges,
+        default_shard_size,
+        missing_images,
+        tasks_for,
+    )
+    from evalsuite.pipeline.estimate import estimate, nearest_rate
+    from evalsuite.runtime.machine import default_cpu_workers
+    from evalsuite.runtime.session import manifest_of
+    from evalsuite.sampling.sampler import count_nfe
+
+    request = prepared.request
+    plan, root = request.resolved.plan, request.root
+    exists = (root / "manifest.json").exists()
+    run = RunDirectory.create_or_open(root, manifest_of(request)) if exists else None
+    low, high = request.demand.asked(plan.batch_size)
+    covered = covered_ranges(run, plan, request.demand)
+    missing = missing_images(covered, (low, high))
+    device = "cuda" if request.device != "cpu" and torch.cuda.is_available() else "cpu"
+    room = torch.cuda.device_count() if device == "cuda" else default_cpu_workers()
+    workers = request.num_workers or room
+    shard_size = request.shard_size or default_shard_size(missing, workers, plan.batch_size)
+    done = [r for r in run.receipts(IMAGES) if low < r.stop and r.start < high] if run else []
+    return Forecast(
+        cost=estimate(
+            plan,
+            missing,
+            count_nfe(plan.sampling),
+            workers,
+            request.demand.extractors,
+            request.output,
+            nearest_rate(root, plan, request.resolved.preset, device),
+        ),
+        images_asked=high - low,
+        shards_done=len(done),
+        shards_missing=len(tasks_for(covered, (low, high), shard_size, plan.batch_size)),
+    )
+
+
+def confirm(prepared: Prepared, values: dict[str, Any]) -> None:
+    """Refuse what the disk cannot hold, and, without --yes, hours of work without a GPU."""
+    import torch
+
+    from evalsuite.artifacts.storage import Storage
+    from evalsuite.cli.output import data_size, duration
+    from evalsuite.pipeline.estimate import HOUR_S
+
+    storage = Storage(prepared.request.root)
+    cost = forecast(prepared).cost
+    free = storage.free_bytes()
+    if cost.disk_bytes > free:
+        raise StorageError(
+            f"{storage.root}: {data_size(cost.disk_bytes)} are needed, {data_size(free)} are free:"
+            " free some space, keep fewer images (--images grid) or choose another --output"
+        )
+    local = prepared.request.address in {None, "local"}
+    seconds = cost.seconds or 0.0
+    if local and seconds > HOUR_S and not values["yes"] and not torch.cuda.is_available():
+        raise UsageError(
+            f"this is about {duration(seconds)} of work on a machine without GPU"
+            f" ({cost.source}): add --yes to do it, or lower --num-samples"
+        )
