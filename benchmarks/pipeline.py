@@ -1,11 +1,11 @@
-"""How much of the bare sampler loop's speed is left when features, encoding and commits go with it.
+"""How much of the bare sampler's speed is left when features, encoding and commits go with it.
 
-Two things alternate in one process, on the same batches and one compute thread: the bare loop (sampler
-only) and a whole worker (sampler, hashes, features, PNG encoding, flushed files, receipts). Prints the
-median images/s of each and the median of their ratios, round by round; machines are noisy, so quote the
-ratio. Runs on a machine without Ray:
+Two things alternate in one process, on the same batches and one compute thread: the bare loop
+(sampler only) and a whole worker (sampler, hashes, features, PNG encoding, flushed files,
+receipts). Prints the median images/s of each and the median ratio of the rounds. Machines are
+noisy, so quote the ratio. Needs no Ray:
 
-    python -m benchmarks.pipeline [--model pixnerd-digits] [--images 400] [--rounds 5] [--device cpu]
+    python -m benchmarks.pipeline [--model NAME] [--images 400] [--rounds 5] [--device cpu]
 """
 
 import argparse
@@ -96,7 +96,7 @@ def main() -> None:
         whole_rates.append(images / whole_s)
     print(f"bare sampler loop  {statistics.median(bare_rates):8.1f} images/s")
     print(f"whole worker       {statistics.median(whole_rates):8.1f} images/s (every image kept)")
-    print(f"ratio              {statistics.median(ratios):8.3f} (min {min(ratios):.3f}, max {max(ratios):.3f})")
+    print(f"ratio              {statistics.median(ratios):8.3f} of {[round(r, 3) for r in ratios]}")
 
 
 if __name__ == "__main__":

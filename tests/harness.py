@@ -167,7 +167,7 @@ def bytes_of(folder: Path) -> dict[str, bytes]:
 
 
 class Process(NamedTuple):
-    """A process and when it started, so that a number that is given again is not mistaken for it."""
+    """A process, and when it started: a number that is given again is not mistaken for it."""
 
     pid: int
     parent: int

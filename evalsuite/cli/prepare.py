@@ -78,6 +78,7 @@ def prepare(values: dict[str, Any], *, keep: Any, scoring: bool) -> Prepared:  #
         address=values["address"],
         num_workers=values["num_workers"],
         allow_mixed_numerics=values["allow_mixed_numerics"],
+        command="run" if scoring else "generate",
         asked=given(values),
         tags=dict(values["tags"]),
     )

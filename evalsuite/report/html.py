@@ -5,7 +5,6 @@ What people and models wrote (names, tags, outcomes) passes jinja2's escaping; i
 
 import base64
 import hashlib
-import io
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
@@ -13,33 +12,23 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from PIL import Image
 from pydantic import ValidationError
 
-from evalsuite.artifacts.images import GRID_PER_CLASS, Images, encode_png
 from evalsuite.artifacts.receipts import Receipt, cover
 from evalsuite.artifacts.records import Record
-from evalsuite.artifacts.run_directory import IMAGES, PIXELS, RunDirectory, gaps_of
-from evalsuite.config import Plan, canonical_json, explain
+from evalsuite.artifacts.run_directory import IMAGES, RunDirectory, gaps_of
+from evalsuite.config import canonical_json, explain
 from evalsuite.errors import CorruptionError
 from evalsuite.metrics.registry import METRICS
+from evalsuite.report.cost import run_cost
+from evalsuite.report.grid import GRID_CLASSES, sample_grid
 from evalsuite.report.summary import number, paste_line
 from evalsuite.sampling.sampler import count_nfe
-from evalsuite.seeding import labels_of, seeds_of
 
 REPORT_PATH = "report/index.html"
-GRID_CLASSES = 20
-"""Rows of the grid of samples; more classes are counted, not shown."""
 LONGEST_LIST = 40
 """Rows of a list that could grow without end: invocations, workers, repairs."""
 
-_SCAN_PIXELS = 2**28
-"""Most pixels that are decoded to find samples of each class: 4,096 images of 256 x 256."""
-_IMAGE_BYTES = 1_500_000
-"""Most bytes of all images together, before base64."""
-_CRISP_SIDE = 64
-"""Images up to this side are shown whole, with hard pixel edges; larger ones become thumbnails."""
-_THUMBNAIL_SIDES = (128, 96, 64, 48, 32)
 _LAST = 2**62
 _FLAGS = {"json_path": "json", "tags": "tag"}
 """Names of options in an attempt's file that are not those of their flags."""
@@ -51,31 +40,6 @@ class ResultGroup(NamedTuple):
     num_samples: int
     records: list[Record]
     paste_lines: list[str]
-
-
-class Thumbnail(NamedTuple):
-    """One image of the grid and what it is."""
-
-    uri: str
-    text: str
-
-
-class GridRow(NamedTuple):
-    """The first kept samples of one class."""
-
-    label: int
-    name: str | None
-    thumbnails: list[Thumbnail]
-
-
-class Grid(NamedTuple):
-    """Samples by class."""
-
-    rows: list[GridRow]
-    num_classes: int
-    """Classes that labels are drawn from."""
-    thumbnail_side: int | None
-    """Longest side of JPEG thumbnails; None when the images are shown as they are."""
 
 
 class Invocation(NamedTuple):
@@ -106,37 +70,6 @@ class Software(NamedTuple):
     used_by: list[str]
     packages: dict[str, str]
     git: dict[str, Any]
-
-
-class StageCost(NamedTuple):
-    """What one stage holds."""
-
-    stage: str
-    shards: int
-    samples: int
-    num_bytes: int
-
-
-class WorkerCost(NamedTuple):
-    """What one worker process gave."""
-
-    worker: str
-    shards: int
-    images: int
-    seconds: float
-
-
-class Cost(NamedTuple):
-    """What the images took; None where nothing was measured."""
-
-    worker_seconds: float
-    images_per_second: float | None
-    seconds_per_evaluation: float | None
-    wall_seconds: float
-    scoring_seconds: float
-    num_bytes: int
-    stages: list[StageCost]
-    workers: list[WorkerCost]
 
 
 def write_report(run: RunDirectory) -> Path:
@@ -179,7 +112,7 @@ def render_report(run: RunDirectory) -> str:
         unrecorded=_unrecorded(receipts, invocations),
         software=_software(invocations, records),
         numerics={receipt.numerics_id: receipt.numerics for receipt in receipts},
-        cost=run_cost(run, receipts, invocations, records),
+        cost=run_cost(run, receipts, sum(one.seconds for one in invocations), records),
         longest_list=LONGEST_LIST,
         script_sha256=_script_sha256(environment),
     )
@@ -198,36 +131,6 @@ def result_groups(run: RunDirectory, records: Sequence[Record]) -> list[ResultGr
     return groups
 
 
-def sample_grid(run: RunDirectory, receipts: Sequence[Receipt]) -> Grid:
-    """The first samples of each class whose pixels were kept.
-
-    Raises:
-        CorruptionError: stored pixels are not the recorded ones.
-    """
-    plan, names = run.plan, run.manifest.class_names
-    height, width = plan.size
-    covered = max((receipt.stop for receipt in receipts), default=0)
-    stop = min(covered, max(plan.batch_size, _SCAN_PIXELS // (height * width)))
-    labels = labels_of(plan, 0, stop, run.manifest.file_labels)
-    found: dict[int, list[tuple[int, Images]]] = {
-        label: [] for label in sorted(set(labels))[:GRID_CLASSES]
-    }
-    for index, image in run.kept_images(stop):
-        row = found.get(labels[index])
-        if row is not None and len(row) < GRID_PER_CLASS:
-            row.append((index, image))
-            if all(len(images) == GRID_PER_CLASS for images in found.values()):
-                break
-    uris, side = _data_uris([image for row in found.values() for _, image in row])
-    rest = iter(uris)
-    rows = []
-    for label, row in found.items():
-        name = names[label] if names is not None and label < len(names) else None
-        cells = [Thumbnail(next(rest), _describe(plan, index, label, name)) for index, _ in row]
-        rows += [GridRow(label, name, cells)] if cells else []
-    return Grid(rows, len(plan.label_classes), side)
-
-
 def reproduce_command(command: str, asked: Mapping[str, Any]) -> str:
     """The command line that asks the same, one option on each line, quoted for a shell."""
     lines = [shlex.join(["evalsuite", command])]
@@ -235,31 +138,6 @@ def reproduce_command(command: str, asked: Mapping[str, Any]) -> str:
         flag = "--" + _FLAGS.get(option, option).replace("_", "-")
         lines += [shlex.join([flag, *words]) for words in _typed(option, value)]
     return " \\\n  ".join(lines)
-
-
-def run_cost(
-    run: RunDirectory,
-    receipts: Sequence[Receipt],
-    invocations: Sequence[Invocation],
-    records: Sequence[Record],
-) -> Cost:
-    """Time and space; rates are of the stage `images` and of one worker."""
-    worker_s = sum(_compute_s(receipt) for receipt in receipts)
-    images = sum(receipt.stop - receipt.start for receipt in receipts)
-    evaluations = sum((receipt.stop - receipt.start) * receipt.nfe for receipt in receipts)
-    stages = [_stage_cost(stage, run.receipts(stage)) for stage in (IMAGES, PIXELS)]
-    stages += [_stage_cost(stage, run.receipts(stage)) for stage in run.feature_stages()]
-    scorings = {(r.created_at, float(r.cost.get("evaluation_seconds", 0))) for r in records}
-    return Cost(
-        worker_seconds=worker_s,
-        images_per_second=images / worker_s if worker_s else None,
-        seconds_per_evaluation=worker_s / evaluations if evaluations and worker_s else None,
-        wall_seconds=sum(one.seconds for one in invocations),
-        scoring_seconds=sum(seconds for _, seconds in scorings),
-        num_bytes=sum(stage.num_bytes for stage in stages),
-        stages=[stage for stage in stages if stage.shards],
-        workers=_worker_costs(receipts),
-    )
 
 
 def _records(run: RunDirectory) -> list[Record]:
@@ -301,36 +179,6 @@ def _prefixes(records: Sequence[Record]) -> list[tuple[str, str]]:
     return sorted(found.items())
 
 
-def _describe(plan: Plan, index: int, label: int, name: str | None) -> str:
-    named = f" ({name})" if name is not None else ""
-    return f"sample {index}, label {label}{named}, seed {seeds_of(plan, index, index + 1)[0]}"
-
-
-def _data_uris(images: Sequence[Images]) -> tuple[list[str], int | None]:
-    """Data URIs that stay within `_IMAGE_BYTES`, and the longest side of thumbnails."""
-    if max((max(image.shape[:2]) for image in images), default=0) <= _CRISP_SIDE:
-        files = [encode_png(image) for image in images]
-        if sum(map(len, files)) <= _IMAGE_BYTES:
-            return [_data_uri("image/png", file) for file in files], None
-    for side in _THUMBNAIL_SIDES:
-        files = [_reduced(image, side) for image in images]
-        if sum(map(len, files)) <= _IMAGE_BYTES:
-            break
-    return [_data_uri("image/jpeg", file) for file in files], side
-
-
-def _data_uri(kind: str, content: bytes) -> str:
-    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
-
-
-def _reduced(image_HWC: Images, side: int) -> bytes:
-    picture = Image.fromarray(image_HWC)
-    picture.thumbnail((side, side), Image.Resampling.LANCZOS)
-    buffer = io.BytesIO()
-    picture.save(buffer, format="JPEG", quality=88, subsampling=0)
-    return buffer.getvalue()
-
-
 def _typed(option: str, value: object) -> list[list[str]]:
     """What stood behind each occurrence of an option."""
     if value is None or value is False:
@@ -355,7 +203,7 @@ def _invocations(run: RunDirectory) -> list[Invocation]:
 
 def _invocation(place: int, content: Mapping[str, Any]) -> Invocation:
     resolved = content.get("resolved", {})
-    command = "run" if resolved.get("extractors") else "generate"
+    command = str(content.get("command", "run"))
     return Invocation(
         number=place,
         id=str(content.get("invocation_id", "")),
@@ -402,37 +250,6 @@ def _software(invocations: Iterable[Invocation], records: Iterable[Record]) -> l
         if who not in software.used_by:
             software.used_by.append(who)
     return list(found.values())
-
-
-def _compute_s(receipt: Receipt) -> float:
-    return receipt.seconds.get("compute", 0.0)
-
-
-def _stage_cost(stage: str, receipts: Sequence[Receipt]) -> StageCost:
-    return StageCost(
-        stage=stage,
-        shards=len(receipts),
-        samples=sum(part.stop - part.start for part in cover(receipts, 0, _LAST)),
-        num_bytes=sum(file.num_bytes for receipt in receipts for file in receipt.files),
-    )
-
-
-def _worker_costs(receipts: Iterable[Receipt]) -> list[WorkerCost]:
-    """What each worker process computed, the busiest first."""
-    costs: dict[str, WorkerCost] = {}
-    for receipt in receipts:
-        about = receipt.worker
-        name = (
-            f"{about.get('host', '?')} · {about.get('device', '?')} · pid {about.get('pid', '?')}"
-        )
-        so_far = costs.get(name, WorkerCost(name, 0, 0, 0.0))
-        costs[name] = WorkerCost(
-            name,
-            so_far.shards + 1,
-            so_far.images + receipt.stop - receipt.start,
-            so_far.seconds + _compute_s(receipt),
-        )
-    return sorted(costs.values(), key=lambda cost: (-cost.seconds, cost.worker))
 
 
 def moment(text: str) -> str:

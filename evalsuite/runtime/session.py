@@ -46,6 +46,8 @@ class SessionRequest:
     address: str | None
     num_workers: int | None
     allow_mixed_numerics: bool
+    command: str
+    """`run` or `generate`."""
     asked: dict[str, Any]
     """Options as they were given, for the attempt's file."""
     tags: dict[str, str]
@@ -125,6 +127,7 @@ def _attempt(
     return {
         "schema_version": ATTEMPT_SCHEMA,
         "invocation_id": invocation_id,
+        "command": request.command,
         "asked": request.asked,
         "resolved": {
             "num_samples": request.demand.num_samples,

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from artifact_builder import files_below
 
 from evalsuite.artifacts.storage import FileEntry, Storage, file_sha256
 from evalsuite.errors import CorruptionError, StorageError
@@ -27,12 +28,12 @@ def run_code(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_the_first_commit_wins(storage: Storage, make: Any) -> None:
+def test_the_first_commit_wins(storage: Storage) -> None:
     """The second learns it, changes nothing, and leaves nothing behind."""
     assert storage.commit("receipts/images/a.json", b"first") is True
     assert storage.commit("receipts/images/a.json", b"second") is False
     assert storage.read("receipts/images/a.json") == b"first"
-    assert make.files(storage.root) == ["receipts/images/a.json"]
+    assert files_below(storage.root) == ["receipts/images/a.json"]
 
 
 def test_a_new_file_is_new(storage: Storage) -> None:
@@ -47,20 +48,26 @@ def test_a_new_file_is_new(storage: Storage) -> None:
     assert storage.read("images/x") == b"onetwo"
 
 
-def test_a_failed_write_leaves_no_file(storage: Storage, make: Any) -> None:
+def write_half(storage: Storage, error: type[BaseException]) -> None:
+    """A write that something ends in the middle."""
+    with storage.create("images/x") as target:
+        target.write(b"half")
+        raise error
+
+
+def test_a_failed_write_leaves_no_file(storage: Storage) -> None:
     """Whatever passes through: an exception of ours, or Ctrl-C."""
     for error in (RuntimeError, KeyboardInterrupt):
-        with pytest.raises(error), storage.create("images/x") as target:
-            target.write(b"half")
-            raise error
-    assert make.files(storage.root) == []
+        with pytest.raises(error):
+            write_half(storage, error)
+    assert files_below(storage.root) == []
 
 
-def test_replace_is_whole(storage: Storage, make: Any) -> None:
+def test_replace_is_whole(storage: Storage) -> None:
     storage.replace("results/a.json", b"1")
     storage.replace("results/a.json", b"22")
     assert storage.read("results/a.json") == b"22"
-    assert make.files(storage.root) == ["results/a.json"]
+    assert files_below(storage.root) == ["results/a.json"]
 
 
 @pytest.mark.parametrize("path", ["../x", "a/../../x", "/etc/passwd", "", ".", "images/.."])
@@ -102,7 +109,7 @@ def test_checked_reading(storage: Storage) -> None:
     path = storage.path("images/x")
     path.write_bytes(b"012345678X")
     assert "other bytes" in (storage.fault_of(entry) or "")
-    with pytest.raises(CorruptionError, match="corrupted.*run the same command again"):
+    with pytest.raises(CorruptionError, match=r"corrupted.*run the same command again"):
         storage.read_checked(entry)
     path.write_bytes(b"0123")
     assert "has 4 bytes, not 10" in (storage.fault_of(entry) or "")
@@ -146,7 +153,7 @@ def test_a_directory_without_permission(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("action", ["create", "commit", "replace"])
-def test_a_file_that_cannot_grow(tmp_path: Path, make: Any, action: str) -> None:
+def test_a_file_that_cannot_grow(tmp_path: Path, action: str) -> None:
     """The process's own limit on file sizes, as `ulimit -f` sets it: nothing half-written stays."""
     code = (
         "import resource, sys\nfrom evalsuite.artifacts.storage import Storage\n"
@@ -162,7 +169,7 @@ def test_a_file_that_cannot_grow(tmp_path: Path, make: Any, action: str) -> None
     done = run_code(code, str(tmp_path), action)
     assert done.returncode == 0, done.stderr
     assert "File too large: raise the limit on file sizes and run the same" in done.stdout
-    assert make.files(tmp_path) == []
+    assert files_below(tmp_path) == []
 
 
 @pytest.fixture
@@ -181,22 +188,27 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", str(folder)], check=True)
 
 
+def write_much(storage: Storage, action: str) -> None:
+    """300 KiB, in portions where the action takes them."""
+    if action != "create":
+        getattr(storage, action)("images/x", bytes(300 * 1024))
+        return
+    with storage.create("images/x") as target:
+        for _ in range(300):
+            target.write(bytes(1024))
+
+
 @pytest.mark.parametrize("action", ["create", "commit", "replace"])
-def test_a_full_disk(small_disk: Path, make: Any, action: str) -> None:
+def test_a_full_disk(small_disk: Path, action: str) -> None:
     """What was committed stays, and the space of the failed write is given back."""
     storage = Storage(small_disk)
     assert storage.commit("receipts/first.json", b"kept")
     free = storage.free_bytes()
     assert 0 < free <= 256 * 1024
     with pytest.raises(StorageError) as caught:
-        if action == "create":
-            with storage.create("images/x") as target:
-                for _ in range(300):
-                    target.write(bytes(1024))
-        else:
-            getattr(storage, action)("images/x", bytes(300 * 1024))
+        write_much(storage, action)
     one_line(caught, "No space left", "free some space and run the same command again")
-    assert make.files(small_disk) == ["receipts/first.json"]
+    assert files_below(small_disk) == ["receipts/first.json"]
     assert storage.read("receipts/first.json") == b"kept"
     assert free - storage.free_bytes() <= 4096  # the folder `images`
 
@@ -209,10 +221,10 @@ def test_a_read_only_disk(small_disk: Path) -> None:
     one_line(caught, "Read-only file system: choose another --output")
 
 
-def test_check_writable_leaves_nothing(storage: Storage, make: Any) -> None:
+def test_check_writable_leaves_nothing(storage: Storage) -> None:
     storage.check_writable()
     assert storage.root.is_dir()
-    assert make.files(storage.root) == []
+    assert files_below(storage.root) == []
 
 
 def test_free_space_of_a_folder_that_is_not_there_yet(tmp_path: Path) -> None:

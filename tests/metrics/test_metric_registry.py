@@ -10,8 +10,7 @@ from evalsuite.errors import DataError, UsageError
 from evalsuite.metrics import registry
 from evalsuite.metrics.frechet import frechet_distance, frechet_influence
 from evalsuite.metrics.inception_score import inception_score, inception_score_influence
-from evalsuite.metrics.intervals import standard_error
-from evalsuite.metrics.intervals import balanced_groups
+from evalsuite.metrics.intervals import balanced_groups, standard_error
 from evalsuite.metrics.moments import moments_of
 from evalsuite.metrics.precision_recall import precision_recall, precision_recall_with_errors
 from evalsuite.metrics.registry import METRICS, MetricInputs, compute_metrics

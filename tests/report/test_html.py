@@ -31,7 +31,7 @@ from evalsuite.artifacts.run_directory import RunDirectory
 from evalsuite.config import LabelRule, Plan
 from evalsuite.errors import CorruptionError
 from evalsuite.pipeline.numerics import numerics_id
-from evalsuite.report import html
+from evalsuite.report import grid
 from evalsuite.report.html import (
     duration,
     file_size,
@@ -301,7 +301,7 @@ def test_no_class_has_more_samples_than_the_grid_has_columns(tmp_path: Path) -> 
 
 def test_the_search_for_samples_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = make_run(tmp_path / "run", plan=make_plan(num_classes=30), names=None)
-    monkeypatch.setattr(html, "_SCAN_PIXELS", 32 * 16 * 16)
+    monkeypatch.setattr(grid, "_SCAN_PIXELS", 32 * 16 * 16)
     assert [i["alt"] for i in section(run, "samples").attributes("img")][:3] == [
         "sample 0, label 0, seed 1000",
         "sample 30, label 0, seed 1030",

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -56,9 +57,12 @@ def killed_run(tmp_path_factory: pytest.TempPathFactory) -> KilledRun:
     below = descendants(driver.pid)
     os.killpg(driver.pid, signal.SIGKILL)
     assert finish(driver).code == -signal.SIGKILL
-    committed = num_receipts(run)
-    assert committed < 20, "the run was over before it was killed"
-    return KilledRun(run, below, committed)
+    deadline = time.monotonic() + 30
+    while any(process.alive for process in below) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    left = [process.title for process in below if process.alive]
+    assert num_receipts(run) < 20, "the run was over before it was killed"
+    return KilledRun(run, len(below), left)
 
 
 @pytest.fixture(scope="session")

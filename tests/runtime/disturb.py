@@ -22,10 +22,10 @@ class KilledRun(NamedTuple):
     """A run whose driver and its whole process group were killed in the middle."""
 
     path: Path
-    below: list[Process]
-    """All processes that the driver had."""
-    committed: int
-    """Shards that stood when it died."""
+    num_processes: int
+    """Processes that the driver had."""
+    left: list[str]
+    """Those that still ran half a minute later."""
 
 
 class LosingRun(NamedTuple):
