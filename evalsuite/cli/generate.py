@@ -8,10 +8,10 @@ import click
 from evalsuite.cli.options import (
     PATH,
     POSITIVE,
-    PartType,
-    TagType,
     device_option,
     measure_options,
+    parse_part,
+    parse_tag,
     plan_options,
 )
 from evalsuite.cli.prepare import Prepared, confirm, forecast, prepare
@@ -21,23 +21,28 @@ if TYPE_CHECKING:
     from evalsuite.runtime.session import SessionResult
 
 _WORK_OPTIONS = [
-    click.option(
-        "--num-samples", type=POSITIVE, help="N [default: 50,000 for ImageNet, 2,000 for digits]."
-    ),
-    click.option(
-        "--shard-size", type=POSITIVE, help="Samples of one shard [default: by N and workers]."
-    ),
+    click.option("--num-samples", type=POSITIVE, help="N [default: 50,000 ImageNet, 2,000 digits]."),
+    click.option("--shard-size", type=POSITIVE, help="Samples of a shard [default: by N, workers]."),
     click.option("--num-workers", type=POSITIVE, help="[default: one for each GPU, or core]."),
-    click.option(
-        "--address", metavar="ADDR", help="local, auto or host:port of Ray [default: local]."
-    ),
-    click.option("--part", type=PartType(), help="Only share I of N of the same run."),
+    click.option("--address", metavar="ADDR", help="local, auto or host:port [default: local]."),
+    click.option("--part", type=parse_part, metavar="I/N", help="Only share I of N of the run."),
     click.option("--output", type=PATH, help="Run directory [default: runs/MODEL-PLAN]."),
-    click.option("--images", type=click.Choice(["all", "grid", "none"]), help="Pixels to keep."),
+    click.option(
+        "--images",
+        type=click.Choice(["all", "grid", "none"]),
+        help="Pixels to keep [default: grid in run, all in generate].",
+    ),
     click.option(
         "--shard-format", type=click.Choice(["parquet", "npz"]), help="[default: parquet]."
     ),
-    click.option("--tag", "tags", type=TagType(), multiple=True, help="Noted with the invocation."),
+    click.option(
+        "--tag",
+        "tags",
+        type=parse_tag,
+        metavar="KEY=VALUE",
+        multiple=True,
+        help="Noted with the invocation.",
+    ),
     click.option("--allow-mixed-numerics", is_flag=True, help="Mix kinds of machines; recorded."),
     click.option("--dry-run", is_flag=True, help="Say what would be done, and its cost."),
     click.option("--yes", is_flag=True, help="Do more than an hour of work without a GPU."),
@@ -63,6 +68,7 @@ def run(**values: Any) -> None:  # noqa: ANN401 - click passes each option
 
     Keeps the images of a grid and all features; `--images all` keeps every image. Running the
     same command again is free; with a larger --num-samples only the new samples are made.
+    Options without a stated default take the preset's: see `evalsuite models show NAME`.
     """
     prepared = prepare(values, keep="grid", scoring=True)
     if values["dry_run"]:
@@ -85,7 +91,10 @@ def run(**values: Any) -> None:  # noqa: ANN401 - click passes each option
 @click.option("--extractor-weights", type=PATH, help="Its weights instead of its own.")
 @click.option("--json", "json_path", type=PATH, help="Write the result here.")
 def generate(**values: Any) -> None:  # noqa: ANN401 - click passes each option
-    """Generate images without scoring; keeps every image unless --images says otherwise."""
+    """Generate images without scoring; keeps every image unless --images says otherwise.
+
+    Options without a stated default take the preset's: see `evalsuite models show NAME`.
+    """
     from evalsuite.cli.output import write_json
     from evalsuite.pipeline.evaluation import payload
 

@@ -9,64 +9,28 @@ import click
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-class SizeType(click.ParamType[tuple[int, int]]):
-    """`HxW` in pixels."""
-
-    name = "HxW"
-
-    def convert(
-        self,
-        value: object,
-        param: click.Parameter | None,
-        ctx: click.Context | None,
-    ) -> tuple[int, int]:
-        """(H, W) of `256x256`, or of `256` for a square."""
-        if isinstance(value, tuple):
-            return value
-        height, cross, width = str(value).partition("x")
-        if height.isdecimal() and (width.isdecimal() or not cross) and int(height) > 0:
-            return int(height), int(width) if cross else int(height)
-        self.fail(f"{value!r} is not a size such as 256x256", param, ctx)
+def parse_size(text: str) -> tuple[int, int]:
+    """(H, W) of `256x256`, or of `256` for a square."""
+    height, cross, width = text.partition("x")
+    if height.isdecimal() and (width.isdecimal() or not cross) and int(height) > 0:
+        return int(height), int(width) if cross else int(height)
+    raise click.BadParameter(f"{text!r} is not a size such as 256x256")
 
 
-class PartType(click.ParamType[tuple[int, int]]):
-    """`I/N`, share I of N."""
-
-    name = "I/N"
-
-    def convert(
-        self,
-        value: object,
-        param: click.Parameter | None,
-        ctx: click.Context | None,
-    ) -> tuple[int, int]:
-        """(I, N) with 1 <= I <= N."""
-        if isinstance(value, tuple):
-            return value
-        part, _, parts = str(value).partition("/")
-        if part.isdecimal() and parts.isdecimal() and 1 <= int(part) <= int(parts):
-            return int(part), int(parts)
-        self.fail(f"{value!r} is not I/N with 1 <= I <= N, such as 2/3", param, ctx)
+def parse_part(text: str) -> tuple[int, int]:
+    """(I, N) of `I/N` with 1 <= I <= N."""
+    part, _, parts = text.partition("/")
+    if part.isdecimal() and parts.isdecimal() and 1 <= int(part) <= int(parts):
+        return int(part), int(parts)
+    raise click.BadParameter(f"{text!r} is not I/N with 1 <= I <= N, such as 2/3")
 
 
-class TagType(click.ParamType[tuple[str, str]]):
-    """`KEY=VALUE`."""
-
-    name = "KEY=VALUE"
-
-    def convert(
-        self,
-        value: object,
-        param: click.Parameter | None,
-        ctx: click.Context | None,
-    ) -> tuple[str, str]:
-        """(KEY, VALUE)."""
-        if isinstance(value, tuple):
-            return value
-        key, equals, text = str(value).partition("=")
-        if key and equals:
-            return key, text
-        self.fail(f"{value!r} is not KEY=VALUE", param, ctx)
+def parse_tag(text: str) -> tuple[str, str]:
+    """(KEY, VALUE) of `KEY=VALUE`."""
+    key, equals, value = text.partition("=")
+    if key and equals:
+        return key, value
+    raise click.BadParameter(f"{text!r} is not KEY=VALUE")
 
 
 POSITIVE = click.IntRange(min=1)
@@ -85,7 +49,7 @@ _PLAN_OPTIONS = [
         help="modulo, blocked:PER_CLASS, random:SEED or file:PATH [default: modulo].",
     ),
     click.option("--classes", metavar="LIST", help="Only these classes, by number or name."),
-    click.option("--size", type=SizeType(), help="Image size."),
+    click.option("--size", type=parse_size, metavar="HxW", help="Image size."),
     click.option("--batch-size", type=POSITIVE, help="Samples of one batch; part of the plan."),
     click.option("--guidance-scale", "--cfg", type=click.FloatRange(min=0), help="1 is off."),
     click.option(
