@@ -53,7 +53,9 @@ def decode_features(content: bytes, where: str) -> FeatureTable:
         index, pool = arrays["sample_index"], arrays["pool"]
     except (SafetensorError, KeyError) as error:
         raise CorruptionError(f"{where} is not a feature shard: {error}") from error
-    if len(index) != len(pool) or not np.array_equal(index, index[0] + np.arange(len(index))):
+    if not index.size or index.shape != pool.shape[:1]:
+        raise CorruptionError(f"{where}: {index.shape} sample indices for {pool.shape} features")
+    if not np.array_equal(index, index[0] + np.arange(len(index))):
         raise CorruptionError(f"{where}: sample indices are not consecutive")
     return FeatureTable(int(index[0]), pool, arrays.get("spatial"), arrays.get("probabilities"))
 

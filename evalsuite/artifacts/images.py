@@ -180,7 +180,7 @@ def read_npz_shard(content: bytes, start: int, where: str) -> Iterator[tuple[int
         with np.load(io.BytesIO(content), allow_pickle=False) as archive:
             for offset, image in enumerate(archive["arr_0"]):
                 yield start + offset, image
-    except (ValueError, KeyError, OSError, zipfile.BadZipFile) as error:
+    except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
         raise CorruptionError(f"{where} is not an NPZ image shard: {error}") from error
 
 

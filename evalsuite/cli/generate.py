@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from evalsuite.runtime.session import SessionResult
 
 _WORK_OPTIONS = [
-    click.option("--num-samples", type=POSITIVE, help="N [default: 50,000 ImageNet, 2,000 digits]."),
-    click.option("--shard-size", type=POSITIVE, help="Samples of a shard [default: by N, workers]."),
+    click.option("--num-samples", type=POSITIVE, help="[default: 50,000 ImageNet, 2,000 digits]."),
+    click.option("--shard-size", type=POSITIVE, help="Of one shard [default: by N, workers]."),
     click.option("--num-workers", type=POSITIVE, help="[default: one for each GPU, or core]."),
     click.option("--address", metavar="ADDR", help="local, auto or host:port [default: local]."),
     click.option("--part", type=parse_part, metavar="I/N", help="Only share I of N of the run."),
