@@ -27,10 +27,14 @@ class FileEntry(NamedTuple):
 
 
 class HashingWriter:
-    """A write-only file that hashes what passes; sequential, so that any store can take it."""
+    """A write-only file that hashes what passes; sequential, so that any store can take it.
 
-    def __init__(self, raw: IO[bytes]) -> None:
+    A write that fails is a StorageError that names `path`, whoever is writing.
+    """
+
+    def __init__(self, raw: IO[bytes], path: Path) -> None:
         self._raw = raw
+        self._path = path
         self._digest = hashlib.sha256()
         self.num_bytes = 0
         self.closed = False
@@ -38,7 +42,8 @@ class HashingWriter:
     def write(self, data: bytes) -> int:
         """Write all of `data`."""
         self._digest.update(data)
-        self._raw.write(data)
+        with explained(self._path, "write"):
+            self._raw.write(data)
         size = memoryview(data).nbytes
         self.num_bytes += size
         return size
@@ -99,12 +104,12 @@ class Storage:
     def create(self, relative: str) -> Iterator[HashingWriter]:
         """Write a new file; it is flushed to the disk at the end, and removed if anything fails."""
         path = self.path(relative)
-        with self._explained(path, "write"):
+        with explained(path, "write"):
             path.parent.mkdir(parents=True, exist_ok=True)
             raw = path.open("xb")
         try:
-            with self._explained(path, "write"), raw:
-                writer = HashingWriter(raw)
+            with explained(path, "write"), raw:
+                writer = HashingWriter(raw, path)
                 yield writer
                 raw.flush()
                 os.fsync(raw.fileno())
@@ -118,7 +123,7 @@ class Storage:
         The content appears at once, by a hard link, or not at all.
         """
         path = self.path(relative)
-        with self._explained(path, "write"):
+        with explained(path, "write"):
             path.parent.mkdir(parents=True, exist_ok=True)
             temporary = self._write_aside(path, content)
             try:
@@ -133,7 +138,7 @@ class Storage:
     def replace(self, relative: str, content: bytes) -> None:
         """Write `relative` whole, in place of an older version."""
         path = self.path(relative)
-        with self._explained(path, "write"):
+        with explained(path, "write"):
             path.parent.mkdir(parents=True, exist_ok=True)
             temporary = self._write_aside(path, content)
             try:
@@ -145,19 +150,19 @@ class Storage:
     def read(self, relative: str) -> bytes:
         """All bytes of a file."""
         path = self.path(relative)
-        with self._explained(path, "read"):
+        with explained(path, "read"):
             return path.read_bytes()
 
     def exists(self, relative: str) -> bool:
         """Whether the file is there."""
         path = self.path(relative)
-        with self._explained(path, "read"):
+        with explained(path, "read"):
             return path.is_file()
 
     def names(self, folder: str, suffix: str = "") -> list[str]:
         """Names of the files directly in `folder`, sorted; none when it does not exist."""
         path = self.path(folder)
-        with self._explained(path, "read"):
+        with explained(path, "read"):
             if not path.is_dir():
                 return []
             return sorted(
@@ -169,25 +174,25 @@ class Storage:
     def visible(self, folder: str) -> list[str]:
         """Names of all files and folders directly in `folder` ("" is the root), but hidden ones."""
         path = self.path(folder) if folder else self.root
-        with self._explained(path, "read"):
+        with explained(path, "read"):
             return sorted(e.name for e in path.iterdir() if not e.name.startswith("."))
 
     def folders(self, folder: str) -> list[str]:
         """Names of the folders directly in `folder`, sorted."""
         path = self.path(folder)
-        with self._explained(path, "read"):
+        with explained(path, "read"):
             return sorted(e.name for e in path.iterdir() if e.is_dir()) if path.is_dir() else []
 
     def delete(self, relative: str) -> None:
         """Remove a file if it is there."""
         path = self.path(relative)
-        with self._explained(path, "remove"):
+        with explained(path, "remove"):
             path.unlink(missing_ok=True)
 
     def fault_of(self, entry: FileEntry) -> str | None:
         """What is wrong with a committed file, or None when its bytes are the recorded ones."""
         path = self.path(entry.path)
-        with self._explained(path, "read"):
+        with explained(path, "read"):
             if not path.is_file():
                 return f"{path} is missing"
             if path.stat().st_size != entry.num_bytes:
@@ -221,7 +226,7 @@ class Storage:
         Raises:
             StorageError: it cannot be made or written.
         """
-        with self._explained(self.root, "write to"):
+        with explained(self.root, "write to"):
             self.root.mkdir(parents=True, exist_ok=True)
             probe = self.root / f".probe-{uuid.uuid4().hex}"
             probe.write_bytes(b"0")
@@ -247,24 +252,25 @@ class Storage:
             raise
         return temporary
 
-    @staticmethod
-    @contextlib.contextmanager
-    def _explained(path: Path, verb: str) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            hints = {
-                errno.ENOSPC: f": free some space{_AGAIN}",
-                errno.EDQUOT: f": free some quota{_AGAIN}",
-                errno.EFBIG: f": raise the limit on file sizes{_AGAIN}",
-                errno.EACCES: ": choose another --output or change its permissions",
-                errno.EROFS: ": choose another --output",
-                errno.ENOTDIR: ": a file stands where a directory is needed",
-                errno.EEXIST: ": a file stands where a directory is needed",
-            }
-            reason = error.strerror or str(error)
-            hint = hints.get(error.errno or 0, "")
-            raise StorageError(f"cannot {verb} {path}: {reason}{hint}") from error
+
+@contextlib.contextmanager
+def explained(path: Path, verb: str) -> Iterator[None]:
+    """Turn an operating-system error into one line that says what to do."""
+    try:
+        yield
+    except OSError as error:
+        hints = {
+            errno.ENOSPC: f": free some space{_AGAIN}",
+            errno.EDQUOT: f": free some quota{_AGAIN}",
+            errno.EFBIG: f": raise the limit on file sizes{_AGAIN}",
+            errno.EACCES: ": choose another --output or change its permissions",
+            errno.EROFS: ": choose another --output",
+            errno.ENOTDIR: ": a file stands where a directory is needed",
+            errno.EEXIST: ": a file stands where a directory is needed",
+        }
+        reason = error.strerror or str(error)
+        hint = hints.get(error.errno or 0, "")
+        raise StorageError(f"cannot {verb} {path}: {reason}{hint}") from error
 
 
 def file_sha256(path: Path) -> str:

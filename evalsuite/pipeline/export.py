@@ -32,7 +32,7 @@ def export_adm_npz(run: RunDirectory, num_samples: int, target: Path) -> str:
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
             with temporary.open("xb") as raw:
-                hashing = HashingWriter(raw)
+                hashing = HashingWriter(raw, target)
                 writer = NpzImageWriter(hashing, num_samples, run.plan.size)
                 for rows in _portions(run, num_samples):
                     writer.write(rows, ())

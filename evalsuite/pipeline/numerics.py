@@ -6,7 +6,6 @@ import platform
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from evalsuite.config import canonical_json
@@ -43,7 +42,6 @@ def numerics_of(device: torch.device) -> dict[str, Any]:
         "architecture": platform.machine(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "torch": torch.__version__,
-        "numpy": np.__version__,
     }
     if device.type == "cuda":
         properties = torch.cuda.get_device_properties(device)

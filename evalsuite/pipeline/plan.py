@@ -93,7 +93,7 @@ def resolve_plan(options: PlanOptions) -> ResolvedPlan:
             size=size,
             sampling=_sampling(preset.sampling, options.sampling),
             first_seed=_first_seed(options),
-            batch_size=options.batch_size or preset.batch_size,
+            batch_size=preset.batch_size if options.batch_size is None else options.batch_size,
             uint8_rule=preset.uint8_rule,
         )
     except ValidationError as error:
@@ -123,7 +123,7 @@ def parse_label_rule(
         UsageError: another rule, or a number that is none.
         DataError: the file cannot be read, or a label is out of range.
     """
-    name, colon, value = (text or "modulo").partition(":")
+    name, colon, value = ("modulo" if text is None else text).partition(":")
     fields = {"blocked": "per_class", "random": "seed"}
     if name == "modulo" and not colon:
         return LabelRule(), None
@@ -131,7 +131,10 @@ def parse_label_rule(
         labels = _read_labels(Path(value), num_classes)
         return LabelRule(rule="file", sha256=labels_sha256(labels)), labels
     if name in fields and value.isdecimal() and (name == "random" or int(value) > 0):
-        return LabelRule.model_validate({"rule": name, fields[name]: int(value)}), None
+        try:
+            return LabelRule.model_validate({"rule": name, fields[name]: int(value)}), None
+        except ValidationError as error:
+            raise UsageError(f"label rule {text!r}: {explain(error, LabelRule)}") from error
     raise UsageError(
         f"label rule {text!r} is not modulo, blocked:PER_CLASS, random:SEED or file:PATH"
         + (

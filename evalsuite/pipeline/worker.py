@@ -134,7 +134,8 @@ class ShardWorker:
         """Write what `compute` gives for `task` and commit it, stage by stage.
 
         Raises:
-            EvalsuiteError: whatever `compute` met, or the storage; nothing of the attempt is left.
+            EvalsuiteError: whatever `compute` met, or the storage; nothing of the attempt is left
+                but stages that were committed before.
         """
         channel = self._channel(attempt_id)
         began = time.monotonic()
@@ -146,16 +147,16 @@ class ShardWorker:
                 )
             hashes = self._drain(channel, sinks)
             self._check_known(task, hashes)
-            return self._commit_all(task, attempt_id, sinks, hashes, began)
+            report = self._commit_all(task, attempt_id, sinks, hashes, began)
         except BaseException:
-            channel.abandon()
+            channel.abandon()  # it stays known, so that `compute` ends even if it begins later
             for sink in sinks.values():
                 sink.abandon()
             raise
-        finally:
-            with self._lock:
-                self._channels.pop(attempt_id, None)
-                self._costs.pop(attempt_id, None)
+        with self._lock:
+            self._channels.pop(attempt_id, None)
+            self._costs.pop(attempt_id, None)
+        return report
 
     def _produce(self, task: ShardTask, channel: Channel[Produced]) -> int:
         aligned = {
@@ -215,12 +216,13 @@ class ShardWorker:
         hashes: list[str],
         began: float,
     ) -> CommitReport:
+        """Commit stage by stage; a stage that is done leaves `sinks`, so that it is not abandoned."""
         files = {stage: sink.finish() for stage, sink in sinks.items()}
         nfe, compute_s = self._costs.get(attempt_id, (0, 0.0))
         about = self.describe()
         committed: list[str] = []
         discarded: list[str] = []
-        for stage, sink in sinks.items():
+        for stage, sink in list(sinks.items()):
             receipt = Receipt(
                 plan_id=self._run.manifest.plan_id,
                 stage=stage,
@@ -244,6 +246,7 @@ class ShardWorker:
             )
             done = commit_receipt(self._run.storage, receipt)
             (committed if done else discarded).append(stage)
+            del sinks[stage]
         return CommitReport(task, tuple(committed), tuple(discarded), time.monotonic() - began)
 
     def _channel(self, attempt_id: str) -> Channel[Produced]:

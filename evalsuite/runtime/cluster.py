@@ -18,7 +18,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from evalsuite.errors import EnvironmentProblem, UsageError
+from evalsuite.errors import EnvironmentProblem, Interrupted, UsageError
+from evalsuite.runtime.leftovers import below, children, end
 from evalsuite.runtime.machine import default_cpu_workers
 
 OBJECT_STORE_BYTES = 80 * 2**20
@@ -57,20 +58,25 @@ def connected(address: str | None, num_workers: int | None, *, use_gpu: bool) ->
         warnings.simplefilter("ignore")
         import ray  # noqa: F401 - imported first here, without its warnings
     if address in {None, "local"}:
-        with _own_sigterm(), _private_cluster(num_workers, use_gpu=use_gpu):
+        with _private_cluster(num_workers, use_gpu=use_gpu):
             yield _describe("local")
         return
     _check_address(str(address))
-    with _own_sigterm(), _joined(str(address)):
+    with _joined(str(address)):
         yield _describe(str(address))
 
 
 @contextlib.contextmanager
 def _own_sigterm() -> Iterator[None]:
-    """Give the SIGTERM handler back that `ray.init` replaces."""
+    """Around `ray.init`: give the SIGTERM handler back that it replaces by one that only exits."""
     before = signal.getsignal(signal.SIGTERM)
     try:
         yield
+    except SystemExit as error:
+        raise Interrupted(
+            "stopped by SIGTERM while Ray was starting: run the same command again to go on",
+            128 + signal.SIGTERM,
+        ) from error
     finally:
         signal.signal(signal.SIGTERM, before)
 
@@ -81,7 +87,8 @@ def _joined(address: str) -> Iterator[None]:
     from ray.exceptions import RayError
 
     try:
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+        with _own_sigterm():
+            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except (RayError, ConnectionError, RuntimeError, ValueError, OSError) as error:
         raise EnvironmentProblem(
             f"cannot connect to Ray at {address}: {_first_line(error)}"
@@ -137,23 +144,28 @@ def _private_cluster(num_workers: int | None, *, use_gpu: bool) -> Iterator[None
     # Ray turns its token authentication on for a local cluster and caches the token for the life of
     # the process; a token in the environment keeps it from writing one below HOME.
     os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    others = children()
     try:
-        ray.init(
-            address="local",
-            num_cpus=num_workers or default_cpu_workers(),
-            num_gpus=None if use_gpu else 0,
-            include_dashboard=False,
-            object_store_memory=OBJECT_STORE_BYTES,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            _temp_dir=folder,
-            _node_ip_address="127.0.0.1",
-        )
+        try:
+            with _own_sigterm():
+                ray.init(
+                    address="local",
+                    num_cpus=num_workers or default_cpu_workers(),
+                    num_gpus=None if use_gpu else 0,
+                    include_dashboard=False,
+                    object_store_memory=OBJECT_STORE_BYTES,
+                    log_to_driver=False,
+                    logging_level=logging.ERROR,
+                    _temp_dir=folder,
+                    _node_ip_address="127.0.0.1",
+                )
+        except (ConnectionError, OSError) as error:
+            raise EnvironmentProblem(f"Ray did not start: {_first_line(error)}") from error
         yield
-    except (ConnectionError, OSError) as error:
-        raise EnvironmentProblem(f"Ray did not start: {_first_line(error)}") from error
     finally:
+        started = below(children() - others)
         ray.shutdown()
+        end(started)
         shutil.rmtree(folder, ignore_errors=True)
 
 
