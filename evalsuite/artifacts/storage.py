@@ -129,10 +129,13 @@ class Storage:
             try:
                 os.link(temporary, path)
             except FileExistsError:
-                return False
+                # NFS: a repeated request meets the link that its lost answer made
+                return temporary.samefile(path)
             finally:
-                temporary.unlink(missing_ok=True)
-            _sync_directory(path.parent)
+                with contextlib.suppress(OSError):
+                    temporary.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # it stands: others may have seen it
+                _sync_directory(path.parent)
         return True
 
     def replace(self, relative: str, content: bytes) -> None:

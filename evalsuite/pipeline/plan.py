@@ -68,6 +68,8 @@ def resolve_plan(options: PlanOptions) -> ResolvedPlan:
             f"{preset.name} is class-conditional: --negative-prompt is for text models"
         )
     weights_path, weights_sha256, ema = _weights(preset, options.weights)
+    if preset.network.get("num_classes", preset.num_classes) != preset.num_classes:
+        raise ConfigError(f"{preset.path}: num_classes and network.num_classes differ")
     rule, file_labels = parse_label_rule(options.labels, preset.num_classes)
     classes = (
         parse_classes(options.classes, preset.num_classes, preset.class_names)

@@ -216,7 +216,7 @@ class ShardWorker:
         hashes: list[str],
         began: float,
     ) -> CommitReport:
-        """Commit stage by stage; a stage that is done leaves `sinks`, so that it is not abandoned."""
+        """Commit stage by stage; a stage that is done leaves `sinks` and is not abandoned."""
         files = {stage: sink.finish() for stage, sink in sinks.items()}
         nfe, compute_s = self._costs.get(attempt_id, (0, 0.0))
         about = self.describe()

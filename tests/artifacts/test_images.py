@@ -44,7 +44,7 @@ def rows_of(images: Images, start: int) -> ImageRows:
 def parquet(images: Images, start: int = 0, keep: Keep = "all", num_classes: int = 3) -> bytes:
     """A shard written in two batches."""
     buffer = io.BytesIO()
-    writer = ParquetImageWriter(HashingWriter(buffer), keep, num_classes)
+    writer = ParquetImageWriter(HashingWriter(buffer, Path("memory")), keep, num_classes)
     half = len(images) // 2
     for low, high in ((0, half), (half, len(images))):
         rows = rows_of(images[low:high], start + low)
@@ -56,7 +56,9 @@ def parquet(images: Images, start: int = 0, keep: Keep = "all", num_classes: int
 def npz(images: Images, announced: int | None = None) -> bytes:
     """An NPZ shard written in two batches."""
     buffer = io.BytesIO()
-    writer = NpzImageWriter(HashingWriter(buffer), announced or len(images), images.shape[1:3])
+    writer = NpzImageWriter(
+        HashingWriter(buffer, Path("memory")), announced or len(images), images.shape[1:3]
+    )
     writer.write(rows_of(images[:2], 0), ())
     writer.write(rows_of(images[2:], 2), ())
     writer.close()
@@ -142,6 +144,7 @@ def test_npz_has_adms_layout() -> None:
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         assert {i.compress_type for i in archive.infolist()} == {zipfile.ZIP_STORED}
         assert archive.testzip() is None
+        assert {i.date_time for i in archive.infolist()} == {(1980, 1, 1, 0, 0, 0)}
     found = list(read_npz_shard(content, 40, "shard"))
     assert [index for index, _ in found] == list(range(40, 46))
 

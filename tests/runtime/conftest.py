@@ -14,8 +14,10 @@ from disturb import (
     HostedCluster,
     KilledRun,
     LosingRun,
+    SpreadRun,
     num_receipts,
     wait_for,
+    watched_workers,
     workers_below,
 )
 from harness import NUM_SAMPLES, PLAN, descendants, environment, finish, start
@@ -44,6 +46,17 @@ def cluster() -> Iterator[HostedCluster]:
             host.stdin.close()
             host.wait(timeout=60)
             wait_for(lambda: not any(process.alive for process in below), 30)
+
+
+@pytest.fixture(scope="session")
+def spread_run(cluster: HostedCluster, tmp_path_factory: pytest.TempPathFactory) -> SpreadRun:
+    """`evalsuite run --address` with as many workers as the cluster has CPUs."""
+    folder = tmp_path_factory.mktemp("spread")
+    options = ("--address", cluster.address, "--shard-size", 30, "--shard-format", "npz")
+    with watched_workers(cluster.host_pid) as seen:
+        outcome = finish(start("run", *ALL, *options, "--output", "made", cwd=folder))
+    assert outcome.code == 0, outcome.stderr
+    return SpreadRun(folder / "made", outcome, {worker.parent for worker in seen})
 
 
 @pytest.fixture(scope="session")

@@ -28,6 +28,15 @@ class KilledRun(NamedTuple):
     """Those that still ran half a minute later."""
 
 
+class SpreadRun(NamedTuple):
+    """A run of the command line on the cluster: three workers, NPZ shards of 30."""
+
+    path: Path
+    outcome: Outcome
+    nodes: set[int]
+    """Node managers that had a worker."""
+
+
 class LosingRun(NamedTuple):
     """A run that lost a worker in the middle and ended by itself."""
 
@@ -42,7 +51,7 @@ def wait_for(happened: Callable[[], object], seconds: float = 90) -> object:
         value = happened()
         if value:
             return value
-        time.sleep(0.01)
+        time.sleep(0.02)
     pytest.fail(f"it did not happen within {seconds} s")
 
 
@@ -65,7 +74,7 @@ def watched_workers(
     over = threading.Event()
 
     def watch() -> None:
-        while not over.wait(0.02):
+        while not over.wait(0.05):
             for worker in set(workers_below(pid)) - seen:
                 seen.add(worker)
                 meet(worker)

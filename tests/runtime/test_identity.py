@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
-from disturb import HostedCluster, KilledRun, watched_workers
+from disturb import HostedCluster, KilledRun, SpreadRun
 from harness import (
     NUM_SAMPLES,
     PLAN,
@@ -34,24 +34,6 @@ def generate(
     outcome = call_main("generate", *PLAN, "--num-samples", num_samples, *where, *options)
     assert outcome.code == 0, outcome.stderr
     return outcome
-
-
-class SpreadRun(NamedTuple):
-    """A run of three workers."""
-
-    path: Path
-    nodes: set[int]
-    """Node managers that had a worker."""
-
-
-@pytest.fixture(scope="module")
-def spread_run(cluster: HostedCluster, tmp_path_factory: pytest.TempPathFactory) -> SpreadRun:
-    """Three workers on three nodes, NPZ shards of 30."""
-    run = tmp_path_factory.mktemp("spread") / "made"
-    options = ("--num-workers", 3, "--shard-size", 30, "--shard-format", "npz")
-    with watched_workers(cluster.host_pid) as seen:
-        generate(run, cluster, *options)
-    return SpreadRun(run, {worker.parent for worker in seen})
 
 
 class GrownRun(NamedTuple):
@@ -94,10 +76,6 @@ def test_three_workers_make_what_one_makes(
     assert pixel_hashes(spread_run.path) == expected
     assert [a["workers"] for a in attempts(digits_run.path)] == [1]
     assert [a["workers"] for a in attempts(spread_run.path)] == [3]
-
-
-def test_three_workers_stood_on_three_nodes(spread_run: SpreadRun) -> None:
-    assert len(spread_run.nodes) == 3
 
 
 def test_npz_shards_hold_the_pixels_of_parquet_shards(

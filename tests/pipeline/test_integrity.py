@@ -1,0 +1,210 @@
+"""Integrity: a flipped byte is found, taken out and made again; recomputed batches are compared."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from run_maker import (
+    BATCH,
+    CPU,
+    FEATURES,
+    SPEC,
+    files_below,
+    hashes_of,
+    make_shard,
+    new_worker,
+    resolved,
+)
+
+from evalsuite.artifacts.receipts import check_same_pixels
+from evalsuite.artifacts.run_directory import IMAGES, PIXELS, RunDirectory
+from evalsuite.errors import CorruptionError, IncompleteError
+from evalsuite.pipeline.coverage import Demand, missing_ranges
+from evalsuite.pipeline.generation import BatchSampler
+from evalsuite.pipeline.integrity import (
+    check_batch,
+    choose_batches,
+    find_faults,
+    garbage_files,
+    stages_of,
+    take_out,
+)
+
+
+@pytest.fixture
+def run(folder: Path, finished: RunDirectory) -> RunDirectory:
+    """A copy of the finished run that may be damaged."""
+    shutil.copytree(finished.root, folder)
+    return RunDirectory.open(folder)
+
+
+def flip_byte(path: Path, at: float = 0.5) -> None:
+    """Change one bit of one byte."""
+    content = bytearray(path.read_bytes())
+    content[int(len(content) * at)] ^= 1
+    path.write_bytes(content)
+
+
+def sampler_of(run: RunDirectory) -> BatchSampler:
+    """The model of a run."""
+    return BatchSampler(run.plan, resolved().weights_path, CPU)
+
+
+def test_a_whole_run_has_no_fault(finished: RunDirectory) -> None:
+    assert find_faults(finished) == []
+    assert garbage_files(finished) == []
+    assert stages_of(finished) == [IMAGES, FEATURES]
+
+
+@pytest.mark.parametrize("at", [0.0, 0.5, 0.9999])
+@pytest.mark.parametrize("stage", [IMAGES, FEATURES])
+def test_one_flipped_bit_is_found_taken_out_and_made_again(
+    run: RunDirectory, finished: RunDirectory, stage: str, at: float
+) -> None:
+    """Anywhere in a file; the rest stays, and what is made again is what was."""
+    receipt = run.receipts(stage)[1]
+    flip_byte(run.root / receipt.files[0].path, at)
+    (fault,) = find_faults(run)
+    assert fault.receipt == receipt
+    assert receipt.files[0].path in fault.text
+    assert "SHA-256 differs" in fault.text
+    assert take_out(run, [fault]) == [receipt]
+    assert find_faults(run) == []
+    assert garbage_files(run) == []
+    demand = Demand(60, None, "all", (SPEC,))
+    assert missing_ranges(run, demand) == [(20, 40)]
+    make_shard(new_worker(run), 20, 40, [stage])
+    assert missing_ranges(run, demand) == []
+    assert hashes_of(run, 60) == hashes_of(finished, 60)
+    check_same_pixels(receipt, run.receipts(stage)[1])
+    again = run.receipts(stage)[1]
+    assert [f.sha256 for f in again.files] == [f.sha256 for f in receipt.files]
+
+
+def test_a_file_that_is_missing_shorter_or_longer(run: RunDirectory) -> None:
+    """Each with its own sentence."""
+    first, second, third = (run.root / r.files[0].path for r in run.receipts(IMAGES))
+    first.unlink()
+    second.write_bytes(second.read_bytes()[:-1])
+    third.write_bytes(third.read_bytes() + b"x")
+    texts = [fault.text for fault in find_faults(run)]
+    assert len(texts) == 3
+    assert "is missing" in texts[0]
+    assert "bytes, not" in texts[1]
+    assert "bytes, not" in texts[2]
+
+
+def test_unreadable_receipts_are_faults_and_go(run: RunDirectory) -> None:
+    """Of such a receipt nothing is known, so its data files are garbage from then on."""
+    broken, foreign = run.receipts(IMAGES)[:2]
+    (run.root / broken.name).write_text("{")
+    other = foreign.model_copy(update={"plan_id": "ab" * 32})
+    (run.root / foreign.name).write_text(other.model_dump_json())
+    faults = find_faults(run)
+    assert ["JSON" in f.text for f in faults] == [True, False]
+    assert "belongs to another plan" in faults[1].text
+    assert take_out(run, faults) == []
+    assert find_faults(run) == []
+    assert [r.start for r in run.receipts(IMAGES)] == [40]
+    assert garbage_files(run) == [broken.files[0].path]
+
+
+def test_reading_a_damaged_shard_is_refused(run: RunDirectory) -> None:
+    """Even where nobody looked for faults before."""
+    flip_byte(run.root / run.receipts(IMAGES)[0].files[0].path)
+    with pytest.raises(CorruptionError, match="run the same command again"):
+        list(run.read_images(0, 10))
+    flip_byte(run.root / run.receipts(FEATURES)[2].files[0].path)
+    assert len(run.read_features(SPEC.extractor_id, 40).pool_ND) == 40
+    with pytest.raises(CorruptionError):
+        run.read_features(SPEC.extractor_id, 41)
+
+
+def test_a_missing_receipt_is_missing_samples(run: RunDirectory) -> None:
+    """Its file is garbage, however good it is."""
+    receipt = run.receipts(FEATURES)[0]
+    (run.root / receipt.name).unlink()
+    with pytest.raises(IncompleteError, match=r"samples 0\.\.19 are missing"):
+        run.read_features(SPEC.extractor_id, 60)
+    assert garbage_files(run) == [receipt.files[0].path]
+    assert find_faults(run) == []
+
+
+def test_files_of_killed_attempts_are_garbage(run: RunDirectory) -> None:
+    """Of any stage; committed ones are not."""
+    before = files_below(run.root)
+    extra = [
+        "images/0000000000-0000000020-killed.parquet",
+        f"{FEATURES}/0000000000-0000000020-killed.safetensors",
+    ]
+    for name in extra:
+        (run.root / name).write_bytes(b"half")
+    assert garbage_files(run) == extra
+    for name in garbage_files(run):
+        run.storage.delete(name)
+    assert files_below(run.root) == before
+
+
+def test_recomputed_batches_are_the_committed_ones(finished: RunDirectory) -> None:
+    sampler = sampler_of(finished)
+    for batch in (0, 3, 5):
+        checked = check_batch(finished, sampler, batch)
+        assert (checked.start, checked.stop) == (batch * BATCH, (batch + 1) * BATCH)
+        assert checked.differing == ()
+        assert checked.same_numerics
+        assert checked.max_difference == 0
+        assert checked.mean_difference == 0
+
+
+def test_a_lie_in_a_receipt_is_found_by_recomputing(run: RunDirectory) -> None:
+    """Files whose digests fit a receipt can still be other pixels than the plan's."""
+    receipt = run.receipts(IMAGES)[1]
+    changed = (*receipt.pixel_sha256[:4], "0" * 64, *receipt.pixel_sha256[5:])
+    lie = receipt.model_copy(update={"pixel_sha256": changed, "numerics_id": "0" * 64})
+    run.storage.replace(receipt.name, lie.model_dump_json().encode())
+    assert find_faults(run) == []
+    sampler = sampler_of(run)
+    checked = check_batch(run, sampler, 2)
+    assert checked.differing == (24,)
+    assert not checked.same_numerics
+    assert check_batch(run, sampler, 3).differing == ()
+
+
+def test_differences_are_measured_in_grey_levels(run: RunDirectory) -> None:
+    """A sampler of a slightly other plan stands for a machine that computes otherwise."""
+    other = resolved(sampling={"guidance_scale": 1.51}).plan
+    sampler = BatchSampler(other, resolved().weights_path, CPU)
+    checked = check_batch(run, sampler, 0)
+    assert checked.differing
+    assert checked.max_difference
+    assert 0 < checked.mean_difference < checked.max_difference < 60
+
+
+def test_without_stored_pixels_there_is_no_difference_to_measure(run: RunDirectory) -> None:
+    for receipt in run.receipts(IMAGES):
+        bare = receipt.model_copy(update={"kept": "none"})
+        run.storage.replace(receipt.name, bare.model_dump_json().encode())
+    checked = check_batch(run, sampler_of(run), 1)
+    assert checked.differing == ()
+    assert checked.max_difference is None
+
+
+@pytest.mark.parametrize(("count", "chosen"), [(2, 2), (6, 6), (50, 6), (0, 0)])
+def test_batches_to_check_are_committed_ones(
+    finished: RunDirectory, count: int, chosen: int
+) -> None:
+    batches = choose_batches(finished, count)
+    assert len(batches) == len(set(batches)) == chosen
+    assert batches == sorted(batches)
+    assert set(batches) <= set(range(6))
+
+
+def test_a_pixels_stage_is_checked_too(run: RunDirectory) -> None:
+    receipt = run.receipts(IMAGES)[0]
+    make_shard(new_worker(run), 0, 20, [PIXELS])
+    (pixels,) = run.receipts(PIXELS)
+    assert PIXELS in stages_of(run)
+    flip_byte(run.root / pixels.files[0].path)
+    assert [f.receipt_name for f in find_faults(run)] == [pixels.name]
+    assert json.loads((run.root / receipt.name).read_text())["stage"] == IMAGES

@@ -1,0 +1,52 @@
+"""A worker process that makes one shard without Ray, and may stop itself in its commit.
+
+Arguments: run directory, attempt id, and `stop` or `go`. Prints what became of the attempt as JSON.
+"""
+
+import json
+import os
+import signal
+import sys
+import threading
+
+from evalsuite.artifacts.run_directory import RunDirectory
+from evalsuite.artifacts.storage import Storage
+from evalsuite.config import ExtractorSpec, ModelPreset, load_spec
+from evalsuite.pipeline.ranges import ShardTask
+from evalsuite.pipeline.stages import OutputFormat
+from evalsuite.pipeline.worker import ShardWorker, WorkerJob
+
+
+class StoppingStorage(Storage):
+    """Stops the process, as a frozen node does, after the data files and before the receipt."""
+
+    def commit(self, relative: str, content: bytes) -> bool:
+        os.kill(os.getpid(), signal.SIGSTOP)
+        return super().commit(relative, content)
+
+
+def main() -> None:
+    """Make samples 0..19 with their features."""
+    root, attempt_id, mode = sys.argv[1:]
+    preset, extractor = (
+        load_spec(ModelPreset, "pixnerd-digits"),
+        load_spec(ExtractorSpec, "digits-convnet"),
+    )
+    weights = str(preset.path.parent / preset.weights.file)
+    worker = ShardWorker(
+        WorkerJob(root, weights, (extractor,), OutputFormat("all", "parquet"), "cpu")
+    )
+    worker.load()
+    if mode == "stop":
+        run = RunDirectory.open(root)
+        worker._run = RunDirectory(StoppingStorage(run.root), run.manifest)
+    task = ShardTask(0, 20, ("images", f"features/{extractor.extractor_id}"))
+    compute = threading.Thread(target=worker.compute, args=(task, attempt_id))
+    compute.start()
+    report = worker.commit(task, attempt_id)
+    compute.join()
+    print(json.dumps({"committed": report.committed, "discarded": report.discarded}))  # noqa: T201
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,77 @@
+"""Finding a Ray cluster: one that stands, one that does not, and a private one in spite of both."""
+
+import json
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from disturb import HostedCluster, LosingRun, SpreadRun
+from harness import NUM_SAMPLES, PLAN, FinishedRun, Outcome, attempts, pixel_hashes
+
+pytestmark = pytest.mark.ray
+ALL = ("generate", *PLAN, "--num-samples", NUM_SAMPLES, "--output", "made")
+
+
+def test_a_run_on_three_nodes_is_a_local_run(
+    spread_run: SpreadRun, expected: dict[int, str]
+) -> None:
+    assert len(spread_run.nodes) == 3
+    assert [a["workers"] for a in attempts(spread_run.path)] == [3]
+    assert pixel_hashes(spread_run.path) == expected
+
+
+def test_a_run_on_three_nodes_has_the_numbers_of_a_local_run(
+    spread_run: SpreadRun, digits_run: FinishedRun
+) -> None:
+    assert metrics_of(spread_run.path) == metrics_of(digits_run.path)
+    assert "digits-FID-200" in spread_run.outcome.stdout
+
+
+def metrics_of(run: Path) -> dict[str, float]:
+    """Values by name of the result file, which has the protocol in it."""
+    return {p.name: json.loads(p.read_text())["value"] for p in (run / "results").iterdir()}
+
+
+def test_more_workers_than_the_cluster_holds(
+    cluster: HostedCluster, call: Callable[..., Outcome], tmp_path: Path
+) -> None:
+    outcome = call(*ALL, "--address", cluster.address, "--num-workers", 4)
+    assert outcome.code == 6
+    assert outcome.complaints == [
+        f"evalsuite: --num-workers 4: Ray at {cluster.address} has 3 CPUs"
+    ]
+    assert pixel_hashes(tmp_path / "made") == {}
+
+
+def test_an_address_where_nothing_listens(call: Callable[..., Outcome]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    began = time.monotonic()
+    outcome = call(*ALL, "--address", f"127.0.0.1:{port}")
+    assert time.monotonic() - began < 8
+    assert outcome.code == 6
+    (line,) = outcome.complaints
+    assert line.startswith(f"evalsuite: nothing answers at 127.0.0.1:{port} (")
+
+
+@pytest.mark.parametrize(
+    ("address", "words"),
+    [
+        ("ray://127.0.0.1:10001", "ray:// is not supported"),
+        ("somewhere", "must be local, auto or host:port"),
+        ("127.0.0.1:port", "must be local, auto or host:port"),
+    ],
+)
+def test_addresses_of_another_kind(address: str, words: str, call: Callable[..., Outcome]) -> None:
+    outcome = call(*ALL, "--address", address)
+    assert outcome.code == 2
+    (line,) = outcome.complaints
+    assert words in line
+
+
+def test_a_private_ray_heeds_no_ray_address(losing_run: LosingRun) -> None:
+    """That run's environment had RAY_ADDRESS=192.0.2.1:garbage."""
+    assert losing_run.outcome.code == 0
+    assert attempts(losing_run.path)[0]["workers"] == 2
