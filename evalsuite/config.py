@@ -69,7 +69,7 @@ class SamplingSettings(Frozen):
     """Step function; others than `ode` belong to `euler`."""
     last_step: float | None = Field(default=None, gt=0, le=1)
     """Length of the last interval before the time shift; 1 / num_steps when absent."""
-    timeshift: float = Field(default=1.0, gt=0)
+    timeshift: float = Field(default=1.0, ge=1e-4, le=1e4)
     """The s in t = u / (u + (1 - u) * s)."""
     guidance_scale: float = Field(ge=0)
     """uncond + s * (cond - uncond); 1 is off."""
@@ -109,7 +109,7 @@ class Plan(Frozen):
     """The classes that the label rule chooses from; all when absent."""
     size: Size
     sampling: SamplingSettings
-    first_seed: int = Field(ge=0, lt=2**62)
+    first_seed: int = Field(ge=0, lt=2**32)
     batch_size: int = Field(ge=1, le=65536)
     uint8_rule: Literal["half_up"]
 
@@ -227,6 +227,8 @@ class ReferenceSpec(Frozen):
     statistics_count: int = Field(ge=2)
     """Images behind the stored moments."""
     extractor: str
+    extractor_id: str
+    """Name and hash of all that decides its features; see `ExtractorSpec.extractor_id`."""
     extractor_sha256: Sha256
     source: str
     preprocessing: str

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from evalsuite.config import Plan
 from evalsuite.errors import UsageError
 
+SEED_LIMIT = 2**32
+"""torch's CPU generator uses the low 32 bits of a seed: seeds from here on would repeat samples."""
 REPLICATE_STRIDE = 10**7
 """Seeds of one replicate; replicate R starts at R times this."""
 

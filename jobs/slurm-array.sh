@@ -2,7 +2,7 @@
 #SBATCH --job-name=evalsuite
 #SBATCH --array=1-4
 #SBATCH --gpus=1
-#SBATCH --signal=TERM@60
+#SBATCH --signal=B:TERM@60
 # One share of a run for each task of the array; tasks need no connection to each other. A task that is
 # preempted or resubmitted goes on where its receipts end. Tasks must be numbered from 1 without gaps.
 #

@@ -4,11 +4,26 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Callable
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from harness import NUM_SAMPLES, PLAN, FinishedRun, Outcome, call_main, pixel_hashes, run_cli
+from harness import (
+    NUM_SAMPLES,
+    PLAN,
+    FinishedRun,
+    HostedCluster,
+    Outcome,
+    call_main,
+    descendants,
+    environment,
+    pixel_hashes,
+    run_cli,
+    wait_for,
+)
 
 
 def pytest_configure() -> None:
@@ -54,3 +69,26 @@ def expected(digits_run: FinishedRun) -> dict[int, str]:
     assert list(hashes) == list(range(NUM_SAMPLES))
     assert len(set(hashes.values())) == NUM_SAMPLES
     return hashes
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[HostedCluster]:
+    """Three real nodes, so that three workers stand on three of them."""
+    program = Path(__file__).with_name("cluster_host.py")
+    with tempfile.TemporaryDirectory(prefix="es-", ignore_cleanup_errors=True) as folder:
+        host = subprocess.Popen(
+            [sys.executable, program, "3", folder],
+            env=environment(private=False),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        try:
+            address = host.stdout.readline().strip()
+            assert address, "the cluster did not start"
+            yield HostedCluster(address, host.pid)
+        finally:
+            below = descendants(host.pid)
+            host.stdin.close()
+            host.wait(timeout=60)
+            wait_for(lambda: not any(process.alive for process in below), 30)

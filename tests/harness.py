@@ -7,7 +7,8 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -33,6 +34,13 @@ class Outcome(NamedTuple):
         """Lines on stderr but for the notice of the plan and the progress."""
         ignored = ("evalsuite: plan ", "images ")
         return [line for line in self.stderr.splitlines() if not line.startswith(ignored)]
+
+
+class HostedCluster(NamedTuple):
+    """A cluster of three nodes with one CPU each, held by another process."""
+
+    address: str
+    host_pid: int
 
 
 class FinishedRun(NamedTuple):
@@ -222,3 +230,14 @@ def small_disk(folder: Path, size: str) -> Iterator[Path]:
         yield folder
     finally:
         subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def wait_for(happened: Callable[[], object], seconds: float = 90) -> object:
+    """Wait until `happened` gives something true, and give it."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        value = happened()
+        if value:
+            return value
+        time.sleep(0.02)
+    pytest.fail(f"it did not happen within {seconds} s")

@@ -6,7 +6,10 @@ Legend: N images, H height, W width, C channels.
 import hashlib
 import io
 import json
+import struct
+import tokenize
 import zipfile
+import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -18,6 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from evalsuite.artifacts.storage import HashingWriter
+from evalsuite.config import Plan
 from evalsuite.errors import CorruptionError
 
 Images = NDArray[np.uint8]
@@ -25,7 +29,24 @@ ShardFormat = Literal["parquet", "npz"]
 Keep = Literal["all", "grid", "none"]
 
 GRID_PER_CLASS = 8
-"""With `--images grid`, samples whose index is below this many times the number of classes."""
+"""With `--images grid`, the first so many samples of each class are kept ..."""
+GRID_CLASSES = 100
+"""... of the first so many classes."""
+
+UNREADABLE = (
+    OSError,
+    ValueError,
+    EOFError,
+    SyntaxError,
+    KeyError,
+    NotImplementedError,
+    struct.error,
+    zlib.error,
+    tokenize.TokenError,
+    zipfile.BadZipFile,
+    Image.DecompressionBombError,
+)
+"""What Pillow, numpy and zipfile raise over files that are not what they should be."""
 
 _IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 _FEATURES = {
@@ -61,11 +82,21 @@ def pixel_sha256(image_HWC: Images) -> str:
     return hashlib.sha256(np.ascontiguousarray(image_HWC).tobytes()).hexdigest()
 
 
-def is_kept(keep: Keep, sample_index: int, num_classes: int) -> bool:
-    """Whether `--images` keeps the pixels of this sample."""
-    if keep == "grid":
-        return sample_index < GRID_PER_CLASS * min(num_classes, 100)
-    return keep == "all"
+def is_kept(keep: Keep, plan: Plan, sample_index: int) -> bool:
+    """Whether `--images` keeps the pixels of this sample; a function of the plan and the index."""
+    return keep == "all" or (keep == "grid" and is_in_grid(plan, sample_index))
+
+
+def is_in_grid(plan: Plan, sample_index: int) -> bool:
+    """Whether a sample is among the first of its class, or of all under random labels."""
+    num_classes = len(plan.label_classes)
+    if plan.labels.rule == "blocked":
+        per_class = plan.labels.per_class or 1
+        cycle, place = divmod(sample_index, per_class * num_classes)
+        which, occurrence = divmod(place, per_class)
+        return which < GRID_CLASSES and occurrence + cycle * per_class < GRID_PER_CLASS
+    occurrence, which = divmod(sample_index, num_classes)
+    return which < GRID_CLASSES and occurrence < GRID_PER_CLASS
 
 
 def encode_png(image_HWC: Images) -> bytes:
@@ -80,8 +111,8 @@ class ParquetImageWriter:
 
     suffix = "parquet"
 
-    def __init__(self, target: HashingWriter, keep: Keep, num_classes: int) -> None:
-        self._keep, self._num_classes = keep, num_classes
+    def __init__(self, target: HashingWriter, keep: Keep, plan: Plan) -> None:
+        self._keep, self._plan = keep, plan
         self._writer = pq.ParquetWriter(
             pa.PythonFile(target, mode="w"), _SCHEMA, compression="none"
         )
@@ -91,7 +122,7 @@ class ParquetImageWriter:
         indices = range(rows.start, rows.start + len(rows.images_NHWC))
         images = [
             {"bytes": encode_png(image), "path": f"{index:010d}.png"}
-            if is_kept(self._keep, index, self._num_classes)
+            if is_kept(self._keep, self._plan, index)
             else None
             for index, image in zip(indices, rows.images_NHWC, strict=True)
         ]
@@ -188,9 +219,18 @@ def decode_image(data: bytes) -> Images:
     """RGB uint8 [H,W,3] of an encoded image.
 
     Raises:
-        OSError: the bytes are no image, or a broken one.
+        one of UNREADABLE: the bytes are no image, a broken one, or one whose conversion to 8-bit
+            RGB would change its pixels (16 bits, CMYK, transparency).
     """
     with Image.open(io.BytesIO(data)) as image:
+        if image.mode == "RGBA" or "transparency" in image.info:
+            lowest, _ = image.convert("RGBA").getchannel("A").getextrema()
+            if lowest != 255:
+                raise ValueError("it is transparent in places; flatten it first")
+        elif image.mode not in {"1", "L", "P", "RGB"}:
+            raise ValueError(f"its mode {image.mode} is not 8-bit grey or RGB; convert it first")
+        if getattr(image, "n_frames", 1) > 1:
+            raise ValueError("it has several frames")
         return np.asarray(image.convert("RGB"))
 
 
@@ -201,7 +241,7 @@ def _decode_checked(row: dict[str, object], where: str) -> Images | None:
     index = row["sample_index"]
     try:
         image = decode_image(cell["bytes"])
-    except (OSError, SyntaxError, ValueError) as error:
+    except UNREADABLE as error:
         raise CorruptionError(f"{where}: sample {index} is not an image: {error}") from error
     if pixel_sha256(image) != row["pixel_sha256"]:
         raise CorruptionError(f"{where}: the pixels of sample {index} do not match their hash")

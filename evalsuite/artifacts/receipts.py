@@ -93,6 +93,8 @@ def commit_receipt(storage: Storage, receipt: Receipt) -> bool:
     if storage.commit(receipt.name, content):
         return True
     winner = read_receipt(storage, receipt.name)
+    if winner.attempt_id == receipt.attempt_id:
+        return True
     for file in receipt.files:
         storage.delete(file.path)
     check_same_pixels(winner, receipt)
@@ -141,18 +143,45 @@ def read_receipt(storage: Storage, name: str) -> Receipt:
     return receipt
 
 
-def read_receipts(storage: Storage, stage: str, plan_id: str) -> list[Receipt]:
-    """All receipts of a stage, in the order of their ranges.
+def range_of(name: str) -> tuple[int, int]:
+    """(start, stop) of a receipt's file name.
+
+    Raises:
+        ValueError: it is no receipt's name.
+    """
+    match = _NAME.match(name)
+    if match is None:
+        raise ValueError(f"{name} is no receipt's name")
+    return int(match[1]), int(match[2])
+
+
+def hashes_between(receipts: Iterable[Receipt], start: int, stop: int) -> list[str] | None:
+    """Pixel hashes of samples start..stop-1 from image receipts; None when one is missing."""
+    found: list[str] = []
+    for part in cover(receipts, start, stop):
+        low = part.start - part.receipt.start
+        found += part.receipt.pixel_sha256[low : low + part.stop - part.start]
+    return found if len(found) == stop - start else None
+
+
+def read_receipts(
+    storage: Storage, stage: str, plan_id: str, start: int = 0, stop: int | None = None
+) -> list[Receipt]:
+    """The receipts of a stage that touch start..stop-1, in the order of their ranges.
 
     Raises:
         CorruptionError: one cannot be read or belongs to another plan.
     """
     receipts = []
     for name in storage.names(f"receipts/{stage}", ".json"):
-        if not _NAME.match(name):
+        try:
+            low, high = range_of(name)
+        except ValueError as error:
             raise CorruptionError(
                 f"{storage.root}/receipts/{stage}/{name} is no receipt: remove it"
-            )
+            ) from error
+        if high <= start or (stop is not None and stop <= low):
+            continue
         receipt = read_receipt(storage, f"receipts/{stage}/{name}")
         if receipt.plan_id != plan_id:
             raise CorruptionError(

@@ -4,13 +4,13 @@ Legend: D pooled width, P spatial width.
 """
 
 import hashlib
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from evalsuite.artifacts.images import UNREADABLE
 from evalsuite.artifacts.samples import SampleSet, open_npz, open_samples, read_npz_array
 from evalsuite.artifacts.storage import file_sha256
 from evalsuite.config import ReferenceSpec, load_spec
@@ -67,7 +67,12 @@ def open_reference(name_or_path: str) -> Reference:
     if path.suffix == ".npz" or path.is_dir():
         sidecar = path.with_suffix(".yaml")
         if path.suffix == ".npz" and sidecar.is_file():
-            return _registered(load_spec(ReferenceSpec, str(sidecar)))
+            spec = load_spec(ReferenceSpec, str(sidecar))
+            if spec.file != path.name:
+                raise DataError(
+                    f"{sidecar} describes {spec.file}, not {path.name}: rename one of them"
+                )
+            return _registered(spec)
         if path.is_dir():
             return Reference(path.name, None, None, open_samples(path), None)
         return _from_npz(path, path.stem, None)
@@ -107,7 +112,7 @@ def read_names(path: Path) -> set[str]:
     try:
         with np.load(path, allow_pickle=False) as archive:
             return set(archive.files)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except UNREADABLE as error:
         raise DataError(f"reference {path} is not a readable NPZ: {error}") from error
 
 

@@ -22,7 +22,8 @@ def render_run_card(run: RunDirectory) -> str:
         file.path
         for part in (full if all_kept else shards)
         for file in part.receipt.files
-        if file.path.endswith(".parquet")
+        # a shard that overlaps another would give samples twice
+        if file.path.endswith(".parquet") and part[1:] == (part.receipt.start, part.receipt.stop)
     ]
     plan, sampling = run.plan, run.plan.sampling
     front = ""

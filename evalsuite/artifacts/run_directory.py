@@ -9,12 +9,26 @@ from pydantic import ValidationError
 
 from evalsuite.artifacts import features, images
 from evalsuite.artifacts.features import FeatureTable
-from evalsuite.artifacts.receipts import Receipt, Slice, cover, read_receipts
+from evalsuite.artifacts.receipts import (
+    Receipt,
+    Slice,
+    cover,
+    digest_of_pixels,
+    hashes_between,
+    read_receipts,
+)
 from evalsuite.artifacts.storage import Storage
 from evalsuite.config import Frozen, Plan, Sha256, explain
-from evalsuite.errors import CorruptionError, DataError, IncompleteError, UsageError
+from evalsuite.errors import (
+    CorruptionError,
+    DataError,
+    EnvironmentProblem,
+    IncompleteError,
+    UsageError,
+)
 
 MANIFEST_SCHEMA = 1
+NUMERICS = "numerics.json"
 IMAGES, PIXELS = "images", "pixels"
 """Stages: `images` holds every pixel hash and what was kept; `pixels` adds what was left out."""
 
@@ -95,9 +109,23 @@ class RunDirectory:
             )
         return run
 
-    def receipts(self, stage: str) -> list[Receipt]:
-        """Committed shards of a stage."""
-        return read_receipts(self.storage, stage, self.manifest.plan_id)
+    def receipts(self, stage: str, start: int = 0, stop: int | None = None) -> list[Receipt]:
+        """Committed shards of a stage; those that touch start..stop-1."""
+        return read_receipts(self.storage, stage, self.manifest.plan_id, start, stop)
+
+    def check_numerics(self, numerics: dict[str, Any], numerics_id: str) -> None:
+        """Raise EnvironmentProblem when samples of other numerics are committed; writes nothing."""
+        if self.storage.exists(NUMERICS):
+            _check_same_numerics(json.loads(self.storage.read(NUMERICS)), numerics, numerics_id)
+
+    def claim_numerics(self, numerics: dict[str, Any], numerics_id: str) -> None:
+        """Make these the numerics of the run, or raise EnvironmentProblem when it has others.
+
+        The first commit claims, exclusively, so shares that run at the same time cannot mix.
+        """
+        content = json.dumps({"numerics_id": numerics_id, "numerics": numerics}, indent=1)
+        if not self.storage.commit(NUMERICS, content.encode()):
+            self.check_numerics(numerics, numerics_id)
 
     def feature_stages(self) -> list[str]:
         """Stages of extractors that this run has features of."""
@@ -107,6 +135,10 @@ class RunDirectory:
         """Receipts whose files keep the pixels of every sample."""
         kept = [receipt for receipt in self.receipts(IMAGES) if receipt.kept == "all"]
         return kept + self.receipts(PIXELS)
+
+    def covers(self, receipts: Sequence[Receipt], stop: int) -> bool:
+        """Whether `receipts` hold every sample below `stop`."""
+        return not gaps_of([(s.start, s.stop) for s in cover(receipts, 0, stop)], 0, stop)
 
     def slices(self, receipts: Sequence[Receipt], start: int, stop: int, what: str) -> list[Slice]:
         """Slices that cover start..stop-1 without a gap.
@@ -211,6 +243,27 @@ class RunDirectory:
                     f"{self.root}/{folder}/{name} is not JSON: remove it"
                 ) from error
         return found
+
+
+def is_of_other_pixels(receipt: Receipt, images: Sequence[Receipt]) -> bool:
+    """Whether a shard was made from pixels that differ from the ones that are committed."""
+    hashes = hashes_between(images, receipt.start, receipt.stop)
+    return hashes is not None and digest_of_pixels(hashes) != receipt.pixels_digest
+
+
+def _check_same_numerics(first: dict[str, Any], numerics: dict[str, Any], own_id: str) -> None:
+    if first["numerics_id"] == own_id:
+        return
+    theirs = first["numerics"]
+    named = ", ".join(
+        f"{key}: {theirs.get(key)} there, {numerics.get(key)} here"
+        for key in sorted(theirs.keys() | numerics.keys())
+        if theirs.get(key) != numerics.get(key)
+    )
+    raise EnvironmentProblem(
+        f"this run holds samples of other numerics ({named}), whose last bits may differ:"
+        " use the same kind of machine, or --allow-mixed-numerics"
+    )
 
 
 def gaps_of(covered: Sequence[tuple[int, int]], start: int, stop: int) -> list[tuple[int, int]]:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evalsuite.artifacts.images import (
+    UNREADABLE,
     Images,
     decode_image,
     parquet_indices,
@@ -110,7 +111,7 @@ def read_npz_array(path: Path, name: str) -> NDArray[np.generic] | None:
     try:
         with np.load(path, allow_pickle=False) as archive:
             return archive[name] if name in archive.files else None
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except UNREADABLE as error:
         raise DataError(f"{path}: cannot read {name}: {error}") from error
 
 
@@ -184,14 +185,14 @@ def _shard_rows(file: Path) -> Iterator[tuple[int, Images | None]]:
 def _read_image(path: Path) -> Images:
     try:
         return decode_image(path.read_bytes())
-    except (OSError, SyntaxError, ValueError) as error:
+    except UNREADABLE as error:
         raise DataError(f"{path} cannot be read as an image: {error}") from error
 
 
 def _open_zip(path: Path) -> zipfile.ZipFile:
     try:
         return zipfile.ZipFile(path)
-    except (OSError, zipfile.BadZipFile) as error:
+    except UNREADABLE as error:
         raise DataError(
             f"{path} is not a readable NPZ (truncated or of another format): {error}"
         ) from error
@@ -206,7 +207,7 @@ def _npy_header(
             if version == (1, 0):
                 return np.lib.format.read_array_header_1_0(raw)
             return np.lib.format.read_array_header_2_0(raw)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except UNREADABLE as error:
         raise DataError(f"{path}: {member} has no readable header: {error}") from error
 
 
@@ -222,7 +223,7 @@ def _stream_npz(path: Path, shape: tuple[int, int, int, int], stop: int) -> Iter
             count = min(PORTION, stop - start)
             try:
                 data = raw.read(count * image_bytes)
-            except (OSError, EOFError, zipfile.BadZipFile, zipfile.zlib.error) as error:  # type: ignore[attr-defined]
+            except UNREADABLE as error:
                 raise DataError(f"{path}: broken near image {start}: {error}") from error
             if len(data) != count * image_bytes:
                 raise CorruptionError(f"{path} is truncated near image {start} of {shape[0]}")

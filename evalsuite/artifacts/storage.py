@@ -186,6 +186,23 @@ class Storage:
         with explained(path, "read"):
             return sorted(e.name for e in path.iterdir() if e.is_dir()) if path.is_dir() else []
 
+    def size(self, relative: str) -> int | None:
+        """Bytes of a file; None when it is not there."""
+        path = self.path(relative)
+        with explained(path, "read"):
+            return path.stat().st_size if path.is_file() else None
+
+    def move(self, relative: str, target: str) -> bool:
+        """Rename a file, replacing `target`; False when it is not there."""
+        source, destination = self.path(relative), self.path(target)
+        with explained(destination, "write"):
+            destination.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                source.rename(destination)
+            except FileNotFoundError:
+                return False
+        return True
+
     def delete(self, relative: str) -> None:
         """Remove a file if it is there."""
         path = self.path(relative)

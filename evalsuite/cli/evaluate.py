@@ -69,7 +69,7 @@ def _score_runs(
     runs: list[Any], num_samples: int, values: dict[str, Any]
 ) -> tuple[Any, dict[str, Any]]:
     from evalsuite.cli.output import metrics_table
-    from evalsuite.pipeline.evaluation import mean_of_replicates, score_run
+    from evalsuite.pipeline.evaluation import mean_of_replicates, payload, score_run
     from evalsuite.report.html import write_report
     from evalsuite.report.summary import paste_line
 
@@ -90,9 +90,13 @@ def _score_runs(
                 f"mean over {mean.num_runs} replicates: {mean.display} {mean.mean:.4f} ± {error}"
             )
         facts["replicates"] = {
-            record.metric: {"mean": mean.mean, "standard_error": mean.standard_error}
-            for record, mean in zip(scored[0], means, strict=False)
+            mean.metric: {"mean": mean.mean, "standard_error": mean.standard_error}
+            for mean in means
         }
+        facts["runs"] = [
+            payload(records, {"run": str(run.root)})
+            for run, records in zip(runs, scored, strict=True)
+        ]
     facts["run"] = [str(run.root) for run in runs]
     return scored[0], facts
 

@@ -13,16 +13,18 @@ from evalsuite.cli.options import PATH
 )
 @click.argument("run", type=PATH)
 @click.option("--dry-run", is_flag=True, help="Only list the files.")
-def gc(run: Path, dry_run: bool) -> None:
+@click.option("--force", is_flag=True, help="Also files of the last hour.")
+def gc(run: Path, dry_run: bool, force: bool) -> None:
     """Remove image and feature files of RUN that no receipt names.
 
-    Use it when no invocation is working on the run: a shard that is being written has no receipt.
+    A shard that is being written has no receipt yet, so files of the last hour stay unless --force
+    is given; give it when no invocation is working on the run.
     """
     from evalsuite.artifacts.run_directory import RunDirectory
     from evalsuite.pipeline.integrity import garbage_files
 
     directory = RunDirectory.open(run)
-    files = garbage_files(directory)
+    files = garbage_files(directory, older_than_s=0.0 if force else 3600.0)
     for file in files:
         click.echo(file)
         if not dry_run:

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from evalsuite import __version__
-from evalsuite.errors import EvalsuiteError, Interrupted, nearest
+from evalsuite.errors import EvalsuiteError, Interrupted, StorageError, nearest
 
 COMMANDS = {
     "run": ("evalsuite.cli.generate", "run", "Generate images, score them, and leave a report."),
@@ -107,6 +107,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except BrokenPipeError:
         sys.stderr.close()
         code = 141
+    except OSError as error:
+        if debug:
+            raise
+        _complain(f"cannot use {error.filename or 'a file'}: {error.strerror or error}")
+        code = StorageError.exit_code
     sys.exit(code if isinstance(code, int) else 0)
 
 

@@ -33,16 +33,31 @@ def parse_tag(text: str) -> tuple[str, str]:
     raise click.BadParameter(f"{text!r} is not KEY=VALUE")
 
 
+class LocalPath(click.Path):
+    """A path; `s3://bucket` is refused, which `pathlib` would take for the folder `s3:`."""
+
+    def convert(
+        self,
+        value: Any,  # noqa: ANN401 - click's signature
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> Any:  # noqa: ANN401
+        """The path, when it is one of a file system."""
+        if "://" in str(value):
+            self.fail(f"{value!r}: this version works on mounted file systems only", param, ctx)
+        return super().convert(value, param, ctx)
+
+
 POSITIVE = click.IntRange(min=1)
-PATH = click.Path(path_type=Path)
+PATH = LocalPath(path_type=Path)
 
 _PLAN_OPTIONS = [
     click.option("--model", required=True, metavar="NAME|PRESET.yaml", help="Model preset."),
     click.option("--weights", type=PATH, help="Weights file instead of the preset's."),
     click.option(
-        "--replicate", type=click.IntRange(0, 10**11), help="Seeds from R * 10^7 [default: 0]."
+        "--replicate", type=click.IntRange(0, 428), help="Seeds from R * 10^7 [default: 0]."
     ),
-    click.option("--first-seed", type=click.IntRange(0, 2**62 - 1), help="Seed of sample 0."),
+    click.option("--first-seed", type=click.IntRange(0, 2**32 - 1), help="Seed of sample 0."),
     click.option(
         "--labels",
         metavar="RULE",

@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from evalsuite.artifacts.records import Record
-from evalsuite.artifacts.storage import Storage
+from evalsuite.artifacts.storage import Storage, explained
 from evalsuite.errors import StorageError
 from evalsuite.report.summary import metric_rows
 
@@ -28,9 +28,17 @@ def notice(message: str) -> None:
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Write a result whole."""
-    Storage(path.absolute().parent).replace(
-        path.name, (json.dumps(content, indent=1) + "\n").encode()
-    )
+    write_file(path, (json.dumps(content, indent=1) + "\n").encode())
+
+
+def write_file(path: Path, content: bytes) -> None:
+    """Replace a file, whole; a link is followed, and a device or a pipe is written into."""
+    target = path.resolve()
+    if target.exists() and not target.is_file():
+        with explained(target, "write"):
+            target.write_bytes(content)
+        return
+    Storage(target.parent).replace(target.name, content)
 
 
 def check_json_target(path: Path | None) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from evalsuite.cli.options import given
-from evalsuite.errors import StorageError, UsageError
+from evalsuite.errors import CorruptionError, StorageError, UsageError
 
 if TYPE_CHECKING:
     from evalsuite.pipeline.estimate import Estimate
@@ -151,10 +151,13 @@ def confirm(prepared: Prepared, values: dict[str, Any]) -> None:
 
     from evalsuite.artifacts.storage import Storage
     from evalsuite.cli.output import data_size, duration
-    from evalsuite.pipeline.estimate import HOUR_S
+    from evalsuite.pipeline.estimate import HOUR_S, MANY_IMAGES
 
     storage = Storage(prepared.request.root)
-    cost = forecast(prepared).cost
+    try:
+        cost = forecast(prepared).cost
+    except CorruptionError:
+        return  # a receipt that cannot be read: the run takes it out and makes its shard again
     free = storage.free_bytes()
     if cost.disk_bytes > free:
         raise StorageError(
@@ -162,8 +165,19 @@ def confirm(prepared: Prepared, values: dict[str, Any]) -> None:
             " free some space, keep fewer images (--images grid) or choose another --output"
         )
     local = prepared.request.address in {None, "local"}
-    seconds = cost.seconds or 0.0
-    if local and seconds > HOUR_S and not values["yes"] and not torch.cuda.is_available():
+    seconds = cost.seconds
+    if local and seconds is None and cost.num_images > MANY_IMAGES and not values["yes"]:
+        raise UsageError(
+            f"no speed of {prepared.request.resolved.preset.name} is known here: add --yes to make"
+            f" {cost.num_images} images, or make a few first"
+        )
+    if (
+        local
+        and seconds is not None
+        and seconds > HOUR_S
+        and not values["yes"]
+        and not torch.cuda.is_available()
+    ):
         raise UsageError(
             f"this is about {duration(seconds)} of work on a machine without GPU"
             f" ({cost.source}): add --yes to do it, or lower --num-samples"

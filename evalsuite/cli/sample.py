@@ -13,13 +13,14 @@ from evalsuite.cli.options import PATH, device_option, plan_options
     "  evalsuite sample --model pixnerd-digits --index 12345 --guidance-scale 2 --output seven.png"
 )
 @plan_options
-@click.option("--index", type=click.IntRange(0, 2**61), required=True, help="sample_index.")
+@click.option("--index", type=click.IntRange(0, 2**32 - 1), required=True, help="sample_index.")
 @click.option("--output", type=PATH, help="PNG file [default: MODEL-INDEX.png].")
 @device_option
 def sample(index: int, output: Path | None, device: str, **values: Any) -> None:  # noqa: ANN401
     """Make one image again, by its sample_index; its whole batch is computed, as in a run."""
     from evalsuite.artifacts.images import encode_png, pixel_sha256
     from evalsuite.artifacts.storage import Storage
+    from evalsuite.cli.output import write_file
     from evalsuite.cli.resolve import plan_options_of
     from evalsuite.pipeline.generation import BatchSampler
     from evalsuite.pipeline.numerics import resolve_device
@@ -28,15 +29,14 @@ def sample(index: int, output: Path | None, device: str, **values: Any) -> None:
     resolved = resolve_plan(plan_options_of(values))
     check_count(resolved, index + 1, values["replicate"])
     target = output or Path(f"{resolved.preset.name}-{index}.png")
-    storage = Storage(target.absolute().parent)
-    storage.check_writable()
+    Storage(target.resolve().parent).check_writable()
     sampler = BatchSampler(
         resolved.plan, resolved.weights_path, resolve_device(device), resolved.file_labels
     )
     batch_index, slot = divmod(index, resolved.plan.batch_size)
     rows = sampler.batch(batch_index).rows
     image = rows.images_NHWC[slot]
-    storage.replace(target.name, encode_png(image))
+    write_file(target, encode_png(image))
     click.echo(
         f"{target}  sample {index}  seed {rows.seeds[slot]}  label {rows.labels[slot]}"
         f"  pixel_sha256 {pixel_sha256(image)}"

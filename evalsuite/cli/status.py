@@ -21,7 +21,7 @@ def status(run: Path) -> None:
 
     directory = RunDirectory.open(run)
     attempts = directory.read_json_folder("attempts")
-    asked = max((a["resolved"]["num_samples"] for a in attempts), default=0)
+    asked = directory.num_asked() if attempts else 0
     size = directory.plan.batch_size
     stop = -(-asked // size) * size
     click.echo(f"model   {directory.manifest.model}")

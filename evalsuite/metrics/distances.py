@@ -55,7 +55,7 @@ def squared_distances(u: Points, v: Points) -> NDArray[np.float32]:
     Source: guided-diffusion `evaluations/evaluator.py`, the form it falls back to. ADM itself first
     tries float16, whose ties move precision and recall by about 0.01; that is another arithmetic
     and would be another function with another name beside this one. float32 gave the same shares
-    as float64 on every measured set (facts/evaluators.md 1.6), at half the cost. The last bit may
+    as float64 on every measured set (`docs/metrics.md`), at half the cost. The last bit may
     depend on the tile, so exact ties of arithmetic that is not exact are decided by rounding.
 
     Returns:

@@ -60,7 +60,7 @@ def frechet_influence(
     With d = x - m and T = Sr^1/2 (Sr^1/2 S Sr^1/2)^-1/2 Sr^1/2, the optimal map's matrix:
     2 (m - mr)'d + d'(I - T)d, less the mean over samples of d'(I - T)d.
 
-    Source: design.md section 6; the derivative of `frechet_distance` in the moments.
+    Source: the derivative of `frechet_distance` in the moments.
     Both roots are pseudo-inverses: an eigenvalue of Sr, or of the product on the range of Sr, that
     is at most D * 2.2e-16 of the largest counts as 0. That is exact where the samples vary in
     every direction in which the reference does; where they do not (N <= D) the distance has no

@@ -26,7 +26,8 @@ def standard_error(influence_N: NDArray[Any], strata_N: NDArray[Any] | None = No
     With strata the variance is the pooled one within classes, because balanced labels are a
     stratified sample: how many images a class has did not vary. It is exact for equal classes.
 
-    Source: design.md section 6; Cochran 1977, "Sampling Techniques", chapter 5 for strata.
+    Source: the delta method (von Mises 1947); Cochran 1977, "Sampling Techniques", chapter 5, for
+    strata.
 
     Args:
         influence_N: float [N], see `frechet_influence` and `inception_score_influence`.
@@ -57,8 +58,8 @@ def paired_standard_error(
 ) -> float:
     """Standard error of metric(a) - metric(b), where sample i of both shares noise and label.
 
-    Source: design.md section 6. Arguments and errors are those of `standard_error`; a ValueError
-    too when the two have different lengths.
+    Source: the delta method on the difference. Arguments and errors are those of
+    `standard_error`; a ValueError too when the two have different lengths.
     """
     if influence_a_N.shape != influence_b_N.shape:
         raise ValueError("paired influence values must have equal shapes")

@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from evalsuite.artifacts.images import GRID_PER_CLASS, Keep
+from evalsuite.artifacts.images import Keep, is_in_grid
 from evalsuite.artifacts.receipts import Receipt
 from evalsuite.artifacts.run_directory import IMAGES, PIXELS, RunDirectory, feature_stage, gaps_of
 from evalsuite.config import ExtractorSpec, Plan
-from evalsuite.pipeline.ranges import Range, ShardTask, part_of, plan_tasks, total, whole_batches
+from evalsuite.pipeline.ranges import Range, ShardTask, part_of, plan_tasks, total
 
 SHARDS_PER_WORKER = 8
 LARGEST_SHARD = 512
@@ -35,10 +35,19 @@ def covered_ranges(run: RunDirectory | None, plan: Plan, demand: Demand) -> dict
     if demand.keep != "none":
         covered[PIXELS] = _spans(run.pixel_receipts()) if run else []
     if demand.keep == "grid":
-        grid = whole_batches(GRID_PER_CLASS * min(plan.num_classes, 100), plan.batch_size)
         kept = [r for r in run.receipts(IMAGES) if r.kept == "grid"] if run else []
-        covered[PIXELS] += [*_spans(kept), (grid, _FOREVER)]
+        covered[PIXELS] += [*_spans(kept), *_outside_grid(plan, *demand.asked(plan.batch_size))]
     return covered | {stage: _spans(run.receipts(stage)) if run else [] for stage in stages}
+
+
+def _outside_grid(plan: Plan, start: int, stop: int) -> list[Range]:
+    """Batches without a sample of the grid."""
+    size = plan.batch_size
+    return [
+        (low, low + size)
+        for low in range(start, stop, size)
+        if not any(is_in_grid(plan, index) for index in range(low, low + size))
+    ]
 
 
 def tasks_for(

@@ -10,6 +10,8 @@ from evalsuite.errors import EvalsuiteError
 from evalsuite.pipeline.stages import OutputFormat
 
 HOUR_S = 3600.0
+MANY_IMAGES = 1000
+"""More than so many are not begun unasked where no rate is known and there is no GPU."""
 _PNG_RATIO = 0.75  # of raw pixels; a generous guess for natural images
 _ROW_BYTES = 220
 _RECEIPTS_READ = 8  # of a run, for its rate

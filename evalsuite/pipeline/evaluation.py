@@ -17,8 +17,9 @@ from evalsuite.artifacts.references import Reference
 from evalsuite.artifacts.run_directory import IMAGES, RunDirectory, differences, feature_stage
 from evalsuite.artifacts.samples import SampleSet, open_samples
 from evalsuite.config import ExtractorSpec
-from evalsuite.errors import DataError, UsageError
+from evalsuite.errors import CorruptionError, DataError, UsageError
 from evalsuite.metrics.intervals import mean_over_replicates
+from evalsuite.pipeline.integrity import find_faults
 from evalsuite.pipeline.scoring import (
     SamplingFields,
     check_reference,
@@ -44,9 +45,10 @@ class Measure(NamedTuple):
     device: torch.device
 
 
-class ReplicateMean(NamedTuple):
+class MeanOverRuns(NamedTuple):
     """The mean of one metric over runs that share no sample."""
 
+    metric: str
     display: str
     mean: float
     standard_error: float | None
@@ -64,6 +66,7 @@ def score_run(run: RunDirectory, measure: Measure, num_samples: int) -> list[Rec
     """
     check(measure, num_samples)
     began = time.monotonic()
+    check_files(run, measure.spec, num_samples)
     table = run_features(run, measure, num_samples)
     labels = labels_of(run.plan, 0, num_samples, run.manifest.file_labels)
     statistics = (
@@ -102,10 +105,28 @@ def score_run(run: RunDirectory, measure: Measure, num_samples: int) -> list[Rec
     return records
 
 
+def check_files(run: RunDirectory, spec: ExtractorSpec, num_samples: int) -> None:
+    """Raise when samples that are scored are missing, damaged, or not the ones of the features.
+
+    Raises:
+        IncompleteError: a sample has no image receipt.
+        CorruptionError: a file's bytes are not the recorded ones, or features are of other pixels.
+    """
+    run.slices(run.receipts(IMAGES, 0, num_samples), 0, num_samples, "images")
+    stages = [IMAGES, feature_stage(spec.extractor_id)]
+    faults = find_faults(run, stages, 0, num_samples)
+    if faults:
+        more = f" ({len(faults) - 1} more faults)" if len(faults) > 1 else ""
+        raise CorruptionError(
+            f"{faults[0].text}{more}: run the same `evalsuite run` or `generate` again to repair"
+        )
+
+
 def run_features(run: RunDirectory, measure: Measure, num_samples: int) -> FeatureTable:
     """Features of a run's first samples: as committed, or embedded from stored pixels."""
     stage = feature_stage(measure.spec.extractor_id)
-    if run.receipts(stage) or not run.pixel_receipts():
+    have = run.covers(run.receipts(stage), num_samples)
+    if have or not run.covers(run.pixel_receipts(), num_samples):
         return run.read_features(measure.spec.extractor_id, num_samples)
     table, _ = embed(samples_of_run(run, num_samples), num_samples, measure.spec, measure.device)
     return table
@@ -192,14 +213,14 @@ def check_disjoint(runs: Sequence[RunDirectory], num_samples: int) -> None:
             )
 
 
-def mean_of_replicates(records: Sequence[Sequence[Record]]) -> list[ReplicateMean]:
+def mean_of_replicates(records: Sequence[Sequence[Record]]) -> list[MeanOverRuns]:
     """The mean of each metric over runs, with its standard error over the runs."""
     means = []
     for rows in zip(*records, strict=True):
         values = [row.value for row in rows if row.value is not None]
         if len(values) == len(rows):
             mean, error = mean_over_replicates(values)
-            means.append(ReplicateMean(rows[0].display, mean, error, len(values)))
+            means.append(MeanOverRuns(rows[0].metric, rows[0].display, mean, error, len(values)))
     return means
 
 

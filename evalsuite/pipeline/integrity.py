@@ -1,16 +1,20 @@
-"""Finding stored bytes that are not what their receipts name, and taking them out of a run."""
+"""Finding stored bytes that are not what their receipts name, and files that none names."""
 
 import random
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from evalsuite.artifacts.images import Images, pixel_sha256
-from evalsuite.artifacts.receipts import Receipt, Slice, cover, read_receipt
-from evalsuite.artifacts.run_directory import IMAGES, PIXELS, RunDirectory
+from evalsuite.artifacts.receipts import Receipt, Slice, cover, range_of, read_receipt
+from evalsuite.artifacts.run_directory import IMAGES, PIXELS, RunDirectory, is_of_other_pixels
 from evalsuite.errors import CorruptionError
 from evalsuite.pipeline.generation import BatchSampler
+
+_TEMPORARY = (".probe-", ".nonce-", ".0", ".manifest.json.", ".numerics.json.")
+"""How the names of our temporary files begin."""
 
 
 @dataclass(frozen=True)
@@ -42,16 +46,50 @@ def stages_of(run: RunDirectory) -> list[str]:
     return present + run.feature_stages()
 
 
-def find_faults(run: RunDirectory) -> list[Fault]:
-    """Check every committed file of every stage against its receipt."""
+def find_faults(
+    run: RunDirectory,
+    stages: Sequence[str] | None = None,
+    start: int = 0,
+    stop: int | None = None,
+) -> list[Fault]:
+    """Check committed files against their receipts, of all stages or some over start..stop-1."""
     faults = []
-    for stage in stages_of(run):
+    for stage in stages_of(run) if stages is None else stages:
         for name in run.storage.names(f"receipts/{stage}", ".json"):
-            place = f"receipts/{stage}/{name}"
-            fault = _fault_of(run, place)
-            if fault is not None:
-                faults.append(fault)
-    return faults
+            if _touches(name, start, stop):
+                fault = _fault_of(run, f"receipts/{stage}/{name}")
+                faults += [fault] if fault is not None else []
+    return faults + _mismatched(run, faults, stages, start, stop)
+
+
+def _touches(name: str, start: int, stop: int | None) -> bool:
+    try:
+        low, high = range_of(name)
+    except ValueError:
+        return True
+    return start < high and (stop is None or low < stop)
+
+
+def _mismatched(
+    run: RunDirectory,
+    faults: Sequence[Fault],
+    stages: Sequence[str] | None,
+    start: int,
+    stop: int | None,
+) -> list[Fault]:
+    """Features that were made from other pixels than the ones that are committed."""
+    bad = {fault.receipt_name for fault in faults}
+    found = [s for s in run.feature_stages() if stages is None or s in stages]
+    try:
+        images = run.receipts(IMAGES) if found else []
+        receipts = [r for s in found for r in run.receipts(s, start, stop) if r.name not in bad]
+    except CorruptionError:
+        return []  # an unreadable receipt is a fault already; look again when it is gone
+    return [
+        Fault(r.name, r, f"{run.root}/{r.files[0].path} holds features of other pixels")
+        for r in receipts
+        if is_of_other_pixels(r, images)
+    ]
 
 
 def _fault_of(run: RunDirectory, place: str) -> Fault | None:
@@ -66,15 +104,6 @@ def _fault_of(run: RunDirectory, place: str) -> Fault | None:
         if text is not None:
             return Fault(place, receipt, text)
     return None
-
-
-def take_out(run: RunDirectory, faults: Sequence[Fault]) -> list[Receipt]:
-    """Remove faulty shards, so that they are made again; gives the readable old receipts."""
-    for fault in faults:
-        run.storage.delete(fault.receipt_name)
-        for file in fault.receipt.files if fault.receipt else ():
-            run.storage.delete(file.path)
-    return [f.receipt for f in faults if f.receipt and f.receipt.plan_id == run.manifest.plan_id]
 
 
 def choose_batches(run: RunDirectory, count: int) -> list[int]:
@@ -120,9 +149,19 @@ def _distance(
     return int(stacked.max()), float(stacked.mean())
 
 
-def garbage_files(run: RunDirectory) -> list[str]:
-    """Image and feature files that no receipt names: attempts that lost a race or were killed."""
+def garbage_files(run: RunDirectory, older_than_s: float = 0.0) -> list[str]:
+    """Files that no receipt names and that nobody wrote to for so long, relative to the run.
+
+    Attempts that lost a race or were killed leave them: image and feature files, and hidden
+    temporary files.
+    """
     named = {f.path for stage in stages_of(run) for r in run.receipts(stage) for f in r.files}
-    folders = ["images", *(f"features/{name}" for name in run.storage.folders("features"))]
-    present = [f"{folder}/{name}" for folder in folders for name in run.storage.names(folder)]
-    return [path for path in present if path not in named]
+    newest = time.time() - older_than_s
+    found = []
+    for path in sorted(run.root.rglob("*")):
+        relative = path.relative_to(run.root).as_posix()
+        is_data = relative.startswith(("images/", "features/")) and relative not in named
+        is_hidden = path.name.startswith(_TEMPORARY)
+        if path.is_file() and (is_data or is_hidden) and path.stat().st_mtime <= newest:
+            found.append(relative)
+    return found

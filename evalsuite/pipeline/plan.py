@@ -3,6 +3,7 @@
 `None` in the options means: as the preset has it.
 """
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,7 +26,8 @@ from evalsuite.config import (
 )
 from evalsuite.errors import ConfigError, DataError, UsageError, nearest
 from evalsuite.models.registry import family_named
-from evalsuite.seeding import REPLICATE_STRIDE, first_seed_of
+from evalsuite.sampling.sampler import count_nfe
+from evalsuite.seeding import REPLICATE_STRIDE, SEED_LIMIT, first_seed_of
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,8 @@ def resolve_plan(options: PlanOptions) -> ResolvedPlan:
         if options.classes is not None
         else None
     )
+    if classes == tuple(range(preset.num_classes)):
+        classes = None  # all of them, in order: the same plan
     if classes is not None and rule.rule == "file":
         raise UsageError(
             "--classes and --labels file:PATH exclude each other: the file has the labels"
@@ -100,7 +104,19 @@ def resolve_plan(options: PlanOptions) -> ResolvedPlan:
         )
     except ValidationError as error:
         raise ConfigError(explain(error, Plan)) from error
+    _check_grid(plan.sampling)
     return ResolvedPlan(plan, preset, weights_path, file_labels)
+
+
+def _check_grid(settings: SamplingSettings) -> None:
+    """Raise UsageError when the solver's times cannot be integrated over."""
+    try:
+        count_nfe(settings)
+    except ValueError as error:
+        raise UsageError(
+            f"--num-steps {settings.num_steps}, --timeshift {settings.timeshift:g} and --last-step"
+            f" {settings.last_step} do not fit: {error}"
+        ) from error
 
 
 def check_count(resolved: ResolvedPlan, num_samples: int, replicate: int | None) -> None:
@@ -109,6 +125,11 @@ def check_count(resolved: ResolvedPlan, num_samples: int, replicate: int | None)
         raise UsageError(f"--replicate holds at most {REPLICATE_STRIDE} samples; use --first-seed")
     labels, batch_size = resolved.file_labels, resolved.plan.batch_size
     needed = -(-num_samples // batch_size) * batch_size
+    if resolved.plan.first_seed + needed > SEED_LIMIT:
+        raise UsageError(
+            f"seeds {resolved.plan.first_seed}..{resolved.plan.first_seed + needed - 1} pass 2^32,"
+            " where torch's generator repeats: lower --num-samples, --first-seed or --replicate"
+        )
     if labels is not None and len(labels) < needed:
         raise UsageError(
             f"the label file has {len(labels)} labels; {num_samples} samples in whole batches of"
@@ -149,8 +170,6 @@ def parse_label_rule(
 
 def labels_sha256(labels: tuple[int, ...]) -> str:
     """SHA-256 of labels as little-endian int64."""
-    import hashlib
-
     return hashlib.sha256(np.array(labels, dtype="<i8").tobytes()).hexdigest()
 
 
@@ -208,9 +227,7 @@ def _first_seed(options: PlanOptions) -> int:
 def _check_size(preset: ModelPreset, size: tuple[int, int]) -> None:
     multiple = family_named(preset.family).multiple_of(preset.network)
     if size[0] % multiple or size[1] % multiple:
-        raise UsageError(
-            f"size {size[0]}x{size[1]}: {preset.name} needs multiples of {multiple}"
-        )
+        raise UsageError(f"size {size[0]}x{size[1]}: {preset.name} needs multiples of {multiple}")
 
 
 def _read_labels(path: Path, num_classes: int) -> tuple[int, ...]:

@@ -4,6 +4,7 @@ import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
+from evalsuite.artifacts.images import Keep
 from evalsuite.artifacts.run_directory import gaps_of
 
 Range = tuple[int, int]
@@ -15,6 +16,8 @@ class ShardTask(NamedTuple):
     start: int
     stop: int
     stages: tuple[str, ...]
+    keep: Keep | None = None
+    """Pixels to keep, where a repair must keep more than the invocation asks."""
 
 
 def whole_batches(num_samples: int, batch_size: int) -> int:

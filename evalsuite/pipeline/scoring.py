@@ -67,11 +67,11 @@ def parse_metrics(text: str | None) -> list[str]:
 def check_reference(reference: Reference, spec: ExtractorSpec, metrics: Sequence[str]) -> None:
     """Raise DataError unless the reference fits extractor and metrics; no forward pass."""
     sidecar = reference.spec
-    if sidecar is not None and sidecar.extractor_sha256 != spec.weights.sha256:
+    if sidecar is not None and sidecar.extractor_id != spec.extractor_id:
         raise DataError(
-            f"reference {reference.name} was made with extractor {sidecar.extractor}"
-            f" ({sidecar.extractor_sha256[:8]}...), not {spec.name} ({spec.weights.sha256[:8]}...):"
-            " their features cannot be compared; choose another --reference or --extractor"
+            f"reference {reference.name} was made with extractor {sidecar.extractor_id}, not"
+            f" {spec.extractor_id}: their features cannot be compared; choose another"
+            " --reference or --extractor"
         )
     for stored, width, part in (
         (reference.pool, spec.pool_dim, "mu"),
@@ -244,7 +244,7 @@ def protocol_of(
     return Protocol(
         metric=metric.name,
         num_samples=num_samples,
-        extractor=spec.family,
+        extractor=spec.extractor_id,
         extractor_sha256=spec.weights.sha256,
         resize=spec.resize,
         precision=spec.precision,

@@ -80,7 +80,7 @@ class ImageSink:
         if output.shard_format == "npz":
             self._writer = NpzImageWriter(self._target, task.stop - task.start, plan.size)
         else:
-            self._writer = ParquetImageWriter(self._target, output.keep, plan.num_classes)
+            self._writer = ParquetImageWriter(self._target, output.keep, plan)
 
     def write(self, produced: Produced) -> None:
         """Append the images of a batch."""

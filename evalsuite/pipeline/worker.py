@@ -9,8 +9,8 @@ import os
 import platform
 import threading
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -19,11 +19,17 @@ import numpy as np
 import torch
 
 from evalsuite.artifacts.images import ImageRows, pixel_sha256
-from evalsuite.artifacts.receipts import Receipt, commit_receipt, cover, digest_of_pixels
+from evalsuite.artifacts.receipts import (
+    Receipt,
+    ReceiptFile,
+    commit_receipt,
+    cover,
+    digest_of_pixels,
+)
 from evalsuite.artifacts.run_directory import IMAGES, RunDirectory, feature_stage, gaps_of
 from evalsuite.artifacts.storage import file_sha256
 from evalsuite.config import ExtractorSpec
-from evalsuite.errors import DataError, EvalsuiteError, ReproducibilityError
+from evalsuite.errors import DataError, EvalsuiteError, ReproducibilityError, StorageError
 from evalsuite.features.aligned import AlignedExtractor
 from evalsuite.features.base import Extractor
 from evalsuite.features.registry import build_extractor
@@ -31,6 +37,7 @@ from evalsuite.pipeline.channel import Channel, Closed
 from evalsuite.pipeline.generation import BatchSampler, GeneratedBatch
 from evalsuite.pipeline.numerics import resolve_device
 from evalsuite.pipeline.ranges import ShardTask
+from evalsuite.pipeline.repair import REPLACED, set_aside
 from evalsuite.pipeline.stages import STAGE_VERSION, OutputFormat, Produced, Sink, open_sink
 from evalsuite.seeding import labels_of, seeds_of
 
@@ -46,6 +53,7 @@ class WorkerJob:
     extractors: tuple[ExtractorSpec, ...]
     output: OutputFormat
     device: str
+    allow_mixed_numerics: bool = False
 
 
 class NotStartedError(EvalsuiteError):
@@ -86,6 +94,8 @@ class ShardWorker:
         self._sampler = BatchSampler(
             manifest.plan, Path(job.weights_path), self._device, manifest.file_labels
         )
+        if not job.allow_mixed_numerics:
+            self._run.check_numerics(self._sampler.numerics, self._sampler.numerics_id)
         self._extractors: dict[str, Extractor] = {
             feature_stage(spec.extractor_id): load_extractor(spec, self._device)
             for spec in job.extractors
@@ -141,9 +151,10 @@ class ShardWorker:
         began = time.monotonic()
         sinks: dict[str, Sink] = {}
         try:
+            output = replace(self._job.output, keep=task.keep or self._job.output.keep)
             for stage in task.stages:
                 sinks[stage] = open_sink(
-                    stage, self._run.storage, task, attempt_id, self._run.plan, self._job.output
+                    stage, self._run.storage, task, attempt_id, self._run.plan, output
                 )
             hashes = self._drain(channel, sinks)
             self._check_known(task, hashes)
@@ -195,17 +206,17 @@ class ShardWorker:
 
     def _check_known(self, task: ShardTask, hashes: list[str]) -> None:
         """Pixels that were committed before must have come out the same."""
-        if IMAGES in task.stages:
-            return
-        for part in cover(self._run.receipts(IMAGES), task.start, task.stop):
-            low = part.start - part.receipt.start
-            known = part.receipt.pixel_sha256[low : low + part.stop - part.start]
-            ours = hashes[part.start - task.start : part.stop - task.start]
-            for offset, (a, b) in enumerate(zip(known, ours, strict=True)):
-                if a != b:
+        known = set_aside(self._run, IMAGES, self._sampler.numerics_id)
+        if IMAGES not in task.stages:
+            known += self._run.receipts(IMAGES, task.start, task.stop)
+        for receipt in known:
+            low, high = max(receipt.start, task.start), min(receipt.stop, task.stop)
+            for index in range(low, high):
+                if receipt.pixel_sha256[index - receipt.start] != hashes[index - task.start]:
                     raise ReproducibilityError(
-                        f"sample {part.start + offset} came out with other pixels than attempt"
-                        f" {part.receipt.attempt_id} committed; nothing was written"
+                        f"sample {index} came out with other pixels than attempt"
+                        f" {receipt.attempt_id} committed; nothing was written: if those were"
+                        f" wrong, remove {self._run.root}/{REPLACED} and run again"
                     )
 
     def _commit_all(
@@ -220,6 +231,9 @@ class ShardWorker:
         files = {stage: sink.finish() for stage, sink in sinks.items()}
         nfe, compute_s = self._costs.get(attempt_id, (0, 0.0))
         about = self.describe()
+        if not self._job.allow_mixed_numerics:
+            self._run.claim_numerics(about["numerics"], about["numerics_id"])
+        self._check_still_there(files)
         committed: list[str] = []
         discarded: list[str] = []
         for stage, sink in list(sinks.items()):
@@ -248,6 +262,15 @@ class ShardWorker:
             (committed if done else discarded).append(stage)
             del sinks[stage]
         return CommitReport(task, tuple(committed), tuple(discarded), time.monotonic() - began)
+
+    def _check_still_there(self, files: Mapping[str, Sequence[ReceiptFile]]) -> None:
+        """A receipt must not name files that someone removed meanwhile."""
+        for file in itertools.chain.from_iterable(files.values()):
+            if self._run.storage.size(file.path) != file.num_bytes:
+                raise StorageError(
+                    f"{self._run.root}/{file.path} was removed or cut before it was committed"
+                    " (by `gc --force`?): run the same command again"
+                )
 
     def _channel(self, attempt_id: str) -> Channel[Produced]:
         with self._lock:

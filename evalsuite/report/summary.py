@@ -53,7 +53,9 @@ def paste_line(plan: Plan, model: str, num_samples: int, records: Sequence[Recor
     parts = [
         f"{model}: {values}",
         f"reference {', '.join(references) or 'none'}",
-        f"labels {plan.labels.describe()}",
+        f"labels {plan.labels.describe()}"
+        + ("" if plan.classes is None else f" of {plan.classes}"),
+        f"{plan.size[0]}x{plan.size[1]}",
         f"{sampling.solver}{order} {sampling.num_steps} steps, NFE {count_nfe(sampling)}",
         guidance,
         f"time shift {sampling.timeshift:g}",
@@ -62,4 +64,19 @@ def paste_line(plan: Plan, model: str, num_samples: int, records: Sequence[Recor
         f"seeds {plan.first_seed}..{plan.first_seed + num_samples - 1}",
         f"plan {plan.plan_id[:12]}",
     ]
+    parts += [f"{name} {value}" for name, value in unusual_settings(plan).items()]
+    if any(record.samples.get("mixed_numerics") for record in records):
+        parts.append("samples of MIXED numerics")
     return "; ".join(parts)
+
+
+def unusual_settings(plan: Plan) -> dict[str, str]:
+    """Settings that most plans leave alone, where this one does not."""
+    sampling = plan.sampling
+    unusual = {
+        "noise scale": f"{sampling.noise_scale:g}" if sampling.noise_scale != 1 else "",
+        "last step": f"{sampling.last_step:g}" if sampling.last_step is not None else "",
+        "step": sampling.step if sampling.step != "ode" else "",
+        "unguided passes": "" if sampling.skip_unguided else "doubled",
+    }
+    return {name: value for name, value in unusual.items() if value}

@@ -5,6 +5,7 @@ it is probed first; `ray.init` replaces the SIGTERM handler, so ours are set aft
 """
 
 import contextlib
+import fcntl
 import logging
 import os
 import secrets
@@ -26,6 +27,7 @@ OBJECT_STORE_BYTES = 80 * 2**20
 """Pixels and features never pass the object store, so Ray's minimum is enough."""
 PROBE_S = 5.0
 _PREFIX = "evalsuite-"
+_LOCK = "owner.lock"
 _LONGEST_TEMPORARY = 12  # Ray's sockets below it must stay under 107 bytes
 
 
@@ -52,18 +54,37 @@ def connected(address: str | None, num_workers: int | None, *, use_gpu: bool) ->
         UsageError: an address of another kind.
         EnvironmentProblem: nothing listens there, or Ray cannot start.
     """
+    if os.environ.get("RAY_AUTH_MODE", "").lower() == "disabled":
+        raise EnvironmentProblem(
+            "RAY_AUTH_MODE=disabled would let everyone who reaches Ray's ports run code here:"
+            " unset it, or set it to token"
+        )
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import ray  # noqa: F401 - imported first here, without its warnings
     if address in {None, "local"}:
-        with _private_cluster(num_workers, use_gpu=use_gpu):
+        with _quiet(), _private_cluster(num_workers, use_gpu=use_gpu):
             yield _describe("local")
         return
     _check_address(str(address))
-    with _joined(str(address)):
+    with _quiet(), _joined(str(address)):
         yield _describe(str(address))
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep Ray off stdout, which is for results.
+
+    It prints its account of each lost worker there, whatever `log_to_driver` says; the driver says
+    in one line what was lost, and nothing of ours writes to stdout while Ray is connected.
+    """
+    with (
+        Path(os.devnull).open("w", encoding="utf-8") as nowhere,
+        contextlib.redirect_stdout(nowhere),
+    ):
+        yield
 
 
 @contextlib.contextmanager
@@ -91,7 +112,7 @@ def _joined(address: str) -> Iterator[None]:
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except (RayError, ConnectionError, RuntimeError, ValueError, OSError) as error:
         raise EnvironmentProblem(
-            f"cannot connect to Ray at {address}: {_first_line(error)}"
+            f"cannot connect to Ray at {address}: {first_line(error)}"
         ) from error
     try:
         yield
@@ -106,6 +127,7 @@ def check_shared_directory(root: Path) -> None:
         EnvironmentProblem: nodes that do not; the line names them.
     """
     import ray
+    from ray.exceptions import RayError
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     nodes = [node for node in ray.nodes() if node["Alive"]]
@@ -124,6 +146,10 @@ def check_shared_directory(root: Path) -> None:
         blind = sorted(
             host for host, answer in answers.items() if ray.get(answer, timeout=60) != nonce
         )
+    except RayError as error:
+        raise EnvironmentProblem(
+            f"a node of the cluster does not answer: {first_line(error)}"
+        ) from error
     finally:
         path.unlink(missing_ok=True)
     if blind:
@@ -134,18 +160,32 @@ def check_shared_directory(root: Path) -> None:
 
 
 @contextlib.contextmanager
-def _private_cluster(num_workers: int | None, *, use_gpu: bool) -> Iterator[None]:
-    import ray
-
+def _temporary_folder() -> Iterator[str]:
+    """A short directory for Ray's sockets, locked while we live and removed at the end."""
     base = tempfile.gettempdir()
     parent = Path(base if len(base) <= _LONGEST_TEMPORARY else "/tmp")  # noqa: S108
     _remove_stale(parent)
-    folder = tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-", dir=parent)
+    try:
+        folder = tempfile.mkdtemp(prefix=_PREFIX, dir=parent)
+    except OSError as error:
+        raise EnvironmentProblem(f"cannot make a temporary directory: {error}") from error
+    try:
+        with Path(folder, _LOCK).open("ab") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _private_cluster(num_workers: int | None, *, use_gpu: bool) -> Iterator[None]:
+    import ray
+
     # Ray turns its token authentication on for a local cluster and caches the token for the life of
     # the process; a token in the environment keeps it from writing one below HOME.
     os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     others = children()
-    try:
+    with _temporary_folder() as folder:
         try:
             with _own_sigterm():
                 ray.init(
@@ -159,26 +199,22 @@ def _private_cluster(num_workers: int | None, *, use_gpu: bool) -> Iterator[None
                     _temp_dir=folder,
                     _node_ip_address="127.0.0.1",
                 )
+            yield
         except (ConnectionError, OSError) as error:
-            raise EnvironmentProblem(f"Ray did not start: {_first_line(error)}") from error
-        yield
-    finally:
-        started = below(children() - others)
-        ray.shutdown()
-        end(started)
-        shutil.rmtree(folder, ignore_errors=True)
+            raise EnvironmentProblem(f"Ray failed: {first_line(error)}") from error
+        finally:
+            started = below(children() - others)
+            ray.shutdown()
+            end(started)
 
 
 def _remove_stale(parent: Path) -> None:
     """Remove temporary directories of our own processes that were killed."""
-    if not Path("/proc/self").exists():
-        return
-    for folder in parent.glob(f"{_PREFIX}*-*"):
-        pid = folder.name.removeprefix(_PREFIX).partition("-")[0]
-        with contextlib.suppress(OSError):
-            ours = folder.stat().st_uid == os.getuid()
-            if ours and pid.isdecimal() and not Path("/proc", pid).exists():
-                shutil.rmtree(folder, ignore_errors=True)
+    for lock in parent.glob(f"{_PREFIX}*/{_LOCK}"):
+        with contextlib.suppress(OSError), lock.open("ab") as held:
+            if lock.stat().st_uid == os.getuid():
+                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)  # fails while its owner lives
+                shutil.rmtree(lock.parent, ignore_errors=True)
 
 
 def _check_address(address: str) -> None:
@@ -213,5 +249,6 @@ def _read_text(path: str) -> str | None:
         return None
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """The first line of what an error says, or its name."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -20,6 +20,7 @@ from ray.exceptions import (
 from evalsuite.errors import EnvironmentProblem, EvalsuiteError, Interrupted, WorkerError
 from evalsuite.pipeline.ranges import ShardTask
 from evalsuite.pipeline.worker import CommitReport, NotStartedError, WorkerJob
+from evalsuite.runtime.cluster import first_line
 from evalsuite.runtime.signals import StopRequest
 from evalsuite.runtime.workers import Flight, Worker, start_worker
 
@@ -27,6 +28,7 @@ MAX_LOSSES = 3
 """Times that one shard, or loading, may lose its worker."""
 GRACE_S = 30.0
 """Time for shards in hand to commit after Ctrl-C or SIGTERM."""
+LOADING_S = 900.0
 SILENCE_S = 60.0
 """A worker that answers no question for so long is hung; so is one that stands still."""
 _FEWEST_SHARDS = 3  # before a median says anything
@@ -65,10 +67,11 @@ class Driver:
         job: WorkerJob,
         num_workers: int,
         invocation_id: str,
-        check_numerics: Callable[[dict[str, Any]], None],
         listener: Callable[[Progress], None],
         stop: StopRequest,
         silence_s: float = SILENCE_S,
+        *,
+        is_private: bool = False,
     ) -> None:
         """Prepare; `run` starts the workers.
 
@@ -76,19 +79,19 @@ class Driver:
             job: what every worker loads.
             num_workers: worker processes to keep alive.
             invocation_id: prefix of the attempts' ids.
-            check_numerics: raises when a worker's numerics may not be mixed into the run.
             listener: is told the progress a few times a second.
             stop: set by signals.
+            is_private: the workers are processes of this machine.
             silence_s: after so long without an answer a worker counts as hung.
         """
         self._job, self._num_workers = job, num_workers
         self._invocation_id = invocation_id
-        self._check_numerics, self._listener, self._stop = check_numerics, listener, stop
+        self._listener, self._stop = listener, stop
         self._workers: list[Worker] = []
         self._losses: collections.Counter[object] = collections.Counter()
         self._attempts = 0
         self._started = 0
-        self._silence_s = silence_s
+        self._silence_s, self._is_private = silence_s, is_private
         self._shard_seconds: list[float] = []
         self.report = DriverReport(num_workers=num_workers)
 
@@ -122,7 +125,9 @@ class Driver:
             bool(w.flights) or w.loading is not None for w in self._workers
         )
         while len(self._workers) < min(self._num_workers, max(open_shards, 1)):
-            self._workers.append(start_worker(f"worker-{self._started}", self._job))
+            self._workers.append(
+                start_worker(f"worker-{self._started}", self._job, is_ours=self._is_private)
+            )
             self._started += 1
         for free in (2, 1):
             for worker in self._workers:
@@ -151,12 +156,13 @@ class Driver:
                 self._replace(worker, queue, report)
             except RayTaskError as error:
                 raise _cause_of(error) from None
+            except RayError as error:
+                raise EnvironmentProblem(f"Ray failed: {first_line(error)}") from error
 
     def _take(self, worker: Worker, ref: Any, report: DriverReport) -> None:  # noqa: ANN401 - a Ray reference
         value = ray.get(ref)
         if ref is worker.loading:
             worker.loading, worker.about = None, value
-            self._check_numerics(value)
             report.numerics_ids.add(value["numerics_id"])
             report.hosts.add(value["host"])
         elif ref is worker.asked:
@@ -174,6 +180,12 @@ class Driver:
         known = len(self._shard_seconds) >= _FEWEST_SHARDS
         median_s = statistics.median(self._shard_seconds) if known else float("inf")
         for worker in list(self._workers):
+            if worker.loading is not None and time.monotonic() - worker.answered_s > LOADING_S:
+                raise EnvironmentProblem(
+                    f"a worker has not begun for {LOADING_S / 60:.0f} minutes: Ray may have no free"
+                    " resources for it, or the weights' file system does not answer; look at"
+                    " `ray status`, or give fewer --num-workers"
+                )
             if worker.is_hung(self._silence_s, max(self._silence_s, 3 * median_s)):
                 self._replace(worker, queue, report)
 
@@ -240,32 +252,3 @@ def _cause_of(error: RayTaskError) -> BaseException:
         return cause
     bug: BaseException = error
     return bug
-
-
-def numerics_guard(
-    known: dict[str, dict[str, Any]], *, allow_mixed: bool
-) -> Callable[[dict[str, Any]], None]:
-    """A check that all workers, and the receipts that stand, share one `numerics_id`.
-
-    Args:
-        known: numerics by id, from receipts of the run.
-        allow_mixed: accept several; the records show it.
-    """
-    seen = dict(known)
-
-    def check(about: dict[str, Any]) -> None:
-        seen[about["numerics_id"]] = about["numerics"]
-        if len(seen) > 1 and not allow_mixed:
-            first, *others = list(seen.values())
-            differing = sorted(
-                k for o in others for k in first.keys() | o.keys() if first.get(k) != o.get(k)
-            )
-            named = ", ".join(
-                f"{k}: {first.get(k)} / {others[-1].get(k)}" for k in dict.fromkeys(differing)
-            )
-            raise EnvironmentProblem(
-                f"this run holds samples of other numerics ({named}), whose last bits may differ:"
-                " use the same kind of machine, or --allow-mixed-numerics"
-            )
-
-    return check

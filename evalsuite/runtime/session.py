@@ -1,6 +1,7 @@
 """One invocation of `run` or `generate` on a run directory: repair, plan, drive, record."""
 
 import contextlib
+import itertools
 import secrets
 import time
 from collections.abc import Callable
@@ -9,9 +10,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from evalsuite.artifacts.receipts import Receipt, check_same_pixels, cover
+from evalsuite.artifacts.receipts import Receipt, check_same_pixels
 from evalsuite.artifacts.run_card import write_run_card
-from evalsuite.artifacts.run_directory import IMAGES, Manifest, RunDirectory
+from evalsuite.artifacts.run_directory import IMAGES, PIXELS, Manifest, RunDirectory, feature_stage
 from evalsuite.errors import EvalsuiteError, IncompleteError, StorageError
 from evalsuite.pipeline.coverage import (
     Demand,
@@ -21,13 +22,14 @@ from evalsuite.pipeline.coverage import (
     missing_ranges,
     tasks_for,
 )
-from evalsuite.pipeline.integrity import find_faults, take_out
+from evalsuite.pipeline.integrity import find_faults
 from evalsuite.pipeline.plan import ResolvedPlan
 from evalsuite.pipeline.provenance import hardware, package_versions, source_revision
+from evalsuite.pipeline.repair import keep_as_before, take_out
 from evalsuite.pipeline.stages import OutputFormat
 from evalsuite.pipeline.worker import WorkerJob
 from evalsuite.runtime.cluster import check_shared_directory, connected
-from evalsuite.runtime.driver import Driver, DriverReport, Progress, numerics_guard
+from evalsuite.runtime.driver import Driver, DriverReport, Progress
 from evalsuite.runtime.signals import StopRequest, signals_to
 
 ATTEMPT_SCHEMA = 1
@@ -106,9 +108,9 @@ def run_session(
 
     record("running", -1)
     try:
-        old = _repair(run, result, notice)
-        _make_missing(request, run, invocation_id, result, listener)
-        _compare_repaired(run, old)
+        taken = _repair(request, run, result, notice)
+        _make_missing(request, run, invocation_id, result, listener, taken)
+        _compare_overlaps(run)
     except BaseException as error:
         with contextlib.suppress(StorageError):  # a full disk must not hide what happened
             exit_code = error.exit_code if isinstance(error, EvalsuiteError) else 1
@@ -154,9 +156,16 @@ def _attempt(
 
 
 def _repair(
-    run: RunDirectory, result: SessionResult, notice: Callable[[str], None]
+    request: SessionRequest,
+    run: RunDirectory,
+    result: SessionResult,
+    notice: Callable[[str], None],
 ) -> list[Receipt]:
-    faults = find_faults(run)
+    """Take damaged shards out of the share of the run that this invocation makes."""
+    start, stop = request.demand.asked(run.plan.batch_size)
+    stages = [IMAGES, *(feature_stage(s.extractor_id) for s in request.demand.extractors)]
+    stages += [PIXELS] if request.demand.keep == "all" else []
+    faults = find_faults(run, stages, start, stop)
     for fault in faults:
         result.repaired.append(fault.text)
         notice(f"{fault.text}; this shard is made again")
@@ -169,6 +178,7 @@ def _make_missing(
     invocation_id: str,
     result: SessionResult,
     listener: Callable[[Progress], None],
+    taken: list[Receipt],
 ) -> None:
     batch_size = run.plan.batch_size
     asked = request.demand.asked(batch_size)
@@ -189,16 +199,23 @@ def _make_missing(
                 num_missing, num_workers, batch_size
             )
             tasks = tasks_for(covered, asked, shard_size, batch_size)
+            tasks = keep_as_before(tasks, taken)
             job = WorkerJob(
                 run_root=str(run.root.absolute()),
                 weights_path=str(request.resolved.weights_path.absolute()),
                 extractors=request.demand.extractors,
                 output=request.output,
                 device=kind,
+                allow_mixed_numerics=request.allow_mixed_numerics,
             )
-            known = {r.numerics_id: r.numerics for r in run.receipts(IMAGES)}
-            guard = numerics_guard(known, allow_mixed=request.allow_mixed_numerics)
-            driver = Driver(job, min(num_workers, len(tasks)), invocation_id, guard, listener, stop)
+            driver = Driver(
+                job,
+                min(num_workers, len(tasks)),
+                invocation_id,
+                listener,
+                stop,
+                is_private=cluster.address == "local",
+            )
             try:
                 driver.run(tasks)
             finally:
@@ -212,12 +229,12 @@ def _make_missing(
         )
 
 
-def _compare_repaired(run: RunDirectory, old: list[Receipt]) -> None:
-    """Shards that were made again must hold the pixels that their old receipts name."""
-    fresh = run.receipts(IMAGES)
-    for before in old:
-        for part in cover(fresh, before.start, before.stop):
-            check_same_pixels(before, part.receipt)
+def _compare_overlaps(run: RunDirectory) -> None:
+    """Shards of several invocations at the same time may overlap; their pixels must agree."""
+    receipts = sorted(run.receipts(IMAGES), key=lambda r: (r.start, r.stop))
+    for first, second in itertools.pairwise(receipts):
+        if second.start < first.stop:
+            check_same_pixels(first, second)
 
 
 def _now() -> str:

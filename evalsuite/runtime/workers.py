@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import platform
 import signal
 import time
 from dataclasses import dataclass, field
@@ -41,6 +40,8 @@ class Worker:
     asked: "ray.ObjectRef[Any] | None" = None
     computed: int = 0
     committed: int = 0
+    is_ours: bool = False
+    """Whether it runs on this very machine, in a private Ray."""
     about: dict[str, Any] = field(default_factory=dict)
     answered_s: float = field(default_factory=time.monotonic)
     """When it last answered."""
@@ -85,12 +86,12 @@ class Worker:
     def kill(self) -> None:
         """End the process; a stopped one cannot end itself, so one on this machine is killed."""
         ray.kill(self.actor, no_restart=True)
-        if self.about.get("host") == platform.node():
+        if self.is_ours and "pid" in self.about:
             with contextlib.suppress(OSError):
                 os.kill(self.about["pid"], signal.SIGKILL)
 
 
-def start_worker(name: str, job: WorkerJob) -> Worker:
+def start_worker(name: str, job: WorkerJob, *, is_ours: bool) -> Worker:
     """Start a fresh process and let it load."""
     on_gpu = job.device == "cuda"
     variables = dict(_ONE_THREAD) if on_gpu else {**_ONE_THREAD, "CUDA_VISIBLE_DEVICES": ""}
@@ -104,7 +105,7 @@ def start_worker(name: str, job: WorkerJob) -> Worker:
         runtime_env={"env_vars": variables},
     ).remote(job)
     loading = actor.load.options(concurrency_group="gpu").remote()
-    return Worker(name, actor, loading)
+    return Worker(name, actor, loading, is_ours=is_ours)
 
 
 def count_workers(

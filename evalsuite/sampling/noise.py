@@ -5,8 +5,6 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-MAX_SEED = 2**63 - 1
-
 
 def sample_generators(seeds: Sequence[int]) -> list[torch.Generator]:
     """One CPU generator for each sample, seeded by that sample's seed."""

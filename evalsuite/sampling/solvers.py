@@ -127,7 +127,7 @@ def adams_coefficients(times_S: Tensor, order: int) -> list[np.ndarray]:
     """Weights of the last velocities, oldest first, for every interval; each row sums to 1.
 
     Integrals of the Lagrange basis through the last min(order, i + 1) times, in float64 (the
-    original forms them in float32, which is inexact from order 3 on: PixNerd fact 6.4).
+    original forms them in float32, which is inexact from order 3 on).
     """
     times = times_S.double().numpy()
     rows = []

@@ -15,6 +15,7 @@ import yaml
 from numpy.typing import NDArray
 from safetensors.torch import load_file
 
+from evalsuite.config import ExtractorSpec, load_spec
 from evalsuite.features.base import FeatureBatch
 from evalsuite.features.digits import DigitsExtractor
 from jobs.digits.data import HELD_OUT_PER_CLASS, SPLIT_SEED, Digits, split
@@ -92,6 +93,7 @@ def write_reference(name: str, part: str, digits: Digits, weights: Path, out_dir
         },
         "statistics_count": count,
         "extractor": "digits-convnet",
+        "extractor_id": load_spec(ExtractorSpec, "digits-convnet").extractor_id,
         "extractor_sha256": sha256_of(weights),
         "source": SOURCE,
         "preprocessing": PREPROCESSING,

@@ -11,11 +11,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from artifact_builder import pictures
+from artifact_builder import make_plan, pictures
 from numpy.typing import NDArray
 from PIL import Image
 
 from evalsuite.artifacts.images import (
+    GRID_CLASSES,
     GRID_PER_CLASS,
     ImageRows,
     Keep,
@@ -31,6 +32,7 @@ from evalsuite.artifacts.images import (
 )
 from evalsuite.artifacts.storage import HashingWriter
 from evalsuite.errors import CorruptionError
+from evalsuite.seeding import labels_of
 
 Images = NDArray[np.uint8]
 
@@ -41,10 +43,12 @@ def rows_of(images: Images, start: int) -> ImageRows:
     return ImageRows(start, [1000 + i for i in indices], [i % 3 for i in indices], images)
 
 
-def parquet(images: Images, start: int = 0, keep: Keep = "all", num_classes: int = 3) -> bytes:
+def parquet(images: Images, start: int = 0, keep: Keep = "all") -> bytes:
     """A shard written in two batches."""
     buffer = io.BytesIO()
-    writer = ParquetImageWriter(HashingWriter(buffer, Path("memory")), keep, num_classes)
+    writer = ParquetImageWriter(
+        HashingWriter(buffer, Path("memory")), keep, make_plan(num_classes=3)
+    )
     half = len(images) // 2
     for low, high in ((0, half), (half, len(images))):
         rows = rows_of(images[low:high], start + low)
@@ -118,10 +122,23 @@ def test_images_that_are_not_kept_are_null_with_their_hash() -> None:
 
 def test_the_grid_of_many_classes_is_bounded() -> None:
     """A thousand classes do not keep 8,000 images."""
-    assert is_kept("grid", 799, 1000)
-    assert not is_kept("grid", 800, 1000)
-    assert not is_kept("none", 0, 10)
-    assert is_kept("all", 10**9, 10)
+    many = make_plan(num_classes=1000)
+    kept = [index for index in range(10_000) if is_kept("grid", many, index)]
+    assert len(kept) == GRID_CLASSES * GRID_PER_CLASS
+    assert {index % 1000 for index in kept} == set(range(GRID_CLASSES))
+    assert not is_kept("none", many, 0)
+    assert is_kept("all", many, 10**9)
+
+
+@pytest.mark.parametrize("per_class", [1, 5, 8, 50])
+def test_the_grid_has_the_first_of_every_class_in_blocks_too(per_class: int) -> None:
+    """Whatever the order of labels."""
+    plan = make_plan(num_classes=3, labels={"rule": "blocked", "per_class": per_class})
+    labels = labels_of(plan, 0, 300)
+    kept = [index for index in range(300) if is_kept("grid", plan, index)]
+    for label in range(3):
+        first = [index for index in range(300) if labels[index] == label][:GRID_PER_CLASS]
+        assert [index for index in kept if labels[index] == label] == first
 
 
 @pytest.mark.parametrize("write", [parquet, npz], ids=["parquet", "npz"])

@@ -47,7 +47,7 @@ def add_images(
 ) -> Receipt:
     """A committed shard of real images."""
     buffer = io.BytesIO()
-    writer = ParquetImageWriter(HashingWriter(buffer, Path("memory")), keep, run.plan.num_classes)
+    writer = ParquetImageWriter(HashingWriter(buffer, Path("memory")), keep, run.plan)
     images = PICTURES[start:stop]
     hashes = [pixel_sha256(image) for image in images]
     indices = range(start, stop)

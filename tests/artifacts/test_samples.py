@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from artifact_builder import pictures
+from artifact_builder import make_plan, pictures
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -43,7 +43,9 @@ def line_of(path: Path, stop: int | None = None) -> str:
 def write_parquet(path: Path, start: int, stop: int, keep: Keep = "all") -> None:
     """A shard as `generate` writes it."""
     buffer = io.BytesIO()
-    writer = ParquetImageWriter(HashingWriter(buffer, Path("memory")), keep, 3)
+    writer = ParquetImageWriter(
+        HashingWriter(buffer, Path("memory")), keep, make_plan(num_classes=3)
+    )
     images = PICTURES[start:stop]
     zeros = [0] * (stop - start)
     writer.write(ImageRows(start, zeros, zeros, images), [pixel_sha256(i) for i in images])

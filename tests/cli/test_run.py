@@ -198,14 +198,19 @@ def test_a_dry_run_counts_what_stands(run_copy: Path, call: Callable[..., Outcom
 def test_more_than_an_hour_wants_yes(
     beside: bool, run_copy: Path, call: Callable[..., Outcome], tmp_path: Path
 ) -> None:
-    """The rate is known from the run beside it, or else from the preset."""
-    output = tmp_path / "long" if beside else tmp_path / "elsewhere" / "long"
-    many = ("--num-samples", 2_000_000, "--images", "none")
-    outcome = call("run", *PLAN, *many, "--output", output)
-    assert outcome.code == 2
-    (line,) = outcome.complaints
+    """The rate is known from a run beside it, or else from the preset."""
+    folder = run_copy.parent if beside else tmp_path / "elsewhere"
+    folder.mkdir(exist_ok=True)
+    output = folder / "file"
+    output.write_text("so that the work cannot begin, should it not be refused")
+    command = ("run", *PLAN, "--images", "none", "--num-workers", 1, "--output", output)
+    refused = call(*command, "--num-samples", 2_000_000)
+    assert refused.code == 2
+    (line,) = refused.complaints
     assert "add --yes" in line
-    assert not output.exists()
+    assert ("receipts of" in line) == beside
+    assert call(*command, "--num-samples", 2_000_000, "--yes").code == 5
+    assert call(*command, "--num-samples", 2_000).code == 5
 
 
 def test_evaluate_scores_the_run_again(

@@ -16,7 +16,7 @@ from evalsuite.artifacts.features import FeatureTable, encode_features
 from evalsuite.artifacts.receipts import Receipt, ReceiptFile, range_name
 from evalsuite.artifacts.records import Record
 from evalsuite.artifacts.references import open_reference
-from evalsuite.artifacts.run_directory import RunDirectory
+from evalsuite.artifacts.run_directory import IMAGES, RunDirectory
 from evalsuite.config import canonical_json
 from evalsuite.errors import CorruptionError, DataError, IncompleteError, UsageError
 from evalsuite.metrics.registry import METRICS
@@ -144,16 +144,38 @@ def test_exports_stream_the_stored_pixels(finished: RunDirectory, tmp_path: Path
 
 def test_an_incomplete_run_is_not_scored(run: RunDirectory) -> None:
     """It lists what is missing; with fewer samples it scores."""
-    receipt = run.receipts(FEATURES)[1]
+    receipt = run.receipts(IMAGES)[1]
     (run.root / receipt.name).unlink()
-    with pytest.raises(IncompleteError, match=r"features of samples 20\.\.39 are missing"):
+    with pytest.raises(IncompleteError, match=r"images of samples 20\.\.39 are missing"):
         score_run(run, measure(), 60)
     assert score_run(run, measure(), 20)
     assert not any("-60" in r["display"] for r in run.read_json_folder("results"))
 
 
-def test_a_corrupted_shard_is_not_scored(run: RunDirectory) -> None:
-    path = run.root / run.receipts(FEATURES)[1].files[0].path
+def test_missing_features_are_made_of_kept_pixels_or_said(run: RunDirectory) -> None:
+    """With the pixels at hand the numbers are the same; without them the ranges are listed."""
+    expected = score_run(run, measure(), 60)
+    (run.root / run.receipts(FEATURES)[1].name).unlink()
+    assert [r.value for r in score_run(run, measure(), 60)] == [r.value for r in expected]
+    for receipt in run.receipts(IMAGES):
+        hidden = receipt.model_copy(update={"kept": "none"})
+        run.storage.replace(receipt.name, hidden.model_dump_json().encode())
+    with pytest.raises(IncompleteError, match=r"features of samples 20\.\.39 are missing"):
+        score_run(run, measure(), 60)
+
+
+def test_features_of_other_pixels_are_not_scored(run: RunDirectory) -> None:
+    receipt = run.receipts(FEATURES)[2]
+    other = receipt.model_copy(update={"pixels_digest": "ab" * 32})
+    run.storage.replace(receipt.name, other.model_dump_json().encode())
+    with pytest.raises(CorruptionError, match="features of other pixels"):
+        score_run(run, measure(), 60)
+    assert score_run(run, measure(), 40)
+
+
+@pytest.mark.parametrize("stage", [IMAGES, FEATURES])
+def test_a_corrupted_shard_is_not_scored(run: RunDirectory, stage: str) -> None:
+    path = run.root / run.receipts(stage)[1].files[0].path
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)

@@ -2,50 +2,21 @@
 
 import os
 import signal
-import subprocess
-import sys
-import tempfile
 import time
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-from disturb import (
+from disturb import KilledRun, LosingRun, SpreadRun, num_receipts, watched_workers, workers_below
+from harness import (
+    NUM_SAMPLES,
+    PLAN,
     HostedCluster,
-    KilledRun,
-    LosingRun,
-    SpreadRun,
-    num_receipts,
+    descendants,
+    finish,
+    start,
     wait_for,
-    watched_workers,
-    workers_below,
 )
-from harness import NUM_SAMPLES, PLAN, descendants, environment, finish, start
 
 ALL = (*PLAN, "--num-samples", NUM_SAMPLES)
-
-
-@pytest.fixture(scope="session")
-def cluster() -> Iterator[HostedCluster]:
-    """Three real nodes, so that three workers stand on three of them."""
-    program = Path(__file__).with_name("cluster_host.py")
-    with tempfile.TemporaryDirectory(prefix="es-", ignore_cleanup_errors=True) as folder:
-        host = subprocess.Popen(
-            [sys.executable, program, "3", folder],
-            env=environment(private=False),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        try:
-            address = host.stdout.readline().strip()
-            assert address, "the cluster did not start"
-            yield HostedCluster(address, host.pid)
-        finally:
-            below = descendants(host.pid)
-            host.stdin.close()
-            host.wait(timeout=60)
-            wait_for(lambda: not any(process.alive for process in below), 30)
 
 
 @pytest.fixture(scope="session")

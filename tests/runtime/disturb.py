@@ -2,20 +2,11 @@
 
 import contextlib
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-import pytest
 from harness import Outcome, Process, descendants
-
-
-class HostedCluster(NamedTuple):
-    """A cluster of three nodes with one CPU each, held by another process."""
-
-    address: str
-    host_pid: int
 
 
 class KilledRun(NamedTuple):
@@ -42,17 +33,6 @@ class LosingRun(NamedTuple):
 
     path: Path
     outcome: Outcome
-
-
-def wait_for(happened: Callable[[], object], seconds: float = 90) -> object:
-    """Wait until `happened` gives something true, and give it."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        value = happened()
-        if value:
-            return value
-        time.sleep(0.02)
-    pytest.fail(f"it did not happen within {seconds} s")
 
 
 def num_receipts(run: Path) -> int:

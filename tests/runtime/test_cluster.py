@@ -7,8 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from disturb import HostedCluster, LosingRun, SpreadRun
-from harness import NUM_SAMPLES, PLAN, FinishedRun, Outcome, attempts, pixel_hashes
+from disturb import LosingRun, SpreadRun
+from harness import NUM_SAMPLES, PLAN, FinishedRun, HostedCluster, Outcome, attempts, pixel_hashes
 
 pytestmark = pytest.mark.ray
 ALL = ("generate", *PLAN, "--num-samples", NUM_SAMPLES, "--output", "made")

@@ -11,18 +11,12 @@ from pathlib import Path
 
 import pexpect
 import pytest
-from disturb import (
-    HostedCluster,
-    KilledRun,
-    LosingRun,
-    num_receipts,
-    wait_for,
-    watched_workers,
-)
+from disturb import KilledRun, LosingRun, num_receipts, watched_workers
 from harness import (
     NUM_SAMPLES,
     PLAN,
     FinishedRun,
+    HostedCluster,
     Outcome,
     attempts,
     bytes_of,
@@ -33,6 +27,7 @@ from harness import (
     pixel_hashes,
     receipts,
     start,
+    wait_for,
 )
 
 pytestmark = pytest.mark.ray
@@ -53,6 +48,12 @@ def test_a_lost_worker_is_said_and_noted(losing_run: LosingRun) -> None:
     assert attempt["workers_lost"] == 1
     assert attempt["outcome"] == "complete"
     assert attempt["images_made"] == NUM_SAMPLES
+
+
+def test_stdout_has_the_result_alone_though_a_worker_died(losing_run: LosingRun) -> None:
+    """Ray prints its own account of a death there, whatever `log_to_driver` says."""
+    assert losing_run.outcome.stdout == "made\n"
+    assert "raylet" not in losing_run.outcome.stderr
 
 
 def test_the_lost_worker_leaves_only_garbage_that_gc_removes(losing_run: LosingRun) -> None:

@@ -54,9 +54,7 @@ def test_stopped_worker_is_replaced(tmp_path: Path) -> None:
 
     with connected(None, 2, use_gpu=False):
         seen: list[Progress] = []
-        driver = Driver(
-            job, 2, "hung", lambda about: None, seen.append, StopRequest(), silence_s=4.0
-        )
+        driver = Driver(job, 2, "hung", seen.append, StopRequest(), silence_s=4.0)
         watcher = threading.Thread(target=stop_first_worker, args=(driver,))
         watcher.start()
         report = driver.run(tasks)

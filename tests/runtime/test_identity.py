@@ -7,11 +7,12 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
-from disturb import HostedCluster, KilledRun, SpreadRun
+from disturb import KilledRun, SpreadRun
 from harness import (
     NUM_SAMPLES,
     PLAN,
     FinishedRun,
+    HostedCluster,
     Outcome,
     attempts,
     bytes_of,

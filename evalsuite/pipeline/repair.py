@@ -1,0 +1,67 @@
+"""Taking damaged shards out of a run so that they are made again, without losing what they promise.
+
+The receipt of a shard that is taken out is set aside below `replaced/`: whatever is made in its
+place must have the pixels that it names, and keeps at least what it kept.
+"""
+
+from collections.abc import Sequence
+
+from evalsuite.artifacts.receipts import Receipt, range_name, read_receipt
+from evalsuite.artifacts.run_directory import IMAGES, RunDirectory
+from evalsuite.errors import EvalsuiteError
+from evalsuite.pipeline.integrity import Fault
+from evalsuite.pipeline.ranges import ShardTask
+
+REPLACED = "replaced"
+
+
+def take_out(run: RunDirectory, faults: Sequence[Fault]) -> list[Receipt]:
+    """Remove faulty shards, so that they are made again; gives the readable old receipts.
+
+    A shard that another invocation has made again meanwhile is left alone.
+    """
+    taken = []
+    for fault in faults:
+        receipt = fault.receipt
+        ours = receipt is not None and receipt.plan_id == run.manifest.plan_id
+        if receipt is None or not ours:
+            run.storage.delete(fault.receipt_name)
+        elif not _set_aside(run, fault.receipt_name, receipt):
+            continue
+        for file in receipt.files if receipt else ():
+            run.storage.delete(file.path)
+        taken += [receipt] if receipt and ours else []
+    return taken
+
+
+def set_aside(run: RunDirectory, stage: str, numerics_id: str) -> list[Receipt]:
+    """Receipts of equal numerics that were taken out of a stage."""
+    folder = f"{REPLACED}/{stage}"
+    found = [
+        Receipt.model_validate_json(run.storage.read(f"{folder}/{name}"))
+        for name in run.storage.names(folder, ".json")
+    ]
+    return [receipt for receipt in found if receipt.numerics_id == numerics_id]
+
+
+def keep_as_before(tasks: Sequence[ShardTask], taken: Sequence[Receipt]) -> list[ShardTask]:
+    """Tasks that keep every pixel where a shard that was taken out had kept every pixel."""
+    whole = [r for r in taken if r.stage == IMAGES and r.kept == "all"]
+    return [
+        task._replace(keep="all")
+        if any(r.start < task.stop and task.start < r.stop for r in whole)
+        else task
+        for task in tasks
+    ]
+
+
+def _set_aside(run: RunDirectory, name: str, receipt: Receipt) -> bool:
+    """Move a receipt aside unless it is another attempt's by now."""
+    try:
+        current = read_receipt(run.storage, name)
+    except EvalsuiteError:
+        return False
+    if current.attempt_id != receipt.attempt_id:
+        return False
+    place = f"{range_name(receipt.start, receipt.stop)}-{receipt.attempt_id}.json"
+    return run.storage.move(name, f"{REPLACED}/{receipt.stage}/{place}")
