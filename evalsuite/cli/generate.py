@@ -115,6 +115,7 @@ def _describe(prepared: Prepared, values: dict[str, Any]) -> None:
     """What `--dry-run` prints: plan, work, disk and time."""
     from evalsuite.artifacts.storage import Storage
     from evalsuite.cli.output import data_size, duration, write_json
+    from evalsuite.pipeline.evaluation import payload
 
     request = prepared.request
     ahead = forecast(prepared)
@@ -143,7 +144,8 @@ def _describe(prepared: Prepared, values: dict[str, Any]) -> None:
     for key, value in shown.items():
         click.echo(f"{key.removesuffix('_bytes'):16} {value}")
     if values["json_path"]:
-        write_json(values["json_path"], facts)
+        estimate = {"seconds": {"estimated": facts["seconds"]}}
+        write_json(values["json_path"], payload([], {**facts, **estimate}))
 
 
 def _generate(prepared: Prepared) -> "SessionResult":
