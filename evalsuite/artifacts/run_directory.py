@@ -136,10 +136,6 @@ class RunDirectory:
         kept = [receipt for receipt in self.receipts(IMAGES) if receipt.kept == "all"]
         return kept + self.receipts(PIXELS)
 
-    def covers(self, receipts: Sequence[Receipt], stop: int) -> bool:
-        """Whether `receipts` hold every sample below `stop`."""
-        return not gaps_of([(s.start, s.stop) for s in cover(receipts, 0, stop)], 0, stop)
-
     def slices(self, receipts: Sequence[Receipt], start: int, stop: int, what: str) -> list[Slice]:
         """Slices that cover start..stop-1 without a gap.
 

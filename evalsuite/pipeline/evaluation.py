@@ -125,8 +125,7 @@ def check_files(run: RunDirectory, spec: ExtractorSpec, num_samples: int) -> Non
 def run_features(run: RunDirectory, measure: Measure, num_samples: int) -> FeatureTable:
     """Features of a run's first samples: as committed, or embedded from stored pixels."""
     stage = feature_stage(measure.spec.extractor_id)
-    have = run.covers(run.receipts(stage), num_samples)
-    if have or not run.covers(run.pixel_receipts(), num_samples):
+    if run.receipts(stage) or not run.pixel_receipts():
         return run.read_features(measure.spec.extractor_id, num_samples)
     table, _ = embed(samples_of_run(run, num_samples), num_samples, measure.spec, measure.device)
     return table

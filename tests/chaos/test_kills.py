@@ -64,8 +64,8 @@ def test_random_kills(seed: int, tmp_path: Path, digits_run: FinishedRun) -> Non
 def allowed(victims: list[str]) -> set[int]:
     """Exit codes that these deaths may give; 6 is a worker lost too often.
 
-    Two are Ray's own, from C++: 1 when its node manager or its head is gone, and SIGABRT when SIGTERM
-    comes in the moment of `ray.init` in which Ray has set a handler of its own.
+    Two are Ray's own, from C++: 1 when its node manager or its head is gone, and SIGABRT when
+    SIGTERM comes in the moment of `ray.init` in which Ray has set a handler of its own.
     """
     codes = {
         "worker": {6},

@@ -277,7 +277,7 @@ def test_a_disk_that_fills_up_in_the_middle(
         assert again.code == 0, again.stderr
         assert pixel_hashes(run) == expected
         assert attempts(run)[-1]["images_made"] == NUM_SAMPLES - len(standing)
-        assert call("gc", run).code == 0
+        assert call("gc", run, "--force").code == 0
         named = {file["path"] for receipt in receipts(run) for file in receipt["files"]}
         assert {f"images/{p.name}" for p in (run / "images").iterdir()} == named
 
@@ -455,8 +455,14 @@ def flip(file: Path) -> None:
 def test_evaluate_finds_a_corrupted_feature_shard(run_copy: Path, refuse: Refuse) -> None:
     flip(first_file(run_copy, feature_stage(run_copy)))
     line = refuse(DATA, "evaluate", run_copy)
-    assert "is corrupted (its SHA-256 is not the receipt's)" in line
-    assert "run the same command again to repair" in line
+    assert "other bytes than its receipt names (SHA-256 differs)" in line
+    assert "again to repair" in line
+
+
+@pytest.mark.ray
+def test_evaluate_finds_a_corrupted_image_shard(run_copy: Path, refuse: Refuse) -> None:
+    flip(first_file(run_copy, "images"))
+    assert "SHA-256 differs" in refuse(DATA, "evaluate", run_copy)
 
 
 @pytest.mark.ray
@@ -468,7 +474,7 @@ def test_evaluate_finds_a_replaced_feature_shard(run_copy: Path, refuse: Refuse)
     save_file(
         {k: v if k == "sample_index" else v * np.nan for k, v in load_file(file).items()}, file
     )
-    assert "is corrupted" in refuse(DATA, "evaluate", run_copy)
+    assert "its receipt" in refuse(DATA, "evaluate", run_copy)
 
 
 @pytest.mark.ray
