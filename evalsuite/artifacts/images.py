@@ -106,6 +106,13 @@ def encode_png(image_HWC: Images) -> bytes:
     return buffer.getvalue()
 
 
+def grid_end(plan: Plan) -> int:
+    """From this sample on none is in the grid."""
+    per_class = plan.labels.per_class or 1
+    cycles = -(-GRID_PER_CLASS // per_class)
+    return len(plan.label_classes) * per_class * cycles
+
+
 class ParquetImageWriter:
     """Writes batches of rows to one Parquet shard; pixels that are not kept are null."""
 
@@ -183,9 +190,10 @@ def read_parquet_shard(content: bytes, where: str) -> Iterator[tuple[int, Images
         CorruptionError: the content is no shard, or an image does not match its pixel hash.
     """
     try:
-        file = pq.ParquetFile(io.BytesIO(content))
+        # no threads of Arrow's: one that still runs at the end of a process aborts it (exit 134)
+        file = pq.ParquetFile(pa.BufferReader(content), pre_buffer=False)
         for group in range(file.num_row_groups):
-            for row in file.read_row_group(group).to_pylist():
+            for row in file.read_row_group(group, use_threads=False).to_pylist():
                 yield row["sample_index"], _decode_checked(row, where)
     except (pa.ArrowException, KeyError) as error:
         raise CorruptionError(f"{where} is not a Parquet image shard: {error}") from error
@@ -198,7 +206,9 @@ def parquet_indices(path: Path) -> NDArray[np.int64]:
         CorruptionError: the file is no Parquet shard of images.
     """
     try:
-        column = pq.read_table(path, columns=["sample_index"])["sample_index"]
+        column = pq.read_table(path, columns=["sample_index"], use_threads=False, pre_buffer=False)[
+            "sample_index"
+        ]
         indices: NDArray[np.int64] = column.to_numpy()
     except (pa.ArrowException, KeyError, OSError) as error:
         raise CorruptionError(f"{path} is not a Parquet image shard: {error}") from error

@@ -29,6 +29,7 @@ from evalsuite.errors import (
 
 MANIFEST_SCHEMA = 1
 NUMERICS = "numerics.json"
+STORED_PIXELS = "stored pixels"
 IMAGES, PIXELS = "images", "pixels"
 """Stages: `images` holds every pixel hash and what was kept; `pixels` adds what was left out."""
 
@@ -147,9 +148,10 @@ class RunDirectory:
         if gaps:
             listed = ", ".join(f"{low}..{high - 1}" for low, high in gaps[:6])
             more = f" and {len(gaps) - 6} more ranges" if len(gaps) > 6 else ""
+            how = " with `--images all`" if what == STORED_PIXELS else ""
             raise IncompleteError(
                 f"{self.root} is not complete: {what} of samples {listed}{more} are missing;"
-                " run the same `evalsuite run` or `generate` again to make them"
+                f" run the same `evalsuite run` or `generate` again{how} to make them"
             )
         return found
 
@@ -179,7 +181,7 @@ class RunDirectory:
         Raises:
             IncompleteError: pixels were not kept.
         """
-        for part in self.slices(self.pixel_receipts(), start, stop, "stored pixels"):
+        for part in self.slices(self.pixel_receipts(), start, stop, STORED_PIXELS):
             for index, image in self.read_shard(part.receipt):
                 if part.start <= index < part.stop:
                     if image is None:
@@ -233,11 +235,14 @@ class RunDirectory:
         found = []
         for name in self.storage.names(folder, ".json"):
             try:
-                found.append(json.loads(self.storage.read(f"{folder}/{name}")))
+                content = json.loads(self.storage.read(f"{folder}/{name}"))
             except (json.JSONDecodeError, UnicodeDecodeError) as error:
                 raise CorruptionError(
                     f"{self.root}/{folder}/{name} is not JSON: remove it"
                 ) from error
+            if not isinstance(content, dict):
+                raise CorruptionError(f"{self.root}/{folder}/{name} is no JSON object: remove it")
+            found.append(content)
         return found
 
 

@@ -1,13 +1,17 @@
 """`evalsuite evaluate`: score samples, whoever made them."""
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
 from evalsuite.cli.options import PATH, POSITIVE, device_option, measure_options
-from evalsuite.errors import UsageError
+from evalsuite.errors import DataError, UsageError
+
+_Scored = tuple[Any, dict[str, Any], Callable[[], None]]
+"""Records, facts for --json, and what prints them."""
 
 
 @click.command(
@@ -29,12 +33,15 @@ def evaluate(samples: tuple[Path, ...], **values: Any) -> None:  # noqa: ANN401 
     from evalsuite.pipeline.evaluation import check_disjoint, payload
 
     check_json_target(values["json_path"])
+    for path in samples:
+        if not path.exists():
+            raise DataError(f"{path} does not exist: give a run, an NPZ, a folder or Parquet")
     began = time.monotonic()
     are_runs = [(path / "manifest.json").is_file() for path in samples]
     if len(samples) > 1 and not all(are_runs):
         raise UsageError("several SAMPLES must all be runs: replicates of one plan")
     if not are_runs[0]:
-        records, facts = _score_outside(samples[0], values)
+        records, facts, show = _score_outside(samples[0], values)
     else:
         runs = [RunDirectory.open(path) for path in samples]
         counts = [values["num_samples"] or run.num_asked() for run in runs]
@@ -44,7 +51,7 @@ def evaluate(samples: tuple[Path, ...], **values: Any) -> None:  # noqa: ANN401 
                     f"the runs hold {counts} samples: give --num-samples that all have"
                 )
             check_disjoint(runs, counts[0])
-        records, facts = _score_runs(runs, counts[0], values)
+        records, facts, show = _score_runs(runs, counts[0], values)
     total = time.monotonic() - began
     facts |= {
         "seconds": {"total": round(total, 3)},
@@ -52,43 +59,35 @@ def evaluate(samples: tuple[Path, ...], **values: Any) -> None:  # noqa: ANN401 
     }
     if values["json_path"]:
         write_json(values["json_path"], payload(records, facts))
+    show()  # last: whoever reads stdout may go away
 
 
-def _score_outside(path: Path, values: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+def _score_outside(path: Path, values: dict[str, Any]) -> _Scored:
     from evalsuite.cli.output import metrics_table
     from evalsuite.pipeline.evaluation import score_samples
 
     measure = _measure(values, None)
     records = score_samples(path, measure, values["num_samples"])
-    metrics_table(records)
     facts: dict[str, Any] = {"plan_id": None, "num_samples": records[0].protocol.num_samples}
-    return records, facts | {"samples": str(path)}
+    return records, facts | {"samples": str(path)}, lambda: metrics_table(records)
 
 
-def _score_runs(
-    runs: list[Any], num_samples: int, values: dict[str, Any]
-) -> tuple[Any, dict[str, Any]]:
-    from evalsuite.cli.output import metrics_table
+def _score_runs(runs: list[Any], num_samples: int, values: dict[str, Any]) -> _Scored:
     from evalsuite.pipeline.evaluation import mean_of_replicates, payload, score_run
     from evalsuite.report.html import write_report
-    from evalsuite.report.summary import paste_line
 
     measure = _measure(values, runs[0])
     scored = []
     for run in runs:
-        records = score_run(run, measure, num_samples)
-        scored.append(records)
-        metrics_table(records)
+        scored.append(score_run(run, measure, num_samples))
         write_report(run)
-        click.echo(paste_line(run.plan, run.manifest.model, num_samples, records))
-    facts: dict[str, Any] = {"plan_id": runs[0].manifest.plan_id, "num_samples": num_samples}
-    if len(runs) > 1:
-        means = mean_of_replicates(scored)
-        for mean in means:
-            error = "-" if mean.standard_error is None else f"{mean.standard_error:.4f}"
-            click.echo(
-                f"mean over {mean.num_runs} replicates: {mean.display} {mean.mean:.4f} ± {error}"
-            )
+    means = mean_of_replicates(scored) if len(runs) > 1 else []
+    facts: dict[str, Any] = {
+        "plan_id": runs[0].manifest.plan_id,
+        "num_samples": num_samples,
+        "run": [str(run.root) for run in runs],
+    }
+    if means:
         facts["replicates"] = {
             mean.metric: {"mean": mean.mean, "standard_error": mean.standard_error}
             for mean in means
@@ -97,8 +96,21 @@ def _score_runs(
             payload(records, {"run": str(run.root)})
             for run, records in zip(runs, scored, strict=True)
         ]
-    facts["run"] = [str(run.root) for run in runs]
-    return scored[0], facts
+    return scored[0], facts, lambda: _show_runs(runs, num_samples, scored, means)
+
+
+def _show_runs(runs: list[Any], num_samples: int, scored: list[Any], means: list[Any]) -> None:
+    from evalsuite.cli.output import metrics_table
+    from evalsuite.report.summary import paste_line
+
+    for run, records in zip(runs, scored, strict=True):
+        metrics_table(records)
+        click.echo(paste_line(run.plan, run.manifest.model, num_samples, records))
+    for mean in means:
+        error = "-" if mean.standard_error is None else f"{mean.standard_error:.4f}"
+        click.echo(
+            f"mean over {mean.num_runs} replicates: {mean.display} {mean.mean:.4f} ± {error}"
+        )
 
 
 def _measure(values: dict[str, Any], run: Any) -> Any:  # noqa: ANN401 - RunDirectory or None

@@ -1,9 +1,11 @@
 """The entry point: commands that are imported when they are used, errors in one line."""
 
 import importlib
+import os
 import signal
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -77,12 +79,15 @@ def cli(ctx: click.Context, debug: bool) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command; expected errors become one line on stderr and their exit code."""
+    if sys.stdout is None:  # closed by the caller: results go nowhere, messages still to stderr
+        sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - for the whole process
     given = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in given
     given = ["--debug", *(a for a in given if a != "--debug")] if debug else given
     signal.signal(signal.SIGTERM, _terminated)
     try:
         code: Any = cli.main(args=given, prog_name="evalsuite", standalone_mode=False)
+        sys.stdout.flush()
     except click.exceptions.Exit as error:
         code = error.exit_code
     except click.exceptions.NoArgsIsHelpError as error:

@@ -122,13 +122,16 @@ def forecast(prepared: Prepared) -> "Forecast":
     exists = (root / "manifest.json").exists()
     run = RunDirectory.create_or_open(root, manifest_of(request)) if exists else None
     low, high = request.demand.asked(plan.batch_size)
-    covered = covered_ranges(run, plan, request.demand)
+    try:
+        covered = covered_ranges(run, plan, request.demand)
+        done = run.receipts(IMAGES, low, high) if run else []
+    except CorruptionError:  # the run repairs it; until then nothing is known to stand
+        covered, done = covered_ranges(None, plan, request.demand), []
     missing = missing_images(covered, (low, high))
     device = "cuda" if request.device != "cpu" and torch.cuda.is_available() else "cpu"
     room = torch.cuda.device_count() if device == "cuda" else default_cpu_workers()
     workers = request.num_workers or room
     shard_size = request.shard_size or default_shard_size(missing, workers, plan.batch_size)
-    done = [r for r in run.receipts(IMAGES) if low < r.stop and r.start < high] if run else []
     return Forecast(
         cost=estimate(
             plan,
@@ -154,10 +157,7 @@ def confirm(prepared: Prepared, values: dict[str, Any]) -> None:
     from evalsuite.pipeline.estimate import HOUR_S, MANY_IMAGES
 
     storage = Storage(prepared.request.root)
-    try:
-        cost = forecast(prepared).cost
-    except CorruptionError:
-        return  # a receipt that cannot be read: the run takes it out and makes its shard again
+    cost = forecast(prepared).cost
     free = storage.free_bytes()
     if cost.disk_bytes > free:
         raise StorageError(

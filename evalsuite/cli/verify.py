@@ -35,7 +35,7 @@ def verify(
 
     Within one numerics_id the pixels must be equal; across, the differences are shown.
     """
-    from evalsuite.artifacts.run_directory import RunDirectory
+    from evalsuite.artifacts.run_directory import IMAGES, RunDirectory, gaps_of
     from evalsuite.pipeline.integrity import check_batch, choose_batches, find_faults, stages_of
 
     directory = RunDirectory.open(run)
@@ -48,6 +48,12 @@ def verify(
             " run the same `evalsuite run` or `generate` again to repair them"
         )
     click.echo(f"files: all of {', '.join(stages_of(directory)) or 'nothing'} match their receipts")
+    asked = directory.num_asked() if directory.storage.names("attempts", ".json") else 0
+    stop = directory.plan.batch_size * -(-asked // directory.plan.batch_size)
+    spans = [(r.start, r.stop) for r in directory.receipts(IMAGES)]
+    gaps = ", ".join(f"{low}..{high - 1}" for low, high in gaps_of(spans, 0, stop)[:6])
+    if gaps:
+        click.echo(f"not made yet: samples {gaps}")
     batches = choose_batches(directory, num_batches)
     if not batches:
         return

@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from evalsuite.artifacts.images import Keep, is_in_grid
+from evalsuite.artifacts.images import Keep, grid_end, is_in_grid
 from evalsuite.artifacts.receipts import Receipt
 from evalsuite.artifacts.run_directory import IMAGES, PIXELS, RunDirectory, feature_stage, gaps_of
 from evalsuite.config import ExtractorSpec, Plan
-from evalsuite.pipeline.ranges import Range, ShardTask, part_of, plan_tasks, total
+from evalsuite.pipeline.ranges import Range, ShardTask, part_of, plan_tasks, total, whole_batches
 
 SHARDS_PER_WORKER = 8
 LARGEST_SHARD = 512
@@ -43,11 +43,12 @@ def covered_ranges(run: RunDirectory | None, plan: Plan, demand: Demand) -> dict
 def _outside_grid(plan: Plan, start: int, stop: int) -> list[Range]:
     """Batches without a sample of the grid."""
     size = plan.batch_size
+    last = min(stop, whole_batches(grid_end(plan), size))
     return [
         (low, low + size)
-        for low in range(start, stop, size)
+        for low in range(start, last, size)
         if not any(is_in_grid(plan, index) for index in range(low, low + size))
-    ]
+    ] + [(max(start, last), stop)]
 
 
 def tasks_for(

@@ -2,6 +2,7 @@
 
 import hashlib
 import itertools
+import math
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -9,12 +10,19 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from evalsuite.artifacts.features import FeatureTable
 from evalsuite.artifacts.images import Images
 from evalsuite.artifacts.records import Record
 from evalsuite.artifacts.references import Reference
-from evalsuite.artifacts.run_directory import IMAGES, RunDirectory, differences, feature_stage
+from evalsuite.artifacts.run_directory import (
+    IMAGES,
+    STORED_PIXELS,
+    RunDirectory,
+    differences,
+    feature_stage,
+)
 from evalsuite.artifacts.samples import SampleSet, open_samples
 from evalsuite.config import ExtractorSpec
 from evalsuite.errors import CorruptionError, DataError, UsageError
@@ -137,7 +145,7 @@ def samples_of_run(run: RunDirectory, num_samples: int) -> SampleSet:
     Raises:
         IncompleteError: pixels are missing, or were not kept.
     """
-    run.slices(run.pixel_receipts(), 0, num_samples, "stored pixels")
+    run.slices(run.pixel_receipts(), 0, num_samples, STORED_PIXELS)
 
     def portions(stop: int) -> Iterator[Images]:
         held: list[Images] = []
@@ -176,7 +184,7 @@ def score_samples(path: Path, measure: Measure, num_samples: int | None) -> list
     labels = None if samples.labels_N is None else samples.labels_N[:count].tolist()
     return score(
         table,
-        None,
+        balanced_labels(labels),
         measure.metrics,
         measure.spec,
         measure.reference,
@@ -185,6 +193,15 @@ def score_samples(path: Path, measure: Measure, num_samples: int | None) -> list
         {"path": path.name, "images_sha256": images_sha256, "labels_sha256": _digest(labels)},
         {"evaluation_seconds": round(time.monotonic() - began, 3)},
     )
+
+
+def balanced_labels(labels: list[int] | None) -> NDArray[np.int64] | None:
+    """Labels as strata when every class has the same number of samples, but for one, and two."""
+    if not labels:
+        return None
+    _, counts = np.unique(labels, return_counts=True)
+    even = counts.max() - counts.min() <= 1 and counts.min() >= 2
+    return np.array(labels, dtype=np.int64) if even else None
 
 
 def check(measure: Measure, num_samples: int) -> None:
@@ -213,12 +230,15 @@ def check_disjoint(runs: Sequence[RunDirectory], num_samples: int) -> None:
 
 
 def mean_of_replicates(records: Sequence[Sequence[Record]]) -> list[MeanOverRuns]:
-    """The mean of each metric over runs, with its standard error over the runs."""
+    """The mean of each metric over runs; its error is pooled from theirs, or their spread's."""
     means = []
     for rows in zip(*records, strict=True):
         values = [row.value for row in rows if row.value is not None]
         if len(values) == len(rows):
-            mean, error = mean_over_replicates(values)
+            mean, spread = mean_over_replicates(values)
+            errors = [row.standard_error for row in rows if row.standard_error is not None]
+            pooled = len(errors) == len(rows)
+            error = math.sqrt(sum(e * e for e in errors)) / len(rows) if pooled else spread
             means.append(MeanOverRuns(rows[0].metric, rows[0].display, mean, error, len(values)))
     return means
 

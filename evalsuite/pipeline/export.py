@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from evalsuite.artifacts.images import ImageRows, NpzImageWriter, encode_png
-from evalsuite.artifacts.run_directory import RunDirectory
+from evalsuite.artifacts.run_directory import STORED_PIXELS, RunDirectory
 from evalsuite.artifacts.storage import HashingWriter
 from evalsuite.errors import StorageError, UsageError
 from evalsuite.seeding import labels_of, seeds_of
@@ -27,7 +27,7 @@ def export_adm_npz(run: RunDirectory, num_samples: int, target: Path) -> str:
     """
     if target.exists():
         raise UsageError(f"{target} exists already: remove it or give another --output")
-    run.slices(run.pixel_receipts(), 0, num_samples, "stored pixels")
+    run.slices(run.pixel_receipts(), 0, num_samples, STORED_PIXELS)
     temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
     with _explained(target):
         target.parent.mkdir(parents=True, exist_ok=True)

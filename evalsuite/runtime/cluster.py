@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from evalsuite.errors import EnvironmentProblem, Interrupted, UsageError
+from evalsuite.errors import EnvironmentProblem, EvalsuiteError, Interrupted, UsageError
 from evalsuite.runtime.leftovers import below, children, end
 from evalsuite.runtime.machine import default_cpu_workers
 
@@ -187,21 +187,24 @@ def _private_cluster(num_workers: int | None, *, use_gpu: bool) -> Iterator[None
     others = children()
     with _temporary_folder() as folder:
         try:
-            with _own_sigterm():
-                ray.init(
-                    address="local",
-                    num_cpus=num_workers or default_cpu_workers(),
-                    num_gpus=None if use_gpu else 0,
-                    include_dashboard=False,
-                    object_store_memory=OBJECT_STORE_BYTES,
-                    log_to_driver=False,
-                    logging_level=logging.ERROR,
-                    _temp_dir=folder,
-                    _node_ip_address="127.0.0.1",
-                )
+            try:
+                with _own_sigterm():
+                    ray.init(
+                        address="local",
+                        num_cpus=num_workers or default_cpu_workers(),
+                        num_gpus=None if use_gpu else 0,
+                        include_dashboard=False,
+                        object_store_memory=OBJECT_STORE_BYTES,
+                        log_to_driver=False,
+                        logging_level=logging.ERROR,
+                        _temp_dir=folder,
+                        _node_ip_address="127.0.0.1",
+                    )
+            except EvalsuiteError:
+                raise
+            except Exception as error:  # Ray raises bare ones when its start takes too long
+                raise EnvironmentProblem(f"Ray did not start: {first_line(error)}") from error
             yield
-        except (ConnectionError, OSError) as error:
-            raise EnvironmentProblem(f"Ray failed: {first_line(error)}") from error
         finally:
             started = below(children() - others)
             ray.shutdown()

@@ -189,11 +189,20 @@ class Driver:
             if worker.is_hung(self._silence_s, max(self._silence_s, 3 * median_s)):
                 self._replace(worker, queue, report)
 
+    def _check_nodes(self) -> None:
+        """Raise EnvironmentProblem when no node manager is left; asked when workers are lost."""
+        if not any(node["Alive"] for node in ray.nodes()):
+            raise EnvironmentProblem(
+                "Ray's node manager died (killed, or out of memory?): what was committed stays;"
+                " run the same command again to go on"
+            )
+
     def _replace(
         self, worker: Worker, queue: collections.deque[ShardTask], report: DriverReport
     ) -> None:
         """A lost worker's shards go back to the queue; `_fill` starts a fresh process."""
         self._workers.remove(worker)
+        self._check_nodes()
         with contextlib.suppress(RayError):
             worker.kill()
         report.losses += 1

@@ -424,3 +424,13 @@ def test_version(call: Callable[..., Outcome]) -> None:
     from evalsuite import __version__
 
     assert call("--version").stdout == f"evalsuite, version {__version__}\n"
+
+
+def test_verify_leaves_in_peace(digits_run: FinishedRun, tmp_path: Path) -> None:
+    """As a process of its own: threads of Arrow's once aborted every second one at its end."""
+    command = [sys.executable, "-m", "evalsuite", "verify", str(digits_run.path)]
+    for _ in range(4):
+        done = subprocess.run(
+            [*command, "--num-batches", "1"], cwd=tmp_path, capture_output=True, text=True
+        )
+        assert (done.returncode, done.stderr) == (0, "")

@@ -352,7 +352,14 @@ def test_the_mean_over_disjoint_replicates(run: RunDirectory, tmp_path: Path) ->
     for mean, (a, b) in zip(means, zip(*values, strict=True), strict=True):
         assert mean.num_runs == 2
         assert mean.mean == pytest.approx((a + b) / 2)
-        assert mean.standard_error == pytest.approx(abs(a - b) / 2)
+    for mean, rows in zip(means, zip(*scores, strict=True), strict=True):
+        pooled = [row.standard_error for row in rows]
+        if None not in pooled:
+            assert mean.standard_error == pytest.approx(
+                (pooled[0] ** 2 + pooled[1] ** 2) ** 0.5 / 2
+            )
+        else:
+            assert mean.standard_error == pytest.approx(abs(rows[0].value - rows[1].value) / 2)
     assert values[0] != values[1]
 
 

@@ -326,4 +326,4 @@ def test_what_a_run_lacks_is_said_by_stage(folder: Path) -> None:
     kept = covered_ranges(run, run.plan, grid)[PIXELS]
     assert (10, 20) in kept
     # the grid is the first 8 of each of 10 classes: samples 0..79
-    assert sorted(kept) == [(10, 20), *((low, low + 10) for low in range(80, 200, 10))]
+    assert sorted(kept) == [(10, 20), (80, 200)]

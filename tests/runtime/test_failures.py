@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -58,7 +59,7 @@ def test_stdout_has_the_result_alone_though_a_worker_died(losing_run: LosingRun)
 
 def test_the_lost_worker_leaves_only_garbage_that_gc_removes(losing_run: LosingRun) -> None:
     named = {file["path"] for receipt in receipts(losing_run.path) for file in receipt["files"]}
-    assert call_main("gc", losing_run.path).code == 0
+    assert call_main("gc", losing_run.path, "--force").code == 0
     assert {f"images/{path.name}" for path in (losing_run.path / "images").iterdir()} == named
 
 
@@ -110,9 +111,10 @@ def test_a_late_writer_removes_its_files(digits_run: FinishedRun, tmp_path: Path
         output, _ = quick.communicate(timeout=60)
         assert json.loads(output) == {"committed": ["images", STAGE], "discarded": []}
         winner = bytes_of(run)
-        for _ in range(2):  # it stops again at its second receipt
-            os.kill(late.pid, signal.SIGCONT)
-            wait_for(lambda: late.poll() is not None or stopped(late.pid))
+        while late.poll() is None:  # it stops again at its second receipt
+            if stopped(late.pid):
+                os.kill(late.pid, signal.SIGCONT)
+            time.sleep(0.05)
         output, _ = late.communicate(timeout=60)
     finally:
         late.kill()
