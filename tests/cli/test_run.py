@@ -429,8 +429,8 @@ def test_version(call: Callable[..., Outcome]) -> None:
 def test_verify_leaves_in_peace(digits_run: FinishedRun, tmp_path: Path) -> None:
     """As a process of its own: threads of Arrow's once aborted every second one at its end."""
     command = [sys.executable, "-m", "evalsuite", "verify", str(digits_run.path)]
+    command += ["--num-batches", "1"]
+    env = environment(private=True)
     for _ in range(4):
-        done = subprocess.run(
-            [*command, "--num-batches", "1"], cwd=tmp_path, capture_output=True, text=True
-        )
+        done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
         assert (done.returncode, done.stderr) == (0, "")
