@@ -13,6 +13,8 @@ from evalsuite.config import Frozen, Sha256, explain
 from evalsuite.errors import CorruptionError, ReproducibilityError
 
 RECEIPT_SCHEMA = 1
+NO_END = 2**62
+"""A stop that no sample_index reaches."""
 _NAME = re.compile(r"^(\d{10,})-(\d{10,})\.json$")
 
 

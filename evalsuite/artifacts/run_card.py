@@ -2,10 +2,8 @@
 
 import json
 
-from evalsuite.artifacts.receipts import cover
+from evalsuite.artifacts.receipts import NO_END, cover
 from evalsuite.artifacts.run_directory import IMAGES, RunDirectory
-
-_LAST = 2**62
 
 
 def write_run_card(run: RunDirectory) -> None:
@@ -15,7 +13,7 @@ def write_run_card(run: RunDirectory) -> None:
 
 def render_run_card(run: RunDirectory) -> str:
     """The text of README.md."""
-    shards, full = cover(run.receipts(IMAGES), 0, _LAST), cover(run.pixel_receipts(), 0, _LAST)
+    shards, full = cover(run.receipts(IMAGES), 0, NO_END), cover(run.pixel_receipts(), 0, NO_END)
     covered = sum(part.stop - part.start for part in shards)
     all_kept = sum(part.stop - part.start for part in full) == covered
     files = [

@@ -14,7 +14,7 @@ from evalsuite.cli.options import PATH
 @click.argument("run", type=PATH)
 def status(run: Path) -> None:
     """Show how many samples each stage of RUN has, what is missing, and what it cost so far."""
-    from evalsuite.artifacts.receipts import cover
+    from evalsuite.artifacts.receipts import NO_END, cover
     from evalsuite.artifacts.run_directory import IMAGES, RunDirectory, gaps_of
     from evalsuite.cli.output import duration
     from evalsuite.pipeline.integrity import stages_of
@@ -29,7 +29,7 @@ def status(run: Path) -> None:
     click.echo(f"asked   {asked} samples, stored in whole batches of {size}")
     for stage in stages_of(directory) or [IMAGES]:
         receipts = directory.receipts(stage)
-        spans = [(part.start, part.stop) for part in cover(receipts, 0, 2**62)]
+        spans = [(part.start, part.stop) for part in cover(receipts, 0, NO_END)]
         done = sum(high - low for low, high in spans)
         gaps = gaps_of(spans, 0, stop)
         lacking = ", ".join(f"{low}..{high - 1}" for low, high in gaps[:4]) + (

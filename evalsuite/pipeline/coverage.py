@@ -4,14 +4,13 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from evalsuite.artifacts.images import Keep, grid_end, is_in_grid
-from evalsuite.artifacts.receipts import Receipt
+from evalsuite.artifacts.receipts import NO_END, Receipt
 from evalsuite.artifacts.run_directory import IMAGES, PIXELS, RunDirectory, feature_stage, gaps_of
 from evalsuite.config import ExtractorSpec, Plan
 from evalsuite.pipeline.ranges import Range, ShardTask, part_of, plan_tasks, total, whole_batches
 
 SHARDS_PER_WORKER = 8
 LARGEST_SHARD = 512
-_FOREVER = 2**62
 
 
 class Demand(NamedTuple):
@@ -66,7 +65,7 @@ def tasks_for(
 
 def missing_images(covered: dict[str, list[Range]], asked: Range) -> int:
     """Samples of `asked` that lack any stage."""
-    return total((t.start, t.stop) for t in plan_tasks(asked, covered, _FOREVER, 1))
+    return total((t.start, t.stop) for t in plan_tasks(asked, covered, NO_END, 1))
 
 
 def default_shard_size(num_images: int, num_workers: int, batch_size: int) -> int:

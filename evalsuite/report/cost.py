@@ -3,11 +3,9 @@
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from evalsuite.artifacts.receipts import Receipt, cover
+from evalsuite.artifacts.receipts import NO_END, Receipt, cover
 from evalsuite.artifacts.records import Record
 from evalsuite.artifacts.run_directory import IMAGES, PIXELS, RunDirectory
-
-_LAST = 2**62
 
 
 class StageCost(NamedTuple):
@@ -74,7 +72,7 @@ def _stage_cost(stage: str, receipts: Sequence[Receipt]) -> StageCost:
     return StageCost(
         stage=stage,
         shards=len(receipts),
-        samples=sum(part.stop - part.start for part in cover(receipts, 0, _LAST)),
+        samples=sum(part.stop - part.start for part in cover(receipts, 0, NO_END)),
         num_bytes=sum(file.num_bytes for receipt in receipts for file in receipt.files),
     )
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from pydantic import ValidationError
 
-from evalsuite.artifacts.receipts import Receipt, cover
+from evalsuite.artifacts.receipts import NO_END, Receipt, cover
 from evalsuite.artifacts.records import Record
 from evalsuite.artifacts.run_directory import IMAGES, RunDirectory, gaps_of
 from evalsuite.config import canonical_json, explain
@@ -29,7 +29,6 @@ REPORT_PATH = "report/index.html"
 LONGEST_LIST = 40
 """Rows of a list that could grow without end: invocations, workers, repairs."""
 
-_LAST = 2**62
 _FLAGS = {"json_path": "json", "tags": "tag"}
 """Names of options in an attempt's file that are not those of their flags."""
 
@@ -98,7 +97,7 @@ def render_report(run: RunDirectory) -> str:
         manifest=run.manifest,
         plan=run.plan,
         nfe=count_nfe(run.plan.sampling),
-        num_images=sum(part.stop - part.start for part in cover(receipts, 0, _LAST)),
+        num_images=sum(part.stop - part.start for part in cover(receipts, 0, NO_END)),
         num_asked=asked,
         gaps=gaps_of(spans, 0, asked) if asked else [],
         groups=result_groups(run, records),

@@ -6,7 +6,6 @@ to 1, data) from `noise_BCHW` and return images, float32, nominally in [-1, 1], 
 
 import itertools
 from collections.abc import Callable, Sequence
-from typing import Literal
 
 import numpy as np
 import torch
@@ -55,7 +54,6 @@ def step_sde_preserve(
     return x + drift + torch.sqrt((1 - t) * dt) * noise
 
 
-StepName = Literal["ode", "sde_mean", "sde", "sde_preserve"]
 STEPS: dict[str, StepFn] = {
     "ode": step_ode,
     "sde_mean": step_sde_mean,

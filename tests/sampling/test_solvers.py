@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from evalsuite.config import SamplingSettings, SolverName, StepName
-from evalsuite.sampling import sampler, solvers
+from evalsuite.sampling import sampler
 from evalsuite.sampling.grids import time_grid
 from evalsuite.sampling.noise import draw_noise, sample_generators
 from evalsuite.sampling.solvers import (
@@ -197,7 +197,7 @@ def test_every_solver_works_with_its_defaults(settings: SamplingSettings) -> Non
 
 
 def test_every_step_that_the_configuration_names_exists() -> None:
-    assert set(STEPS) == set(get_args(StepName)) == set(get_args(solvers.StepName))
+    assert set(STEPS) == set(get_args(StepName))
 
 
 @pytest.mark.parametrize("step", ["sde", "sde_preserve"])
