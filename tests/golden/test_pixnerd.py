@@ -16,12 +16,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from evalsuite.models.layers import rotary_table, time_sinusoid
 from evalsuite.models.pixnerd.class_conditional import (
     PixNerdClassConditional,
     PixNerdClassConfig,
     pixel_position_code,
-    rotary_table,
-    time_sinusoid,
 )
 from evalsuite.sampling.grids import time_grid
 from evalsuite.sampling.guidance import Guidance, GuidedVelocity
@@ -224,7 +223,9 @@ def test_rotary_tables(pixnerd_components_case: Any) -> None:
     meta, z = pixnerd_components_case.meta, pixnerd_components_case.arrays()
     for k, table in enumerate(meta["rope_c2i"]):
         rows = torch.from_numpy(z[f"rope_c2i_{k}_rows"])
-        cos, sin = rotary_table(table["head_dim"], table["height"], table["width"], CPU)
+        cos, sin = rotary_table(
+            table["head_dim"], table["height"], table["width"], (16.0, 16.0), CPU
+        )
         assert len(cos) == table["height"] * table["width"]
         close(cos[rows], z[f"rope_c2i_{k}_cos"], TABLE)
         close(sin[rows], z[f"rope_c2i_{k}_sin"], TABLE)
@@ -235,7 +236,7 @@ def test_pixel_position_codes_and_time_sinusoids(pixnerd_components_case: Any) -
     meta, z = pixnerd_components_case.meta, pixnerd_components_case.arrays()
     for k, table in enumerate(meta["dct_c2i"]):
         close(pixel_position_code(table["patch"], CPU), z[f"dct_c2i_{k}"], TABLE)
-    close(time_sinusoid(torch.from_numpy(z["time_t"])), z["time_embedding"], TABLE)
+    close(time_sinusoid(torch.from_numpy(z["time_t"]), 10.0), z["time_embedding"], TABLE)
 
 
 def test_schedules(pixnerd_components_case: Any) -> None:

@@ -12,10 +12,20 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import normalize, scaled_dot_product_attention, silu
+from torch.nn.functional import normalize, silu
 
-from evalsuite.models.layers import RMSNorm, SwiGLU, modulate, rotate_pairs
+from evalsuite.models.layers import (
+    Attention,
+    LabelEmbedder,
+    PatchEmbedder,
+    RMSNorm,
+    SwiGLU,
+    TimeEmbedder,
+    modulate,
+    rotary_table,
+)
 
+TIME_PERIOD = 10.0
 ROTARY_RANGE = 16.0  # positions span 0..16 at every resolution
 NUM_PIXEL_FREQUENCIES = 8  # per axis; 64 cosine products for each pixel
 
@@ -47,31 +57,6 @@ class PixNerdClassConfig:
             raise ValueError("num_cond_blocks must lie in 1..num_blocks")
 
 
-def time_sinusoid(t_B: Tensor) -> Tensor:
-    """256 sinusoids of the raw time, cosines first, of maximal period 10; float32 [B, 256]."""
-    exponents = torch.arange(128, dtype=torch.float32, device=t_B.device) / 128
-    angles = t_B.float()[:, None] * torch.exp(-math.log(10) * exponents)
-    return torch.cat((angles.cos(), angles.sin()), dim=-1)
-
-
-def rotary_table(
-    head_dim: int, height: int, width: int, device: torch.device
-) -> tuple[Tensor, Tensor]:
-    """Cosines and sines [N, head_dim / 2] of a grid of tokens, rows first.
-
-    Positions span 0..16 with both ends on every grid; x and y angles alternate for each frequency.
-    """
-    x = torch.linspace(0, ROTARY_RANGE, width, device=device)
-    y = torch.linspace(0, ROTARY_RANGE, height, device=device)
-    powers = torch.arange(0, head_dim, 4, device=device)[: head_dim // 4].float() / head_dim
-    frequencies = 1.0 / (10000.0**powers)
-    grid_y, grid_x = torch.meshgrid(y, x, indexing="ij")
-    angles = torch.stack(
-        (torch.outer(grid_x.flatten(), frequencies), torch.outer(grid_y.flatten(), frequencies)), -1
-    ).flatten(1)
-    return angles.cos(), angles.sin()
-
-
 def pixel_position_code(patch_size: int, device: torch.device) -> Tensor:
     """Damped cosine products [S, 64] of a pixel's place in its patch, float32; x is slow."""
     place = torch.linspace(0, 1, patch_size, device=device)
@@ -80,65 +65,6 @@ def pixel_position_code(patch_size: int, device: torch.device) -> Tensor:
     damping = 1 / (1 + f[:, None] * f)
     code = waves[None, :, :, None] * waves[:, None, None, :] * damping
     return code.reshape(patch_size * patch_size, -1)
-
-
-class TimeEmbedder(nn.Module):
-    """Sinusoids of t followed by Linear, SiLU, Linear."""
-
-    def __init__(self, hidden_size: int) -> None:
-        super().__init__()
-        self.mlp = nn.Sequential(
-            nn.Linear(256, hidden_size), nn.SiLU(), nn.Linear(hidden_size, hidden_size)
-        )
-
-    def forward(self, t_B: Tensor) -> Tensor:
-        out: Tensor = self.mlp(time_sinusoid(t_B))
-        return out
-
-
-class PatchEmbedder(nn.Module):
-    """One Linear over the channel-major values of a patch."""
-
-    def __init__(self, in_dim: int, hidden_size: int) -> None:
-        super().__init__()
-        self.proj = nn.Linear(in_dim, hidden_size)
-
-    def forward(self, patches_BNV: Tensor) -> Tensor:
-        out: Tensor = self.proj(patches_BNV)
-        return out
-
-
-class LabelEmbedder(nn.Module):
-    """A table with one row for each class and a last row for the null class."""
-
-    def __init__(self, num_classes: int, hidden_size: int) -> None:
-        super().__init__()
-        self.embedding_table = nn.Embedding(num_classes + 1, hidden_size)
-
-    def forward(self, labels_B: Tensor) -> Tensor:
-        out: Tensor = self.embedding_table(labels_B)
-        return out
-
-
-class Attention(nn.Module):
-    """Self-attention with q and k normalised before the rotary embedding."""
-
-    def __init__(self, dim: int, num_heads: int) -> None:
-        super().__init__()
-        self.num_heads = num_heads
-        self.qkv = nn.Linear(dim, 3 * dim, bias=False)
-        self.q_norm = RMSNorm(dim // num_heads)
-        self.k_norm = RMSNorm(dim // num_heads)
-        self.proj = nn.Linear(dim, dim)
-
-    def forward(self, u_BND: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
-        qkv = self.qkv(u_BND).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
-        q, k, v = qkv.unbind(0)
-        q = rotate_pairs(self.q_norm(q), *rotary)
-        k = rotate_pairs(self.k_norm(k), *rotary)
-        attended = scaled_dot_product_attention(q.to(v.dtype), k.to(v.dtype), v)
-        out: Tensor = self.proj(attended.transpose(1, 2).flatten(2))
-        return out
 
 
 class EncoderBlock(nn.Module):
@@ -216,7 +142,7 @@ class PixNerdClassConditional(nn.Module):
         dim, width = config.hidden_size, config.hidden_size_x
         self.x_embedder = PixelEmbedder(config.in_channels, width)
         self.s_embedder = PatchEmbedder(config.in_channels * config.patch_size**2, dim)
-        self.t_embedder = TimeEmbedder(dim)
+        self.t_embedder = TimeEmbedder(dim, period=TIME_PERIOD)
         self.y_embedder = LabelEmbedder(config.num_classes, dim)
         self.final_layer = FinalLayer(width, config.in_channels)
         num_nerf = config.num_blocks - config.num_cond_blocks
@@ -254,7 +180,7 @@ class PixNerdClassConditional(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Tokens after the encoder blocks [B, N, D] and the time embedding [B, 1, D]."""
         head_dim = self.config.hidden_size // self.config.num_groups
-        rotary = rotary_table(head_dim, *grid, patches_BNV.device)
+        rotary = rotary_table(head_dim, *grid, (ROTARY_RANGE, ROTARY_RANGE), patches_BNV.device)
         time_B1D = self.t_embedder(t_B)[:, None]
         c_B1D = silu(time_B1D + self.y_embedder(labels_B)[:, None])
         s_BND = self.s_embedder(patches_BNV)
