@@ -1,0 +1,91 @@
+"""The typed configuration tree: presets, extractors, references and plans, read from YAML.
+
+Every class is frozen and refuses unknown keys. Defaults of a model live in its preset and nowhere
+else; a `Plan` is what they become once an invocation's options are applied.
+"""
+
+from evalsuite.config.base import (
+    NUMERICS_VERSION,
+    RANDOM_WEIGHTS,
+    DtypeName,
+    Frozen,
+    IntervalEnds,
+    Scalar,
+    Sha256,
+    Size,
+    SolverName,
+    StepName,
+    Uint8Rule,
+    canonical_json,
+)
+from evalsuite.config.loading import (
+    data_root,
+    explain,
+    load_spec,
+    names_of,
+    parse_spec,
+    read_yaml,
+)
+from evalsuite.config.plan import (
+    GuideModel,
+    Plan,
+    PromptList,
+    TextConditions,
+    TextEncoderSpec,
+)
+from evalsuite.config.presets import (
+    EvaluationDefaults,
+    ExtractorSpec,
+    KnownRate,
+    ModelPreset,
+    ModelWeights,
+    PublishedResult,
+    ReferenceImages,
+    ReferenceSpec,
+    TextPreset,
+    WeightsPlace,
+    WeightsSource,
+)
+from evalsuite.config.sampling import (
+    LabelRule,
+    SamplingSettings,
+)
+
+__all__ = [
+    "NUMERICS_VERSION",
+    "RANDOM_WEIGHTS",
+    "DtypeName",
+    "EvaluationDefaults",
+    "ExtractorSpec",
+    "Frozen",
+    "GuideModel",
+    "IntervalEnds",
+    "KnownRate",
+    "LabelRule",
+    "ModelPreset",
+    "ModelWeights",
+    "Plan",
+    "PromptList",
+    "PublishedResult",
+    "ReferenceImages",
+    "ReferenceSpec",
+    "SamplingSettings",
+    "Scalar",
+    "Sha256",
+    "Size",
+    "SolverName",
+    "StepName",
+    "TextConditions",
+    "TextEncoderSpec",
+    "TextPreset",
+    "Uint8Rule",
+    "WeightsPlace",
+    "WeightsSource",
+    "canonical_json",
+    "data_root",
+    "explain",
+    "load_spec",
+    "names_of",
+    "parse_spec",
+    "read_yaml",
+]

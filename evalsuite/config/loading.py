@@ -1,0 +1,191 @@
+"""Reading presets from YAML: by name or path, with `extends`, every fault in one line."""
+
+import typing
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from evalsuite.config.presets import ExtractorSpec, ModelPreset, ReferenceSpec
+from evalsuite.errors import ConfigError, StorageError, UsageError, nearest
+
+_Spec = TypeVar("_Spec", ModelPreset, ExtractorSpec, ReferenceSpec)
+_NEVER_INHERITED = ("name", "card", "parameters", "known_rates", "published", "settings_are")
+"""What was counted, measured or claimed of one model is not true of another that extends it."""
+_FOLDERS: Mapping[type[BaseModel], tuple[str, str]] = {
+    ModelPreset: ("configs/models", "model"),
+    ExtractorSpec: ("configs/extractors", "extractor"),
+    ReferenceSpec: ("reference_stats", "reference"),
+}
+
+
+def data_root() -> Path:
+    """The folder that holds `configs/` and `reference_stats/`: in the wheel, or the checkout."""
+    package = Path(__file__).resolve().parents[1]
+    packaged = package / "_data"
+    return packaged if packaged.is_dir() else package.parent
+
+
+def names_of(kind: type[_Spec]) -> list[str]:
+    """The names of all presets, extractors or references that travel with the package."""
+    folder, _ = _FOLDERS[kind]
+    return sorted(path.stem for path in (data_root() / folder).glob("*.yaml"))
+
+
+def load_spec(kind: type[_Spec], name_or_path: str) -> _Spec:
+    """Read a preset, extractor or reference by name, or from a YAML file given by path.
+
+    A model's file with `extends: NAME` or `extends: OTHER.yaml` changes that one: mappings are
+    merged key by key, lists are replaced, and claims of the base (its name, parameters, measured
+    rates, published results and whether settings are published) are not taken over.
+
+    Raises:
+        UsageError: no such name or file.
+        ConfigError: the file is not valid; the line names the key and the nearest known one.
+    """
+    folder, noun = _FOLDERS[kind]
+    if name_or_path.endswith((".yaml", ".yml")):
+        path = Path(name_or_path)
+        if not path.is_file():
+            raise UsageError(f"{noun} file {name_or_path!r} does not exist")
+    else:
+        names = names_of(kind)
+        if name_or_path not in names:
+            raise UsageError(f"unknown {noun} {name_or_path!r}: {nearest(name_or_path, names)}")
+        path = data_root() / folder / f"{name_or_path}.yaml"
+    content = read_yaml(path)
+    if kind is ModelPreset and "extends" in content:
+        content = _extended(content, path, ())
+    return parse_spec(kind, content, path)
+
+
+def _extended(content: dict[str, Any], path: Path, below: tuple[Path, ...]) -> dict[str, Any]:
+    """A model's `content` laid over the file that its `extends` names; see `_laid_over`."""
+    if "extends" not in content:
+        return content
+    base_path = _base_path(content["extends"], path)
+    above = (*below, path.resolve())
+    if base_path in above:
+        raise ConfigError(f"{path}: extends {content['extends']!r} comes back to itself")
+    base = _extended(read_yaml(base_path), base_path, above)
+    own = {key: value for key, value in content.items() if key != "extends"}
+    return _laid_over(_inheritable(base, own, base_path.parent), own)
+
+
+def _base_path(base: object, path: Path) -> Path:
+    if not isinstance(base, str):
+        raise ConfigError(f"{path}: extends must be the name or path of a model")
+    if base.endswith((".yaml", ".yml")):
+        found = (path.parent / base).resolve()
+        if not found.is_file():
+            raise ConfigError(f"{path}: extends {base!r}: there is no such file")
+        return found
+    known = names_of(ModelPreset)
+    if base not in known:
+        raise ConfigError(f"{path}: extends {base!r}: {nearest(base, known)}")
+    return (data_root() / _FOLDERS[ModelPreset][0] / f"{base}.yaml").resolve()
+
+
+def _inheritable(base: dict[str, Any], own: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """What a file takes over from its base, which lies in `folder`.
+
+    Left out are claims about the base alone, the sources of settings that the file sets itself, and
+    the base's weights when the file names its own: only which EMA to take stays.
+    """
+    kept = {key: value for key, value in base.items() if key not in _NEVER_INHERITED}
+    for key in ("weights", "text"):
+        if isinstance(kept.get(key), dict):
+            kept[key] = _rooted(kept[key], folder)
+    own_weights = own.get("weights")
+    if isinstance(own_weights, dict) and own_weights.keys() & {"file", "places"}:
+        inherited = kept.pop("weights", None)
+        if isinstance(inherited, dict) and "ema" in inherited:
+            kept["weights"] = {"ema": inherited["ema"]}
+    if isinstance(kept.get("sources"), dict):
+        changed = set(_keys({key: value for key, value in own.items() if key != "sources"}))
+        kept["sources"] = {k: v for k, v in kept["sources"].items() if k not in changed}
+    return kept
+
+
+def _keys(section: Mapping[str, Any]) -> Iterator[str]:
+    """The keys of a mapping and of those inside it."""
+    for key, value in section.items():
+        yield key
+        if isinstance(value, dict):
+            yield from _keys(value)
+
+
+def _rooted(section: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """A section with its paths absolute: in the YAML they are relative to their own file."""
+    paths = {k: v for k, v in section.items() if k in {"file", "prompts"} and isinstance(v, str)}
+    return {**section, **{key: str(folder / value) for key, value in paths.items()}}
+
+
+def _laid_over(base: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
+    """`own` over `base`: mappings are merged key by key, everything else is replaced."""
+    merged = dict(base)
+    for key, value in own.items():
+        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = _laid_over(merged[key], value) if both else value
+    return merged
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A mapping from a YAML file, with the safe loader."""
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise StorageError(f"cannot read {path}: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not valid YAML: {error}") from error
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path} must hold a mapping of keys")
+    return content
+
+
+def parse_spec(kind: type[_Spec], content: Mapping[str, Any], path: Path) -> _Spec:
+    """Validate the content of `path`; every fault becomes one line."""
+    if "path" in content:
+        raise ConfigError(f"{path}: unknown key 'path': {nearest('path', kind.model_fields)}")
+    try:
+        return kind.model_validate({**content, "path": path.resolve()})
+    except ValidationError as error:
+        raise ConfigError(f"{path}: {explain(error, kind)}") from error
+
+
+def explain(error: ValidationError, kind: type[BaseModel]) -> str:
+    """Three faults of a validation in one line; unknown keys come first, with the nearest name."""
+    parts = []
+    faults = sorted(error.errors(), key=lambda fault: fault["type"] != "extra_forbidden")
+    for fault in faults[:3]:
+        where = ".".join(str(part) for part in fault["loc"])
+        if fault["type"] == "extra_forbidden":
+            known = _known_keys(kind, fault["loc"][:-1])
+            known += ["extends"] if known and kind is ModelPreset and len(fault["loc"]) == 1 else []
+            parts.append(f"unknown key {where!r}: {nearest(str(fault['loc'][-1]), known)}")
+        else:
+            message = fault["msg"].removeprefix("Value error, ")
+            parts.append(f"{where}: {message}" if where else message)
+    return "; ".join(parts)
+
+
+def _known_keys(kind: type[BaseModel], loc: Iterable[int | str]) -> list[str]:
+    """Field names at a place in the tree."""
+    for part in loc:
+        if isinstance(part, int):  # a place in a list, whose entries the field's type describes
+            continue
+        nested = _nested(kind.model_fields[part].annotation) if part in kind.model_fields else None
+        if nested is None:
+            return []
+        kind = nested
+    return [name for name, field in kind.model_fields.items() if not field.exclude]
+
+
+def _nested(annotation: object) -> type[BaseModel] | None:
+    """The class of the tree inside `X`, `X | None` or `tuple[X, ...]`."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    found = (_nested(argument) for argument in typing.get_args(annotation))
+    return next((kind for kind in found if kind is not None), None)

@@ -1,0 +1,197 @@
+"""Presets: named models, extractors and references, one YAML file each."""
+
+import hashlib
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from evalsuite.config.base import Frozen, Scalar, Sha256, Size, Uint8Rule, canonical_json
+from evalsuite.config.plan import TextEncoderSpec
+from evalsuite.config.sampling import SamplingSettings
+
+
+class WeightsSource(Frozen):
+    """Where a model's or an extractor's weights are."""
+
+    file: str
+    """Relative to the YAML file."""
+    sha256: Sha256
+    ema: str = "averaged"
+    """Which of a checkpoint's weights these are."""
+
+
+class WeightsPlace(Frozen):
+    """One place where a model's weights are published."""
+
+    repo: str
+    """Hub repository."""
+    filename: str
+    layout: Literal["lightning", "diffusers", "state_dict"]
+    revision: str | None = None
+    """Commit; the newest is looked up and recorded when absent."""
+    sha256: Sha256 | None = None
+    note: str | None = None
+
+
+class ModelWeights(Frozen):
+    """Where a model's weights are, in the order in which they are tried."""
+
+    file: str | None = None
+    """Relative to the YAML file."""
+    sha256: Sha256 | None = None
+    ema: str = "averaged"
+    """Which of a checkpoint's weights the published numbers are of."""
+    places: tuple[WeightsPlace, ...] = ()
+    note: str | None = None
+    """Where else they are, or why they are nowhere."""
+
+
+class EvaluationDefaults(Frozen):
+    """What `run` makes and scores against when nothing else is asked."""
+
+    num_samples: int = Field(ge=1)
+    reference: str | None = None
+    extractor: str | None = None
+    protocol: str | None = None
+    """Name of the protocol that the published numbers follow."""
+
+
+class PublishedResult(Frozen):
+    """A figure as someone published it: a claim, never a result of ours."""
+
+    source: str
+    note: str | None = None
+    fid: float | None = None
+    sfid: float | None = None
+    inception_score: float | None = None
+    precision: float | None = None
+    recall: float | None = None
+    geneval: float | None = None
+    dpg: float | None = None
+    protocol: str | None = None
+    setting: str | None = None
+    """Sampler, steps and guidance behind it, as far as they are stated."""
+
+
+class TextPreset(Frozen):
+    """What a text model needs beside its network."""
+
+    encoder: TextEncoderSpec
+    instruction_lines: int = Field(default=0, ge=0)
+    """Lines that the authors put before every positive prompt. Where their licence keeps the text
+    out of this package, `encoder.instruction` is empty and the user's own preset gives it."""
+    negative_prompt: str = ""
+    prompts: str | None = None
+    """Prompts for a first look, relative to the YAML file."""
+
+    @property
+    def lacks_instruction(self) -> bool:
+        """Whether the authors' instruction is missing, so that the model cannot run as theirs."""
+        return self.instruction_lines > 0 and not self.encoder.instruction
+
+
+class KnownRate(Frozen):
+    """A measured speed, to estimate time before anything has run."""
+
+    device: str
+    seconds_per_evaluation: float = Field(gt=0)
+    """Seconds of one worker for one network evaluation of one image."""
+    source: str
+
+
+class ModelPreset(Frozen):
+    """A named model: architecture, weights, default sampling, evaluation, published results."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    title: str
+    description: str
+    family: str
+    licence: str
+    """Of the weights, in one word where there is one."""
+    licence_note: str | None = None
+    network: dict[str, Scalar] = Field(default_factory=dict)
+    parameters: int | None = None
+    """Of the network, stored values counted once."""
+    weights: ModelWeights = ModelWeights()
+    num_classes: int | None = Field(default=None, ge=1)
+    class_names: tuple[str, ...] | Literal["imagenet-1k"] | None = None
+    text: TextPreset | None = None
+    size: Size
+    sampling: SamplingSettings | None = None
+    settings: dict[str, Scalar | None] | None = None
+    """Of a model that brings its own sampler; absent ones are its own defaults."""
+    settings_are: Literal["published", "inferred", "own"] = "own"
+    sources: dict[str, str] = Field(default_factory=dict)
+    """Where settings come from, by their names."""
+    batch_size: int = Field(ge=1)
+    uint8_rule: Uint8Rule = "half_up"
+    evaluation: EvaluationDefaults
+    known_rates: tuple[KnownRate, ...] = ()
+    published: tuple[PublishedResult, ...] = ()
+    card: str | None = None
+    path: Path = Field(exclude=True)
+    """The file that this was read from."""
+
+
+class ExtractorSpec(Frozen):
+    """A named extractor: family, weights and the fields that decide its features."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    title: str
+    short: str
+    """Prefix of metric names in tables, so that no number is mistaken for another's."""
+    family: str
+    version: int = Field(ge=1)
+    weights: WeightsSource
+    input_size: Size | None = None
+    """The only size that it takes; any when absent."""
+    resize: str
+    precision: Literal["float32"] = "float32"
+    batch_size: int = Field(ge=1)
+    pool_dim: int = Field(ge=1)
+    spatial_dim: int | None = None
+    num_classes: int | None = None
+    licence: str
+    card: str | None = None
+    path: Path = Field(exclude=True)
+
+    @property
+    def extractor_id(self) -> str:
+        """Name and the hash of all that decides features."""
+        fields = self.model_dump(
+            mode="json",
+            include={"family", "version", "resize", "precision", "batch_size", "input_size"},
+        )
+        digest = hashlib.sha256(canonical_json({**fields, "weights": self.weights.sha256}))
+        return f"{self.name}-{digest.hexdigest()[:8]}"
+
+
+class ReferenceImages(Frozen):
+    """The images that a reference holds."""
+
+    count: int = Field(ge=0)
+    size: Size
+    images_sha256: Sha256
+
+
+class ReferenceSpec(Frozen):
+    """The sidecar of a reference: what it is and where it came from."""
+
+    name: str
+    description: str
+    file: str
+    sha256: Sha256
+    images: ReferenceImages
+    statistics_count: int = Field(ge=2)
+    """Images behind the stored moments."""
+    extractor: str
+    extractor_id: str
+    """Name and hash of all that decides its features; see `ExtractorSpec.extractor_id`."""
+    extractor_sha256: Sha256
+    source: str
+    preprocessing: str
+    split: str
+    program: str
+    not_comparable_with: str
+    path: Path = Field(exclude=True)

@@ -1,0 +1,184 @@
+"""Presets that extend others: what is merged, what is replaced, what is never inherited."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from evalsuite.config import ModelPreset, ReferenceSpec, data_root, load_spec
+from evalsuite.errors import ConfigError
+
+BUILT_IN = data_root() / "configs" / "models"
+
+
+def written(folder: Path, name: str, /, **content: Any) -> str:
+    """The path of a YAML file with that content."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name}.yaml"
+    path.write_text(yaml.safe_dump(content), encoding="utf-8")
+    return str(path)
+
+
+def mine(folder: Path, base: str = "pixnerd-xl-256", /, **content: Any) -> ModelPreset:
+    """A preset of a researcher, on top of one of ours."""
+    described = {"name": "mine", "title": "Mine", "description": "My own."}
+    return load_spec(ModelPreset, written(folder, "mine", extends=base, **(described | content)))
+
+
+def test_a_file_anywhere_extends_a_preset_by_name(tmp_path: Path) -> None:
+    """Mappings are merged key by key; what is not named stays."""
+    base = load_spec(ModelPreset, "pixnerd-xl-256")
+    found = mine(tmp_path, sampling={"guidance_scale": 2.0}, network={"num_classes": 10})
+    assert found.sampling is not None
+    assert base.sampling is not None
+    assert found.sampling == base.sampling.model_copy(update={"guidance_scale": 2.0})
+    assert found.network == base.network | {"num_classes": 10}
+    assert (found.family, found.size, found.batch_size) == ("pixnerd-class", (256, 256), 32)
+    assert found.path == (tmp_path / "mine.yaml").resolve()
+
+
+def test_lists_are_replaced_whole(tmp_path: Path) -> None:
+    found = mine(
+        tmp_path,
+        sampling={"guidance_interval": [0.3, 0.9]},
+        weights={"places": [{"repo": "me/model", "filename": "m.ckpt", "layout": "lightning"}]},
+        class_names=["cat", "dog"],
+    )
+    assert found.sampling is not None
+    assert found.sampling.guidance_interval == (0.3, 0.9)
+    assert [place.repo for place in found.weights.places] == ["me/model"]
+    assert found.class_names == ("cat", "dog")
+
+
+def test_null_removes_what_the_base_has(tmp_path: Path) -> None:
+    """So a solver without an order can follow one with it."""
+    sampling = {"solver": "euler", "order": None}
+    found = mine(tmp_path, "pixnerd-xxl-t2i", sampling=sampling)
+    assert found.sampling is not None
+    assert (found.sampling.solver, found.sampling.order) == ("euler", None)
+    with pytest.raises(ConfigError, match="order is for solver 'adams' alone"):
+        mine(tmp_path, "pixnerd-xxl-t2i", sampling={"solver": "euler"})
+
+
+def test_claims_of_the_base_are_not_inherited(tmp_path: Path) -> None:
+    """Published figures are of one checkpoint under its settings, not of what extends it."""
+    found = mine(tmp_path)
+    assert found.published == ()
+    assert found.known_rates == ()
+    assert found.parameters is None
+    assert found.card is None
+    assert found.settings_are == "own"
+    path = written(tmp_path, "nameless", extends="pixnerd-xl-256")
+    with pytest.raises(ConfigError, match=r"nameless\.yaml: name: Field required"):
+        load_spec(ModelPreset, path)
+
+
+def test_a_setting_that_is_changed_loses_its_source(tmp_path: Path) -> None:
+    base = load_spec(ModelPreset, "pixnerd-xl-256")
+    sampling = {"guidance_scale": 2.0, "num_steps": 7}
+    found = mine(tmp_path, sampling=sampling, sources={"dtype": "x"})
+    kept = {key: value for key, value in base.sources.items() if key not in sampling}
+    assert found.sources == kept | {"dtype": "x"}
+    text = {"negative_prompt": "fog", "encoder": {"empty_prompt": "masked"}}
+    text_model = mine(tmp_path, "pixnerd-xxl-t2i", text=text, weights={"ema": "denoiser"})
+    assert not text_model.sources.keys() & {"negative_prompt", "empty_prompt"}
+    assert "base_size" in text_model.sources
+    assert "ema" not in mine(tmp_path, "jit-b-16-256", weights={"ema": "model_ema2"}).sources
+
+
+def test_own_weights_replace_the_published_ones(tmp_path: Path) -> None:
+    """Neither a digest nor a place of other weights is left; which EMA to take is."""
+    found = mine(tmp_path, weights={"file": "step_1000.ckpt"})
+    assert found.weights.file == "step_1000.ckpt"
+    assert (found.weights.sha256, found.weights.places) == (None, ())
+    assert found.weights.ema == "ema_denoiser"
+    digits = mine(tmp_path, "pixnerd-digits", weights={"file": "step_1000.ckpt"})
+    assert digits.weights.sha256 is None
+    raw = mine(tmp_path, weights={"ema": "denoiser"})
+    assert raw.weights.ema == "denoiser"
+    assert raw.weights.places == load_spec(ModelPreset, "pixnerd-xl-256").weights.places
+
+
+def test_inherited_paths_are_those_of_the_file_that_wrote_them(tmp_path: Path) -> None:
+    """Two steps up as well; a path of the file itself stays relative to it."""
+    digits = mine(tmp_path, "pixnerd-digits")
+    assert digits.weights.file == str(BUILT_IN / "pixnerd-digits.safetensors")
+    described = {"title": "T", "description": "D"}
+    text = {"prompts": "prompts.txt"}
+    written(tmp_path, "a", extends="pixnerd-xxl-t2i", name="a", text=text, **described)
+    (tmp_path / "far").mkdir()
+    found = mine(tmp_path / "far", "../a.yaml")
+    assert found.text is not None
+    assert found.text.prompts is not None
+    assert Path(found.text.prompts).resolve() == (tmp_path / "prompts.txt").resolve()
+    own = mine(tmp_path / "far", "../a.yaml", text={"prompts": "here.txt"})
+    assert own.text is not None
+    assert own.text.prompts == "here.txt"
+
+
+def test_an_instruction_is_given_by_extending(tmp_path: Path) -> None:
+    """The way to run PixelDiT's text model as its authors do."""
+    base = load_spec(ModelPreset, "pixeldit-t2i-1024")
+    found = mine(tmp_path, base.name, text={"encoder": {"instruction": ["one", "two"]}})
+    assert base.text is not None
+    assert found.text is not None
+    assert (base.text.lacks_instruction, found.text.lacks_instruction) == (True, False)
+    assert found.text.encoder.instruction == ("one", "two")
+    assert found.text.encoder.repo == base.text.encoder.repo
+
+
+@pytest.mark.parametrize(
+    ("extends", "words"),
+    [
+        ("pixnerd-xl-265", "extends 'pixnerd-xl-265': did you mean 'pixnerd-xl-256'?"),
+        ("other.yaml", "extends 'other.yaml': there is no such file"),
+        (["pixnerd-xl-256"], "extends must be the name or path of a model"),
+        ("../configs/models/pixnerd-xl-256", "did you mean 'pixnerd-xl-256'?"),
+    ],
+)
+def test_an_unknown_base_is_one_line(tmp_path: Path, extends: object, words: str) -> None:
+    path = written(tmp_path, "mine", extends=extends)
+    with pytest.raises(ConfigError) as caught:
+        load_spec(ModelPreset, path)
+    assert words in str(caught.value)
+    assert "mine.yaml" in str(caught.value)
+
+
+@pytest.mark.parametrize("chain", [["a"], ["a", "b"], ["a", "b", "c"]], ids=len)
+def test_a_circle_is_refused(tmp_path: Path, chain: list[str]) -> None:
+    for name, base in zip(chain, [*chain[1:], chain[0]], strict=True):
+        written(tmp_path, name, extends=f"{base}.yaml", name=name)
+    with pytest.raises(ConfigError, match="comes back to itself"):
+        load_spec(ModelPreset, str(tmp_path / "a.yaml"))
+
+
+def test_each_file_of_a_chain_lies_over_the_ones_below(tmp_path: Path) -> None:
+    written(tmp_path, "a", extends="pixnerd-xl-256", name="a", title="A", description="A")
+    first = load_spec(ModelPreset, written(tmp_path, "b", extends="a.yaml", name="b", batch_size=4))
+    second = load_spec(ModelPreset, written(tmp_path, "c", extends="b.yaml", name="c", title="C"))
+    assert (first.title, first.batch_size) == ("A", 4)
+    assert (second.title, second.batch_size) == ("C", 4)
+
+
+@pytest.mark.parametrize("section", ["weights", "sampling", "sources", "text", "network"])
+def test_a_section_of_the_wrong_kind_is_one_line(tmp_path: Path, section: str) -> None:
+    """Whether it stands in the file or in its base."""
+    written(tmp_path, "wrong", **{section: [3]})
+    written(tmp_path, "over", extends="wrong.yaml", name="x")
+    written(tmp_path, "under", extends="pixnerd-xl-256", name="x", **{section: 3})
+    for name in ("over", "under"):
+        with pytest.raises(ConfigError, match=rf"{name}\.yaml: "):
+            load_spec(ModelPreset, str(tmp_path / f"{name}.yaml"))
+
+
+def test_a_misspelt_extends_gets_the_nearest_key(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="unknown key 'extend': did you mean 'extends'"):
+        load_spec(ModelPreset, written(tmp_path, "mine", extend="pixnerd-xl-256"))
+
+
+def test_only_models_extend(tmp_path: Path) -> None:
+    """A reference or an extractor is what it is."""
+    path = written(tmp_path, "mine", extends="digits-16-train")
+    with pytest.raises(ConfigError, match="unknown key 'extends'"):
+        load_spec(ReferenceSpec, path)
