@@ -33,3 +33,21 @@ def time_grid(num_steps: int, timeshift: float = 1.0, last_step: float | None = 
         raise ValueError("last_step must lie in (0, 1]")
     u = torch.cat((torch.linspace(0.0, 1.0 - last, num_steps), torch.ones(1)))
     return shift_time(u, timeshift)
+
+
+def noise_level_grid(num_steps: int, timeshift: float = 1.0, lowest: float = 0.001) -> Tensor:
+    """The times of PixelDiT's text model, float64 on the CPU, from near 0 to exactly 1.
+
+    Noise levels tau = timeshift * s / (1 + (timeshift - 1) * s) of s evenly spaced from 1 - lowest
+    to 0, in float32 as the original has them, given as t = 1 - tau, which float64 holds exactly.
+
+    Raises:
+        ValueError: a count or shift outside its range.
+    """
+    if num_steps < 1:
+        raise ValueError("num_steps must be at least 1")
+    if timeshift <= 0:
+        raise ValueError("timeshift must be positive")
+    s = 1.0 - torch.linspace(1.0, lowest, num_steps + 1)
+    levels = (timeshift * s / (1 + (timeshift - 1) * s)).flip(0)
+    return 1 - levels.double()

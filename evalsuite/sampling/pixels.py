@@ -10,10 +10,25 @@ def to_uint8_half_up(x_BCHW: Tensor) -> Tensor:
     Raises:
         ValueError: a value is NaN or infinite, which would become an arbitrary colour.
     """
-    if not bool(torch.isfinite(x_BCHW).all()):
-        raise ValueError("the sampler gave NaN or infinite pixels")
+    _check_finite(x_BCHW)
     scaled = ((x_BCHW.float() + 1) * 127.5 + 0.5).clamp(0, 255)
     return scaled.to(torch.uint8).permute(0, 2, 3, 1).contiguous().cpu()
 
 
-UINT8_RULES = {"half_up": to_uint8_half_up}
+def to_uint8_half_even(x_BCHW: Tensor) -> Tensor:
+    """round(clamp((x + 1) / 2 * 255, 0, 255)), ties to even, in float32; JiT's rule.
+
+    Shapes and errors are those of `to_uint8_half_up`, from which it differs in about 4 of a million
+    values.
+    """
+    _check_finite(x_BCHW)
+    scaled = ((x_BCHW.float() + 1) / 2 * 255).clamp(0, 255).round()
+    return scaled.to(torch.uint8).permute(0, 2, 3, 1).contiguous().cpu()
+
+
+def _check_finite(x_BCHW: Tensor) -> None:
+    if not bool(torch.isfinite(x_BCHW).all()):
+        raise ValueError("the sampler gave NaN or infinite pixels")
+
+
+UINT8_RULES = {"half_up": to_uint8_half_up, "half_even": to_uint8_half_even}

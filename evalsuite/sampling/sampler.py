@@ -1,67 +1,112 @@
-"""One batch of images from seeds, conditions and settings: noise, solver, guidance, uint8.
+"""From settings to images: grid, solver and guidance joined.
 
-Legend: B batch, C channels, H height, W width.
+Legend: B batch, C channels, H height, W width, S solver times.
 """
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from evalsuite.config import SamplingSettings
 from evalsuite.sampling import solvers
-from evalsuite.sampling.grids import time_grid
-from evalsuite.sampling.guidance import Denoiser, Guidance, GuidedVelocity, VelocityFn
-from evalsuite.sampling.noise import draw_noise, sample_generators
-from evalsuite.sampling.pixels import UINT8_RULES
+from evalsuite.sampling.grids import noise_level_grid, shift_time, time_grid
+from evalsuite.sampling.guidance import (
+    AutoguidedVelocity,
+    Denoiser,
+    Guidance,
+    GuidedVelocity,
+    VelocityFn,
+)
+from evalsuite.sampling.noise import sample_generators
 from evalsuite.sampling.solvers import Generators
 
 
-class SampledBatch(NamedTuple):
-    """Images of one batch and the network evaluations that each of them cost."""
+def times_of(settings: SamplingSettings) -> Tensor:
+    """The solver's times, increasing, noise to data.
 
-    images_NHWC: NDArray[np.uint8]
-    nfe: int
+    Raises:
+        ValueError: settings whose times do not increase.
+    """
+    if settings.solver == "dpmpp_2m":
+        return noise_level_grid(settings.num_steps, settings.timeshift)
+    if settings.grid == "linspace":
+        return shift_time(torch.linspace(0, 1, settings.num_steps + 1), settings.timeshift)
+    return time_grid(settings.num_steps, settings.timeshift, settings.last_step)
 
 
 def solve(
     settings: SamplingSettings, velocity: VelocityFn, noise_BCHW: Tensor, generators: Generators
 ) -> Tensor:
     """Integrate from noise to images, float32, with the solver of `settings`."""
-    times_S = time_grid(settings.num_steps, settings.timeshift, settings.last_step)
-    if settings.solver == "euler":
-        step = solvers.STEPS[settings.step]
-        return solvers.sample_euler(velocity, noise_BCHW, times_S, step, generators=generators)
-    if settings.solver == "heun":
-        return solvers.sample_heun(velocity, noise_BCHW, times_S)
-    if settings.solver == "heun_reuse":
-        return solvers.sample_heun_reuse(velocity, noise_BCHW, times_S)
-    return solvers.sample_adams(velocity, noise_BCHW, times_S, settings.order or 2)
+    times_S = times_of(settings)
+    corrector = settings.corrector_guidance or "next"
+    match settings.solver:
+        case "euler":
+            step = solvers.STEPS[settings.step]
+            return solvers.sample_euler(velocity, noise_BCHW, times_S, step, generators=generators)
+        case "heun":
+            return solvers.sample_heun(velocity, noise_BCHW, times_S, corrector)
+        case "heun_reuse":
+            return solvers.sample_heun_reuse(velocity, noise_BCHW, times_S, corrector)
+        case "adams":
+            order, coefficients = settings.order or 2, settings.coefficients or "float64"
+            return solvers.sample_adams(velocity, noise_BCHW, times_S, order, coefficients)
+        case "adams2_constant":
+            return solvers.sample_adams2_constant(velocity, noise_BCHW, times_S)
+        case "dpmpp_2m":
+            return solvers.sample_dpmpp_2m(velocity, noise_BCHW, times_S)
 
 
-@torch.inference_mode()
-def sample_class_batch(
+class Conditions(NamedTuple):
+    """What a batch is conditioned on: labels [B] or text features [B,T,D], and the null ones."""
+
+    given: Tensor
+    null: Tensor
+
+
+class Guide(NamedTuple):
+    """The weaker model of autoguidance and the condition that it sees."""
+
+    denoiser: Denoiser
+    condition: Tensor
+
+
+class Sampled(NamedTuple):
+    """Images [B,C,H,W], float32, and the network evaluations that each of them cost."""
+
+    x_BCHW: Tensor
+    nfe: int
+
+
+def sample_batch(
     denoiser: Denoiser,
-    seeds: Sequence[int],
-    labels: Sequence[int],
-    null_label: int,
-    size: tuple[int, int],
+    conditions: Conditions,
+    noise_BCHW: Tensor,
     settings: SamplingSettings,
-    uint8_rule: str,
-    device: torch.device,
-) -> SampledBatch:
-    """Class-conditional images [B,H,W,3] of one batch, noise from each seed's CPU generator."""
-    generators = sample_generators(seeds)
-    noise_BCHW = draw_noise(generators, (3, *size)).to(device) * settings.noise_scale
-    condition = torch.tensor(labels, device=device)
-    velocity = GuidedVelocity(
-        denoiser, condition, torch.full_like(condition, null_label), guidance_of(settings)
-    )
-    x_BCHW = solve(settings, velocity, noise_BCHW, generators)
-    return SampledBatch(UINT8_RULES[uint8_rule](x_BCHW).numpy(), velocity.nfe)
+    generators: Generators,
+    guide: Guide | None = None,
+) -> Sampled:
+    """Images of one batch.
+
+    Args:
+        denoiser: the velocity network.
+        conditions: on the device of the noise.
+        noise_BCHW: standard normal, float32.
+        settings: solver, guidance and noise scale.
+        generators: each sample's own, for solvers that draw fresh noise.
+        guide: takes the place of the unconditional half.
+    """
+    guidance = guidance_of(settings)
+    velocity: GuidedVelocity | AutoguidedVelocity
+    if guide is None:
+        velocity = GuidedVelocity(denoiser, *conditions, guidance)
+    else:
+        velocity = AutoguidedVelocity(
+            denoiser, guide.denoiser, conditions.given, guide.condition, guidance
+        )
+    x_BCHW = solve(settings, velocity, noise_BCHW * settings.noise_scale, generators)
+    return Sampled(x_BCHW.float(), velocity.nfe)
 
 
 def guidance_of(settings: SamplingSettings) -> Guidance:

@@ -6,6 +6,7 @@ to 1, data) from `noise_BCHW` and return images, float32, nominally in [-1, 1], 
 
 import itertools
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from evalsuite.sampling.guidance import VelocityFn
 from evalsuite.sampling.noise import draw_noise
 
 Generators = Sequence[torch.Generator]
+CorrectorGuidance = Literal["next", "start"]
 StepFn = Callable[[Tensor, Tensor, Tensor, Tensor, Generators], Tensor]
 """x [B,C,H,W], velocity, t, dt (scalars), per-sample generators => x at t + dt."""
 
@@ -89,10 +91,17 @@ def sample_euler(
     return x
 
 
-def sample_heun(velocity: VelocityFn, noise_BCHW: Tensor, times_S: Tensor) -> Tensor:
+def sample_heun(
+    velocity: VelocityFn,
+    noise_BCHW: Tensor,
+    times_S: Tensor,
+    corrector_guidance: CorrectorGuidance = "next",
+) -> Tensor:
     """Heun's method with an Euler step at the end; 2 * num_steps - 1 evaluations.
 
-    Source: Karras et al. 2022, Algorithm 1; PixNerd's HeunSampler with exact_heun.
+    Source: Karras et al. 2022, Algorithm 1; the HeunSampler of PixNerd, PixelGen and PixelDiT with
+    its `exact_henu` on. `corrector_guidance` is the time at which the corrector looks up the
+    guidance interval: its own (PixelDiT, JiT), or the start of the step (PixelGen).
     """
     check_times(times_S)
     x = noise_BCHW
@@ -102,23 +111,39 @@ def sample_heun(velocity: VelocityFn, noise_BCHW: Tensor, times_S: Tensor) -> Te
         predicted: Tensor = x + v * (t_next - t)
         if i == final:
             return predicted
-        x = x + (v + velocity(predicted, t_next)) / 2 * (t_next - t)
+        corrected = _corrected(velocity, predicted, t, t_next, corrector_guidance)
+        x = x + (v + corrected) / 2 * (t_next - t)
     return x
 
 
-def sample_heun_reuse(velocity: VelocityFn, noise_BCHW: Tensor, times_S: Tensor) -> Tensor:
+def sample_heun_reuse(
+    velocity: VelocityFn,
+    noise_BCHW: Tensor,
+    times_S: Tensor,
+    corrector_guidance: CorrectorGuidance = "next",
+) -> Tensor:
     """Heun's method that takes the corrector's velocity again as the next predictor's.
 
-    num_steps evaluations. Source: PixNerd's HeunSampler as it is by default.
+    num_steps evaluations. Source: the same HeunSamplers as they are by default.
     """
     check_times(times_S)
     x = noise_BCHW
     v = velocity(x, times_S[0])
     for t, t_next in itertools.pairwise(times_S[:-1]):
-        v_next = velocity(x + v * (t_next - t), t_next)
+        predicted = x + v * (t_next - t)
+        v_next = _corrected(velocity, predicted, t, t_next, corrector_guidance)
         x = x + (v + v_next) / 2 * (t_next - t)
         v = v_next
     return x + v * (times_S[-1] - times_S[-2])
+
+
+def _corrected(
+    velocity: VelocityFn, predicted: Tensor, t: Tensor, t_next: Tensor, guided_at: CorrectorGuidance
+) -> Tensor:
+    """The corrector's velocity, guided as at the end or at the start of its step."""
+    if guided_at == "start":
+        return velocity(predicted, t_next, t)
+    return velocity(predicted, t_next)
 
 
 def adams_coefficients(times_S: Tensor, order: int) -> list[np.ndarray]:
@@ -141,20 +166,106 @@ def adams_coefficients(times_S: Tensor, order: int) -> list[np.ndarray]:
     return rows
 
 
+def adams_coefficients_float32(times_S: Tensor, order: int) -> list[np.ndarray]:
+    """The same weights as the originals form them: float32 antiderivatives, subtracted.
+
+    Cancellation makes them inexact from order 3 on (by 11 at worst, order 4 with 100 even steps);
+    for comparison with upstream only. Source: AdamLMSampler of PixNerd and PixelGen.
+    """
+    times = times_S.float()
+    rows = []
+    for i in range(len(times) - 1):
+        nodes = times[max(0, i + 1 - order) : i + 1]
+        start, end = times[i], times[i + 1]
+        weights = []
+        for j, node in enumerate(nodes):
+            others = torch.cat((nodes[:j], nodes[j + 1 :]))
+            integral = _antiderivative(end, others) - _antiderivative(start, others)
+            weights.append(integral / torch.prod(node - others))
+        row = torch.stack(weights)
+        rows.append((row / row.sum()).numpy())
+    return rows
+
+
+def _antiderivative(t: Tensor, roots: Tensor) -> Tensor:
+    """Of the product of (t - root) for at most three roots, in the originals' float32 forms."""
+    if len(roots) == 0:
+        return t
+    if len(roots) == 1:
+        return (t - roots[0]) ** 2 / 2
+    if len(roots) == 2:
+        a, b = roots
+        cubic: Tensor = (1 / 3) * t**3 - 0.5 * (a + b) * t**2 + a * b * t
+        return cubic
+    a, b, c = roots
+    pairs = a * b + b * c + c * a
+    quartic: Tensor = t**4 / 4 - (1 / 3) * (a + b + c) * t**3 + pairs * t**2 / 2 - a * b * c * t
+    return quartic
+
+
 def sample_adams(
-    velocity: VelocityFn, noise_BCHW: Tensor, times_S: Tensor, order: int = 2
+    velocity: VelocityFn,
+    noise_BCHW: Tensor,
+    times_S: Tensor,
+    order: int = 2,
+    coefficients: Literal["float64", "float32"] = "float64",
 ) -> Tensor:
     """Adams-Bashforth linear multistep on an uneven grid; num_steps evaluations.
 
-    Source: PixNerd's AdamLMSampler, with the order rising 1, 2, ... to `order` (1 to 4).
+    Source: the AdamLMSampler of PixNerd and PixelGen, with the order rising 1, 2, ... to `order`
+    (1 to 4).
     """
     check_times(times_S)
     if not 1 <= order <= 4:
         raise ValueError("order must lie in 1..4")
+    weigh = adams_coefficients if coefficients == "float64" else adams_coefficients_float32
     x = noise_BCHW
     history: list[Tensor] = []
-    for i, weights in enumerate(adams_coefficients(times_S, order)):
+    for i, weights in enumerate(weigh(times_S, order)):
         history = [*history, velocity(x, times_S[i])][-order:]
         mixed = sum(float(w) * v for w, v in zip(weights, history, strict=True))
         x = x + mixed * (times_S[i + 1] - times_S[i])
+    return x
+
+
+def sample_adams2_constant(velocity: VelocityFn, noise_BCHW: Tensor, times_S: Tensor) -> Tensor:
+    """Two-step Adams-Bashforth with 3/2 and -1/2 on every grid, even or not; num_steps evaluations.
+
+    Source: what PixelDiT calls FlowDPMSolver. On an uneven grid it is not of second order.
+    """
+    check_times(times_S)
+    x = noise_BCHW
+    before: Tensor | None = None
+    for t, t_next in itertools.pairwise(times_S):
+        v = velocity(x, t)
+        mixed = v if before is None else 1.5 * v - 0.5 * before
+        x = x + (t_next - t) * mixed
+        before = v
+    return x
+
+
+def sample_dpmpp_2m(velocity: VelocityFn, noise_BCHW: Tensor, times_S: Tensor) -> Tensor:
+    """DPM-Solver++ (2M) in its data-prediction form for flow models; num_steps evaluations.
+
+    Source: Lu et al. 2022 (arXiv 2211.01095), Algorithm 2, as PixelDiT's text model uses it: noise
+    level tau = 1 - t, first and last step of first order, and the data prediction formed through
+    the noise prediction, whose rounding near tau = 1 the original shares. `times_S` ends at 1.
+    """
+    check_times(times_S)
+    levels = 1 - times_S
+    lambdas = torch.log(1 - levels) - torch.log(levels)
+    x = noise_BCHW
+    before: Tensor | None = None
+    final = len(times_S) - 2
+    for i, (level, level_next) in enumerate(itertools.pairwise(levels.float())):
+        v = velocity(x, times_S[i])
+        noise = x - (1 - level) * v
+        clean = (x - level * noise) / (1 - level)
+        h = (lambdas[i + 1] - lambdas[i]).float()
+        mixed = clean
+        if before is not None and i < final:
+            ratio = ((lambdas[i] - lambdas[i - 1]) / (lambdas[i + 1] - lambdas[i])).float()
+            mixed = clean + (clean - before) / (2 * ratio)
+        x = (level_next / level) * x - (1 - level_next) * torch.expm1(-h) * mixed
+        before = clean
     return x

@@ -9,14 +9,21 @@ from torch import Tensor
 
 from evalsuite.config import SamplingSettings
 from evalsuite.sampling.grids import time_grid
-from evalsuite.sampling.guidance import Guidance, GuidedVelocity
+from evalsuite.sampling.guidance import Denoiser, Guidance, GuidedVelocity
 from evalsuite.sampling.noise import draw_noise, sample_generators
-from evalsuite.sampling.sampler import count_nfe, guidance_of, sample_class_batch, solve
+from evalsuite.sampling.pixels import to_uint8_half_up
+from evalsuite.sampling.sampler import (
+    Conditions,
+    Sampled,
+    count_nfe,
+    guidance_of,
+    sample_batch,
+    solve,
+)
 
 NOISE = draw_noise(sample_generators(range(4)), (3, 8, 8))
 LABELS = torch.tensor([0, 3, 1, 2])
 NULL = torch.full_like(LABELS, 4)
-CPU = torch.device("cpu")
 
 
 class PerSample:
@@ -137,7 +144,18 @@ def test_one_velocity_with_and_without_the_unguided_pass(t: float) -> None:
         assert torch.equal(doubled, uncond + 1.0 * (cond - uncond))
 
 
-@pytest.mark.parametrize("solver", ["euler", "heun", "heun_reuse", "adams"])
+def batch_of(
+    denoiser: Denoiser, seeds: list[int], labels: list[int], chosen: SamplingSettings
+) -> Sampled:
+    """Images of 8 x 8 from seeds and labels, with 4 as the null label."""
+    generators = sample_generators(seeds)
+    given = torch.tensor(labels)
+    conditions = Conditions(given, torch.full_like(given, 4))
+    noise = draw_noise(generators, (3, 8, 8))
+    return sample_batch(denoiser, conditions, noise, chosen, generators)
+
+
+@pytest.mark.parametrize("solver", ["euler", "heun", "heun_reuse", "adams", "adams2_constant"])
 @pytest.mark.parametrize(
     "changes",
     [
@@ -155,7 +173,7 @@ def test_count_nfe_is_what_a_real_batch_counts(solver: str, changes: dict[str, o
     order = {"order": 3} if solver == "adams" else {}
     chosen = settings(solver=solver, **changes, **order)
     denoiser = PerSample()
-    batch = sample_class_batch(denoiser, [1, 2], [0, 3], 4, (8, 8), chosen, "half_up", CPU)
+    batch = batch_of(denoiser, [1, 2], [0, 3], chosen)
     halves = sum(len(condition) for condition in denoiser.conditions) // 2
     assert count_nfe(chosen) == batch.nfe == halves
 
@@ -165,9 +183,7 @@ def test_a_batch_does_not_depend_on_the_samples_beside_it() -> None:
     chosen = settings(solver="euler", step="sde")
 
     def images(seeds: list[int], labels: list[int]) -> np.ndarray:
-        return sample_class_batch(
-            PerSample(), seeds, labels, 4, (8, 8), chosen, "half_up", CPU
-        ).images_NHWC
+        return to_uint8_half_up(batch_of(PerSample(), seeds, labels, chosen).x_BCHW).numpy()
 
     together = images([7, 8, 9], [0, 1, 2])
     np.testing.assert_array_equal(together[2:], images([9], [2]))
@@ -182,7 +198,5 @@ def test_noise_scale_multiplies_the_initial_noise() -> None:
         return torch.zeros_like(x)
 
     chosen = settings(noise_scale=0.25, guidance_scale=1.0)
-    batch = sample_class_batch(still, [3], [0], 4, (8, 8), chosen, "half_up", CPU)
     noise = torch.randn((3, 8, 8), generator=torch.Generator("cpu").manual_seed(3)) * 0.25
-    expected = ((noise + 1) * 127.5 + 0.5).clamp(0, 255).to(torch.uint8).permute(1, 2, 0)
-    np.testing.assert_array_equal(batch.images_NHWC[0], expected.numpy())
+    assert torch.equal(batch_of(still, [3], [0], chosen).x_BCHW[0], noise)
