@@ -1,6 +1,7 @@
 """Layers whose mathematics more than one model family shares.
 
-Legend: B batch, N tokens, D width, H heads, K head width.
+Legend: B batch, N tokens (patches), D width, H heads, K head width, S pixels of a patch, C channels
+(in BCHW, H and W are the image's height and width).
 """
 
 import math
@@ -31,7 +32,7 @@ class RMSNorm(nn.Module):
 class RMSNormFloat32(nn.Module):
     """The same norm with the weight multiplied in float32 too, before the one rounding at the end.
 
-    As PixNerd's text-to-image network and both of PixelGen's have it.
+    As PixNerd's text-conditional network and both of PixelGen's have it.
     """
 
     def __init__(self, dim: int, eps: float = 1e-6) -> None:
@@ -57,6 +58,46 @@ class SwiGLU(nn.Module):
     def forward(self, u: Tensor) -> Tensor:
         out: Tensor = self.w2(nn.functional.silu(self.w1(u)) * self.w3(u))
         return out
+
+
+class FusedSwiGLU(nn.Module):
+    """Gated feed-forward w3(SiLU(a) * b) with (a, b) = w12 u: here w3 is the output.
+
+    PixNerd's text-conditional network and PixelGen's have it; their widths and biases differ.
+    """
+
+    def __init__(self, dim: int, hidden_dim: int, *, bias: bool) -> None:
+        super().__init__()
+        self.w12 = nn.Linear(dim, 2 * hidden_dim, bias=bias)
+        self.w3 = nn.Linear(hidden_dim, dim, bias=bias)
+
+    def forward(self, u: Tensor) -> Tensor:
+        gate, up = self.w12(u).chunk(2, dim=-1)
+        out: Tensor = self.w3(nn.functional.silu(gate) * up)
+        return out
+
+
+def split_patches(x_BCHW: Tensor, patch: tuple[int, int]) -> Tensor:
+    """Non-overlapping patches [B, N, C, S] of (height, width) `patch`, both orders rows first.
+
+    Raises:
+        ValueError: the image's height or width is not a multiple of the patch's.
+    """
+    height, width = x_BCHW.shape[-2:]
+    if height % patch[0] or width % patch[1]:
+        side = patch[0] if patch[0] == patch[1] else f"{patch[0]}x{patch[1]}"
+        raise ValueError(f"size {height}x{width} is not a multiple of the patch size {side}")
+    cells = x_BCHW.reshape(
+        *x_BCHW.shape[:2], height // patch[0], patch[0], width // patch[1], patch[1]
+    )
+    return cells.permute(0, 2, 4, 1, 3, 5).flatten(4).flatten(1, 2)
+
+
+def join_patches(v_BNCS: Tensor, patch: tuple[int, int], size: tuple[int, int]) -> Tensor:
+    """The image [B, C, H, W] of that (height, width): the inverse of `split_patches`."""
+    grid = (size[0] // patch[0], size[1] // patch[1])
+    cells = v_BNCS.reshape(len(v_BNCS), *grid, -1, *patch)
+    return cells.permute(0, 3, 1, 4, 2, 5).flatten(4).flatten(2, 3)
 
 
 def modulate(u_BND: Tensor, shift_B1D: Tensor, scale_B1D: Tensor) -> Tensor:
@@ -137,6 +178,18 @@ class LabelEmbedder(nn.Module):
         return out
 
 
+def split_heads(u_BNV: Tensor, parts: int, num_heads: int) -> tuple[Tensor, ...]:
+    """The `parts` tensors [B, H, N, K] that lie side by side in V, each with its heads in order."""
+    heads = u_BNV.reshape(*u_BNV.shape[:2], parts, num_heads, -1)
+    return heads.permute(2, 0, 3, 1, 4).unbind(0)
+
+
+def attend(q_BHNK: Tensor, k_BHMK: Tensor, v_BHMK: Tensor) -> Tensor:
+    """Softmax attention [B, N, D] without mask, scaled by K^-0.5, in the dtype of v."""
+    q, k = q_BHNK.to(v_BHMK.dtype), k_BHMK.to(v_BHMK.dtype)
+    return scaled_dot_product_attention(q, k, v_BHMK).transpose(1, 2).flatten(2)
+
+
 class Attention(nn.Module):
     """Self-attention with q and k normalised before the rotary embedding."""
 
@@ -149,10 +202,29 @@ class Attention(nn.Module):
         self.proj = nn.Linear(dim, dim)
 
     def forward(self, u_BND: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
-        qkv = self.qkv(u_BND).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
-        q, k, v = qkv.unbind(0)
+        q, k, v = split_heads(self.qkv(u_BND), 3, self.num_heads)
         q = rotate_pairs(self.q_norm(q), *rotary)
         k = rotate_pairs(self.k_norm(k), *rotary)
-        attended = scaled_dot_product_attention(q.to(v.dtype), k.to(v.dtype), v)
-        out: Tensor = self.proj(attended.transpose(1, 2).flatten(2))
+        out: Tensor = self.proj(attend(q, k, v))
+        return out
+
+
+class EncoderBlock(nn.Module):
+    """Attention and feed-forward, each modulated and gated by a condition of the whole image.
+
+    The block of PixNerd's and PixelDiT's class-conditional networks; the condition comes activated.
+    """
+
+    def __init__(self, dim: int, num_heads: int) -> None:
+        super().__init__()
+        self.norm1 = RMSNorm(dim)
+        self.attn = Attention(dim, num_heads)
+        self.norm2 = RMSNorm(dim)
+        self.mlp = SwiGLU(dim, int(2 * (4 * dim) / 3))
+        self.adaLN_modulation = nn.Sequential(nn.Linear(dim, 6 * dim))
+
+    def forward(self, s_BND: Tensor, c_B1D: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
+        shift1, scale1, gate1, shift2, scale2, gate2 = self.adaLN_modulation(c_B1D).chunk(6, dim=-1)
+        s_BND = s_BND + gate1 * self.attn(modulate(self.norm1(s_BND), shift1, scale1), rotary)
+        out: Tensor = s_BND + gate2 * self.mlp(modulate(self.norm2(s_BND), shift2, scale2))
         return out

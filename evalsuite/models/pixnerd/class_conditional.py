@@ -6,7 +6,6 @@ Source: PixNerd (Wang et al. 2025, arXiv 2507.23268) and the public repository M
 Legend: B batch, N patches (tokens), D width, S pixels of a patch, X pixel width, C channels.
 """
 
-import dataclasses
 import math
 from dataclasses import dataclass
 
@@ -15,15 +14,16 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize, silu
 
 from evalsuite.models.layers import (
-    Attention,
+    EncoderBlock,
     LabelEmbedder,
     PatchEmbedder,
     RMSNorm,
-    SwiGLU,
     TimeEmbedder,
-    modulate,
+    join_patches,
     rotary_table,
+    split_patches,
 )
+from evalsuite.models.sizes import check_sizes
 
 TIME_PERIOD = 10.0
 ROTARY_RANGE = 16.0  # positions span 0..16 at every resolution
@@ -46,13 +46,7 @@ class PixNerdClassConfig:
 
     def __post_init__(self) -> None:
         """Refuse sizes that the architecture cannot have."""
-        for field in dataclasses.fields(self):
-            if getattr(self, field.name) < 1:
-                raise ValueError(f"{field.name} must be at least 1")
-        if self.hidden_size % self.num_groups:
-            raise ValueError("hidden_size must be a multiple of num_groups")
-        if (self.hidden_size // self.num_groups) % 4:
-            raise ValueError("the head width, hidden_size / num_groups, must be a multiple of 4")
+        check_sizes(self, ("hidden_size", "num_groups"))
         if not 0 < self.num_cond_blocks <= self.num_blocks:
             raise ValueError("num_cond_blocks must lie in 1..num_blocks")
 
@@ -65,24 +59,6 @@ def pixel_position_code(patch_size: int, device: torch.device) -> Tensor:
     damping = 1 / (1 + f[:, None] * f)
     code = waves[None, :, :, None] * waves[:, None, None, :] * damping
     return code.reshape(patch_size * patch_size, -1)
-
-
-class EncoderBlock(nn.Module):
-    """Attention and feed-forward, each modulated and gated by the condition."""
-
-    def __init__(self, dim: int, num_heads: int) -> None:
-        super().__init__()
-        self.norm1 = RMSNorm(dim)
-        self.attn = Attention(dim, num_heads)
-        self.norm2 = RMSNorm(dim)
-        self.mlp = SwiGLU(dim, int(2 * (4 * dim) / 3))
-        self.adaLN_modulation = nn.Sequential(nn.Linear(dim, 6 * dim))
-
-    def forward(self, s_BND: Tensor, c_B1D: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
-        shift1, scale1, gate1, shift2, scale2, gate2 = self.adaLN_modulation(c_B1D).chunk(6, dim=-1)
-        s_BND = s_BND + gate1 * self.attn(modulate(self.norm1(s_BND), shift1, scale1), rotary)
-        out: Tensor = s_BND + gate2 * self.mlp(modulate(self.norm2(s_BND), shift2, scale2))
-        return out
 
 
 class PixelEmbedder(nn.Module):
@@ -156,15 +132,12 @@ class PixNerdClassConditional(nn.Module):
         Raises:
             ValueError: height or width is not a multiple of the patch size.
         """
-        batch, channels, height, width = x_BCHW.shape
-        patch = self.config.patch_size
-        if height % patch or width % patch:
-            raise ValueError(f"size {height}x{width} is not a multiple of the patch size {patch}")
-        grid = (height // patch, width // patch)
-        num_patches = grid[0] * grid[1]
-        cells = x_BCHW.reshape(batch, channels, grid[0], patch, grid[1], patch)
-        patches_BNV = cells.permute(0, 2, 4, 1, 3, 5).reshape(batch, num_patches, -1)
-        pixels_PSC = cells.permute(0, 2, 4, 3, 5, 1).reshape(batch * num_patches, -1, channels)
+        size = (x_BCHW.shape[-2], x_BCHW.shape[-1])
+        patch = (self.config.patch_size, self.config.patch_size)
+        cells_BNCS = split_patches(x_BCHW, patch)
+        patches_BNV = cells_BNCS.flatten(2)
+        pixels_PSC = cells_BNCS.transpose(2, 3).flatten(0, 1)
+        grid = (size[0] // patch[0], size[1] // patch[1])
 
         s_BND, time_B1D = self.encode(patches_BNV, t_B, labels_B, grid)
         g_PD = silu(time_B1D + s_BND).flatten(0, 1)
@@ -172,8 +145,8 @@ class PixNerdClassConditional(nn.Module):
         for block in self.blocks[self.config.num_cond_blocks :]:
             z_PSX = block(z_PSX, g_PD)
         v_PSC: Tensor = self.final_layer(z_PSX)
-        v = v_PSC.reshape(batch, *grid, patch, patch, channels).permute(0, 5, 1, 3, 2, 4)
-        return v.reshape(batch, channels, height, width)
+        v_BNCS = v_PSC.transpose(1, 2).reshape(cells_BNCS.shape)
+        return join_patches(v_BNCS, patch, size)
 
     def encode(
         self, patches_BNV: Tensor, t_B: Tensor, labels_B: Tensor, grid: tuple[int, int]

@@ -1,0 +1,1 @@
+"""PixelDiT: a patch transformer followed by a pixel transformer."""

@@ -1,0 +1,1 @@
+"""PixelGen, and JiT, whose class-conditional network it took over."""
