@@ -1,0 +1,80 @@
+"""Which of a checkpoint's groups of weights to take: chosen or refused, never guessed."""
+
+from evalsuite.errors import UsageError, nearest
+from evalsuite.models.checkpoints.grouping import decay_of, is_ema
+from evalsuite.models.checkpoints.reading import Checkpoint
+
+
+def choose_group(checkpoint: Checkpoint, ema: str, default: str | None) -> str:
+    """The group that `--ema` means in a checkpoint.
+
+    Args:
+        checkpoint: an opened checkpoint.
+        ema: `auto`, `raw`, a group's name, or a decay such as `0.9999` that one name states.
+        default: for `auto`, the group that a preset's published numbers are of.
+
+    Returns:
+        A key of `checkpoint.groups`; "" where keys have no prefix.
+
+    Raises:
+        UsageError: no group fits, or several do.
+    """
+    groups = checkpoint.groups
+    if ema == "auto":
+        return default if default in groups else _automatic(checkpoint)
+    if ema == "raw":
+        return _raw(checkpoint)
+    if ema in groups:
+        return ema
+    fitting = [group for group in groups if _states_decay(group, ema)]
+    if len(fitting) == 1:
+        return fitting[0]
+    if fitting:
+        raise UsageError(f"--ema {ema} fits {', '.join(fitting)} of {checkpoint.path}: name one")
+    raise UsageError(
+        f"--ema {ema}: {checkpoint.path} holds no such weights: {nearest(ema, _names(checkpoint))}"
+    )
+
+
+def _automatic(checkpoint: Checkpoint) -> str:
+    averaged = [group for group in checkpoint.groups if is_ema(group)]
+    if len(averaged) == 1:
+        return averaged[0]
+    if averaged:
+        raise UsageError(
+            f"{checkpoint.path} holds several averages of the weights: give --ema with one of"
+            f" {', '.join(averaged)}"
+        )
+    if set(checkpoint.groups) == {""}:
+        return ""
+    raise UsageError(
+        f"{checkpoint.path} holds no EMA weights; --ema raw takes the raw ones"
+        f" ({', '.join(_names(checkpoint))})"
+    )
+
+
+def _raw(checkpoint: Checkpoint) -> str:
+    """The group that is no average; keys without a prefix count only when all are so."""
+    raw = [group for group in checkpoint.groups if not is_ema(group)]
+    named = [group for group in raw if group]
+    if len(named or raw) == 1:
+        return (named or raw)[0]
+    if raw:
+        raise UsageError(
+            f"{checkpoint.path} holds several sets of raw weights: give --ema with one of"
+            f" {', '.join(named)}"
+        )
+    raise UsageError(
+        f"--ema raw: {checkpoint.path} holds averaged weights only ({', '.join(checkpoint.groups)})"
+    )
+
+
+def _states_decay(group: str, text: str) -> bool:
+    try:
+        return decay_of(group) == float(text)
+    except ValueError:
+        return False
+
+
+def _names(checkpoint: Checkpoint) -> list[str]:
+    return [group or "(no prefix)" for group in checkpoint.groups]

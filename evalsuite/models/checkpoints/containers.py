@@ -1,0 +1,142 @@
+"""What a weights file is, told by its bytes and never by its name, and where a folder keeps it."""
+
+import json
+import zipfile
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from evalsuite.errors import DataError
+
+Container = Literal["torch_zip", "safetensors"]
+
+INDEX_SUFFIX = ".safetensors.index.json"
+_STEMS = ("diffusion_pytorch_model", "model")
+_MAX_HEADER_BYTES = 100_000_000  # the limit of the safetensors format
+_LEGACY_TORCH = bytes.fromhex("80028a0a6cfc9c46f9206aa850192e")
+_FOREIGN = (
+    (
+        b"version https://git-lfs",
+        "is a git-lfs pointer, not the weights: run `git lfs pull`, or download the file itself",
+    ),
+    (
+        _LEGACY_TORCH,
+        "was written by torch before 1.6, in a format that cannot be memory-mapped: load it with"
+        " torch where you trust it and torch.save it again",
+    ),
+    (b"\x80", "is a bare pickle, which can run code: save its tensors as safetensors"),
+    (b"<", "is a web page or XML, not weights: the download went wrong"),
+    (b"GGUF", "is a GGUF file; safetensors and torch checkpoints are read"),
+    (b"\x89HDF", "is an HDF5 file; safetensors and torch checkpoints are read"),
+    (b"\x1f\x8b", "is compressed by gzip: unpack it first"),
+)
+
+
+class WeightsFolder(NamedTuple):
+    """Where a folder keeps its weights.
+
+    Attributes:
+        weights: the one file, or the index of a sharded checkpoint.
+        config: its `config.json`, if there is one.
+    """
+
+    weights: Path
+    config: Path | None
+
+
+def container_of(path: Path) -> Container:
+    """The format of a file.
+
+    Raises:
+        DataError: it is missing, empty, cut short, or no checkpoint that is read.
+    """
+    try:
+        with path.open("rb") as raw:
+            start = raw.read(64)
+            num_bytes = raw.seek(0, 2)
+    except OSError as error:
+        raise DataError(f"cannot read weights {path}: {error.strerror}") from error
+    if not start:
+        raise DataError(f"weights {path} are an empty file: download it again")
+    if start.startswith(b"PK\x03\x04"):
+        return _checked_zip(path)
+    header_bytes = int.from_bytes(start[:8], "little")
+    if start[8:9] == b"{" and 2 <= header_bytes <= _MAX_HEADER_BYTES:
+        if 8 + header_bytes > num_bytes:
+            raise DataError(f"weights {path} are cut short: download the file again")
+        return "safetensors"
+    for magic, fault in _FOREIGN:
+        if start.lstrip().startswith(magic):
+            raise DataError(f"weights {path}: the file {fault}")
+    raise DataError(f"weights {path} are neither safetensors nor a torch checkpoint")
+
+
+def _checked_zip(path: Path) -> Container:
+    """A zip that torch.save wrote."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = {Path(name).name for name in archive.namelist()}
+    except (zipfile.BadZipFile, OSError, ValueError) as error:
+        raise DataError(
+            f"weights {path} are cut short or damaged ({error}): download the file again"
+        ) from error
+    if "constants.pkl" in names:
+        raise DataError(f"weights {path} are a TorchScript program, not a checkpoint")
+    if "data.pkl" not in names:
+        raise DataError(f"weights {path} are a zip archive, but not one of torch.save")
+    return "torch_zip"
+
+
+def locate_weights(folder: Path) -> WeightsFolder:
+    """The weights in a diffusers folder, or in the `transformer` folder of one.
+
+    Raises:
+        DataError: there are none under the names that diffusers and transformers use.
+    """
+    inner = folder / "transformer"
+    place = inner if inner.is_dir() else folder
+    config = place / "config.json"
+    for stem in _STEMS:
+        for suffix in (".safetensors", INDEX_SUFFIX, ".bin"):
+            path = place / f"{stem}{suffix}"
+            if path.is_file():
+                return WeightsFolder(path, config if config.is_file() else None)
+    held = ", ".join(sorted(entry.name for entry in place.iterdir())[:6]) or "nothing"
+    raise DataError(
+        f"{place} holds no {_STEMS[0]}.safetensors, {_STEMS[0]}{INDEX_SUFFIX} or"
+        f" {_STEMS[0]}.bin (it holds {held}): name the weights file itself"
+    )
+
+
+def read_shard_index(path: Path) -> dict[str, Path]:
+    """For each tensor of a sharded checkpoint, the file that holds it.
+
+    Raises:
+        DataError: the index is malformed, leaves its folder, or names a file that is missing.
+    """
+    weight_map = read_json(path).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise DataError(f"{path} has no weight_map")
+    files: dict[str, Path] = {}
+    for key, name in weight_map.items():
+        if not isinstance(name, str) or Path(name).name != name:
+            raise DataError(f"{path}: {key} is said to be in {name!r}, which is no plain file name")
+        files[str(key)] = path.parent / name
+    for shard in sorted(set(files.values())):
+        if not shard.is_file():
+            raise DataError(f"{path} names {shard.name}, which is missing: download it")
+    return files
+
+
+def read_json(path: Path) -> dict[str, object]:
+    """A JSON object.
+
+    Raises:
+        DataError: the file is not one.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise DataError(f"cannot read {path} as JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise DataError(f"{path} is not a JSON object")
+    return content

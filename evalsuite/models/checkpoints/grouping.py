@@ -1,0 +1,58 @@
+"""How names in a checkpoint fall into groups of weights: raw, averaged, training only."""
+
+import re
+from typing import NamedTuple
+
+TRAINING_ONLY = ("diffusion_trainer", "_repa_projector")
+"""First parts of names that no network has at inference: alignment heads of the training."""
+_RAW = ("denoiser", "core", "model")
+_WRAPPERS = ("module.", "transformer.", "net.")
+_GROUP = re.compile(
+    rf"(?P<group>{'|'.join(_RAW)}"
+    r"|(?:[A-Za-z0-9]+_)*ema[A-Za-z0-9]*(?:_[A-Za-z]+)*(?:[_-]0\.\d+)?)\."
+)
+_IS_EMA = re.compile(r"(?:^|[^A-Za-z])ema", re.IGNORECASE)
+_DECAY = re.compile(r"0\.\d+")
+
+
+class Place(NamedTuple):
+    """Where a tensor belongs; `training_only` names what is left aside, "" for weights."""
+
+    group: str
+    name: str
+    training_only: str = ""
+
+
+def place_of(key: str) -> Place:
+    """Group and name of a key of a state dict.
+
+    `_orig_mod.` of torch.compile and leading `module.`, `transformer.`, `net.` are taken off.
+
+    >>> place_of("ema_denoiser._orig_mod.blocks.0.norm1.weight")
+    Place(group='ema_denoiser', name='blocks.0.norm1.weight', training_only='')
+    """
+    key = _unwrapped(key.replace("_orig_mod.", ""))
+    first = key.partition(".")[0]
+    if first in TRAINING_ONLY:
+        return Place("", key, training_only=first)
+    match = _GROUP.match(key)
+    if match is None:
+        return Place("", key)
+    return Place(match["group"], _unwrapped(key[match.end() :]))
+
+
+def is_ema(group: str) -> bool:
+    """Whether a group's name says that its weights are averaged."""
+    return _IS_EMA.search(group) is not None
+
+
+def decay_of(group: str) -> float | None:
+    """The decay that a group's name states, such as 0.9999 in `ema_0.9999`."""
+    found = _DECAY.findall(group) if is_ema(group) else []
+    return float(found[0]) if len(found) == 1 else None
+
+
+def _unwrapped(key: str) -> str:
+    while any(key.startswith(wrapper) for wrapper in _WRAPPERS):
+        key = key.partition(".")[2]
+    return key

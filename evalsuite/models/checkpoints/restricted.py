@@ -1,0 +1,256 @@
+"""A reader of torch checkpoints that rebuilds tensors and containers and can run nothing else.
+
+Every class and function that a pickle names is replaced: the few that rebuild tensors by our own,
+all others by `Inert`, which accepts what is done to it and does nothing. Nothing is imported or
+called on a pickle's behalf, so that the weights of a file with foreign objects can be saved.
+"""
+
+import pickle
+import struct
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from evalsuite.errors import DataError
+
+_STORAGE_DTYPES = {
+    "FloatStorage": torch.float32,
+    "DoubleStorage": torch.float64,
+    "HalfStorage": torch.float16,
+    "BFloat16Storage": torch.bfloat16,
+    "LongStorage": torch.int64,
+    "IntStorage": torch.int32,
+    "ShortStorage": torch.int16,
+    "CharStorage": torch.int8,
+    "ByteStorage": torch.uint8,
+    "BoolStorage": torch.bool,
+}
+_LOCAL_HEADER = struct.Struct("<4s22xHH")  # of a zip entry: magic, lengths of name and extra field
+_DAMAGED = (
+    *(pickle.UnpicklingError, EOFError, TypeError, ValueError, AttributeError, LookupError),
+    *(ArithmeticError, RecursionError, MemoryError, RuntimeError, ImportError),
+)
+"""What an unpickler raises when a file is damaged or malicious."""
+
+
+class RestrictedContent(NamedTuple):
+    """What the restricted reader got out of a file.
+
+    Attributes:
+        tree: dicts, lists, tuples, scalars and `StoredTensor`; `Inert` for the rest.
+        foreign: full names of the classes and functions that were replaced, sorted.
+    """
+
+    tree: object
+    foreign: tuple[str, ...]
+
+
+class Inert:
+    """Stands for an object or a function of a class that is not rebuilt."""
+
+    __slots__ = ()
+
+    def __new__(cls, *_args: object, **_named: object) -> "Inert":
+        """Take any arguments."""
+        return object.__new__(cls)
+
+    def __init__(self, *_args: object, **_named: object) -> None:
+        pass
+
+    def __call__(self, *_args: object, **_named: object) -> "Inert":
+        """What a call of an unknown function gives."""
+        return Inert()
+
+    def __setstate__(self, _state: object) -> None:
+        pass
+
+    def __setitem__(self, _key: object, _value: object) -> None:
+        pass
+
+    def append(self, _item: object) -> None:
+        """Ignore an item of an unknown list."""
+
+    def extend(self, _items: object) -> None:
+        """Ignore items of an unknown list."""
+
+    def add(self, _item: object) -> None:
+        """Ignore an item of an unknown set."""
+
+
+class _Mapping(dict[Any, Any]):
+    """An OrderedDict whose attributes (torch's `_metadata`) are dropped."""
+
+    __slots__ = ()
+
+    def __setstate__(self, _state: object) -> None:
+        pass
+
+
+class _Function:
+    """A function of ours that a pickle may call, and not change."""
+
+    __slots__ = ("_call",)
+
+    def __init__(self, call: Callable[..., object]) -> None:
+        self._call = call
+
+    def __call__(self, *arguments: object) -> object:
+        return self._call(*arguments)
+
+    def __setstate__(self, state: object) -> None:
+        raise pickle.UnpicklingError("a pickle tries to change a function")
+
+
+class _StorageType:
+    """The element type of a storage."""
+
+    __slots__ = ("dtype",)
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        self.dtype = dtype
+
+    def __setstate__(self, state: object) -> None:
+        raise pickle.UnpicklingError("a pickle tries to change a storage type")
+
+
+class _Storage:
+    """Memory-mapped values of one storage, flat."""
+
+    __slots__ = ("values",)
+
+    def __init__(self, values: Tensor) -> None:
+        self.values = values
+
+    def __setstate__(self, state: object) -> None:
+        raise pickle.UnpicklingError("a pickle tries to change a storage")
+
+
+class StoredTensor:
+    """A memory-mapped tensor, out of the pickle's reach."""
+
+    __slots__ = ("tensor",)
+
+    def __init__(self, tensor: Tensor) -> None:
+        self.tensor = tensor
+
+    def __setstate__(self, state: object) -> None:
+        raise pickle.UnpicklingError("a pickle tries to change a tensor")
+
+
+def read_restricted(path: Path) -> RestrictedContent:
+    """All tensors of a torch.save file, without executing anything in it.
+
+    Raises:
+        DataError: the file is damaged, or not of torch.save's zip format.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive, path.open("rb") as raw:
+            records = _Records(path, archive, raw)
+            with archive.open(records.pickle_entry) as data:
+                unpickler = _RestrictedUnpickler(data, records)
+                tree = unpickler.load()
+    except (*_DAMAGED, zipfile.BadZipFile, struct.error, OSError) as error:
+        raise DataError(f"cannot read weights {path}, even restricted: {error}") from error
+    return RestrictedContent(tree, tuple(sorted(unpickler.foreign)))
+
+
+class _Records:
+    """The storages in a torch.save archive, mapped and never copied."""
+
+    def __init__(self, path: Path, archive: zipfile.ZipFile, raw: Any) -> None:  # noqa: ANN401
+        entries = {entry.filename: entry for entry in archive.infolist()}
+        pickles = [name for name in entries if name.rpartition("/")[2] == "data.pkl"]
+        if len(pickles) != 1:
+            raise ValueError(f"{len(pickles)} entries are named data.pkl")
+        self.pickle_entry = pickles[0]
+        self._folder = self.pickle_entry.removesuffix("data.pkl")
+        order = entries.get(f"{self._folder}byteorder")
+        if order is not None and archive.read(order) != b"little":
+            raise ValueError("the tensors are big-endian")
+        self._entries = entries
+        self._raw = raw
+        num_bytes = path.stat().st_size
+        self._bytes = torch.from_file(str(path), shared=False, size=num_bytes, dtype=torch.uint8)
+
+    def values(self, key: str, dtype: torch.dtype, num_values: int) -> Tensor:
+        """The first `num_values` of a storage."""
+        entry = self._entries.get(f"{self._folder}data/{key}")
+        num_bytes = num_values * dtype.itemsize
+        if entry is None:
+            raise ValueError(f"storage {key} is missing")
+        if entry.compress_type != zipfile.ZIP_STORED or not 0 <= num_bytes <= entry.file_size:
+            raise ValueError(f"storage {key} has {entry.file_size} bytes, not {num_bytes}")
+        start = self._start_of(entry)
+        if start + num_bytes > len(self._bytes):
+            raise ValueError(f"storage {key} reaches behind the end of the file")
+        part = self._bytes[start : start + num_bytes]
+        part = part if start % dtype.itemsize == 0 else part.clone()
+        return part.view(dtype)
+
+    def _start_of(self, entry: zipfile.ZipInfo) -> int:
+        self._raw.seek(entry.header_offset)
+        magic, name_bytes, extra_bytes = _LOCAL_HEADER.unpack(self._raw.read(_LOCAL_HEADER.size))
+        if magic != b"PK\x03\x04":
+            raise ValueError("a local header of the archive is damaged")
+        return int(entry.header_offset + _LOCAL_HEADER.size + name_bytes + extra_bytes)
+
+
+class _RestrictedUnpickler(pickle.Unpickler):
+    """Resolves no name; see the module's docstring."""
+
+    def __init__(self, data: Any, records: _Records) -> None:  # noqa: ANN401 - a binary file
+        super().__init__(data)
+        self.foreign: set[str] = set()
+        self._records = records
+
+    def find_class(self, module_name: str, global_name: str) -> Any:  # noqa: ANN401 - a stand-in
+        """Our stand-in for a name, never the thing itself."""
+        full_name = f"{module_name}.{global_name}"
+        if full_name in _STAND_INS:
+            return _STAND_INS[full_name]
+        if module_name == "torch" and global_name in _STORAGE_DTYPES:
+            return _StorageType(_STORAGE_DTYPES[global_name])
+        self.foreign.add(full_name)
+        return Inert
+
+    def persistent_load(self, pid: Any) -> _Storage:  # noqa: ANN401 - whatever the pickle says
+        """The storage that a tensor refers to."""
+        match pid:
+            case ("storage", _StorageType() as kind, str() as key, _, int() as num_values):
+                return _Storage(self._records.values(key, kind.dtype, num_values))
+        raise pickle.UnpicklingError("a reference to a storage is malformed or of an unknown type")
+
+
+def _rebuild_tensor(
+    storage: object, offset: object, size: object, stride: object, *_rest: object
+) -> StoredTensor:
+    """A strided view of a storage, with every bound checked."""
+    match storage, offset, size, stride:
+        case (_Storage() as held, int() as first, tuple() as shape, tuple() as steps):
+            numbers = (first, *shape, *steps)
+            if len(shape) != len(steps) or not all(type(n) is int and n >= 0 for n in numbers):
+                raise pickle.UnpicklingError("a tensor has an impossible size or stride")
+            last = first + sum((n - 1) * step for n, step in zip(shape, steps, strict=True))
+            if 0 not in shape and last >= held.values.numel():
+                raise pickle.UnpicklingError("a tensor reaches behind its storage")
+            start = held.values.storage_offset() + (0 if 0 in shape else first)
+            return StoredTensor(held.values.as_strided(shape, steps, start))
+    raise pickle.UnpicklingError("a tensor is malformed")
+
+
+def _rebuild_parameter(data: object, *_rest: object) -> object:
+    return data
+
+
+_STAND_INS: dict[str, object] = {
+    "collections.OrderedDict": _Mapping,
+    "torch.Size": _Function(tuple),
+    "torch._utils._rebuild_tensor": _Function(_rebuild_tensor),
+    "torch._utils._rebuild_tensor_v2": _Function(_rebuild_tensor),
+    "torch._utils._rebuild_parameter": _Function(_rebuild_parameter),
+    "torch._utils._rebuild_parameter_with_state": _Function(_rebuild_parameter),
+}

@@ -1,0 +1,172 @@
+"""Weights into networks: a checkpoint's, strictly and without a copy, or random ones."""
+
+import hashlib
+import math
+from collections.abc import Callable, Iterable, Mapping
+
+import torch
+from torch import Tensor, nn
+
+from evalsuite.errors import DataError, UsageError
+from evalsuite.models.checkpoints.families import FAMILIES, Presets, Shapes, describe, recognise
+from evalsuite.models.checkpoints.reading import Checkpoint, is_aligned
+
+_SHOWN = 4  # faults of one kind that a line names
+_NARROW = (torch.float16, torch.bfloat16)
+_NORM_SPREAD = 0.1
+_BIAS_SPREAD = 0.02
+
+
+def load_network(
+    network: nn.Module,
+    checkpoint: Checkpoint,
+    group: str,
+    family: str,
+    origin: str,
+    presets: Presets | None = None,
+) -> None:
+    """Give a network one group of a checkpoint's weights, when they are exactly the network's.
+
+    Weights that are stored in the network's dtype, at a multiple of 64 bytes, are used where they
+    lie in the memory-mapped file (torch.save writes all so); others are read one by one, and
+    bfloat16 and float16 become float32. Nothing is changed when the weights do not fit.
+
+    A network that is built on the meta device must compute its tables in `forward`: a buffer that
+    is not part of its state dict has no value there, and is refused.
+
+    Args:
+        network: built on any device, at best on `meta`.
+        checkpoint: an opened checkpoint, whose file must stay as it is while the network lives.
+        group: a key of `checkpoint.groups`.
+        family: of the network; a known one may have keys in another spelling.
+        origin: the name of the weights in error lines.
+        presets: known networks, to say what a file that does not fit really is.
+
+    Raises:
+        DataError: keys are missing, left over, of another shape or dtype, or a value is NaN or
+            infinite.
+        UsageError: there is no such group.
+        ValueError: a buffer of the network is left without values.
+    """
+    if group not in checkpoint.groups:
+        known = ", ".join(name or "(no prefix)" for name in checkpoint.groups)
+        raise UsageError(f"weights {origin} hold no group {group or '(no prefix)'}; known: {known}")
+    shapes = {key: info.shape for key, info in checkpoint.groups[group].items()}
+    layout = FAMILIES.get(family)
+    to_upstream: Callable[[str], str] = layout.to_upstream if layout else str
+    given = {to_upstream(key): shape for key, shape in shapes.items()}
+    strays = checkpoint.groups.get("", {}) if group else {}
+    faults = faults_of(
+        _shapes_of(network), {**{key: i.shape for key, i in strays.items()}, **given}
+    )
+    if faults:
+        found = recognise(shapes)
+        guess = f"; they look like {describe(found, presets or {})}" if found else ""
+        raise DataError(f"weights {origin} do not fit the model: {'; '.join(faults)}{guess}")
+    names = {to_upstream(name): name for name in shapes}
+    if len(names) != len(shapes):
+        raise DataError(f"weights {origin} hold one tensor under two spellings of its name")
+    stored = {key: checkpoint.tensor(group, name).dtype for key, name in names.items()}
+    dtypes = _dtypes_for(network, stored, origin)
+    ready = {key: checkpoint.aligned(group, names[key], dtypes[key]) for key in names}
+    _assign(network, ready, origin)
+
+
+def load_strictly(network: nn.Module, state: Mapping[str, Tensor], origin: str) -> None:
+    """Give a network a state dict when keys and shapes are exactly the network's.
+
+    Raises:
+        DataError: as `load_network`.
+    """
+    faults = faults_of(_shapes_of(network), {k: tuple(t.shape) for k, t in state.items()})
+    if faults:
+        raise DataError(f"weights {origin} do not fit the model: {'; '.join(faults)}")
+    dtypes = _dtypes_for(network, {key: tensor.dtype for key, tensor in state.items()}, origin)
+    ready = {key: tensor.to(dtypes[key]) for key, tensor in state.items()}
+    _assign(network, {k: t if is_aligned(t) else t.clone() for k, t in ready.items()}, origin)
+
+
+def faults_of(wanted: Shapes, given: Shapes) -> list[str]:
+    """What keeps a state dict from fitting, one clause for each kind of fault."""
+    unlike = [
+        f"{key} is {given[key]}, not {wanted[key]}"
+        for key in sorted(wanted.keys() & given.keys())
+        if wanted[key] != given[key]
+    ]
+    kinds = (
+        ("missing ", sorted(wanted.keys() - given.keys())),
+        ("unexpected ", sorted(given.keys() - wanted.keys())),
+        ("", unlike),
+    )
+    return [f"{kind}{_first_few(names)}" for kind, names in kinds if names]
+
+
+def random_state(network: nn.Module, seed: int) -> None:
+    """Fill a network with weights that depend on nothing but `seed`, names and shapes; float32.
+
+    Matrices and kernels are N(0, 1 / fan-in), scales of norms are near 1, biases near 0: signals
+    keep their size, so that a trial behaves like a real model in everything but its images.
+    """
+    state = {
+        key: _random_tensor(key, tuple(tensor.shape), seed)
+        for key, tensor in network.state_dict().items()
+    }
+    network.load_state_dict(state, assign=True)
+    _check_complete(network)
+
+
+def _random_tensor(key: str, shape: tuple[int, ...], seed: int) -> Tensor:
+    name = f"{seed}:{key}:{'x'.join(map(str, shape))}".encode()
+    number = int.from_bytes(hashlib.sha256(name).digest()[:8], "little") >> 1
+    generator = torch.Generator().manual_seed(number)
+    values = torch.empty(shape, dtype=torch.float32)
+    if len(shape) > 1:
+        fan_in = math.prod(shape[1:]) if shape[0] > 1 else shape[-1]
+        return values.normal_(0.0, fan_in**-0.5, generator=generator)
+    if key.rpartition(".")[2] == "weight":
+        return values.normal_(1.0, _NORM_SPREAD, generator=generator)
+    return values.normal_(0.0, _BIAS_SPREAD, generator=generator)
+
+
+def _shapes_of(network: nn.Module) -> dict[str, tuple[int, ...]]:
+    return {key: tuple(tensor.shape) for key, tensor in network.state_dict().items()}
+
+
+def _first_few(names: list[str]) -> str:
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return f"{', '.join(names[:_SHOWN])}{more}"
+
+
+def _dtypes_for(
+    network: nn.Module, stored: Mapping[str, torch.dtype], origin: str
+) -> dict[str, torch.dtype]:
+    """The dtypes of the network's tensors, when all stored ones can become them exactly."""
+    wanted = {key: tensor.dtype for key, tensor in network.state_dict().items()}
+    for key, dtype in stored.items():
+        if dtype != wanted[key] and not (dtype in _NARROW and wanted[key] == torch.float32):
+            name = str(dtype).removeprefix("torch.")
+            raise DataError(
+                f"weights {origin}: tensor {key} is {name}; float32, bfloat16 and float16 are"
+                " loaded (`evalsuite convert --dtype float32` changes others)"
+            )
+    return wanted
+
+
+def _assign(network: nn.Module, state: Mapping[str, Tensor], origin: str) -> None:
+    for key, tensor in state.items():
+        if tensor.is_floating_point() and tensor.numel() and not _is_finite(tensor):
+            raise DataError(f"weights {origin}: tensor {key} holds NaN or infinite values")
+    network.load_state_dict(dict(state), assign=True)
+    _check_complete(network)
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    """Whether no value is NaN or infinite: extremes show both, and need no temporary copy."""
+    return all(math.isfinite(extreme.item()) for extreme in torch.aminmax(tensor))
+
+
+def _check_complete(network: nn.Module) -> None:
+    named: Iterable[tuple[str, Tensor]] = (*network.named_parameters(), *network.named_buffers())
+    empty = [name for name, tensor in named if tensor.is_meta]
+    if empty:
+        raise ValueError(f"{empty[0]} is not in the state dict: compute it in forward")

@@ -1,0 +1,233 @@
+"""The restricted reader rebuilds tensors as torch does, and runs nothing that a pickle asks for."""
+
+import collections
+import io
+import os
+import pickle
+import subprocess
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from layouts import lightning, saved, small_state
+from torch import Tensor, nn
+
+from evalsuite.errors import DataError
+from evalsuite.models.checkpoints.reading import open_checkpoint
+from evalsuite.models.checkpoints.restricted import Inert, StoredTensor, read_restricted
+
+
+def with_pickle(source: Path, target: Path, program: bytes) -> Path:
+    """A copy of a torch.save file with another pickle in it."""
+    with zipfile.ZipFile(source) as old, zipfile.ZipFile(target, "w") as new:
+        for entry in old.infolist():
+            is_pickle = entry.filename.endswith("data.pkl")
+            new.writestr(entry, program if is_pickle else old.read(entry))
+    return target
+
+
+def tensors_in(tree: Any) -> list[Tensor]:
+    assert isinstance(tree, dict)
+    return [leaf.tensor for leaf in tree.values() if isinstance(leaf, StoredTensor)]
+
+
+def test_tensors_of_every_kind_equal_torchs(tmp_path: Path) -> None:
+    """Types, views with offsets and strides, shared storages, scalars, empty ones, parameters."""
+    base = torch.arange(24, dtype=torch.float32)
+    dtypes = [
+        *(torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.int32),
+        *(torch.int16, torch.int8, torch.uint8, torch.bool),
+    ]
+    content: dict[str, Tensor] = {str(d): base.to(d) for d in dtypes}
+    content |= {"view": base[3:9], "strided": base.view(4, 6).t(), "step": base[::5]}
+    content |= {
+        "scalar": torch.tensor(2.5),
+        "empty": torch.empty(0, 7),
+        "expanded": base[:1].expand(9),
+    }
+    content["parameter"] = nn.Parameter(torch.ones(3))
+    tree = read_restricted(saved(content, tmp_path / "w.pt")).tree
+    assert isinstance(tree, dict)
+    for key, tensor in content.items():
+        found = tree[key].tensor
+        assert found.dtype == tensor.dtype
+        assert found.stride() == tensor.stride() or 0 in tensor.shape
+        assert torch.equal(found, tensor.detach())
+
+
+def test_a_network_and_an_optimiser_are_read_as_torch_reads_them(tmp_path: Path) -> None:
+    state = small_state()
+    path = saved(lightning(state, state), tmp_path / "w.ckpt")
+    ours, torchs = open_checkpoint(path, restricted=True), open_checkpoint(path)
+    assert ours.groups == torchs.groups
+    assert ours.other == torchs.other
+    assert ours.about == torchs.about
+    assert ours.foreign == ()
+
+
+def marker(tmp_path: Path) -> Path:
+    return tmp_path / "executed"
+
+
+class Payload:
+    """Pickles as a call of a function with arguments."""
+
+    def __init__(self, function: Any, *arguments: Any, state: Any = None) -> None:
+        self.reduction = (function, arguments, state) if state else (function, arguments)
+
+    def __reduce__(self) -> Any:
+        return self.reduction
+
+
+def payloads(target: Path) -> dict[str, Any]:
+    """Calls that would make a file."""
+    code = f"open({str(target)!r}, 'w').close()"
+    touch = f"touch {target}"
+    stored = io.BytesIO()
+    torch.save(Payload(os.system, touch), stored, _use_new_zipfile_serialization=False)
+    return {
+        "os.system": Payload(os.system, touch),
+        "eval": Payload(eval, code),
+        "exec": Payload(exec, code),
+        "popen": Payload(subprocess.Popen, ["touch", str(target)]),
+        "getattr": Payload(getattr, Payload(__import__, "os"), "system"),
+        "path": Payload(Path.touch, target),
+        "apply": Payload(map, os.system, [touch]),
+        "torch.load": Payload(torch.load, io.BytesIO(stored.getvalue())),
+        "storage": Payload(torch.storage._load_from_bytes, stored.getvalue()),
+        "hub": Payload(torch.hub.load, str(target.parent), "main"),
+        "state": Payload(collections.OrderedDict, state={"x": Payload(os.system, touch)}),
+        "key": {Payload(os.system, touch): 1},
+    }
+
+
+@pytest.mark.parametrize("name", payloads(Path("x")))
+def test_malicious_pickles_do_nothing(tmp_path: Path, name: str) -> None:
+    """Neither reader runs the call; the restricted one still gives the weights."""
+    weights = torch.arange(6.0)
+    content = {"state_dict": {"w": weights}, "evil": payloads(marker(tmp_path))[name]}
+    path = saved(content, tmp_path / "w.ckpt")
+    with pytest.raises(DataError, match="no code of a checkpoint is run"):
+        open_checkpoint(path)
+    checkpoint = open_checkpoint(path, restricted=True)
+    assert torch.equal(checkpoint.tensor("", "w"), weights)
+    assert checkpoint.foreign
+    assert not marker(tmp_path).exists()
+
+
+def test_the_payloads_are_real(tmp_path: Path) -> None:
+    """The same calls do make the file when a plain unpickler is trusted with them."""
+    pickle.loads(pickle.dumps(Payload(os.system, f"touch {marker(tmp_path)}")))
+    assert marker(tmp_path).exists()
+
+
+ATTACKS = {
+    # what a class or function of ours would be changed by, were it in reach
+    "change our function": b"ctorch._utils\n_rebuild_tensor_v2\n}X\x08\x00\x00\x00__code__Nsb.",
+    "change our dict": b"ccollections\nOrderedDict\nN}X\x06\x00\x00\x00__eq__Ns\x86b.",
+    "change the placeholder": b"cos\nsystem\nN}X\x08\x00\x00\x00__call__Ns\x86b.",
+    "dotted name": b"\x80\x04\x8c\x05torch\x8c\x0e_utils.os.syst\x93\x8c\x01x\x85R.",
+    "extension": b"\x80\x02\x82\x01.",
+    "unknown reference": b"\x80\x02X\x01\x00\x00\x00aQ.",
+    "stack underflow": b"\x80\x02R.",
+    "cut": b"\x80\x02}q\x00X\xff\x00\x00\x00abc",
+    "not a type": b"\x80\x02K\x01)\x81.",
+    "a call of a tensor": b"\x80\x02K\x01K\x02\x85R.",
+}
+
+
+INERT = {"dotted name"}
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_hand_made_pickles_end_in_a_line_or_in_nothing(tmp_path: Path, name: str) -> None:
+    """Whatever they do, the next file is read as before: nothing of ours was changed."""
+    source = saved({"w": torch.ones(2)}, tmp_path / "source.pt")
+    path = with_pickle(source, tmp_path / "w.pt", ATTACKS[name])
+    if name in INERT:
+        assert isinstance(read_restricted(path).tree, Inert)
+    else:
+        with pytest.raises(DataError, match=r"w\.pt, even restricted"):
+            read_restricted(path)
+    again = read_restricted(source).tree
+    assert torch.equal(tensors_in(again)[0], torch.ones(2))
+
+
+def test_names_are_never_resolved(tmp_path: Path) -> None:
+    """A module that would run code when it is imported is not imported."""
+    (tmp_path / "evil_module_of_a_checkpoint.py").write_text(
+        f"open({str(marker(tmp_path))!r}, 'w')"
+    )
+    source = saved({"w": torch.ones(2)}, tmp_path / "source.pt")
+    program = b"cevil_module_of_a_checkpoint\nrun\n)R."
+    path = with_pickle(source, tmp_path / "w.pt", program)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(tmp_path)
+        found = read_restricted(path)
+    assert isinstance(found.tree, Inert)
+    assert found.foreign == ("evil_module_of_a_checkpoint.run",)
+    assert not marker(tmp_path).exists()
+
+
+def rebuilt(size: Any, stride: Any, offset: Any = 0, num_values: Any = 6, key: str = "0") -> bytes:
+    """The pickle of one tensor over a storage."""
+    stream = io.BytesIO()
+
+    class Writer(pickle._Pickler):
+        def persistent_id(self, value: Any) -> Any:
+            return (
+                ("storage", torch.FloatStorage, key, "cpu", num_values) if value is Writer else None
+            )
+
+    tensor = Payload(torch._utils._rebuild_tensor_v2, Writer, offset, size, stride, False, None)
+    Writer(stream, protocol=2).dump({"w": tensor})
+    return stream.getvalue()
+
+
+OUT_OF_BOUNDS = {
+    "size": rebuilt((7,), (1,)),
+    "stride": rebuilt((2,), (6,)),
+    "offset": rebuilt((6,), (1,), offset=1),
+    "negative offset": rebuilt((2,), (1,), offset=-4),
+    "negative stride": rebuilt((2,), (-1,), offset=3),
+    "negative size": rebuilt((-1,), (1,)),
+    "huge": rebuilt((2**62, 2**62), (1, 1)),
+    "lengths": rebuilt((2, 2), (1,)),
+    "no numbers": rebuilt(("a",), (1,)),
+    "no tuple": rebuilt([2], [1]),
+    "truth": rebuilt((True,), (1,)),
+    "storage larger than its record": rebuilt((7,), (1,), num_values=7),
+    "negative storage": rebuilt((1,), (1,), num_values=-1),
+    "missing storage": rebuilt((1,), (1,), key="9"),
+    "path": rebuilt((1,), (1,), key="../data.pkl"),
+}
+
+
+@pytest.mark.parametrize("name", OUT_OF_BOUNDS)
+def test_no_tensor_reaches_behind_its_storage(tmp_path: Path, name: str) -> None:
+    source = saved({"w": torch.arange(6.0)}, tmp_path / "source.pt")
+    path = with_pickle(source, tmp_path / "w.pt", OUT_OF_BOUNDS[name])
+    with pytest.raises(DataError, match="even restricted"):
+        read_restricted(path)
+
+
+def test_the_hand_made_tensor_is_right_within_bounds(tmp_path: Path) -> None:
+    source = saved({"w": torch.arange(6.0)}, tmp_path / "source.pt")
+    path = with_pickle(source, tmp_path / "w.pt", rebuilt((2, 2), (3, 1), offset=1))
+    assert tensors_in(read_restricted(path).tree)[0].tolist() == [[1, 2], [4, 5]]
+
+
+def test_compressed_and_big_endian_storages_are_refused(tmp_path: Path) -> None:
+    source = saved({"w": torch.zeros(100)}, tmp_path / "source.pt")
+    for changed in ("compressed", "byteorder"):
+        path = tmp_path / f"{changed}.pt"
+        with zipfile.ZipFile(source) as old, zipfile.ZipFile(path, "w") as new:
+            for entry in old.infolist():
+                data = b"big" if entry.filename.endswith("byteorder") else old.read(entry)
+                data = old.read(entry) if changed == "compressed" else data
+                kind = zipfile.ZIP_DEFLATED if changed == "compressed" else zipfile.ZIP_STORED
+                new.writestr(entry.filename, data, compress_type=kind)
+        with pytest.raises(DataError, match="even restricted"):
+            read_restricted(path)
