@@ -1,0 +1,133 @@
+"""Features of prompts on disk: each distinct prompt is encoded once, by whoever comes first."""
+
+import contextlib
+import fcntl
+import gc
+import hashlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from evalsuite.artifacts.storage import Storage, explained
+from evalsuite.conditioning.encoder_files import encoder_digest, library_versions
+from evalsuite.conditioning.prompts import Prompt
+from evalsuite.conditioning.text_encoder import load_encoder
+from evalsuite.config import TextEncoderSpec, canonical_json
+from evalsuite.errors import CorruptionError
+
+_FORMAT = 1
+"""Raised when this package computes or stores features in another way."""
+_NAME = "features"
+
+
+@dataclass(frozen=True)
+class TextCache:
+    """Features of one encoder below `root`, named by everything that decides their bits."""
+
+    root: Path
+    spec: TextEncoderSpec
+    digest: str
+    """`encoder_digest` of the folder that the plan names."""
+    numerics_id: str
+    """Device, architecture and library versions, as one digest."""
+
+    def features_for(
+        self, prompts: Iterable[Prompt], folder: Path, device: torch.device
+    ) -> dict[Prompt, Tensor]:
+        """The features [T,D] of every distinct prompt, on the CPU in the encoder's dtype.
+
+        The encoder is read only if a prompt is not on disk yet, and is gone from `device` when this
+        returns. Of several processes one encodes while the others wait, and a process that is
+        killed leaves what it finished.
+
+        Args:
+            prompts: texts with their side; repetitions cost nothing.
+            folder: the encoder, see `load_encoder`.
+            device: where it computes.
+
+        Raises:
+            CorruptionError: the encoder or a stored file has other bytes than it should.
+            DataError: the encoder cannot be used.
+            StorageError: the cache cannot be read or written.
+        """
+        paths = {prompt: self._path(prompt) for prompt in dict.fromkeys(prompts)}
+        if self._missing(paths):
+            with _locked(self.root / f"{self.digest[:16]}.lock"):
+                self._encode(self._missing(paths), folder, device)
+        return {prompt: self._read(path) for prompt, path in paths.items()}
+
+    def _missing(self, paths: dict[Prompt, str]) -> dict[str, Prompt]:
+        """One prompt for each file that is not there."""
+        storage = Storage(self.root)
+        return {path: prompt for prompt, path in paths.items() if not storage.exists(path)}
+
+    def _encode(self, wanted: dict[str, Prompt], folder: Path, device: torch.device) -> None:
+        if not wanted:
+            return
+        if encoder_digest(folder) != self.digest:
+            raise CorruptionError(f"text encoder {folder} has other bytes than the plan names")
+        encoder = load_encoder(self.spec, folder, device)
+        for path, prompt in wanted.items():
+            features_TD = encoder.encode([prompt.text], prompt.negative)[0].cpu()
+            said = {"prompt": prompt.text, "sha256": _tensor_sha256(features_TD)}
+            Storage(self.root).commit(path, save({_NAME: features_TD.contiguous()}, said))
+        del encoder
+        gc.collect()
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def _path(self, prompt: Prompt) -> str:
+        """Folder of the encoder, then the hash of all that decides the features' bits.
+
+        A negative prompt differs only by its instruction, so without one both sides share a file.
+        """
+        spec = self.spec.model_dump(mode="json", exclude={"repo", "revision", "instruction"})
+        key = {
+            "format": _FORMAT,
+            "encoder": self.digest,
+            "spec": spec,
+            "instruction": () if prompt.negative else self.spec.instruction,
+            "numerics": self.numerics_id,
+            "versions": library_versions(),
+            "prompt": prompt.text,
+        }
+        name = hashlib.sha256(canonical_json(key)).hexdigest()
+        return f"{self.digest[:16]}/{name}.safetensors"
+
+    def _read(self, path: str) -> Tensor:
+        full = self.root / path
+        try:
+            with explained(full, "read"), safe_open(full, framework="pt") as archive:
+                features_TD: Tensor = archive.get_tensor(_NAME)
+                digest = (archive.metadata() or {}).get("sha256")
+        except SafetensorError as error:
+            raise _corrupted(full) from error
+        if digest != _tensor_sha256(features_TD):
+            raise _corrupted(full)
+        return features_TD
+
+
+def _corrupted(path: Path) -> CorruptionError:
+    return CorruptionError(f"{path} is corrupted: remove it, and it is computed again")
+
+
+def _tensor_sha256(tensor: Tensor) -> str:
+    """SHA-256 of a CPU tensor's bytes."""
+    return hashlib.sha256(tensor.contiguous().view(torch.uint8).numpy().tobytes()).hexdigest()
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Hold a lock that the kernel frees when its process ends."""
+    with explained(path, "lock"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle = path.open("ab")
+    with handle:
+        with explained(path, "lock"):
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
