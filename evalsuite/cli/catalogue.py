@@ -1,8 +1,57 @@
 """`evalsuite models`, `references` and `extractors`: what there is by name."""
 
-from typing import Any
+import sys
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from rich.console import Console
+
+
+@click.group(
+    help="List or show model presets.",
+    epilog="Examples:\n\n\b\n  evalsuite models list\n  evalsuite models show pixnerd-xl-512",
+)
+def models() -> None:
+    """The group of two commands below."""
+
+
+@models.command(
+    "list",
+    help="A table of the model presets.",
+    epilog="Examples:\n\n\b\n  evalsuite models list\n  evalsuite models list | grep 512",
+)
+def _list_models() -> None:
+    from evalsuite.cli.preset_pages import print_table
+    from evalsuite.config import ModelPreset, load_spec, names_of
+
+    print_table(_console(), [load_spec(ModelPreset, name) for name in names_of(ModelPreset)])
+
+
+@models.command(
+    "show",
+    help="One model preset: network, weights, sampling with its sources, published results.",
+    epilog="Examples:\n\n\b\n  evalsuite models show pixnerd-xl-512\n"
+    "  evalsuite models show ./mine.yaml --yaml",
+)
+@click.argument("name")
+@click.option("--yaml", "as_yaml", is_flag=True, help="The preset as YAML, `extends` resolved.")
+def _show_model(name: str, as_yaml: bool) -> None:
+    from evalsuite.cli.preset_pages import print_page
+    from evalsuite.config import ModelPreset, load_spec
+
+    preset = load_spec(ModelPreset, name)
+    if as_yaml:
+        content = preset.model_dump(mode="json", exclude_unset=True)
+        for section, key in (("weights", "file"), ("text", "prompts")):
+            if content.get(section, {}).get(key):  # so that the YAML means the same anywhere
+                content[section][key] = str((preset.path.parent / content[section][key]).resolve())
+        _echo_yaml(content, preset.path)
+    else:
+        print_page(_console(), preset)
 
 
 def _catalogue(kind_name: str, plural: str, example: str) -> click.Group:
@@ -37,30 +86,33 @@ def _catalogue(kind_name: str, plural: str, example: str) -> click.Group:
     )
     @click.argument("name")
     def show(name: str) -> None:
-        import yaml
-
         from evalsuite.config import load_spec
 
         spec: Any = load_spec(_kind(kind_name), name)
-        click.echo(
-            yaml.safe_dump(spec.model_dump(mode="json"), sort_keys=False, allow_unicode=True),
-            nl=False,
-        )
-        click.echo(f"file: {spec.path}")
+        _echo_yaml(spec.model_dump(mode="json"), spec.path)
 
     return group
 
 
-def _kind(name: str) -> Any:  # noqa: ANN401 - one of three classes
+def _console() -> "Console":
+    """Stdout; 120 columns when it is not a terminal."""
+    from rich.console import Console
+
+    return Console(file=sys.stdout, width=None if sys.stdout.isatty() else 120, highlight=False)
+
+
+def _echo_yaml(content: dict[str, Any], path: "Path") -> None:
+    import yaml
+
+    click.echo(yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=100), nl=False)
+    click.echo(f"# {path}")
+
+
+def _kind(name: str) -> Any:  # noqa: ANN401 - one of two classes
     from evalsuite import config
 
-    return {
-        "model": config.ModelPreset,
-        "reference": config.ReferenceSpec,
-        "extractor": config.ExtractorSpec,
-    }[name]
+    return {"reference": config.ReferenceSpec, "extractor": config.ExtractorSpec}[name]
 
 
-models = _catalogue("model", "models", "pixnerd-digits")
 references = _catalogue("reference", "references", "digits-16-train")
 extractors = _catalogue("extractor", "extractors", "digits-convnet")
