@@ -71,7 +71,7 @@ def main() -> None:
         for start in range(0, per_shard * arguments.shards, per_shard)
     ]
     images = per_shard * arguments.shards
-    sampler = BatchSampler(plan, resolved.weights_path, device)
+    sampler = BatchSampler(plan, resolved.materials, device)
     sampler.batch(0)
     ratios, bare_rates, whole_rates = [], [], []
     for round_number in range(arguments.rounds):
@@ -86,8 +86,8 @@ def main() -> None:
             root = Path(folder) / "run"
             RunDirectory.create_or_open(root, manifest)
             output = OutputFormat("all", "parquet")
-            weights = str(resolved.weights_path)
-            worker = ShardWorker(WorkerJob(str(root), weights, (spec,), output, device.type))
+            job = WorkerJob(str(root), resolved.materials, (spec,), output, device.type)
+            worker = ShardWorker(job)
             worker.load()
             bare_s = bare_loop(sampler, images // plan.batch_size)
             whole_s = whole_worker(worker, tasks, f"round{round_number}")

@@ -21,7 +21,7 @@ LARGEST_SHARE_OF_DIFFERING_VALUES = 0.002
 
 def first_batch() -> tuple[BatchSampler, np.ndarray]:
     resolved = resolve_plan(PlanOptions(model="pixnerd-digits"))
-    sampler = BatchSampler(resolved.plan, resolved.weights_path, resolve_device("cpu"))
+    sampler = BatchSampler(resolved.plan, resolved.materials, resolve_device("cpu"))
     return sampler, sampler.batch(0).rows.images_NHWC
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from evalsuite.artifacts import features, images
 from evalsuite.artifacts.features import FeatureTable
@@ -18,7 +18,7 @@ from evalsuite.artifacts.receipts import (
     read_receipts,
 )
 from evalsuite.artifacts.storage import Storage
-from evalsuite.config import Frozen, Plan, Sha256, explain
+from evalsuite.config import Frozen, Plan, Scalar, Sha256, explain
 from evalsuite.errors import (
     CorruptionError,
     DataError,
@@ -30,6 +30,8 @@ from evalsuite.errors import (
 MANIFEST_SCHEMA = 1
 NUMERICS = "numerics.json"
 STORED_PIXELS = "stored pixels"
+CONDITIONS = "conditions"
+"""Folder of prompt features, which can be made again."""
 IMAGES, PIXELS = "images", "pixels"
 """Stages: `images` holds every pixel hash and what was kept; `pixels` adds what was left out."""
 
@@ -43,6 +45,10 @@ class Manifest(Frozen):
     plan_id: Sha256
     plan: Plan
     class_names: tuple[str, ...] | None = None
+    prompts: tuple[str, ...] | None = None
+    """Of a text model; a label is a place in this list."""
+    weights_origin: dict[str, Scalar] = Field(default_factory=dict)
+    """Where the weights of the first invocation came from."""
     file_labels: tuple[int, ...] | None = None
     """Labels by index for the label rule `file`."""
     formats: dict[str, Any]
@@ -100,7 +106,9 @@ class RunDirectory:
                     f"{root} holds other files and no run: give an empty or new --output"
                 )
             storage.check_writable()
-            content = json.dumps(manifest.model_dump(mode="json"), indent=1).encode()
+            content = json.dumps(
+                manifest.model_dump(mode="json", exclude_none=True), indent=1
+            ).encode()
             storage.commit("manifest.json", content)
         run = cls(storage, _read_manifest(storage))
         if run.manifest.plan_id != manifest.plan_id:

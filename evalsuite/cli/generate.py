@@ -70,7 +70,7 @@ def run(**values: Any) -> None:  # noqa: ANN401 - click passes each option
     same command again is free; with a larger --num-samples only the new samples are made.
     Options without a stated default take the preset's: see `evalsuite models show NAME`.
     """
-    prepared = prepare(values, keep="grid", scoring=True)
+    prepared = prepare(values, keep="grid", command="run")
     if values["dry_run"]:
         _describe(prepared, values)
         return
@@ -98,7 +98,7 @@ def generate(**values: Any) -> None:  # noqa: ANN401 - click passes each option
     from evalsuite.cli.output import write_json
     from evalsuite.pipeline.evaluation import payload
 
-    prepared = prepare(values, keep="all", scoring=False)
+    prepared = prepare(values, keep="all", command="generate")
     if values["dry_run"]:
         _describe(prepared, values)
         return
@@ -155,6 +155,10 @@ def _generate(prepared: Prepared) -> "SessionResult":
 
     request = prepared.request
     notice(f"plan {request.resolved.plan.plan_id[:12]}, run directory {request.root}")
+    for text in request.resolved.notices:
+        notice(text)
+    if request.resolved.plan.has_random_weights:
+        notice("RANDOM WEIGHTS: the images are noise, good for a try; no report is written")
     with ProgressView() as view:
 
         def listener(progress: Progress) -> None:
@@ -192,6 +196,25 @@ def _facts(prepared: Prepared, result: "SessionResult", began: float) -> dict[st
     }
 
 
+def _finish_unscored(
+    prepared: Prepared, result: "SessionResult", values: dict[str, Any], facts: dict[str, Any]
+) -> None:
+    """The end of a `run` whose preset names no reference, or whose weights are random."""
+    from evalsuite.cli.output import notice, write_json
+    from evalsuite.pipeline.evaluation import payload
+    from evalsuite.report.html import write_report
+
+    plan, name = prepared.request.resolved.plan, prepared.request.resolved.preset.name
+    if values["json_path"]:
+        write_json(values["json_path"], payload([], facts))
+    click.echo(f"run     {result.run.root}")
+    if plan.has_random_weights:
+        notice("nothing was scored: the weights are random numbers")
+        return
+    notice(f"nothing was scored: {name} names no reference yet; give --reference and --extractor")
+    click.echo(f"report  {write_report(result.run)}")
+
+
 def _finish_run(
     prepared: Prepared, result: "SessionResult", values: dict[str, Any], began: float
 ) -> None:
@@ -215,8 +238,10 @@ def _finish_run(
         if values["json_path"]:
             write_json(values["json_path"], payload([], facts))
         return
+    if prepared.measure is None:
+        _finish_unscored(prepared, result, values, facts)
+        return
     scoring = time.monotonic()
-    assert prepared.measure is not None
     records: list[Record] = score_run(run, prepared.measure, request.demand.num_samples)
     facts["seconds"] |= {
         "score": round(time.monotonic() - scoring, 3),

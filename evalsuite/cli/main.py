@@ -27,6 +27,9 @@ COMMANDS = {
     "models": ("evalsuite.cli.catalogue", "models", "List or show model presets."),
     "references": ("evalsuite.cli.catalogue", "references", "List or show references."),
     "extractors": ("evalsuite.cli.catalogue", "extractors", "List or show feature extractors."),
+    "fetch": ("evalsuite.cli.fetch", "fetch", "Bring what an offline run will open."),
+    "inspect": ("evalsuite.cli.checkpoint", "inspect_checkpoint", "Say what a checkpoint holds."),
+    "convert": ("evalsuite.cli.checkpoint", "convert", "Write a checkpoint's weights safely."),
     "doctor": ("evalsuite.cli.doctor", "doctor", "Say what this machine can do."),
 }
 

@@ -33,6 +33,29 @@ def parse_tag(text: str) -> tuple[str, str]:
     raise click.BadParameter(f"{text!r} is not KEY=VALUE")
 
 
+def parse_setting(text: str) -> tuple[str, Any]:
+    """(KEY, VALUE) of `KEY=VALUE`, the value as YAML reads it: 3, 0.5, true, [0.1, 0.9], word."""
+    import yaml
+
+    key, equals, value = text.partition("=")
+    if not key or not equals:
+        raise click.BadParameter(f"{text!r} is not KEY=VALUE")
+    try:
+        parsed = float(value) if _is_number(value) and not value.isdecimal() else None
+        return key, yaml.safe_load(value) if parsed is None else parsed
+    except yaml.YAMLError as error:
+        raise click.BadParameter(f"{text!r}: the value is not valid YAML") from error
+
+
+def _is_number(text: str) -> bool:
+    """Whether `float` takes it; YAML alone reads 1e-4 as text."""
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return text.strip().lstrip("+-")[:1] in "0123456789."
+
+
 class LocalPath(click.Path):
     """A path; `s3://bucket` is refused, which `pathlib` would take for the folder `s3:`."""
 
@@ -52,8 +75,18 @@ POSITIVE = click.IntRange(min=1)
 PATH = LocalPath(path_type=Path)
 
 _PLAN_OPTIONS = [
-    click.option("--model", required=True, metavar="NAME|PRESET.yaml", help="Model preset."),
-    click.option("--weights", type=PATH, help="Weights file instead of the preset's."),
+    click.option(
+        "--model",
+        required=True,
+        metavar="NAME|PRESET.yaml",
+        help="Model preset, or diffusers:PATH_OR_REPO, or python:package.module:Class.",
+    ),
+    click.option(
+        "--weights",
+        metavar="WEIGHTS",
+        help="File or folder, hub:OWNER/NAME[@REVISION]:FILE, or random:SEED.",
+    ),
+    click.option("--ema", metavar="NAME", help="auto, raw, or a name that `inspect` shows."),
     click.option(
         "--replicate", type=click.IntRange(0, 428), help="Seeds from R * 10^7 [default: 0]."
     ),
@@ -72,23 +105,41 @@ _PLAN_OPTIONS = [
     ),
     click.option("--timeshift", type=float, help="Time shift; 1 is none."),
     click.option("--num-steps", "--steps", type=POSITIVE, help="Solver intervals."),
-    click.option("--solver", metavar="NAME", help="euler, heun, heun_reuse or adams."),
+    click.option(
+        "--solver",
+        metavar="NAME",
+        help="euler, heun, heun_reuse, adams, adams2_constant or dpmpp_2m.",
+    ),
     click.option("--order", type=click.IntRange(1, 4), help="Order of adams."),
     click.option("--last-step", type=float, help="Length of the last interval."),
     click.option("--noise-scale", type=float, help="Factor on the initial noise."),
     click.option("--dtype", type=click.Choice(["float32", "bfloat16"]), help="Of matrix products."),
-    click.option("--negative-prompt", help="For text models."),
+    click.option(
+        "--set",
+        "settings",
+        type=parse_setting,
+        metavar="KEY=VALUE",
+        multiple=True,
+        help="Any other setting of the sampler, such as skip_unguided=false.",
+    ),
+    click.option("--prompts", type=PATH, help="Prompts of a text model: .txt, .jsonl or .csv."),
+    click.option("--prompt", multiple=True, metavar="TEXT", help="A prompt; may be repeated."),
+    click.option("--negative-prompt", metavar="TEXT", help="For text models."),
+    click.option("--text-encoder", type=PATH, help="Folder of the text encoder."),
+    click.option("--cut-prompts", is_flag=True, help="Cut prompts that are too long."),
+    click.option("--guide-weights", metavar="WEIGHTS", help="Autoguidance: a weaker model's."),
+    click.option("--guide-model", metavar="NAME|PRESET.yaml", help="Its preset [default: same]."),
+    click.option("--guide-ema", metavar="NAME", help="Which of its weights."),
+    click.option(
+        "--guide-condition",
+        type=click.Choice(["same", "null"]),
+        help="What it is conditioned on [default: same].",
+    ),
+    click.option("--trust-remote-code", is_flag=True, help="Run the code that --model names."),
+    click.option("--offline", is_flag=True, help="Look nothing up: use what `fetch` brought."),
+    click.option("--lock", type=PATH, help="Lock file of `fetch`: pins revisions and hashes."),
 ]
-PLAN_FIELDS = (
-    "weights",
-    "replicate",
-    "first_seed",
-    "labels",
-    "classes",
-    "size",
-    "batch_size",
-    "negative_prompt",
-)
+PLAN_FIELDS = ("replicate", "first_seed", "labels", "classes", "size", "batch_size")
 SAMPLING_FIELDS = (
     "guidance_scale",
     "guidance_interval",

@@ -8,6 +8,7 @@ from evalsuite.cli.options import given
 from evalsuite.errors import CorruptionError, StorageError, UsageError
 
 if TYPE_CHECKING:
+    from evalsuite.config import ModelPreset, Plan
     from evalsuite.pipeline.estimate import Estimate
     from evalsuite.pipeline.evaluation import Measure
     from evalsuite.runtime.session import SessionRequest
@@ -31,24 +32,24 @@ class Forecast:
     shards_missing: int
 
 
-def prepare(values: dict[str, Any], *, keep: Any, scoring: bool) -> Prepared:  # noqa: ANN401 - a literal
+def prepare(values: dict[str, Any], *, keep: Any, command: str) -> Prepared:  # noqa: ANN401 - a literal
     """Everything that can be refused before a worker starts."""
     from evalsuite.artifacts.storage import Storage
     from evalsuite.cli.output import check_json_target
     from evalsuite.cli.resolve import extractor_of, plan_options_of
     from evalsuite.pipeline.coverage import Demand
-    from evalsuite.pipeline.generation import check_weights
     from evalsuite.pipeline.numerics import resolve_device
     from evalsuite.pipeline.plan import check_count, resolve_plan
     from evalsuite.pipeline.stages import OutputFormat
     from evalsuite.runtime.session import SessionRequest
 
+    scoring = command == "run"
     check_json_target(values["json_path"])
     resolved = resolve_plan(plan_options_of(values))
     preset, plan = resolved.preset, resolved.plan
     num_samples = values["num_samples"] or preset.evaluation.num_samples
     check_count(resolved, num_samples, values["replicate"])
-    check_weights(resolved.weights_path, plan.weights_sha256)
+    scoring = scoring and _can_score(values, preset, plan)
     wanted = values["extractor"] or (preset.evaluation.extractor if scoring else None)
     if wanted is None and values["extractor_weights"]:
         raise UsageError("--extractor-weights needs --extractor")
@@ -78,7 +79,7 @@ def prepare(values: dict[str, Any], *, keep: Any, scoring: bool) -> Prepared:  #
         address=values["address"],
         num_workers=values["num_workers"],
         allow_mixed_numerics=values["allow_mixed_numerics"],
-        command="run" if scoring else "generate",
+        command=command,
         asked=given(values),
         tags=dict(values["tags"]),
     )
@@ -87,14 +88,34 @@ def prepare(values: dict[str, Any], *, keep: Any, scoring: bool) -> Prepared:  #
     )
 
 
-def _measure(values: dict[str, Any], request: "SessionRequest", reference_name: str) -> "Measure":
+def _can_score(values: dict[str, Any], preset: "ModelPreset", plan: "Plan") -> bool:
+    """Whether `run` scores; refused when scoring was asked and cannot be."""
+    asked = [f for f in ("reference", "extractor", "metrics") if values[f] is not None]
+    if plan.has_random_weights:
+        if asked:
+            raise UsageError(f"--{asked[0]}: images of random weights are not scored")
+        return False
+    defaults = preset.evaluation
+    named = {
+        "reference": values["reference"] or defaults.reference,
+        "extractor": values["extractor"] or defaults.extractor,
+    }
+    lacking = [name for name, value in named.items() if value is None]
+    if lacking and asked:
+        raise UsageError(f"{preset.name} names no {' and no '.join(lacking)}: give --{lacking[0]}")
+    return not lacking
+
+
+def _measure(
+    values: dict[str, Any], request: "SessionRequest", reference_name: str | None
+) -> "Measure":
     from evalsuite.artifacts.references import open_reference
     from evalsuite.pipeline.evaluation import Measure, check
     from evalsuite.pipeline.numerics import resolve_device
     from evalsuite.pipeline.scoring import parse_metrics
 
     metrics = parse_metrics(values["metrics"])
-    reference = open_reference(values["reference"] or reference_name)
+    reference = open_reference(values["reference"] or reference_name or "")
     device = resolve_device("cpu" if values["device"] == "cpu" else "auto")
     measure = Measure(request.demand.extractors[0], reference, metrics, device)
     check(measure, request.demand.num_samples)
@@ -115,7 +136,7 @@ def forecast(prepared: Prepared) -> "Forecast":
     from evalsuite.pipeline.estimate import estimate, nearest_rate
     from evalsuite.runtime.machine import default_cpu_workers
     from evalsuite.runtime.session import manifest_of
-    from evalsuite.sampling.sampler import count_nfe
+    from evalsuite.sampling.describe import nfe_of
 
     request = prepared.request
     plan, root = request.resolved.plan, request.root
@@ -136,7 +157,7 @@ def forecast(prepared: Prepared) -> "Forecast":
         cost=estimate(
             plan,
             missing,
-            count_nfe(plan.sampling),
+            nfe_of(plan),
             workers,
             request.demand.extractors,
             request.output,

@@ -5,16 +5,58 @@ from typing import Any
 
 from evalsuite.cli.options import PLAN_FIELDS, SAMPLING_FIELDS
 from evalsuite.config import ExtractorSpec, load_spec
-from evalsuite.pipeline.plan import PlanOptions, with_weights
+from evalsuite.errors import UsageError
+from evalsuite.pipeline.conditions import TextRequest
+from evalsuite.pipeline.lock import read_lock
+from evalsuite.pipeline.plan import GuideRequest, PlanOptions, with_weights
+from evalsuite.pipeline.weights import WeightsRequest
 
 
 def plan_options_of(values: dict[str, Any]) -> PlanOptions:
     """The options that decide pixels."""
     sampling = {k: values[k] for k in SAMPLING_FIELDS if values.get(k) is not None}
+    for key, value in values.get("settings") or ():
+        if key in sampling:
+            raise UsageError(f"--set {key}: the setting was given twice")
+        sampling[key] = value
     fields = {k: values.get(k) for k in PLAN_FIELDS}
-    return PlanOptions(model=values["model"], sampling=sampling, **fields)
+    return PlanOptions(
+        model=values["model"],
+        weights=WeightsRequest(
+            values["weights"],
+            values["ema"],
+            values["offline"],
+            read_lock(values["lock"]) if values["lock"] else None,
+        ),
+        guide=_guide_of(values),
+        text=TextRequest(
+            values["prompts"],
+            values["prompt"],
+            values["negative_prompt"],
+            values["text_encoder"],
+            values["cut_prompts"],
+        ),
+        sampling=sampling,
+        trust_code=values["trust_remote_code"],
+        **fields,
+    )
 
 
 def extractor_of(name: str, weights: Path | None) -> ExtractorSpec:
     """An extractor by name, with its own or other weights."""
     return with_weights(load_spec(ExtractorSpec, name), weights)
+
+
+def _guide_of(values: dict[str, Any]) -> GuideRequest | None:
+    if values["guide_weights"] is None:
+        for name in ("guide_model", "guide_ema", "guide_condition"):
+            if values[name] is not None:
+                flag = "--" + name.replace("_", "-")
+                raise UsageError(f"{flag} needs --guide-weights")
+        return None
+    return GuideRequest(
+        values["guide_weights"],
+        values["guide_model"],
+        values["guide_ema"],
+        values["guide_condition"] or "same",
+    )

@@ -20,7 +20,7 @@ def sample(index: int, output: Path | None, device: str, **values: Any) -> None:
     """Make one image again, by its sample_index; its whole batch is computed, as in a run."""
     from evalsuite.artifacts.images import encode_png, pixel_sha256
     from evalsuite.artifacts.storage import Storage
-    from evalsuite.cli.output import write_file
+    from evalsuite.cli.output import notice, write_file
     from evalsuite.cli.resolve import plan_options_of
     from evalsuite.pipeline.generation import BatchSampler
     from evalsuite.pipeline.numerics import resolve_device
@@ -30,9 +30,9 @@ def sample(index: int, output: Path | None, device: str, **values: Any) -> None:
     check_count(resolved, index + 1, values["replicate"])
     target = output or Path(f"{resolved.preset.name}-{index}.png")
     Storage(target.resolve().parent).check_writable()
-    sampler = BatchSampler(
-        resolved.plan, resolved.weights_path, resolve_device(device), resolved.file_labels
-    )
+    for text in resolved.notices:
+        notice(text)
+    sampler = BatchSampler(resolved.plan, resolved.materials, resolve_device(device))
     batch_index, slot = divmod(index, resolved.plan.batch_size)
     rows = sampler.batch(batch_index).rows
     image = rows.images_NHWC[slot]

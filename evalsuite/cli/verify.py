@@ -1,16 +1,12 @@
 """`evalsuite verify`: are the bytes of a run what they should be?"""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import click
 
 from evalsuite.cli.options import PATH, device_option
 from evalsuite.errors import CorruptionError, ReproducibilityError
-
-if TYPE_CHECKING:
-    from evalsuite.artifacts.run_directory import RunDirectory
-    from evalsuite.pipeline.generation import BatchSampler
 
 
 @click.command(
@@ -25,18 +21,29 @@ if TYPE_CHECKING:
     show_default=True,
     help="Random batches to recompute.",
 )
-@click.option("--weights", type=PATH, help="Weights, when they are not the preset's.")
+@click.option("--weights", metavar="WEIGHTS", help="When they are not the preset's.")
+@click.option("--guide-weights", type=PATH, help="The guide's, of an autoguided run.")
+@click.option("--text-encoder", type=PATH, help="Folder of the text encoder.")
 @click.option("--model", help="Preset, when the run's own is not known here.")
+@click.option("--trust-remote-code", is_flag=True, help="Run the code that the plan names.")
+@click.option("--offline", is_flag=True, help="Look nothing up.")
 @device_option
 def verify(
-    run: Path, num_batches: int, weights: Path | None, model: str | None, device: str
+    run: Path,
+    num_batches: int,
+    device: str,
+    trust_remote_code: bool,
+    **request: Any,  # noqa: ANN401 - the fields of RerunRequest
 ) -> None:
     """Check every committed file against its receipt, and recompute some batches.
 
     Within one numerics_id the pixels must be equal; across, the differences are shown.
     """
-    from evalsuite.artifacts.run_directory import IMAGES, RunDirectory, gaps_of
+    from evalsuite.artifacts.run_directory import CONDITIONS, IMAGES, RunDirectory, gaps_of
+    from evalsuite.pipeline.generation import BatchSampler
     from evalsuite.pipeline.integrity import check_batch, choose_batches, find_faults, stages_of
+    from evalsuite.pipeline.materials import RerunRequest, materials_of
+    from evalsuite.pipeline.numerics import resolve_device
 
     directory = RunDirectory.open(run)
     faults = find_faults(directory)
@@ -57,7 +64,11 @@ def verify(
     batches = choose_batches(directory, num_batches)
     if not batches:
         return
-    sampler = _sampler(directory, model, weights, device)
+    materials = materials_of(
+        directory.manifest, RerunRequest(trust_code=trust_remote_code, **request)
+    )
+    cache = directory.root / CONDITIONS
+    sampler = BatchSampler(directory.plan, materials, resolve_device(device), cache)
     wrong: list[int] = []
     for batch in batches:
         check = check_batch(directory, sampler, batch)
@@ -77,18 +88,3 @@ def verify(
             f"{run}: samples {wrong[:5]} came out with other pixels on equal numerics:"
             " the receipts or this machine are wrong"
         )
-
-
-def _sampler(
-    directory: "RunDirectory", model: str | None, weights: Path | None, device: str
-) -> "BatchSampler":
-    from evalsuite.config import ModelPreset, load_spec
-    from evalsuite.pipeline.generation import BatchSampler
-    from evalsuite.pipeline.numerics import resolve_device
-
-    if weights is None:
-        preset = load_spec(ModelPreset, model or directory.manifest.model)
-        weights = preset.path.parent / preset.weights.file
-    return BatchSampler(
-        directory.plan, weights, resolve_device(device), directory.manifest.file_labels
-    )

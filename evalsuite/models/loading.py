@@ -1,79 +1,81 @@
-"""Weights of a denoiser from a safetensors file, strictly, with the network ready to sample.
-
-Checkpoints are data: nothing in a file is executed, and a key too many, a key too few or a wrong
-shape is an error that names it.
-"""
+"""Networks with their weights, ready to be called as denoisers."""
 
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from evalsuite.config import DtypeName, Scalar
-from evalsuite.errors import DataError
-from evalsuite.models.registry import family_named
-from evalsuite.sampling.guidance import Denoiser
+from evalsuite.config import RANDOM_WEIGHTS, DtypeName, Scalar
+from evalsuite.models.checkpoints.reading import open_checkpoint
+from evalsuite.models.checkpoints.state import load_network, random_state
+from evalsuite.models.mapped_pages import release_file_pages
+from evalsuite.models.registry import ModelFamily, family_named
+from evalsuite.sampling.guidance import Denoiser, clean_to_velocity, reversed_time
 
 
-def read_safetensors(path: Path) -> dict[str, Tensor]:
-    """All tensors of a safetensors file.
+def load_module(
+    family: str, network: Mapping[str, Scalar], weights: Path | None, ema: str
+) -> nn.Module:
+    """A frozen network on the CPU, float32, with the weights that `ema` names.
 
-    Raises:
-        DataError: the file is missing, truncated or of another format.
-    """
-    try:
-        return load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise DataError(f"cannot read weights {path} as safetensors: {error}") from error
-
-
-def load_strictly(network: nn.Module, state: Mapping[str, Tensor], origin: str) -> None:
-    """Load `state` into `network` when keys and shapes are exactly the network's.
+    Args:
+        family: of the registry.
+        network: sizes, as a preset has them.
+        weights: a checkpoint; None for random weights.
+        ema: a group of the checkpoint, `random:SEED`, or any word for a file without groups.
 
     Raises:
-        DataError: keys are missing, left over or mis-shaped, or a value is NaN or infinite.
+        DataError: the checkpoint cannot be read or does not fit.
     """
-    wanted = {key: tuple(tensor.shape) for key, tensor in network.state_dict().items()}
-    given = {key: tuple(tensor.shape) for key, tensor in state.items()}
-    faults = [f"missing {key}" for key in sorted(wanted.keys() - given.keys())]
-    faults += [f"unexpected {key}" for key in sorted(given.keys() - wanted.keys())]
-    faults += [
-        f"{key} is {given[key]}, not {wanted[key]}"
-        for key in sorted(wanted.keys() & given.keys())
-        if wanted[key] != given[key]
-    ]
-    if faults:
-        more = f" and {len(faults) - 4} more" if len(faults) > 4 else ""
-        raise DataError(f"weights {origin} do not fit the model: {'; '.join(faults[:4])}{more}")
-    for key, tensor in state.items():
-        if not bool(torch.isfinite(tensor).all()):
-            raise DataError(f"weights {origin}: tensor {key} holds NaN or infinite values")
-    network.load_state_dict(dict(state))
+    with torch.device("meta"):
+        module = family_named(family).build(network)
+    if weights is None:
+        random_state(module, int(ema.removeprefix(RANDOM_WEIGHTS)))
+    else:
+        checkpoint = open_checkpoint(weights)
+        group = ema if ema in checkpoint.groups else ""
+        load_network(module, checkpoint, group, family, weights.name)
+    return module.eval().requires_grad_(False)
 
 
-def load_denoiser(
-    family: str,
-    network: Mapping[str, Scalar],
-    weights_path: Path,
-    device: torch.device,
-    dtype: DtypeName,
+def as_denoiser(
+    module: nn.Module, family: ModelFamily, device: torch.device, dtype: DtypeName, t_eps: float
 ) -> Denoiser:
-    """A frozen velocity network on `device`, evaluated in `dtype` with float32 in and out.
+    """The velocity that a network stands for, evaluated on `device` in `dtype`.
 
-    Weights stay float32; `bfloat16` runs the matrix products under autocast, as the authors do.
+    Weights and inputs are float32. `bfloat16` runs the network under autocast as the authors do;
+    its velocity then has the dtype that autocast gives it.
     """
-    module = family_named(family).build(network)
-    load_strictly(module, read_safetensors(weights_path), weights_path.name)
-    module = module.eval().requires_grad_(False).to(device)
-    if dtype == "float32":
-        return module
+    module = module.to(device)
+    if dtype == "bfloat16":
+        hold_products_in_bfloat16(module)
+    denoiser: Denoiser = in_bfloat16(module, device) if dtype == "bfloat16" else module
+    if family.prediction == "clean":
+        return clean_to_velocity(denoiser, t_eps)
+    return reversed_time(denoiser) if family.prediction == "reversed_velocity" else denoiser
 
-    def in_bfloat16(x_BCHW: Tensor, t_B: Tensor, condition: Tensor) -> Tensor:
+
+def in_bfloat16(module: nn.Module, device: torch.device) -> Denoiser:
+    """The module under bfloat16 autocast."""
+
+    def call(x_BCHW: Tensor, t_B: Tensor, condition: Tensor) -> Tensor:
         with torch.autocast(device.type, dtype=torch.bfloat16):
             out: Tensor = module(x_BCHW, t_B, condition)
-        return out.float()
+        return out
 
-    return in_bfloat16
+    return call
+
+
+def hold_products_in_bfloat16(module: nn.Module) -> None:
+    """Round the weights of Linear and Conv2d layers once.
+
+    Autocast rounds them to the same values, but at every call: frozen weights are not cached. Each
+    layer's pages of a mapped file are given back, so that the file and its copy are not both held.
+    """
+    for layer in module.modules():
+        if isinstance(layer, nn.Linear | nn.Conv2d):
+            exact = [parameter.data for parameter in layer.parameters()]
+            layer.to(torch.bfloat16)
+            for tensor in exact:
+                release_file_pages(tensor)

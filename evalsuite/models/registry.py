@@ -1,14 +1,19 @@
 """The model families that evalsuite can build. A new family is one line here and one folder."""
 
 import dataclasses
+import types
+import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from torch import nn
 
 from evalsuite.config import Scalar
 from evalsuite.errors import ConfigError, nearest
+from evalsuite.models.protocol import Condition
+
+Prediction = Literal["velocity", "clean", "reversed_velocity"]
 
 
 @dataclass(frozen=True)
@@ -16,33 +21,83 @@ class ModelFamily:
     """A denoiser architecture.
 
     Attributes:
-        build: the network from the `network` mapping of a preset, on the current torch device.
-        multiple_of: from the same mapping, what image height and width must be multiples of;
-            raises ConfigError when the mapping is wrong, so that plans are refused before any work.
+        load: the configuration dataclass and the network class, imported when they are needed.
+        condition: what the network takes beside x and t: labels, or text features.
+        prediction: what it gives. velocity: data - noise. clean: the clean image, which the
+            setting `t_eps` turns into a velocity. reversed_velocity: noise - data, at the time
+            1000 (1 - t).
     """
 
-    build: Callable[[Mapping[str, Scalar]], nn.Module]
-    multiple_of: Callable[[Mapping[str, Scalar]], int]
+    load: Callable[[], tuple[type[Any], Callable[[Any], nn.Module]]]
+    condition: Condition = "class"
+    prediction: Prediction = "velocity"
+
+    def config(self, network: Mapping[str, Scalar]) -> Any:  # noqa: ANN401 - a family's dataclass
+        """The checked configuration from the `network` mapping of a preset.
+
+        Raises:
+            ConfigError: an unknown, missing or impossible value.
+        """
+        return _typed(self.load()[0], network)
+
+    def build(self, network: Mapping[str, Scalar]) -> nn.Module:
+        """The network on the current torch device."""
+        return self.load()[1](self.config(network))
+
+    def multiple_of(self, network: Mapping[str, Scalar]) -> int:
+        """What image height and width must be multiples of."""
+        config = self.config(network)
+        return int(getattr(config, "multiple_of", config.patch_size))
+
+    def only_size(self, network: Mapping[str, Scalar]) -> int | None:
+        """The one side that stored position embeddings allow; None when any multiple runs."""
+        side = getattr(self.config(network), "input_size", None)
+        return None if side is None else int(side)
 
 
-def _build_pixnerd_class(network: Mapping[str, Scalar]) -> nn.Module:
-    from evalsuite.models.pixnerd.class_conditional import (
-        PixNerdClassConditional,
-        PixNerdClassConfig,
-    )
+def _pixnerd_class() -> tuple[type[Any], Callable[[Any], nn.Module]]:
+    from evalsuite.models.pixnerd import class_conditional as module
 
-    return PixNerdClassConditional(_typed(PixNerdClassConfig, network))
+    return module.PixNerdClassConfig, module.PixNerdClassConditional
 
 
-def _patch_size(network: Mapping[str, Scalar]) -> int:
-    """The patch size, once every key of the network has been checked."""
-    from evalsuite.models.pixnerd.class_conditional import PixNerdClassConfig
+def _pixnerd_text() -> tuple[type[Any], Callable[[Any], nn.Module]]:
+    from evalsuite.models.pixnerd import text_conditional as module
 
-    return int(_typed(PixNerdClassConfig, network).patch_size)
+    return module.PixNerdTextConfig, module.PixNerdTextConditional
+
+
+def _pixelgen_class() -> tuple[type[Any], Callable[[Any], nn.Module]]:
+    from evalsuite.models.pixelgen import class_conditional as module
+
+    return module.JiTClassConfig, module.JiTClassConditional
+
+
+def _pixelgen_text() -> tuple[type[Any], Callable[[Any], nn.Module]]:
+    from evalsuite.models.pixelgen import text_conditional as module
+
+    return module.PixelGenTextConfig, module.PixelGenTextConditional
+
+
+def _pixeldit_class() -> tuple[type[Any], Callable[[Any], nn.Module]]:
+    from evalsuite.models.pixeldit import class_conditional as module
+
+    return module.PixelDiTClassConfig, module.PixelDiTClassConditional
+
+
+def _pixeldit_text() -> tuple[type[Any], Callable[[Any], nn.Module]]:
+    from evalsuite.models.pixeldit import text_conditional as module
+
+    return module.PixelDiTTextConfig, module.PixelDiTTextConditional
 
 
 MODELS: dict[str, ModelFamily] = {
-    "pixnerd-class": ModelFamily(build=_build_pixnerd_class, multiple_of=_patch_size),
+    "pixnerd-class": ModelFamily(_pixnerd_class),
+    "pixnerd-text": ModelFamily(_pixnerd_text, "text"),
+    "pixelgen-class": ModelFamily(_pixelgen_class, prediction="clean"),
+    "pixelgen-text": ModelFamily(_pixelgen_text, "text", "clean"),
+    "pixeldit-class": ModelFamily(_pixeldit_class),
+    "pixeldit-text": ModelFamily(_pixeldit_text, "text", "reversed_velocity"),
 }
 
 
@@ -56,11 +111,11 @@ def family_named(name: str) -> ModelFamily:
 def _typed(kind: type[Any], network: Mapping[str, Scalar]) -> Any:  # noqa: ANN401
     """Fill a configuration dataclass from `network`, refusing unknown and missing keys."""
     fields = {field.name: field for field in dataclasses.fields(kind)}
+    hints = typing.get_type_hints(kind)
     for key, value in network.items():
         if key not in fields:
             raise ConfigError(f"unknown key 'network.{key}': {nearest(key, fields)}")
-        if fields[key].type is int and (isinstance(value, bool) or not isinstance(value, int)):
-            raise ConfigError(f"network.{key} must be a whole number, not {value!r}")
+        _check_type(key, value, hints[key])
     missing = [
         n for n, f in fields.items() if f.default is dataclasses.MISSING and n not in network
     ]
@@ -70,3 +125,13 @@ def _typed(kind: type[Any], network: Mapping[str, Scalar]) -> Any:  # noqa: ANN4
         return kind(**network)
     except ValueError as error:
         raise ConfigError(f"network: {error}") from error
+
+
+def _check_type(key: str, value: Scalar, hint: Any) -> None:  # noqa: ANN401 - a type hint
+    kinds = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    if type(value) in kinds or (float in kinds and type(value) is int):
+        return
+    if int in kinds:
+        raise ConfigError(f"network.{key} must be a whole number, not {value!r}")
+    names = " or ".join(kind.__name__ for kind in kinds if kind is not type(None))
+    raise ConfigError(f"network.{key} must be {names}, not {value!r}")

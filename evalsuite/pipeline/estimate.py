@@ -30,7 +30,7 @@ class Estimate:
     """Cost of the samples that are still to be made."""
 
     num_images: int
-    nfe: int
+    nfe: int | None
     disk_bytes: int
     seconds: float | None
     """On `num_workers` workers; None when no rate is known."""
@@ -40,7 +40,7 @@ class Estimate:
 def estimate(
     plan: Plan,
     num_images: int,
-    nfe: int,
+    nfe: int | None,
     num_workers: int,
     extractors: tuple[ExtractorSpec, ...],
     output: OutputFormat,
@@ -54,7 +54,7 @@ def estimate(
         4 * (s.pool_dim + (s.spatial_dim or 0) + (s.num_classes or 0)) for s in extractors
     )
     disk = int(kept * pixels + num_images * (_ROW_BYTES + features))
-    work = num_images * nfe / max(num_workers, 1)
+    work = num_images * (nfe or 1) / max(num_workers, 1)
     seconds = work * rate.seconds_per_evaluation if rate else None
     return Estimate(num_images, nfe, disk, seconds, rate.source if rate else "no known rate")
 
@@ -89,8 +89,8 @@ def _neighbours(run_root: Path) -> list[Path]:
 def _rate_of(receipts: list[Receipt], device: str) -> float | None:
     """Median over shards of compute seconds per image and evaluation on that kind of device."""
     rates = sorted(
-        r.seconds["compute"] / ((r.stop - r.start) * r.nfe)
+        r.seconds["compute"] / ((r.stop - r.start) * (r.nfe or 1))
         for r in receipts
-        if r.nfe and r.seconds.get("compute") and r.numerics.get("device") == device
+        if r.seconds.get("compute") and r.numerics.get("device") == device
     )
     return rates[len(rates) // 2] if rates else None

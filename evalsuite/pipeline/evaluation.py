@@ -38,7 +38,7 @@ from evalsuite.pipeline.scoring import (
     score,
     strata_of,
 )
-from evalsuite.sampling.sampler import count_nfe
+from evalsuite.sampling.describe import nfe_of
 from evalsuite.seeding import labels_of
 
 _PORTION = 64
@@ -89,7 +89,7 @@ def score_run(run: RunDirectory, measure: Measure, num_samples: int) -> list[Rec
         "plan_id": run.manifest.plan_id,
         "model": run.manifest.model,
         "plan": run.plan.model_dump(mode="json"),
-        "nfe": count_nfe(run.plan.sampling),
+        "nfe": nfe_of(run.plan),
         "numerics_ids": ids,
         "mixed_numerics": len(ids) > 1,
     }

@@ -1,23 +1,30 @@
 """Images of a plan, batch by batch, in this process: what workers, `sample` and `verify` share."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
+from evalsuite.artifacts.digests import cache_root
 from evalsuite.artifacts.images import ImageRows, pixel_sha256
-from evalsuite.artifacts.storage import file_sha256
 from evalsuite.config import Plan
 from evalsuite.errors import DataError, WorkerError
-from evalsuite.models.loading import load_denoiser
+from evalsuite.models.building import load_model
+from evalsuite.models.native import TextFeatures
+from evalsuite.pipeline.conditions import features_of
+from evalsuite.pipeline.materials import Materials
 from evalsuite.pipeline.numerics import numerics_id, numerics_of, prepare_torch
-from evalsuite.sampling.sampler import sample_class_batch
+from evalsuite.pipeline.weights import check_weights
+from evalsuite.sampling.noise import draw_noise, sample_generators
+from evalsuite.sampling.pixels import UINT8_RULES
 from evalsuite.seeding import labels_of, seeds_of
+
+NoiseShape = Callable[[tuple[int, int]], tuple[int, int, int]]
 
 
 class GeneratedBatch(NamedTuple):
-    """One whole batch and the network evaluations that each image cost."""
+    """One whole batch and the network evaluations that each image cost; 0 when it is not known."""
 
     rows: ImageRows
     nfe: int
@@ -29,48 +36,52 @@ class BatchSampler:
     def __init__(
         self,
         plan: Plan,
-        weights_path: Path,
+        materials: Materials,
         device: torch.device,
-        file_labels: Sequence[int] | None = None,
+        text_cache: Path | None = None,
     ) -> None:
         """Load the weights after checking that they are the plan's.
+
+        Args:
+            plan: what decides pixels.
+            materials: the files that it needs.
+            device: where to compute.
+            text_cache: folder of prompt features, which are computed if they are not there; one
+                of this machine's cache when absent.
 
         Raises:
             DataError: other weights, or weights that do not fit the network.
         """
         prepare_torch(device)
-        check_weights(weights_path, plan.weights_sha256)
         self.plan = plan
         self.device = device
         self.numerics = numerics_of(device)
         self.numerics_id = numerics_id(self.numerics)
-        self._file_labels = file_labels
-        self._denoiser = load_denoiser(
-            plan.family, plan.network, weights_path, device, plan.sampling.dtype
+        self._materials = materials
+        _check_materials(plan, materials)
+        features = self._features(text_cache or cache_root() / "conditions")
+        self._model = load_model(
+            plan, materials.weights, device, materials.guide, features, materials.code_folder
         )
+        kind = type(self._model).Settings
+        self._settings = plan.sampling or kind.model_validate(plan.settings)
+        noise_shape: NoiseShape = getattr(self._model, "noise_shape", lambda size: (3, *size))
+        self._noise_shape = noise_shape(plan.size)
 
     def batch(self, batch_index: int) -> GeneratedBatch:
         """Samples batch_index * batch_size and following.
 
         Raises:
             WorkerError: the GPU's memory is too small for the plan's batch size.
-            DataError: the sampler gave NaN or infinite pixels.
+            DataError: the sampler gave NaN or infinite pixels, or images of another size.
         """
         plan = self.plan
         prepare_torch(self.device)
         start, stop = batch_index * plan.batch_size, (batch_index + 1) * plan.batch_size
-        seeds, labels = seeds_of(plan, start, stop), labels_of(plan, start, stop, self._file_labels)
+        seeds = seeds_of(plan, start, stop)
+        labels = labels_of(plan, start, stop, self._materials.file_labels)
         try:
-            images, nfe = sample_class_batch(
-                self._denoiser,
-                seeds,
-                labels,
-                plan.num_classes,
-                plan.size,
-                plan.sampling,
-                plan.uint8_rule,
-                self.device,
-            )
+            images = self._images(seeds, labels)
         except torch.OutOfMemoryError as error:
             raise WorkerError(
                 f"the GPU's memory does not hold batch size {plan.batch_size}, which is part of the"
@@ -78,16 +89,38 @@ class BatchSampler:
             ) from error
         except ValueError as error:
             raise DataError(f"samples {start}..{stop - 1}: {error}") from error
-        return GeneratedBatch(ImageRows(start, seeds, labels, images), nfe)
+        nfe = int(getattr(self._model, "nfe", 0))
+        return GeneratedBatch(ImageRows(start, seeds, labels, images.numpy()), nfe)
 
     def pixel_hashes(self, batch_index: int) -> list[str]:
         """SHA-256 of each image of a batch."""
         return [pixel_sha256(image) for image in self.batch(batch_index).rows.images_NHWC]
 
+    @torch.inference_mode()
+    def _images(self, seeds: Sequence[int], labels: Sequence[int]) -> torch.Tensor:
+        generators = sample_generators(seeds)
+        noise_BCHW = draw_noise(generators, self._noise_shape).to(self.device)
+        prompts = self._materials.prompts
+        conditions: list[Any] = [prompts[i] for i in labels] if prompts else list(labels)
+        x_BCHW = self._model.sample(noise_BCHW, conditions, generators, self._settings)
+        expected = (len(seeds), 3, *self.plan.size)
+        if tuple(x_BCHW.shape) != expected:
+            raise ValueError(f"the model gave images {tuple(x_BCHW.shape)}, not {expected}")
+        return UINT8_RULES[self.plan.uint8_rule](x_BCHW)
 
-def check_weights(path: Path, sha256: str) -> None:
-    """Raise DataError unless the file exists and has that SHA-256."""
-    if not path.is_file():
-        raise DataError(f"weights {path} do not exist on this machine")
-    if file_sha256(path) != sha256:
-        raise DataError(f"weights {path} are not the plan's: their SHA-256 is not {sha256[:12]}...")
+    def _features(self, cache: Path) -> TextFeatures | None:
+        """Features of the prompts, for a text model of ours; the encoder is gone afterwards."""
+        plan, prompts = self.plan, self._materials.prompts
+        if plan.text is None or plan.text.encoder is None:
+            return None
+        if prompts is None:
+            raise DataError("the plan's prompts are not here")
+        folder = self._materials.encoder
+        return features_of(plan, prompts, folder, cache, self.device, self.numerics_id)
+
+
+def _check_materials(plan: Plan, materials: Materials) -> None:
+    if materials.weights is not None:
+        check_weights(materials.weights, plan.weights_sha256)
+    if plan.guide is not None and materials.guide is not None:
+        check_weights(materials.guide, plan.guide.weights_sha256)

@@ -3,31 +3,48 @@
 `None` in the options means: as the preset has it.
 """
 
-import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
-import numpy as np
 from pydantic import ValidationError
 
 from evalsuite.artifacts.storage import file_sha256
-from evalsuite.conditioning.classes import check_label, parse_classes
+from evalsuite.conditioning.classes import parse_classes
 from evalsuite.config import (
     NUMERICS_VERSION,
     ExtractorSpec,
+    GuideModel,
     LabelRule,
     ModelPreset,
     Plan,
     SamplingSettings,
+    Scalar,
     explain,
     load_spec,
 )
-from evalsuite.errors import ConfigError, DataError, UsageError, nearest
-from evalsuite.models.registry import family_named
-from evalsuite.sampling.sampler import count_nfe
+from evalsuite.errors import ConfigError, DataError, UsageError
+from evalsuite.models.foreign import ForeignModel, foreign_model, is_foreign
+from evalsuite.models.registry import ModelFamily, family_named
+from evalsuite.pipeline.conditions import ResolvedText, TextRequest, resolve_text
+from evalsuite.pipeline.foreign_weights import find_foreign_weights
+from evalsuite.pipeline.labels import parse_label_rule
+from evalsuite.pipeline.materials import Materials
+from evalsuite.pipeline.settings import check_grid, foreign_settings, native_settings
+from evalsuite.pipeline.weights import FoundWeights, WeightsRequest, find_weights
 from evalsuite.seeding import REPLICATE_STRIDE, SEED_LIMIT, first_seed_of
+
+
+@dataclass(frozen=True)
+class GuideRequest:
+    """Autoguidance: a weaker model in the place of the unconditional one."""
+
+    weights: str
+    model: str | None = None
+    """Its preset; the plan's own when absent."""
+    ema: str | None = None
+    condition: Literal["same", "null"] = "same"
 
 
 @dataclass(frozen=True)
@@ -35,16 +52,19 @@ class PlanOptions:
     """Options of an invocation that may decide pixels."""
 
     model: str
-    weights: Path | None = None
+    weights: WeightsRequest = field(default_factory=WeightsRequest)
+    guide: GuideRequest | None = None
+    text: TextRequest = field(default_factory=TextRequest)
     replicate: int | None = None
     first_seed: int | None = None
     labels: str | None = None
     classes: str | None = None
     size: tuple[int, int] | None = None
     batch_size: int | None = None
-    negative_prompt: str | None = None
     sampling: Mapping[str, Any] = field(default_factory=dict)
-    """Fields of SamplingSettings that were asked; absent ones are the preset's."""
+    """Settings that were asked, by name; absent ones are the preset's."""
+    trust_code: bool = False
+    """Whether code that `--model` names may be run."""
 
 
 @dataclass(frozen=True)
@@ -53,8 +73,11 @@ class ResolvedPlan:
 
     plan: Plan
     preset: ModelPreset
-    weights_path: Path
-    file_labels: tuple[int, ...] | None
+    materials: Materials
+    notices: tuple[str, ...] = ()
+    """What a person should know before it starts."""
+    origin: Mapping[str, Scalar] = field(default_factory=dict)
+    """Where the weights came from."""
 
 
 def resolve_plan(options: PlanOptions) -> ResolvedPlan:
@@ -62,14 +85,92 @@ def resolve_plan(options: PlanOptions) -> ResolvedPlan:
 
     Raises:
         UsageError: an option that the model does not have, or out of range.
-        DataError: weights or label file cannot be used.
+        DataError: weights, prompts or label file cannot be used.
     """
-    preset = load_spec(ModelPreset, options.model)
-    if options.negative_prompt is not None:
-        raise UsageError(
-            f"{preset.name} is class-conditional: --negative-prompt is for text models"
+    foreign = _foreign(options)
+    preset = foreign.preset if foreign else load_spec(ModelPreset, options.model)
+    if foreign is None and is_foreign(preset.family):
+        foreign = foreign_model(preset.family, preset.path.parent, options.trust_code, preset)
+    if foreign is not None:
+        return _resolve(options, foreign.preset, foreign)
+    return _resolve(options, preset, None)
+
+
+def _foreign(options: PlanOptions) -> ForeignModel | None:
+    if not is_foreign(options.model):
+        return None
+    offline = options.weights.offline
+    return foreign_model(options.model, Path.cwd(), options.trust_code, offline=offline)
+
+
+def _resolve(
+    options: PlanOptions, preset: ModelPreset, foreign: ForeignModel | None
+) -> ResolvedPlan:
+    family = None if foreign else family_named(preset.family)
+    size = options.size or preset.size
+    if family is not None:
+        _check_size(preset, family, size)
+    sampling = None if foreign else native_settings(preset, options.sampling)
+    weights = (
+        find_foreign_weights(foreign, options.weights)
+        if foreign
+        else find_weights(preset, options.weights)
+    )
+    rule, file_labels, classes, text = _conditions(options, preset, weights)
+    guide, guide_path = _guide(options, preset, sampling)
+    try:
+        plan = Plan(
+            numerics_version=NUMERICS_VERSION,
+            family=foreign.family if foreign else preset.family,
+            network=preset.network,
+            source_sha256=foreign.source_sha256 if foreign else None,
+            weights_sha256=weights.sha256,
+            ema=weights.ema,
+            guide=guide,
+            num_classes=preset.num_classes,
+            text=text.conditions if text else None,
+            labels=rule,
+            classes=classes,
+            size=size,
+            sampling=sampling,
+            settings=foreign_settings(foreign, preset, options.sampling) if foreign else None,
+            first_seed=_first_seed(options),
+            batch_size=preset.batch_size if options.batch_size is None else options.batch_size,
+            uint8_rule=preset.uint8_rule,
         )
-    weights_path, weights_sha256, ema = _weights(preset, options.weights)
+    except ValidationError as error:
+        raise ConfigError(explain(error, Plan)) from error
+    if plan.sampling is not None:
+        check_grid(plan.sampling)
+    materials = Materials(
+        weights=weights.path,
+        guide=guide_path,
+        encoder=text.encoder_folder if text else None,
+        file_labels=file_labels,
+        prompts=text.prompts if text else None,
+        code_folder=foreign.code_folder if foreign else None,
+    )
+    notices = text.notices if text else ()
+    return ResolvedPlan(plan, preset, materials, notices, weights.origin)
+
+
+class _Chosen(NamedTuple):
+    """What samples are conditioned on."""
+
+    rule: LabelRule
+    file_labels: tuple[int, ...] | None
+    classes: tuple[int, ...] | None
+    text: ResolvedText | None
+
+
+def _conditions(options: PlanOptions, preset: ModelPreset, weights: FoundWeights) -> _Chosen:
+    if preset.num_classes is None:
+        for name in ("labels", "classes"):
+            if getattr(options, name) is not None:
+                raise UsageError(f"{preset.name} is a text model: --{name} is for classes")
+        text = resolve_text(preset, options.text, weights.ema, options.weights)
+        return _Chosen(LabelRule(), None, None, text)
+    options.text.refuse_for(preset.name)
     if preset.network.get("num_classes", preset.num_classes) != preset.num_classes:
         raise ConfigError(f"{preset.path}: num_classes and network.num_classes differ")
     rule, file_labels = parse_label_rule(options.labels, preset.num_classes)
@@ -84,46 +185,60 @@ def resolve_plan(options: PlanOptions) -> ResolvedPlan:
         raise UsageError(
             "--classes and --labels file:PATH exclude each other: the file has the labels"
         )
-    size = options.size or preset.size
-    _check_size(preset, size)
-    try:
-        plan = Plan(
-            numerics_version=NUMERICS_VERSION,
-            family=preset.family,
-            network=preset.network,
-            weights_sha256=weights_sha256,
-            ema=ema,
-            num_classes=preset.num_classes,
-            labels=rule,
-            classes=classes,
-            size=size,
-            sampling=_sampling(preset.sampling, options.sampling),
-            first_seed=_first_seed(options),
-            batch_size=preset.batch_size if options.batch_size is None else options.batch_size,
-            uint8_rule=preset.uint8_rule,
-        )
-    except ValidationError as error:
-        raise ConfigError(explain(error, Plan)) from error
-    _check_grid(plan.sampling)
-    return ResolvedPlan(plan, preset, weights_path, file_labels)
+    return _Chosen(rule, file_labels, classes, None)
 
 
-def _check_grid(settings: SamplingSettings) -> None:
-    """Raise UsageError when the solver's times cannot be integrated over."""
-    try:
-        count_nfe(settings)
-    except ValueError as error:
+def _guide(
+    options: PlanOptions, preset: ModelPreset, sampling: SamplingSettings | None
+) -> tuple[GuideModel | None, Path | None]:
+    """The guide of autoguidance, which must see what the model sees."""
+    asked = options.guide
+    if asked is None:
+        return None, None
+    if sampling is None:
+        raise UsageError(f"{preset.name} brings its own sampler: --guide-weights does not apply")
+    other = load_spec(ModelPreset, asked.model) if asked.model else preset
+    if (other.num_classes, other.size) != (preset.num_classes, preset.size):
+        raise UsageError(f"guide {other.name} has other classes or another size than {preset.name}")
+    if preset.text and (other.text is None or other.text.encoder != preset.text.encoder):
+        raise UsageError(f"guide {other.name} has another text encoder than {preset.name}")
+    request = replace(options.weights, given=asked.weights, ema=asked.ema)
+    found = find_weights(other, request)
+    guide = GuideModel(
+        family=other.family,
+        network=other.network,
+        weights_sha256=found.sha256,
+        ema=found.ema,
+        condition=asked.condition,
+    )
+    return guide, found.path
+
+
+def _first_seed(options: PlanOptions) -> int:
+    if options.replicate is not None and options.first_seed is not None:
+        raise UsageError("--replicate and --first-seed exclude each other")
+    if options.first_seed is not None:
+        return options.first_seed
+    return first_seed_of(options.replicate or 0)
+
+
+def _check_size(preset: ModelPreset, family: ModelFamily, size: tuple[int, int]) -> None:
+    side = family.only_size(preset.network)
+    if side is not None and size != (side, side):
         raise UsageError(
-            f"--num-steps {settings.num_steps}, --timeshift {settings.timeshift:g} and --last-step"
-            f" {settings.last_step} do not fit: {error}"
-        ) from error
+            f"size {size[0]}x{size[1]}: the position embeddings of {preset.name} are for"
+            f" {side}x{side} alone"
+        )
+    multiple = family.multiple_of(preset.network)
+    if size[0] % multiple or size[1] % multiple:
+        raise UsageError(f"size {size[0]}x{size[1]}: {preset.name} needs multiples of {multiple}")
 
 
 def check_count(resolved: ResolvedPlan, num_samples: int, replicate: int | None) -> None:
     """Raise UsageError when `num_samples` cannot be had under the plan's seeds or labels."""
     if replicate is not None and num_samples > REPLICATE_STRIDE:
         raise UsageError(f"--replicate holds at most {REPLICATE_STRIDE} samples; use --first-seed")
-    labels, batch_size = resolved.file_labels, resolved.plan.batch_size
+    labels, batch_size = resolved.materials.file_labels, resolved.plan.batch_size
     needed = -(-num_samples // batch_size) * batch_size
     if resolved.plan.first_seed + needed > SEED_LIMIT:
         raise UsageError(
@@ -137,42 +252,6 @@ def check_count(resolved: ResolvedPlan, num_samples: int, replicate: int | None)
         )
 
 
-def parse_label_rule(
-    text: str | None, num_classes: int
-) -> tuple[LabelRule, tuple[int, ...] | None]:
-    """`modulo`, `blocked:PER_CLASS`, `random:SEED` or `file:PATH`, with the labels of a file.
-
-    Raises:
-        UsageError: another rule, or a number that is none.
-        DataError: the file cannot be read, or a label is out of range.
-    """
-    name, colon, value = ("modulo" if text is None else text).partition(":")
-    fields = {"blocked": "per_class", "random": "seed"}
-    if name == "modulo" and not colon:
-        return LabelRule(), None
-    if name == "file" and value:
-        labels = _read_labels(Path(value), num_classes)
-        return LabelRule(rule="file", sha256=labels_sha256(labels)), labels
-    if name in fields and value.isdecimal() and (name == "random" or int(value) > 0):
-        try:
-            return LabelRule.model_validate({"rule": name, fields[name]: int(value)}), None
-        except ValidationError as error:
-            raise UsageError(f"label rule {text!r}: {explain(error, LabelRule)}") from error
-    raise UsageError(
-        f"label rule {text!r} is not modulo, blocked:PER_CLASS, random:SEED or file:PATH"
-        + (
-            ""
-            if name in {*fields, "file", "modulo"}
-            else f"; {nearest(name, [*fields, 'file', 'modulo'])}"
-        )
-    )
-
-
-def labels_sha256(labels: tuple[int, ...]) -> str:
-    """SHA-256 of labels as little-endian int64."""
-    return hashlib.sha256(np.array(labels, dtype="<i8").tobytes()).hexdigest()
-
-
 def with_weights(spec: ExtractorSpec, weights: Path | None) -> ExtractorSpec:
     """An extractor with other weights, named by their SHA-256."""
     if weights is None:
@@ -183,63 +262,3 @@ def with_weights(spec: ExtractorSpec, weights: Path | None) -> ExtractorSpec:
         update={"file": str(weights.resolve()), "sha256": file_sha256(weights)}
     )
     return spec.model_copy(update={"weights": source})
-
-
-def _weights(preset: ModelPreset, given: Path | None) -> tuple[Path, str, str]:
-    """Path, SHA-256 and EMA choice; a file that is the preset's own gives the preset's plan."""
-    if given is None:
-        return preset.path.parent / preset.weights.file, preset.weights.sha256, preset.weights.ema
-    if not given.is_file():
-        raise DataError(f"--weights {given} does not exist")
-    sha256 = file_sha256(given)
-    return (
-        given.resolve(),
-        sha256,
-        preset.weights.ema if sha256 == preset.weights.sha256 else "given",
-    )
-
-
-def _sampling(defaults: SamplingSettings, asked: Mapping[str, Any]) -> SamplingSettings:
-    fields = defaults.model_dump()
-    unknown = asked.keys() - fields.keys()
-    if unknown:
-        name = min(unknown)
-        raise UsageError(f"unknown sampling setting {name!r}: {nearest(name, fields)}")
-    solver = asked.get("solver", fields["solver"])
-    if solver != fields["solver"]:
-        fields |= {"order": 2 if solver == "adams" else None, "step": "ode"}
-    if asked.get("order") is not None and solver != "adams":
-        raise UsageError(f"--order is for solver adams; the solver is {solver}")
-    try:
-        return SamplingSettings.model_validate({**fields, **asked})
-    except ValidationError as error:
-        raise UsageError(explain(error, SamplingSettings)) from error
-
-
-def _first_seed(options: PlanOptions) -> int:
-    if options.replicate is not None and options.first_seed is not None:
-        raise UsageError("--replicate and --first-seed exclude each other")
-    if options.first_seed is not None:
-        return options.first_seed
-    return first_seed_of(options.replicate or 0)
-
-
-def _check_size(preset: ModelPreset, size: tuple[int, int]) -> None:
-    multiple = family_named(preset.family).multiple_of(preset.network)
-    if size[0] % multiple or size[1] % multiple:
-        raise UsageError(f"size {size[0]}x{size[1]}: {preset.name} needs multiples of {multiple}")
-
-
-def _read_labels(path: Path, num_classes: int) -> tuple[int, ...]:
-    try:
-        words = path.read_text(encoding="utf-8").replace(",", " ").split()
-        labels = tuple(int(word) for word in words)
-    except (OSError, ValueError) as error:
-        raise DataError(
-            f"label file {path}: {error}: give whole numbers, one for each sample"
-        ) from error
-    if not labels:
-        raise DataError(f"label file {path} holds no labels")
-    for label in labels:
-        check_label(label, num_classes)
-    return labels

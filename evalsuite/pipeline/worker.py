@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from evalsuite.artifacts.digests import known_sha256
 from evalsuite.artifacts.images import ImageRows, pixel_sha256
 from evalsuite.artifacts.receipts import (
     Receipt,
@@ -26,8 +27,13 @@ from evalsuite.artifacts.receipts import (
     cover,
     digest_of_pixels,
 )
-from evalsuite.artifacts.run_directory import IMAGES, RunDirectory, feature_stage, gaps_of
-from evalsuite.artifacts.storage import file_sha256
+from evalsuite.artifacts.run_directory import (
+    CONDITIONS,
+    IMAGES,
+    RunDirectory,
+    feature_stage,
+    gaps_of,
+)
 from evalsuite.config import ExtractorSpec
 from evalsuite.errors import DataError, EvalsuiteError, ReproducibilityError, StorageError
 from evalsuite.features.aligned import AlignedExtractor
@@ -35,6 +41,7 @@ from evalsuite.features.base import Extractor
 from evalsuite.features.registry import build_extractor
 from evalsuite.pipeline.channel import Channel, Closed
 from evalsuite.pipeline.generation import BatchSampler, GeneratedBatch
+from evalsuite.pipeline.materials import Materials
 from evalsuite.pipeline.numerics import resolve_device
 from evalsuite.pipeline.ranges import ShardTask
 from evalsuite.pipeline.repair import REPLACED, set_aside
@@ -49,7 +56,7 @@ class WorkerJob:
     """All that a worker needs to know; it travels to other machines."""
 
     run_root: str
-    weights_path: str
+    materials: Materials
     extractors: tuple[ExtractorSpec, ...]
     output: OutputFormat
     device: str
@@ -92,7 +99,7 @@ class ShardWorker:
         self._device = resolve_device(job.device)
         manifest = self._run.manifest
         self._sampler = BatchSampler(
-            manifest.plan, Path(job.weights_path), self._device, manifest.file_labels
+            manifest.plan, job.materials, self._device, self._run.root / CONDITIONS
         )
         if not job.allow_mixed_numerics:
             self._run.check_numerics(self._sampler.numerics, self._sampler.numerics_id)
@@ -300,9 +307,18 @@ def load_extractor(spec: ExtractorSpec, device: torch.device) -> Extractor:
     Raises:
         DataError: the weights are missing or other ones.
     """
+    return build_extractor(spec, check_extractor_weights(spec), device)
+
+
+def check_extractor_weights(spec: ExtractorSpec) -> Path:
+    """Where the extractor's weights are, once their digest has been checked.
+
+    Raises:
+        DataError: they are missing or other ones.
+    """
     path = spec.path.parent / spec.weights.file
     if not path.is_file():
         raise DataError(f"extractor {spec.name}: weights {path} do not exist")
-    if file_sha256(path) != spec.weights.sha256:
+    if known_sha256(path) != spec.weights.sha256:
         raise DataError(f"extractor {spec.name}: {path} has another SHA-256 than expected")
-    return build_extractor(spec, path, device)
+    return path

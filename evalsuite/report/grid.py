@@ -55,7 +55,7 @@ def sample_grid(run: RunDirectory, receipts: Sequence[Receipt]) -> Grid:
     Raises:
         CorruptionError: stored pixels are not the recorded ones.
     """
-    plan, names = run.plan, run.manifest.class_names
+    plan, names = run.plan, run.manifest.prompts or run.manifest.class_names
     height, width = plan.size
     covered = max((receipt.stop for receipt in receipts), default=0)
     stop = min(covered, max(plan.batch_size, _SCAN_PIXELS // (height * width)))

@@ -18,12 +18,12 @@ from evalsuite.artifacts.receipts import NO_END, Receipt, cover
 from evalsuite.artifacts.records import Record
 from evalsuite.artifacts.run_directory import IMAGES, RunDirectory, gaps_of
 from evalsuite.config import canonical_json, explain
-from evalsuite.errors import CorruptionError
+from evalsuite.errors import CorruptionError, UsageError
 from evalsuite.metrics.registry import METRICS
 from evalsuite.report.cost import run_cost
 from evalsuite.report.grid import GRID_CLASSES, sample_grid
 from evalsuite.report.summary import number, paste_line
-from evalsuite.sampling.sampler import count_nfe
+from evalsuite.sampling.describe import nfe_of
 
 REPORT_PATH = "report/index.html"
 LONGEST_LIST = 40
@@ -75,8 +75,11 @@ def write_report(run: RunDirectory) -> Path:
     """Write `report/index.html`, in place of an older one, and give its path.
 
     Raises:
+        UsageError: the weights are random numbers, which are no result.
         CorruptionError: a receipt, a result or kept pixels cannot be trusted.
     """
+    if run.plan.has_random_weights:
+        raise UsageError(f"{run.root} was made with random weights: there is nothing to report")
     run.storage.replace(REPORT_PATH, render_report(run).encode("utf-8", "replace"))
     return run.storage.path(REPORT_PATH)
 
@@ -96,7 +99,7 @@ def render_report(run: RunDirectory) -> str:
     return environment.get_template("report.html.j2").render(
         manifest=run.manifest,
         plan=run.plan,
-        nfe=count_nfe(run.plan.sampling),
+        nfe=nfe_of(run.plan),
         num_images=sum(part.stop - part.start for part in cover(receipts, 0, NO_END)),
         num_asked=asked,
         gaps=gaps_of(spans, 0, asked) if asked else [],
@@ -105,7 +108,7 @@ def render_report(run: RunDirectory) -> str:
         grid=sample_grid(run, receipts),
         grid_classes=GRID_CLASSES,
         stop=max((stop for _, stop in spans), default=0),
-        canonical_plan=canonical_json(run.plan.model_dump(mode="json")).decode(),
+        canonical_plan=run.plan.canonical.decode(),
         invocations=invocations,
         commands=list(dict.fromkeys(one.command for one in invocations)),
         unrecorded=_unrecorded(receipts, invocations),

@@ -5,7 +5,11 @@ from typing import NamedTuple
 
 from evalsuite.artifacts.records import Record
 from evalsuite.config import Plan
-from evalsuite.sampling.sampler import count_nfe
+from evalsuite.sampling.describe import (
+    describe_conditions,
+    describe_dtype,
+    describe_sampler,
+)
 
 
 class MetricRow(NamedTuple):
@@ -39,44 +43,23 @@ def number(value: float | None) -> str:
 
 def paste_line(plan: Plan, model: str, num_samples: int, records: Sequence[Record]) -> str:
     """One line with everything that a reader needs to compare the numbers."""
-    sampling = plan.sampling
     values = ", ".join(
         f"{r.display} {number(r.value)}"
         + (f" ± {r.standard_error:.4f}" if r.standard_error else "")
         for r in records
     )
     references = sorted({r.reference for r in records if r.reference})
-    order = f"-{sampling.order}" if sampling.order else ""
-    low, high = sampling.guidance_interval
-    bracket = "({:g}, {:g})" if sampling.interval_ends == "open" else "[{:g}, {:g}]"
-    guidance = f"guidance {sampling.guidance_scale:g} on t in {bracket.format(low, high)}"
     parts = [
         f"{model}: {values}",
         f"reference {', '.join(references) or 'none'}",
-        f"labels {plan.labels.describe()}"
-        + ("" if plan.classes is None else f" of {plan.classes}"),
+        describe_conditions(plan),
         f"{plan.size[0]}x{plan.size[1]}",
-        f"{sampling.solver}{order} {sampling.num_steps} steps, NFE {count_nfe(sampling)}",
-        guidance,
-        f"time shift {sampling.timeshift:g}",
+        *describe_sampler(plan),
         f"weights {plan.ema} {plan.weights_sha256[:8]}",
-        sampling.dtype,
+        describe_dtype(plan),
         f"seeds {plan.first_seed}..{plan.first_seed + num_samples - 1}",
         f"plan {plan.plan_id[:12]}",
     ]
-    parts += [f"{name} {value}" for name, value in unusual_settings(plan).items()]
     if any(record.samples.get("mixed_numerics") for record in records):
         parts.append("samples of MIXED numerics")
     return "; ".join(parts)
-
-
-def unusual_settings(plan: Plan) -> dict[str, str]:
-    """Settings that most plans leave alone, where this one does not."""
-    sampling = plan.sampling
-    unusual = {
-        "noise scale": f"{sampling.noise_scale:g}" if sampling.noise_scale != 1 else "",
-        "last step": f"{sampling.last_step:g}" if sampling.last_step is not None else "",
-        "step": sampling.step if sampling.step != "ode" else "",
-        "unguided passes": "" if sampling.skip_unguided else "doubled",
-    }
-    return {name: value for name, value in unusual.items() if value}

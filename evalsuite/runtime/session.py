@@ -23,6 +23,7 @@ from evalsuite.pipeline.coverage import (
     tasks_for,
 )
 from evalsuite.pipeline.integrity import find_faults
+from evalsuite.pipeline.labels import first_names
 from evalsuite.pipeline.plan import ResolvedPlan
 from evalsuite.pipeline.provenance import hardware, package_versions, source_revision
 from evalsuite.pipeline.repair import keep_as_before, take_out
@@ -31,6 +32,7 @@ from evalsuite.pipeline.worker import WorkerJob
 from evalsuite.runtime.cluster import check_shared_directory, connected
 from evalsuite.runtime.driver import Driver, DriverReport, Progress
 from evalsuite.runtime.signals import StopRequest, signals_to
+from evalsuite.sampling.describe import describe_conditions, describe_sampler
 
 ATTEMPT_SCHEMA = 1
 
@@ -73,8 +75,10 @@ def manifest_of(request: SessionRequest) -> Manifest:
         model=resolved.preset.name,
         plan_id=resolved.plan.plan_id,
         plan=resolved.plan,
-        class_names=resolved.preset.class_names,
-        file_labels=resolved.file_labels,
+        class_names=first_names(resolved.preset),
+        prompts=resolved.materials.prompts,
+        weights_origin=dict(resolved.origin),
+        file_labels=resolved.materials.file_labels,
         formats={"receipt": 1, "images": request.output.shard_format, "features": "safetensors"},
         created_at=_now(),
     )
@@ -117,7 +121,7 @@ def run_session(
             record(str(error) or type(error).__name__, exit_code)
         raise
     record("complete", 0)
-    write_run_card(run)
+    write_run_card(run, "; ".join([*describe_sampler(run.plan), describe_conditions(run.plan)]))
     return result
 
 
@@ -137,7 +141,7 @@ def _attempt(
             "keep": request.demand.keep,
             "shard_format": request.output.shard_format,
             "extractors": [s.extractor_id for s in request.demand.extractors],
-            "weights_file": request.resolved.weights_path.name,
+            "weights": dict(request.resolved.origin),
         },
         "tags": request.tags,
         "started_at": started_at,
@@ -202,7 +206,7 @@ def _make_missing(
             tasks = keep_as_before(tasks, taken)
             job = WorkerJob(
                 run_root=str(run.root.absolute()),
-                weights_path=str(request.resolved.weights_path.absolute()),
+                materials=request.resolved.materials,
                 extractors=request.demand.extractors,
                 output=request.output,
                 device=kind,

@@ -276,7 +276,7 @@ def test_the_card_makes_the_run_a_data_set(run: RunDirectory, tmp_path: Path) ->
     add_images(run, 8, 16, stage=PIXELS)
     garbage = run.root / "images" / f"{range_name(0, 8)}-killed.parquet"
     garbage.write_bytes(b"half a shard")
-    write_run_card(run)
+    write_run_card(run, "a sampler")
     loaded = datasets.load_dataset(str(run.root), split="train", cache_dir=str(tmp_path / "cache"))
     assert loaded["sample_index"][:] == list(range(16))
     for row, image in zip(loaded, PICTURES, strict=False):

@@ -182,7 +182,7 @@ def test_weights_that_are_not_the_presets(refuse: Refuse, tmp_path: Path) -> Non
 def test_weights_of_another_kind(refuse: Refuse, tmp_path: Path) -> None:
     (tmp_path / "w.safetensors").write_bytes(b"no weights")
     options = ("--weights", "w.safetensors", "--index", 0)
-    assert "cannot read weights" in refuse(DATA, "sample", *MODEL, *options)
+    assert "neither safetensors nor a torch checkpoint" in refuse(DATA, "sample", *MODEL, *options)
 
 
 @pytest.mark.parametrize(

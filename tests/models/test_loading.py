@@ -9,7 +9,14 @@ from torch import Tensor
 
 from evalsuite.config import ModelPreset, load_spec
 from evalsuite.errors import DataError
-from evalsuite.models.loading import load_denoiser, load_strictly, read_safetensors
+from evalsuite.models.checkpoints.reading import read_safetensors
+from evalsuite.models.checkpoints.state import load_strictly
+from evalsuite.models.loading import (
+    as_denoiser,
+    hold_products_in_bfloat16,
+    in_bfloat16,
+    load_module,
+)
 from evalsuite.models.registry import family_named
 
 PRESET = load_spec(ModelPreset, "pixnerd-digits")
@@ -99,17 +106,18 @@ def test_a_pickle_is_not_read(tmp_path: Path) -> None:
     assert not (tmp_path / "executed").exists()
 
 
-def test_loading_is_frozen_and_bfloat16_gives_float32_out() -> None:
-    """The same weights in either precision, near each other, float32 in and out."""
+def test_loading_is_frozen_and_bfloat16_is_near_float32() -> None:
+    """The same weights in either precision; a velocity has the dtype of its network."""
     x = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(1))
     t, labels = torch.tensor([0.3, 0.8]), torch.tensor([4, 10])
     outputs = []
     for dtype in ("float32", "bfloat16"):
-        denoiser = load_denoiser(PRESET.family, PRESET.network, WEIGHTS, CPU, dtype)
+        module = load_module(PRESET.family, PRESET.network, WEIGHTS, "averaged")
+        denoiser = as_denoiser(module, family_named(PRESET.family), CPU, dtype, 0.05)
         out = denoiser(x, t, labels)
-        assert out.dtype == torch.float32
+        assert out.dtype == getattr(torch, dtype)
         assert not out.requires_grad
-        outputs.append(out)
+        outputs.append(out.float())
     difference = (outputs[0] - outputs[1]).abs().max()
     assert 0 < difference < 0.1 * outputs[0].abs().max()
 
@@ -120,4 +128,27 @@ def test_weights_of_another_size_are_refused(tmp_path: Path, state: dict[str, Te
     save_file(state, path)
     network = {**PRESET.network, "num_classes": 11}
     with pytest.raises(DataError, match=r"w\.safetensors do not fit.*y_embedder"):
-        load_denoiser(PRESET.family, network, path, CPU, "float32")
+        load_module(PRESET.family, network, path, "averaged")
+
+
+def test_weights_held_in_bfloat16_give_the_bits_of_autocast(state: dict[str, Tensor]) -> None:
+    """Rounding a weight once is what autocast does at every call."""
+    x = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(1))
+    t, labels = torch.tensor([0.3, 0.8]), torch.tensor([4, 10])
+    plain, held = (
+        load_module(PRESET.family, PRESET.network, WEIGHTS, "averaged") for _ in range(2)
+    )
+    hold_products_in_bfloat16(held)
+    assert {p.dtype for p in held.parameters()} == {torch.float32, torch.bfloat16}
+    outputs = [in_bfloat16(module, CPU)(x, t, labels) for module in (plain, held)]
+    assert torch.equal(*outputs)
+
+
+def test_random_weights_depend_on_their_seed_alone() -> None:
+    """`random:SEED` gives the same network in every process, and another for another seed."""
+    first, again, other = (
+        load_module(PRESET.family, PRESET.network, None, f"random:{seed}").state_dict()
+        for seed in (3, 3, 4)
+    )
+    assert all(torch.equal(first[key], again[key]) for key in first)
+    assert not any(torch.equal(first[key], other[key]) for key in first)

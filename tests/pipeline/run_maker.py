@@ -41,7 +41,7 @@ def new_run(root: Path, **changes: Any) -> RunDirectory:
         plan_id=found.plan.plan_id,
         plan=found.plan,
         class_names=found.preset.class_names,
-        file_labels=found.file_labels,
+        file_labels=found.materials.file_labels,
         formats={},
         created_at="2026-01-01T00:00:00+00:00",
     )
@@ -50,9 +50,8 @@ def new_run(root: Path, **changes: Any) -> RunDirectory:
 
 def new_worker(run: RunDirectory, keep: Any = "all", shard_format: Any = "parquet") -> ShardWorker:
     """A loaded worker of a run."""
-    weights = resolved().weights_path
     output = OutputFormat(keep, shard_format)
-    worker = ShardWorker(WorkerJob(str(run.root), str(weights), (SPEC,), output, "cpu"))
+    worker = ShardWorker(WorkerJob(str(run.root), resolved().materials, (SPEC,), output, "cpu"))
     worker.load()
     return worker
 

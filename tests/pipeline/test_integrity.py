@@ -48,7 +48,7 @@ def flip_byte(path: Path, at: float = 0.5) -> None:
 
 def sampler_of(run: RunDirectory) -> BatchSampler:
     """The model of a run."""
-    return BatchSampler(run.plan, resolved().weights_path, CPU)
+    return BatchSampler(run.plan, resolved().materials, CPU)
 
 
 def test_a_whole_run_has_no_fault(finished: RunDirectory) -> None:
@@ -175,7 +175,7 @@ def test_a_lie_in_a_receipt_is_found_by_recomputing(run: RunDirectory) -> None:
 def test_differences_are_measured_in_grey_levels(run: RunDirectory) -> None:
     """A sampler of a slightly other plan stands for a machine that computes otherwise."""
     other = resolved(sampling={"guidance_scale": 1.51}).plan
-    sampler = BatchSampler(other, resolved().weights_path, CPU)
+    sampler = BatchSampler(other, resolved().materials, CPU)
     checked = check_batch(run, sampler, 0)
     assert checked.differing
     assert checked.max_difference

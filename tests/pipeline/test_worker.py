@@ -29,8 +29,10 @@ from evalsuite.artifacts.run_directory import IMAGES, PIXELS, RunDirectory
 from evalsuite.config import Plan
 from evalsuite.errors import DataError, ReproducibilityError, StorageError
 from evalsuite.pipeline.coverage import Demand, covered_ranges, missing_ranges, tasks_for
-from evalsuite.pipeline.generation import BatchSampler, check_weights
+from evalsuite.pipeline.generation import BatchSampler
+from evalsuite.pipeline.materials import Materials
 from evalsuite.pipeline.ranges import ShardTask
+from evalsuite.pipeline.weights import check_weights
 from evalsuite.pipeline.worker import BUFFERED_BATCHES, NotStartedError, ShardWorker
 from evalsuite.sampling.sampler import count_nfe
 from evalsuite.seeding import labels_of, seeds_of
@@ -72,7 +74,7 @@ def test_any_shard_size_and_format_gives_the_same_samples(
 
 def test_a_batch_alone_is_the_same(finished: RunDirectory) -> None:
     """Last first, one twice: a batch depends on nothing that was computed before."""
-    sampler = BatchSampler(finished.plan, resolved().weights_path, CPU)
+    sampler = BatchSampler(finished.plan, resolved().materials, CPU)
     hashes = hashes_of(finished, 60)
     for batch in (5, 0, 3, 3):
         assert sampler.pixel_hashes(batch) == hashes[batch * BATCH : (batch + 1) * BATCH]
@@ -87,7 +89,7 @@ def test_every_sample_is_another_image(finished: RunDirectory) -> None:
     hashes = hashes_of(finished, 60)
     assert len(set(hashes)) == 60
     plan = resolved(replicate=1).plan
-    other = BatchSampler(plan, resolved().weights_path, CPU).pixel_hashes(0)
+    other = BatchSampler(plan, resolved().materials, CPU).pixel_hashes(0)
     assert not set(other) & set(hashes)
 
 
@@ -263,9 +265,11 @@ def test_weights_that_are_not_the_plans_are_refused(folder: Path, tmp_path: Path
     """By SHA-256, before anything is computed."""
     plan = resolved().plan
     other = tmp_path / "other.safetensors"
-    other.write_bytes(resolved().weights_path.read_bytes() + b" ")
+    own = resolved().materials.weights
+    assert own is not None
+    other.write_bytes(own.read_bytes() + b" ")
     with pytest.raises(DataError, match="their SHA-256 is not"):
-        BatchSampler(plan, other, CPU)
+        BatchSampler(plan, Materials(other), CPU)
     with pytest.raises(DataError, match="do not exist on this machine"):
         check_weights(tmp_path / "none", plan.weights_sha256)
     job = new_worker(new_run(folder))._job
@@ -280,7 +284,7 @@ def test_weights_that_are_not_the_plans_are_refused(folder: Path, tmp_path: Path
 def test_labels_decide_images(folder: Path) -> None:
     """Other labels on equal noise are other images; classes restrict them."""
     plans: list[Plan] = [resolved(labels=rule).plan for rule in ("modulo", "blocked:100")]
-    hashes = [BatchSampler(p, resolved().weights_path, CPU).pixel_hashes(0) for p in plans]
+    hashes = [BatchSampler(p, resolved().materials, CPU).pixel_hashes(0) for p in plans]
     same = [a == b for a, b in zip(*hashes, strict=True)]
     assert same == [True] + [False] * 9  # both rules give sample 0 class 0
 

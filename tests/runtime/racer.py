@@ -11,7 +11,8 @@ import threading
 
 from evalsuite.artifacts.run_directory import RunDirectory
 from evalsuite.artifacts.storage import Storage
-from evalsuite.config import ExtractorSpec, ModelPreset, load_spec
+from evalsuite.config import ExtractorSpec, load_spec
+from evalsuite.pipeline.plan import PlanOptions, resolve_plan
 from evalsuite.pipeline.ranges import ShardTask
 from evalsuite.pipeline.stages import OutputFormat
 from evalsuite.pipeline.worker import ShardWorker, WorkerJob
@@ -29,13 +30,10 @@ class StoppingStorage(Storage):
 def main() -> None:
     """Make samples 0..19 with their features."""
     root, attempt_id, mode = sys.argv[1:]
-    preset, extractor = (
-        load_spec(ModelPreset, "pixnerd-digits"),
-        load_spec(ExtractorSpec, "digits-convnet"),
-    )
-    weights = str(preset.path.parent / preset.weights.file)
+    extractor = load_spec(ExtractorSpec, "digits-convnet")
+    materials = resolve_plan(PlanOptions("pixnerd-digits")).materials
     worker = ShardWorker(
-        WorkerJob(root, weights, (extractor,), OutputFormat("all", "parquet"), "cpu")
+        WorkerJob(root, materials, (extractor,), OutputFormat("all", "parquet"), "cpu")
     )
     worker.load()
     if mode == "stop":

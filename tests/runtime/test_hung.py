@@ -36,9 +36,7 @@ def test_stopped_worker_is_replaced(tmp_path: Path) -> None:
         created_at=datetime.now(UTC).isoformat(),
     )
     run = RunDirectory.create_or_open(tmp_path / "run", manifest)
-    job = WorkerJob(
-        str(run.root), str(resolved.weights_path), (), OutputFormat("none", "parquet"), "cpu"
-    )
+    job = WorkerJob(str(run.root), resolved.materials, (), OutputFormat("none", "parquet"), "cpu")
     tasks = [ShardTask(start, start + 50, (IMAGES,)) for start in range(0, 400, 50)]
     stopped: list[int] = []
 
@@ -65,7 +63,7 @@ def test_stopped_worker_is_replaced(tmp_path: Path) -> None:
     assert not Path("/proc", str(stopped[0])).exists()
     receipts = run.receipts(IMAGES)
     assert [(r.start, r.stop) for r in receipts] == [(t.start, t.stop) for t in tasks]
-    sampler = BatchSampler(resolved.plan, resolved.weights_path, resolve_device("cpu"))
+    sampler = BatchSampler(resolved.plan, resolved.materials, resolve_device("cpu"))
     for batch in (0, 17, 39):
         shard = receipts[batch // 5]
         at = batch * 10 - shard.start

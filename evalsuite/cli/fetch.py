@@ -1,0 +1,52 @@
+"""`evalsuite fetch`: on a machine with a network, bring what a run on one without it will open."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from evalsuite.cli.options import PATH, plan_options
+
+
+@click.command(
+    epilog="Examples:\n\n\b\n  evalsuite fetch --model pixnerd-xl-256\n"
+    "  evalsuite fetch --model pixnerd-xxl-t2i --prompts mine.txt --output t2i.lock.json"
+)
+@plan_options
+@click.option("--reference", metavar="NAME|PATH", help="Real data that the run compares with.")
+@click.option("--extractor", metavar="NAME", help="Feature extractor.")
+@click.option("--extractor-weights", type=PATH, help="Its weights instead of its own.")
+@click.option("--metrics", metavar="LIST", help="Metrics that the run computes.")
+@click.option(
+    "--output",
+    type=PATH,
+    default=Path("evalsuite.lock.json"),
+    show_default=True,
+    help="Lock file with the hash of everything.",
+)
+def fetch(output: Path, metrics: str | None, **values: Any) -> None:  # noqa: ANN401
+    """Bring and check everything that the same `run` would open, and write a lock file.
+
+    Give the options of the run. Files of a hub go into the hub client's cache, which the nodes must
+    share or be given; the lock file pins their revisions and hashes: `run --offline --lock FILE`.
+    """
+    from evalsuite.cli.output import notice
+    from evalsuite.cli.resolve import plan_options_of
+    from evalsuite.pipeline.fetching import fetched_items
+    from evalsuite.pipeline.lock import Lock, write_lock
+    from evalsuite.pipeline.plan import resolve_plan
+    from evalsuite.pipeline.scoring import parse_metrics
+
+    if metrics is not None:
+        parse_metrics(metrics)
+    resolved = resolve_plan(plan_options_of(values))
+    for text in resolved.notices:
+        notice(text)
+    items = fetched_items(
+        resolved, values["reference"], values["extractor"], values["extractor_weights"]
+    )
+    for item in items:
+        where = f"{item.repo}@{(item.revision or '')[:8]}" if item.repo else "on this machine"
+        click.echo(f"{item.what:13} {item.name}  {item.sha256[:12]}  {where}")
+    write_lock(output, Lock(model=resolved.preset.name, items=items))
+    click.echo(f"{'lock file':13} {output}")

@@ -1,0 +1,101 @@
+"""A network of the registry with our samplers around it: every preset of ours is one of these."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from pydantic import BaseModel
+from torch import Tensor
+
+from evalsuite.config import DtypeName, GuideModel, SamplingSettings, Scalar
+from evalsuite.models.loading import as_denoiser, load_module
+from evalsuite.models.protocol import Condition
+from evalsuite.models.registry import family_named
+from evalsuite.sampling.guidance import Denoiser
+from evalsuite.sampling.sampler import Conditions, Guide, sample_batch
+
+_NO_CLAMP = 1e-6  # never used: settings of a network that predicts the clean image have t_eps
+
+
+class NativeModel:
+    """A denoiser that is integrated from noise to images under guidance."""
+
+    Settings: ClassVar[type[BaseModel]] = SamplingSettings
+
+    def __init__(
+        self,
+        family: str,
+        network: Mapping[str, Scalar],
+        t_eps: float | None = None,
+        features: "TextFeatures | None" = None,
+    ) -> None:
+        self._family, self._name, self._network = family_named(family), family, network
+        self._t_eps = t_eps or _NO_CLAMP
+        self._features = features
+        self._guide: Denoiser | None = None
+        self._guide_condition = "same"
+        self.nfe = 0
+
+    @property
+    def condition(self) -> Condition:
+        """Labels or prompts."""
+        return self._family.condition
+
+    def load(self, weights: Path | None, ema: str, device: torch.device, dtype: DtypeName) -> None:
+        """Load the network to `device`."""
+        module = load_module(self._name, self._network, weights, ema)
+        self._device, self._dtype = device, dtype
+        self._denoiser = as_denoiser(module, self._family, device, dtype, self._t_eps)
+
+    def load_guide(self, guide: GuideModel, weights: Path | None) -> None:
+        """Load the weaker model of autoguidance, to the same device and dtype."""
+        family = family_named(guide.family)
+        module = load_module(guide.family, guide.network, weights, guide.ema)
+        self._guide = as_denoiser(module, family, self._device, self._dtype, self._t_eps)
+        self._guide_condition = guide.condition
+
+    def sample(
+        self,
+        noise_BCHW: Tensor,
+        conditions: Sequence[Any],
+        generators: Sequence[torch.Generator],
+        settings: SamplingSettings,
+    ) -> Tensor:
+        """Images [B,3,H,W], float32; sets `nfe`."""
+        tensors = self._tensors(conditions)
+        guide = None
+        if self._guide is not None:
+            seen = tensors.given if self._guide_condition == "same" else tensors.null
+            guide = Guide(self._guide, seen)
+        sampled = sample_batch(self._denoiser, tensors, noise_BCHW, settings, generators, guide)
+        self.nfe = sampled.nfe
+        return sampled.x_BCHW
+
+    def _tensors(self, conditions: Sequence[Any]) -> Conditions:
+        """Conditions and null conditions on the device."""
+        if self.condition == "class":
+            labels_B = torch.tensor(conditions, device=self._device)
+            null_B = torch.full_like(labels_B, int(self._network["num_classes"]))
+            return Conditions(labels_B, null_B)
+        assert self._features is not None
+        text_BTD = torch.stack([self._features.positive(prompt) for prompt in conditions])
+        null_BTD = self._features.negative().expand_as(text_BTD)
+        # the dtype of the features decides that of the text stream under autocast
+        kind = torch.float32 if self._dtype == "float32" else torch.bfloat16
+        return Conditions(text_BTD.to(self._device, kind), null_BTD.to(self._device, kind))
+
+
+class TextFeatures:
+    """Features [T, D] of every prompt of a plan, and of its negative prompt."""
+
+    def __init__(self, positive: Mapping[str, Tensor], negative_TD: Tensor) -> None:
+        self._positive, self._negative_TD = positive, negative_TD
+
+    def positive(self, prompt: str) -> Tensor:
+        """Features [T, D] of a prompt."""
+        return self._positive[prompt]
+
+    def negative(self) -> Tensor:
+        """Features [T, D] of the negative prompt."""
+        return self._negative_TD

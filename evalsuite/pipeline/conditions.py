@@ -1,0 +1,167 @@
+"""Prompts of an invocation: which, through which encoder, and their features for the workers."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from evalsuite.artifacts.hub import hub_folder
+from evalsuite.conditioning.encoder_files import encoder_digest
+from evalsuite.conditioning.prompt_tokens import load_prompt_tokens
+from evalsuite.conditioning.prompts import Prompt, check_prompt, prompts_sha256, read_prompts
+from evalsuite.conditioning.random_features import random_features
+from evalsuite.conditioning.text_cache import TextCache
+from evalsuite.config import (
+    RANDOM_WEIGHTS,
+    ModelPreset,
+    Plan,
+    PromptList,
+    TextConditions,
+    TextEncoderSpec,
+)
+from evalsuite.errors import DataError, UsageError
+from evalsuite.models.native import TextFeatures
+from evalsuite.pipeline.weights import WeightsRequest
+
+_FLAGS = {
+    "prompts": "--prompts",
+    "prompt": "--prompt",
+    "negative_prompt": "--negative-prompt",
+    "encoder": "--text-encoder",
+}
+
+
+@dataclass(frozen=True)
+class TextRequest:
+    """What an invocation says about prompts."""
+
+    prompts: Path | None = None
+    prompt: tuple[str, ...] = ()
+    negative_prompt: str | None = None
+    encoder: Path | None = None
+    cut: bool = False
+    """Whether prompts beyond the encoder's length may be cut, as the published programs do."""
+
+    def refuse_for(self, name: str) -> None:
+        """Raise UsageError when anything was asked, for a model that takes classes."""
+        for field, flag in _FLAGS.items():
+            if getattr(self, field) not in {None, ()}:
+                raise UsageError(f"{name} is class-conditional: {flag} is for text models")
+
+
+@dataclass(frozen=True)
+class ResolvedText:
+    """Conditions of a text model with what is needed to compute their features."""
+
+    conditions: TextConditions
+    prompts: tuple[str, ...]
+    encoder_folder: Path | None
+    notices: tuple[str, ...]
+
+
+def resolve_text(
+    preset: ModelPreset, request: TextRequest, ema: str, hub: WeightsRequest
+) -> ResolvedText:
+    """The prompts and the encoder of an invocation.
+
+    Raises:
+        UsageError: no prompts, or one that is too long for the encoder.
+        DataError: an encoder that cannot be used.
+    """
+    if preset.text and preset.text.lacks_instruction and not ema.startswith(RANDOM_WEIGHTS):
+        raise UsageError(
+            f"{preset.name} lacks the {preset.text.instruction_lines} lines of instruction that its"
+            f" authors put before each prompt: give them in a preset of your own (`extends:"
+            f" {preset.name}`, text.encoder.instruction), or set text.instruction_lines: 0 there"
+        )
+    prompts, notices = _prompts(preset, request)
+    spec = preset.text.encoder if preset.text else None
+    own = preset.text.negative_prompt if preset.text else ""
+    negative = own if request.negative_prompt is None else request.negative_prompt
+    folder = None
+    if spec is None and request.encoder is not None:
+        raise UsageError(f"{preset.name} brings its own text encoder")
+    if spec is not None and not ema.startswith(RANDOM_WEIGHTS):
+        folder = _encoder_folder(spec, request.encoder, hub)
+        notices += _cut_prompts(spec, folder, prompts, negative, request.cut)
+    conditions = TextConditions(
+        prompts=PromptList(count=len(prompts), sha256=prompts_sha256(prompts)),
+        negative_prompt=negative,
+        encoder=spec,
+        encoder_sha256=encoder_digest(folder) if folder else None,
+    )
+    return ResolvedText(conditions, prompts, folder, notices)
+
+
+def features_of(
+    plan: Plan,
+    prompts: Sequence[str],
+    folder: Path | None,
+    cache: Path,
+    device: torch.device,
+    numerics_id: str,
+) -> TextFeatures:
+    """Features of all prompts of a plan, encoded by whichever worker comes first.
+
+    Raises:
+        DataError: the encoder is missing or not the plan's.
+    """
+    text = plan.text
+    assert text is not None
+    assert text.encoder is not None
+    if prompts_sha256(prompts) != text.prompts.sha256:
+        raise DataError("the prompts are not the plan's: their SHA-256 is another")
+    spec = text.encoder
+    if plan.has_random_weights:
+        seed = int(plan.ema.removeprefix(RANDOM_WEIGHTS))
+        made = {p: random_features(p, seed, spec.max_length, spec.width) for p in set(prompts)}
+        negative = random_features(text.negative_prompt, seed, spec.max_length, spec.width)
+        return TextFeatures(made, negative)
+    if folder is None:
+        raise DataError("the plan's text encoder is not here: give --text-encoder FOLDER")
+    wanted = [Prompt(prompt) for prompt in dict.fromkeys(prompts)]
+    last = Prompt(text.negative_prompt, negative=True)
+    stored = TextCache(cache, spec, text.encoder_sha256 or "", numerics_id)
+    found = stored.features_for([*wanted, last], folder, device)
+    return TextFeatures({p.text: found[p] for p in wanted}, found[last])
+
+
+def _prompts(preset: ModelPreset, request: TextRequest) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    if request.prompts is not None and request.prompt:
+        raise UsageError("--prompts and --prompt exclude each other")
+    if request.prompts is not None:
+        return read_prompts(request.prompts), ()
+    if request.prompt:
+        return tuple(check_prompt(p, "--prompt") for p in request.prompt), ()
+    if preset.text is None or preset.text.prompts is None:
+        raise UsageError(f"{preset.name} is a text model: give --prompts FILE or --prompt TEXT")
+    prompts = read_prompts(preset.path.parent / preset.text.prompts)
+    return prompts, (f"no prompts were given: these are {len(prompts)} of evalsuite's own",)
+
+
+def _encoder_folder(spec: TextEncoderSpec, given: Path | None, hub: WeightsRequest) -> Path:
+    if given is None:
+        pin = hub.lock.pin(spec.repo, None) if hub.lock else None
+        revision = spec.revision or (pin.revision if pin else None)
+        return hub_folder(spec.repo, revision, offline=hub.offline)
+    if not given.is_dir():
+        raise DataError(f"--text-encoder {given} is no folder")
+    return given.resolve()
+
+
+def _cut_prompts(
+    spec: TextEncoderSpec, folder: Path, prompts: Sequence[str], negative: str, cut: bool
+) -> tuple[str, ...]:
+    """Notices about prompts that lose their end; an error unless that is allowed."""
+    tokens = load_prompt_tokens(spec, folder)
+    long = [*tokens.too_long(prompts), *tokens.too_long([negative], negative=True)]
+    if not long:
+        return ()
+    more = f" (and {len(long) - 1} more)" if len(long) > 1 else ""
+    if not cut:
+        raise UsageError(
+            f"{long[0].describe()}{more}: shorten it, or give --cut-prompts to cut as the"
+            " published programs do"
+        )
+    return (f"{long[0].describe()}{more} and is cut, as the published programs do",)
