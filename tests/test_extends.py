@@ -34,7 +34,7 @@ def test_a_file_anywhere_extends_a_preset_by_name(tmp_path: Path) -> None:
     assert base.sampling is not None
     assert found.sampling == base.sampling.model_copy(update={"guidance_scale": 2.0})
     assert found.network == base.network | {"num_classes": 10}
-    assert (found.family, found.size, found.batch_size) == ("pixnerd-class", (256, 256), 32)
+    assert (found.family, found.size, found.batch_size) == ("pixnerd-class", (256, 256), 16)
     assert found.path == (tmp_path / "mine.yaml").resolve()
 
 

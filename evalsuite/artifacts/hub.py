@@ -166,7 +166,10 @@ def _explained(what: str, *, offline: bool) -> Iterator[Any]:
         raise DataError(f"{what}: the repository has no such file at that revision") from error
     except (http_error, errors.FileMetadataError, OSError) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise EnvironmentProblem(f"{what}: the hub cannot be used: {reason}") from error
+        raise EnvironmentProblem(
+            f"{what}: the hub cannot be used: {reason}; give a file with --weights, or"
+            " `evalsuite fetch` it where there is a network"
+        ) from error
 
 
 def _absent(what: str, *, offline: bool) -> str:

@@ -122,7 +122,7 @@ class ProgressView:
             )
             self._task = self._bar.add_task("images", total=total, about="")
             self._bar.start()
-        about = "loading" if loading else f"{rate:.1f} images/s, {_many(workers, 'worker')}"
+        about = "loading" if loading else f"{speed(rate)}, {_many(workers, 'worker')}"
         about += f", {_many(losses, 'worker')} lost" if losses else ""
         self._bar.update(self._task, completed=done, total=total, about=about)
 
@@ -136,9 +136,16 @@ class ProgressView:
         left = f", {(total - done) / rate:.0f} s left" if rate and done < total else ""
         lost = f", {_many(losses, 'worker')} lost and replaced" if losses else ""
         click.echo(
-            f"images {done}/{total}, {rate:.1f} images/s, {_many(workers, 'worker')}{lost}{left}",
+            f"images {done}/{total}, {speed(rate)}, {_many(workers, 'worker')}{lost}{left}",
             err=True,
         )
+
+
+def speed(images_per_second: float) -> str:
+    """`8.8 images/s`, or `34 s/image` where that says more."""
+    if 0 < images_per_second < 0.1:
+        return f"{1 / images_per_second:.0f} s/image"
+    return f"{images_per_second:.1f} images/s"
 
 
 def _many(count: int, noun: str) -> str:
