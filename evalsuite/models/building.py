@@ -32,7 +32,10 @@ def load_model(
         DataError: weights or code that are not the plan's or do not fit.
     """
     if plan.sampling is None:
-        foreign = build_foreign(plan.family, code_folder, plan.source_sha256, plan.network)
+        negative = plan.text.negative_prompt if plan.text else ""
+        foreign = build_foreign(
+            plan.family, code_folder, plan.source_sha256, plan.network, negative
+        )
         foreign.load(weights, plan.ema, device, _dtype_of(plan))
         return foreign
     model = NativeModel(plan.family, plan.network, plan.sampling.t_eps, features)

@@ -108,7 +108,7 @@ def pipeline_class(folder: PipelineFolder) -> Any:  # noqa: ANN401 - diffusers h
             f"{folder.path.name}: diffusers {diffusers.__version__} has no pipeline"
             f" {folder.class_name}"
         )
-    if kind._load_connected_pipes:
+    if getattr(kind, "_load_connected_pipes", False):
         raise UsageError(f"{folder.class_name} calls further pipelines, which is not supported")
     return kind
 

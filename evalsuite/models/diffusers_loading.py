@@ -8,7 +8,7 @@ import torch
 
 from evalsuite.config import Scalar
 from evalsuite.errors import DataError, EnvironmentProblem
-from evalsuite.models.diffusers_folder import PipelineFolder
+from evalsuite.models.diffusers_folder import Component, PipelineFolder
 
 
 def versions_of(folder: PipelineFolder) -> dict[str, str]:
@@ -35,23 +35,28 @@ def loaded_pipeline(kind: Any, folder: PipelineFolder, dtype: torch.dtype) -> An
         DataError: weights are missing or do not fit their configuration.
     """
     common: dict[str, Any] = {"dtype": dtype, "use_safetensors": True, "local_files_only": True}
-    if folder.code:
-        common["trust_remote_code"] = True
+    trust = {"trust_remote_code": True} if folder.code else {}
     try:
-        models = {} if folder.code else _models(folder, common)
-        return kind.from_pretrained(str(folder.path), **common, **models)
+        return kind.from_pretrained(str(folder.path), **common, **trust, **_models(folder, common))
     except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
         raise DataError(f"{folder.path.name} cannot be loaded by diffusers: {error}") from error
 
 
 def _models(folder: PipelineFolder, common: Mapping[str, Any]) -> dict[str, Any]:
-    """Its models, loaded one by one: the pipeline itself makes up what a file lacks at random."""
+    """Its models, loaded one by one: the pipeline itself makes up what a file lacks at random.
+
+    Models that are code of the folder are left to the pipeline.
+    """
     models: dict[str, Any] = {}
     for name, part in folder.components.items():
         place = folder.path / name
         if not (place / "config.json").is_file():
             continue
-        kind = _class_of(part.library, part.class_name)
+        kind = _class_of(part)
+        if kind is None and folder.code:
+            continue
+        if kind is None:
+            raise DataError(f"{folder.path.name}: {part.library} has no class {part.class_name}")
         models[name], info = kind.from_pretrained(str(place), output_loading_info=True, **common)
         missing = sorted(map(str, info["missing_keys"]))
         if missing:
@@ -62,13 +67,15 @@ def _models(folder: PipelineFolder, common: Mapping[str, Any]) -> dict[str, Any]
     return models
 
 
-def _class_of(library: str, class_name: str) -> Any:  # noqa: ANN401 - a class without types
+def _class_of(part: Component) -> Any:  # noqa: ANN401 - a class without types
+    """The class of one of the two libraries, or of a folder of diffusers' pipelines; else None."""
     import diffusers
-    from diffusers import pipelines
 
-    if library == "transformers":
+    module: Any = getattr(diffusers.pipelines, part.library, None)
+    if part.library == "diffusers":
+        module = diffusers
+    elif part.library == "transformers":
         import transformers
 
-        return getattr(transformers, class_name)
-    module = diffusers if library == "diffusers" else getattr(pipelines, library)
-    return getattr(module, class_name)
+        module = transformers
+    return getattr(module, part.class_name, None)

@@ -66,7 +66,9 @@ def foreign_model(
     if name.startswith(DIFFUSERS):
         from evalsuite.models.diffusers_pipeline import find_pipeline
 
-        return find_pipeline(name.removeprefix(DIFFUSERS), trust_code=trust_code, offline=offline)
+        return find_pipeline(
+            name.removeprefix(DIFFUSERS), trust_code=trust_code, offline=offline, preset=preset
+        )
     if not trust_code:
         raise UsageError(f"--model {name}: {_TRUST}")
     cls = _import_class(name, folder)
@@ -83,9 +85,15 @@ def foreign_model(
 
 
 def build_foreign(
-    family: str, code_folder: Path | None, source: str | None, network: Mapping[str, Any]
+    family: str,
+    code_folder: Path | None,
+    source: str | None,
+    network: Mapping[str, Any],
+    negative_prompt: str = "",
 ) -> SampledModel:
     """An instance for a worker, after checking that its code is the plan's.
+
+    `negative_prompt` is for pipelines; a class of one's own has such things in its settings.
 
     Raises:
         DataError: the code has changed since the plan was made.
@@ -93,7 +101,7 @@ def build_foreign(
     if family.startswith(DIFFUSERS):
         from evalsuite.models.diffusers_pipeline import DiffusersModel
 
-        return DiffusersModel(network)
+        return DiffusersModel(network, negative_prompt)
     cls = _import_class(family, code_folder or Path.cwd())
     if source_sha256(cls) != source:
         raise DataError(f"the code of {family} is not the plan's: it has changed since")

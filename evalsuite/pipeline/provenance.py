@@ -7,7 +7,20 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-PACKAGES = ("evalsuite", "torch", "numpy", "scipy", "ray", "pyarrow", "pillow", "safetensors")
+PACKAGES = (
+    "evalsuite",
+    "torch",
+    "numpy",
+    "scipy",
+    "ray",
+    "pyarrow",
+    "pillow",
+    "safetensors",
+    "huggingface-hub",
+    "transformers",
+    "tokenizers",
+    "diffusers",
+)
 
 
 def package_versions() -> dict[str, str]:

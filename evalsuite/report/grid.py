@@ -44,7 +44,7 @@ class Grid(NamedTuple):
 
     rows: list[GridRow]
     num_classes: int
-    """Classes that labels are drawn from."""
+    """Classes or prompts that labels are drawn from."""
     thumbnail_side: int | None
     """Longest side of JPEG thumbnails; None when the images are shown as they are."""
 
@@ -81,7 +81,8 @@ def sample_grid(run: RunDirectory, receipts: Sequence[Receipt]) -> Grid:
 
 def _describe(plan: Plan, index: int, label: int, name: str | None) -> str:
     named = f" ({name})" if name is not None else ""
-    return f"sample {index}, label {label}{named}, seed {seeds_of(plan, index, index + 1)[0]}"
+    kind = "prompt" if plan.text else "label"
+    return f"sample {index}, {kind} {label}{named}, seed {seeds_of(plan, index, index + 1)[0]}"
 
 
 def _data_uris(images: Sequence[Images]) -> tuple[list[str], int | None]:

@@ -62,4 +62,4 @@ def paste_line(plan: Plan, model: str, num_samples: int, records: Sequence[Recor
     ]
     if any(record.samples.get("mixed_numerics") for record in records):
         parts.append("samples of MIXED numerics")
-    return "; ".join(parts)
+    return "; ".join(part for part in parts if part)

@@ -1,40 +1,127 @@
-"""The same plan gives the same pixels, however the work is cut, spread, stopped and resumed."""
+"""The same plan gives the same pixels, however the work is cut, spread, stopped and resumed.
+
+Each test runs for a model of ours and for a stranger's class with a sampler that we do not have.
+"""
 
 import hashlib
+import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pytest
-from disturb import KilledRun, SpreadRun
+from disturb import num_receipts
 from harness import (
     NUM_SAMPLES,
     PLAN,
-    FinishedRun,
+    REPOSITORY,
     HostedCluster,
     Outcome,
     attempts,
     bytes_of,
     call_main,
+    descendants,
     finish,
     pixel_hashes,
     png_hash,
     receipts,
     start,
+    wait_for,
 )
+
+STRANGER = (
+    "--model",
+    REPOSITORY / "tests" / "models" / "stranger" / "edm-toy.yaml",
+    "--trust-remote-code",
+    "--num-steps",
+    3,
+    "--batch-size",
+    10,
+)
+Plan = tuple[object, ...]
 
 pytestmark = pytest.mark.ray
 
 
 def generate(
-    run: Path, cluster: HostedCluster, *options: object, num_samples: int = NUM_SAMPLES
+    plan: Plan,
+    run: Path,
+    cluster: HostedCluster,
+    *options: object,
+    num_samples: int = NUM_SAMPLES,
 ) -> Outcome:
     """`evalsuite generate` on the cluster; it must succeed."""
     where = ("--output", run, "--address", cluster.address)
-    outcome = call_main("generate", *PLAN, "--num-samples", num_samples, *where, *options)
+    outcome = call_main("generate", *plan, "--num-samples", num_samples, *where, *options)
     assert outcome.code == 0, outcome.stderr
     return outcome
+
+
+@pytest.fixture(scope="module", params=[PLAN, STRANGER], ids=["pixnerd-digits", "python"])
+def plan(request: pytest.FixtureRequest) -> Plan:
+    """Options of a plan of 20 batches."""
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def whole_run(
+    plan: Plan,
+    request: pytest.FixtureRequest,
+    cluster: HostedCluster,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:
+    """One worker, shards of 20; of ours it is the run that other tests look at as well."""
+    if plan is PLAN:
+        return request.getfixturevalue("digits_run").path
+    run = tmp_path_factory.mktemp("whole") / "made"
+    generate(plan, run, cluster, "--shard-size", 20, "--num-workers", 1)
+    return run
+
+
+@pytest.fixture(scope="module")
+def expected(whole_run: Path) -> dict[int, str]:
+    """The pixel hashes of the whole run: 200 samples, all different."""
+    hashes = pixel_hashes(whole_run)
+    assert list(hashes) == list(range(NUM_SAMPLES))
+    assert len(set(hashes.values())) == NUM_SAMPLES
+    return hashes
+
+
+@pytest.fixture(scope="module")
+def three_workers_run(
+    plan: Plan,
+    request: pytest.FixtureRequest,
+    cluster: HostedCluster,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:
+    """Three workers on three nodes, NPZ shards of 30."""
+    if plan is PLAN:
+        return request.getfixturevalue("spread_run").path
+    run = tmp_path_factory.mktemp("three") / "made"
+    options = ("--shard-size", 30, "--shard-format", "npz", "--num-workers", 3)
+    generate(plan, run, cluster, *options)
+    return run
+
+
+@pytest.fixture(scope="module")
+def stopped_run(
+    plan: Plan, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A run whose driver and all its processes were killed in the middle."""
+    if plan is PLAN:
+        return request.getfixturevalue("killed_run").path
+    folder = tmp_path_factory.mktemp("stopped")
+    options = ("--num-workers", 2, "--shard-size", 10, "--output", "made")
+    driver = start("generate", *plan, "--num-samples", NUM_SAMPLES, *options, cwd=folder)
+    wait_for(lambda: num_receipts(folder / "made") >= 3)
+    below = descendants(driver.pid)
+    os.killpg(driver.pid, signal.SIGKILL)
+    assert finish(driver).code == -signal.SIGKILL
+    wait_for(lambda: not any(process.alive for process in below))
+    assert num_receipts(folder / "made") < 20, "the run was over before it was killed"
+    return folder / "made"
 
 
 class GrownRun(NamedTuple):
@@ -47,59 +134,63 @@ class GrownRun(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def grown_run(cluster: HostedCluster, tmp_path_factory: pytest.TempPathFactory) -> GrownRun:
+def grown_run(
+    plan: Plan, cluster: HostedCluster, tmp_path_factory: pytest.TempPathFactory
+) -> GrownRun:
     """First `--images grid` of 100 samples in shards of 25 (that is 30), then all of 200 in 70."""
     run = tmp_path_factory.mktemp("grown") / "made"
     first = ("--images", "grid", "--shard-size", 25, "--num-workers", 1)
-    generate(run, cluster, *first, num_samples=100)
+    generate(plan, run, cluster, *first, num_samples=100)
     before, files = receipts(run), bytes_of(run / "images")
-    generate(run, cluster, "--images", "all", "--shard-size", 70, "--num-workers", 2)
+    generate(plan, run, cluster, "--images", "all", "--shard-size", 70, "--num-workers", 2)
     return GrownRun(run, before, files)
 
 
 @pytest.fixture(scope="module")
-def shared_out_run(cluster: HostedCluster, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def shared_out_run(
+    plan: Plan, cluster: HostedCluster, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
     """Shares 1/3 and 2/3 at the same time by two drivers, then 3/3; each in one shard."""
     folder = tmp_path_factory.mktemp("parts")
     run = folder / "made"
     options = ("--num-workers", 1, "--shard-size", 1000)
     where = ("--output", run, "--address", cluster.address, "--num-samples", NUM_SAMPLES)
-    first = start("generate", *PLAN, *where, *options, "--part", "1/3", cwd=folder)
-    generate(run, cluster, *options, "--part", "2/3")
+    first = start("generate", *plan, *where, *options, "--part", "1/3", cwd=folder)
+    generate(plan, run, cluster, *options, "--part", "2/3")
     assert finish(first).code == 0
-    generate(run, cluster, *options, "--part", "3/3")
+    generate(plan, run, cluster, *options, "--part", "3/3")
     return run
 
 
 def test_three_workers_make_what_one_makes(
-    spread_run: SpreadRun, digits_run: FinishedRun, expected: dict[int, str]
+    three_workers_run: Path, whole_run: Path, expected: dict[int, str]
 ) -> None:
-    assert pixel_hashes(spread_run.path) == expected
-    assert [a["workers"] for a in attempts(digits_run.path)] == [1]
-    assert [a["workers"] for a in attempts(spread_run.path)] == [3]
+    assert pixel_hashes(three_workers_run) == expected
+    assert [a["workers"] for a in attempts(whole_run)] == [1]
+    assert [a["workers"] for a in attempts(three_workers_run)] == [3]
 
 
 def test_npz_shards_hold_the_pixels_of_parquet_shards(
-    spread_run: SpreadRun, digits_run: FinishedRun
+    three_workers_run: Path, whole_run: Path
 ) -> None:
-    files = [spread_run.path / r["files"][0]["path"] for r in receipts(spread_run.path)]
+    files = [three_workers_run / r["files"][0]["path"] for r in receipts(three_workers_run)]
     assert {file.suffix for file in files} == {".npz"}
     arrays = [np.load(file) for file in files]
     hashes = [hashlib.sha256(i.tobytes()).hexdigest() for a in arrays for i in a["arr_0"]]
-    assert hashes == list(pixel_hashes(digits_run.path).values())
+    assert hashes == list(pixel_hashes(whole_run).values())
     labels = np.concatenate([a["arr_1"] for a in arrays])
     assert (labels == np.arange(NUM_SAMPLES) % 10).all()
 
 
 def test_a_killed_run_goes_on_where_it_was(
-    killed_run: KilledRun, cluster: HostedCluster, expected: dict[int, str]
+    plan: Plan, stopped_run: Path, cluster: HostedCluster, expected: dict[int, str]
 ) -> None:
-    before = receipts(killed_run.path)
-    generate(killed_run.path, cluster, "--num-workers", 1)
-    assert pixel_hashes(killed_run.path) == expected
-    after = receipts(killed_run.path)
+    before = receipts(stopped_run)
+    generate(plan, stopped_run, cluster, "--num-workers", 1)
+    assert pixel_hashes(stopped_run) == expected
+    after = receipts(stopped_run)
     assert [receipt for receipt in after if receipt in before] == before
-    last = attempts(killed_run.path)[-1]
+    last = attempts(stopped_run)[-1]
     assert last["images_made"] == NUM_SAMPLES - sum(r["stop"] - r["start"] for r in before)
 
 
@@ -113,7 +204,7 @@ def test_more_samples_later_are_those_of_one_go(
 
 
 def test_pixels_that_were_left_out_are_made_again_the_same(
-    grown_run: GrownRun, digits_run: FinishedRun, tmp_path: Path
+    grown_run: GrownRun, whole_run: Path, tmp_path: Path
 ) -> None:
     assert {r["kept"] for r in grown_run.first} == {"grid"}
     outcome = call_main(
@@ -121,7 +212,7 @@ def test_pixels_that_were_left_out_are_made_again_the_same(
     )
     assert outcome.code == 0, outcome.stderr
     outcome = call_main(
-        "export", digits_run.path, "--format", "adm-npz", "--output", tmp_path / "whole.npz"
+        "export", whole_run, "--format", "adm-npz", "--output", tmp_path / "whole.npz"
     )
     assert outcome.code == 0, outcome.stderr
     assert (tmp_path / "grown.npz").read_bytes() == (tmp_path / "whole.npz").read_bytes()
@@ -143,19 +234,19 @@ def test_shares_make_one_run(shared_out_run: Path, expected: dict[int, str]) -> 
 
 
 def test_shards_had_different_sizes(
-    spread_run: SpreadRun, grown_run: GrownRun, shared_out_run: Path, digits_run: FinishedRun
+    three_workers_run: Path, grown_run: GrownRun, shared_out_run: Path, whole_run: Path
 ) -> None:
     """The comparisons above say nothing about shard sizes unless sizes really differed."""
-    runs = (digits_run.path, spread_run.path, grown_run.path, shared_out_run)
+    runs = (whole_run, three_workers_run, grown_run.path, shared_out_run)
     sizes = [{r["stop"] - r["start"] for r in receipts(run)} for run in runs]
     assert sizes == [{20}, {30, 20}, {30, 20, 70}, {60, 70}]
 
 
 @pytest.mark.parametrize("index", [0, 57, 199])
 def test_sample_makes_one_image_again(
-    index: int, call: Callable[..., Outcome], tmp_path: Path, expected: dict[int, str]
+    index: int, plan: Plan, call: Callable[..., Outcome], tmp_path: Path, expected: dict[int, str]
 ) -> None:
-    outcome = call("sample", *PLAN, "--index", index, "--output", "one.png")
+    outcome = call("sample", *plan, "--index", index, "--output", "one.png")
     assert outcome.code == 0, outcome.stderr
     assert png_hash((tmp_path / "one.png").read_bytes()) == expected[index]
     assert f"pixel_sha256 {expected[index]}" in outcome.stdout
@@ -163,12 +254,12 @@ def test_sample_makes_one_image_again(
 
 
 def test_replicates_share_no_sample(
-    call: Callable[..., Outcome], tmp_path: Path, expected: dict[int, str]
+    plan: Plan, call: Callable[..., Outcome], tmp_path: Path, expected: dict[int, str]
 ) -> None:
     made = set()
     for replicate, index in [(1, 0), (1, 10), (2, 0)]:
         options = ("--replicate", replicate, "--index", index, "--output", "one.png")
-        outcome = call("sample", *PLAN, *options)
+        outcome = call("sample", *plan, *options)
         assert outcome.code == 0, outcome.stderr
         assert f"seed {replicate * 10**7 + index} " in outcome.stdout
         made.add(png_hash((tmp_path / "one.png").read_bytes()))
@@ -177,9 +268,9 @@ def test_replicates_share_no_sample(
 
 
 def test_a_first_seed_is_where_sample_0_begins(
-    call: Callable[..., Outcome], tmp_path: Path, expected: dict[int, str]
+    plan: Plan, call: Callable[..., Outcome], tmp_path: Path, expected: dict[int, str]
 ) -> None:
     """Sample 0 of first seed 30 is sample 30 of first seed 0: same seed, same label, same slot."""
-    outcome = call("sample", *PLAN, "--first-seed", 30, "--index", 0, "--output", "one.png")
+    outcome = call("sample", *plan, "--first-seed", 30, "--index", 0, "--output", "one.png")
     assert outcome.code == 0, outcome.stderr
     assert png_hash((tmp_path / "one.png").read_bytes()) == expected[30]

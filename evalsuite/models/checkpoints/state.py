@@ -3,6 +3,7 @@
 import hashlib
 import math
 from collections.abc import Callable, Iterable, Mapping
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,13 @@ _SHOWN = 4  # faults of one kind that a line names
 _NARROW = (torch.float16, torch.bfloat16)
 _NORM_SPREAD = 0.1
 _BIAS_SPREAD = 0.02
+
+
+class Fit(NamedTuple):
+    """For each of a network's tensors its name in a checkpoint, and the dtype that it gets."""
+
+    names: dict[str, str]
+    dtypes: dict[str, torch.dtype]
 
 
 def load_network(
@@ -48,28 +56,45 @@ def load_network(
         UsageError: there is no such group.
         ValueError: a buffer of the network is left without values.
     """
+    fit = check_fit(network, checkpoint, group, family, origin, presets)
+    ready = {
+        key: checkpoint.aligned(group, name, fit.dtypes[key]) for key, name in fit.names.items()
+    }
+    _assign(network, ready, origin)
+
+
+def check_fit(
+    network: nn.Module,
+    checkpoint: Checkpoint,
+    group: str,
+    family: str,
+    origin: str,
+    presets: Presets | None = None,
+) -> Fit:
+    """How a group of a checkpoint becomes a network's weights; none of their values is read.
+
+    Arguments and errors are those of `load_network`, but for values, which are not looked at.
+    """
     if group not in checkpoint.groups:
         known = ", ".join(name or "(no prefix)" for name in checkpoint.groups)
         raise UsageError(f"weights {origin} hold no group {group or '(no prefix)'}; known: {known}")
-    shapes = {key: info.shape for key, info in checkpoint.groups[group].items()}
+    infos = checkpoint.groups[group]
     layout = FAMILIES.get(family)
     to_upstream: Callable[[str], str] = layout.to_upstream if layout else str
-    given = {to_upstream(key): shape for key, shape in shapes.items()}
+    given = {to_upstream(name): info.shape for name, info in infos.items()}
     strays = checkpoint.groups.get("", {}) if group else {}
     faults = faults_of(
-        _shapes_of(network), {**{key: i.shape for key, i in strays.items()}, **given}
+        _shapes_of(network), {**{name: i.shape for name, i in strays.items()}, **given}
     )
     if faults:
-        found = recognise(shapes)
+        found = recognise({name: info.shape for name, info in infos.items()})
         guess = f"; they look like {describe(found, presets or {})}" if found else ""
         raise DataError(f"weights {origin} do not fit the model: {'; '.join(faults)}{guess}")
-    names = {to_upstream(name): name for name in shapes}
-    if len(names) != len(shapes):
+    names = {to_upstream(name): name for name in infos}
+    if len(names) != len(infos):
         raise DataError(f"weights {origin} hold one tensor under two spellings of its name")
-    stored = {key: checkpoint.tensor(group, name).dtype for key, name in names.items()}
-    dtypes = _dtypes_for(network, stored, origin)
-    ready = {key: checkpoint.aligned(group, names[key], dtypes[key]) for key in names}
-    _assign(network, ready, origin)
+    stored: dict[str, torch.dtype] = {k: getattr(torch, infos[n].dtype) for k, n in names.items()}
+    return Fit(names, _dtypes_for(network, stored, origin))
 
 
 def load_strictly(network: nn.Module, state: Mapping[str, Tensor], origin: str) -> None:
