@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # A machine without an NVIDIA GPU takes the constraints for CPU builds.
 CONSTRAINTS := $(shell command -v nvidia-smi >/dev/null 2>&1 || echo "-c constraints-cpu.txt")
 
-.PHONY: install demo test check lint types browser chaos clean
+.PHONY: install demo test check lint types browser chaos fullsize clean
 
 install: $(VENV)/.installed
 
@@ -35,6 +35,10 @@ browser: install
 
 chaos: install
 	$(BIN)/python -m pytest -q -m slow tests/chaos
+
+# An hour on two cores; 10 GB of memory and 6 GB of disk.
+fullsize: install
+	$(BIN)/python -m pytest -q -rP --durations=0 -m slow tests/fullsize
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache dist

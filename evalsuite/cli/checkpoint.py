@@ -9,7 +9,6 @@ import click
 from evalsuite.cli.options import PATH
 
 if TYPE_CHECKING:
-    from evalsuite.config import Scalar
     from evalsuite.models.checkpoints.inspect import CheckpointSummary, GroupSummary
 
 
@@ -28,9 +27,10 @@ def inspect_checkpoint(checkpoint: Path, json_path: Path | None) -> None:
     """
     from evalsuite.cli.output import check_json_target, write_json
     from evalsuite.models.checkpoints.inspect import inspect
+    from evalsuite.pipeline.weights import preset_networks
 
     check_json_target(json_path)
-    summary = inspect(checkpoint, _preset_networks())
+    summary = inspect(checkpoint, preset_networks())
     _show(summary)
     if json_path is not None:
         content = dataclasses.asdict(summary)
@@ -75,14 +75,6 @@ def convert(checkpoint: Path, output: Path, ema: str, dtype: Literal["stored", "
         f"{written.path}  {group or 'all weights'}, {written.num_tensors} tensors,"
         f" {data_size(written.num_bytes)}  sha256 {written.sha256}"
     )
-
-
-def _preset_networks() -> "dict[str, tuple[str, dict[str, Scalar]]]":
-    """Family and sizes of every preset."""
-    from evalsuite.config import ModelPreset, load_spec, names_of
-
-    presets = (load_spec(ModelPreset, name) for name in names_of(ModelPreset))
-    return {preset.name: (preset.family, preset.network) for preset in presets}
 
 
 def _show(summary: "CheckpointSummary") -> None:

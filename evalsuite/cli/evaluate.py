@@ -30,7 +30,7 @@ def evaluate(samples: tuple[Path, ...], **values: Any) -> None:  # noqa: ANN401 
     """
     from evalsuite.artifacts.run_directory import RunDirectory
     from evalsuite.cli.output import check_json_target, write_json
-    from evalsuite.pipeline.evaluation import check_disjoint, payload
+    from evalsuite.pipeline.evaluation import check_disjoint, check_scorable, payload
 
     check_json_target(values["json_path"])
     for path in samples:
@@ -44,6 +44,8 @@ def evaluate(samples: tuple[Path, ...], **values: Any) -> None:  # noqa: ANN401 
         records, facts, show = _score_outside(samples[0], values)
     else:
         runs = [RunDirectory.open(path) for path in samples]
+        for run in runs:
+            check_scorable(run)
         counts = [values["num_samples"] or run.num_asked() for run in runs]
         if len(runs) > 1:
             if len(set(counts)) > 1:

@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from evalsuite.cli.options import PATH, plan_options
+from evalsuite.errors import UsageError
 
 
 @click.command(
@@ -30,8 +31,9 @@ def fetch(output: Path, metrics: str | None, **values: Any) -> None:  # noqa: AN
     Give the options of the run. Files of a hub go into the hub client's cache, which the nodes must
     share or be given; the lock file pins their revisions and hashes: `run --offline --lock FILE`.
     """
+    from evalsuite.artifacts.storage import Storage
     from evalsuite.cli.output import notice
-    from evalsuite.cli.resolve import plan_options_of
+    from evalsuite.cli.resolve import extractor_of, plan_options_of
     from evalsuite.pipeline.fetching import fetched_items
     from evalsuite.pipeline.lock import Lock, write_lock
     from evalsuite.pipeline.plan import resolve_plan
@@ -39,12 +41,16 @@ def fetch(output: Path, metrics: str | None, **values: Any) -> None:  # noqa: AN
 
     if metrics is not None:
         parse_metrics(metrics)
+    if output.is_dir():
+        raise UsageError(f"--output {output} is a folder: give the name of a lock file")
+    Storage(output.resolve().parent).check_writable()
     resolved = resolve_plan(plan_options_of(values))
     for text in resolved.notices:
         notice(text)
-    items = fetched_items(
-        resolved, values["reference"], values["extractor"], values["extractor_weights"]
-    )
+    defaults = resolved.preset.evaluation
+    name = values["extractor"] or defaults.extractor
+    spec = extractor_of(name, values["extractor_weights"]) if name else None
+    items = fetched_items(resolved, values["reference"] or defaults.reference, spec)
     for item in items:
         where = f"{item.repo}@{(item.revision or '')[:8]}" if item.repo else "on this machine"
         click.echo(f"{item.what:13} {item.name}  {item.sha256[:12]}  {where}")

@@ -149,6 +149,7 @@ def _describe(prepared: Prepared, values: dict[str, Any]) -> None:
 
 
 def _generate(prepared: Prepared) -> "SessionResult":
+    from evalsuite.cli.encoding_view import EncodingView
     from evalsuite.cli.output import ProgressView, notice
     from evalsuite.runtime.driver import Progress
     from evalsuite.runtime.session import run_session
@@ -159,9 +160,12 @@ def _generate(prepared: Prepared) -> "SessionResult":
         notice(text)
     if request.resolved.plan.has_random_weights:
         notice("RANDOM WEIGHTS: the images are noise, good for a try; no report is written")
+    encoding = EncodingView(request.root, request.resolved.plan, request.resolved.materials)
     with ProgressView() as view:
 
         def listener(progress: Progress) -> None:
+            if progress.loading:
+                encoding.update()
             view.update(
                 progress.images_done,
                 progress.images_total,

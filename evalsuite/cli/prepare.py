@@ -38,6 +38,7 @@ def prepare(values: dict[str, Any], *, keep: Any, command: str) -> Prepared:  # 
     from evalsuite.cli.output import check_json_target
     from evalsuite.cli.resolve import extractor_of, plan_options_of
     from evalsuite.pipeline.coverage import Demand
+    from evalsuite.pipeline.fetching import fetched_items
     from evalsuite.pipeline.numerics import resolve_device
     from evalsuite.pipeline.plan import check_count, resolve_plan
     from evalsuite.pipeline.stages import OutputFormat
@@ -45,7 +46,8 @@ def prepare(values: dict[str, Any], *, keep: Any, command: str) -> Prepared:  # 
 
     scoring = command == "run"
     check_json_target(values["json_path"])
-    resolved = resolve_plan(plan_options_of(values))
+    options = plan_options_of(values)
+    resolved = resolve_plan(options)
     preset, plan = resolved.preset, resolved.plan
     num_samples = values["num_samples"] or preset.evaluation.num_samples
     check_count(resolved, num_samples, values["replicate"])
@@ -54,6 +56,9 @@ def prepare(values: dict[str, Any], *, keep: Any, command: str) -> Prepared:  # 
     if wanted is None and values["extractor_weights"]:
         raise UsageError("--extractor-weights needs --extractor")
     spec = extractor_of(wanted, values["extractor_weights"]) if wanted else None
+    if options.weights.lock is not None:
+        reference = (values["reference"] or preset.evaluation.reference) if scoring else None
+        options.weights.lock.check(fetched_items(resolved, reference, spec))
     if spec is not None and spec.input_size not in {None, plan.size}:
         raise UsageError(
             f"extractor {spec.name} takes images of {spec.input_size}, not {plan.size}"

@@ -1,5 +1,6 @@
 """From options to the typed requests of the rooms below."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,19 @@ from evalsuite.pipeline.lock import read_lock
 from evalsuite.pipeline.plan import GuideRequest, PlanOptions, with_weights
 from evalsuite.pipeline.weights import WeightsRequest
 
+_OFFLINE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE")
+"""Variables by which libraries are told to open no connection; they look when first imported."""
+
+
+def go_offline() -> None:
+    """Tell every library, in this process and in workers that it starts, to look nothing up."""
+    os.environ.update(dict.fromkeys(_OFFLINE, "1"))
+
 
 def plan_options_of(values: dict[str, Any]) -> PlanOptions:
-    """The options that decide pixels."""
+    """The options that decide pixels; with `--offline` libraries are told so, too."""
+    if values["offline"]:
+        go_offline()
     sampling = {k: values[k] for k in SAMPLING_FIELDS if values.get(k) is not None}
     for key, value in values.get("settings") or ():
         if key in sampling:

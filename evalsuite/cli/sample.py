@@ -22,11 +22,15 @@ def sample(index: int, output: Path | None, device: str, **values: Any) -> None:
     from evalsuite.artifacts.storage import Storage
     from evalsuite.cli.output import notice, write_file
     from evalsuite.cli.resolve import plan_options_of
+    from evalsuite.pipeline.fetching import plan_items
     from evalsuite.pipeline.generation import BatchSampler
     from evalsuite.pipeline.numerics import resolve_device
     from evalsuite.pipeline.plan import check_count, resolve_plan
 
-    resolved = resolve_plan(plan_options_of(values))
+    options = plan_options_of(values)
+    resolved = resolve_plan(options)
+    if options.weights.lock is not None:
+        options.weights.lock.check(plan_items(resolved))
     check_count(resolved, index + 1, values["replicate"])
     target = output or Path(f"{resolved.preset.name}-{index}.png")
     Storage(target.resolve().parent).check_writable()
@@ -37,7 +41,8 @@ def sample(index: int, output: Path | None, device: str, **values: Any) -> None:
     rows = sampler.batch(batch_index).rows
     image = rows.images_NHWC[slot]
     write_file(target, encode_png(image))
+    kind = "prompt" if resolved.plan.text else "label"
     click.echo(
-        f"{target}  sample {index}  seed {rows.seeds[slot]}  label {rows.labels[slot]}"
+        f"{target}  sample {index}  seed {rows.seeds[slot]}  {kind} {rows.labels[slot]}"
         f"  pixel_sha256 {pixel_sha256(image)}"
     )

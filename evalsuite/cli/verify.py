@@ -22,7 +22,7 @@ from evalsuite.errors import CorruptionError, ReproducibilityError
     help="Random batches to recompute.",
 )
 @click.option("--weights", metavar="WEIGHTS", help="When they are not the preset's.")
-@click.option("--guide-weights", type=PATH, help="The guide's, of an autoguided run.")
+@click.option("--guide-weights", metavar="WEIGHTS", help="The guide's, of an autoguided run.")
 @click.option("--text-encoder", type=PATH, help="Folder of the text encoder.")
 @click.option("--model", help="Preset, when the run's own is not known here.")
 @click.option("--trust-remote-code", is_flag=True, help="Run the code that the plan names.")
@@ -40,11 +40,14 @@ def verify(
     Within one numerics_id the pixels must be equal; across, the differences are shown.
     """
     from evalsuite.artifacts.run_directory import CONDITIONS, IMAGES, RunDirectory, gaps_of
+    from evalsuite.cli.resolve import go_offline
     from evalsuite.pipeline.generation import BatchSampler
     from evalsuite.pipeline.integrity import check_batch, choose_batches, find_faults, stages_of
     from evalsuite.pipeline.materials import RerunRequest, materials_of
     from evalsuite.pipeline.numerics import resolve_device
 
+    if request["offline"]:
+        go_offline()
     directory = RunDirectory.open(run)
     faults = find_faults(directory)
     for fault in faults:

@@ -51,9 +51,9 @@ class TextConditions(Frozen):
 
     prompts: PromptList
     negative_prompt: str
-    encoder: TextEncoderSpec | None
+    encoder: TextEncoderSpec | None = None
     """None for a model that brings its own."""
-    encoder_sha256: Sha256 | None
+    encoder_sha256: Sha256 | None = None
     """Of the encoder's weights, configuration and tokenizer; None with random weights."""
 
 

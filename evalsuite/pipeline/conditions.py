@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
@@ -17,6 +18,7 @@ from evalsuite.config import (
     ModelPreset,
     Plan,
     PromptList,
+    Scalar,
     TextConditions,
     TextEncoderSpec,
 )
@@ -29,6 +31,7 @@ _FLAGS = {
     "prompt": "--prompt",
     "negative_prompt": "--negative-prompt",
     "encoder": "--text-encoder",
+    "cut": "--cut-prompts",
 }
 
 
@@ -45,9 +48,24 @@ class TextRequest:
 
     def refuse_for(self, name: str) -> None:
         """Raise UsageError when anything was asked, for a model that takes classes."""
-        for field, flag in _FLAGS.items():
-            if getattr(self, field) not in {None, ()}:
-                raise UsageError(f"{name} is class-conditional: {flag} is for text models")
+        for flag in self._given(tuple(_FLAGS)):
+            raise UsageError(f"{name} is class-conditional: {flag} is for text models")
+
+    def refuse_encoder(self, why: str) -> None:
+        """Raise UsageError when anything was said about an encoder that is not used."""
+        for flag in self._given(("encoder", "cut")):
+            raise UsageError(f"{flag}: {why}")
+
+    def _given(self, fields: Sequence[str]) -> list[str]:
+        return [_FLAGS[field] for field in fields if getattr(self, field) not in {None, (), False}]
+
+
+class FoundEncoder(NamedTuple):
+    """The folder of a text encoder, and where it came from."""
+
+    folder: Path
+    sha256: str
+    origin: dict[str, Scalar]
 
 
 @dataclass(frozen=True)
@@ -56,12 +74,13 @@ class ResolvedText:
 
     conditions: TextConditions
     prompts: tuple[str, ...]
-    encoder_folder: Path | None
+    encoder: FoundEncoder | None
+    """None when there is none to be read."""
     notices: tuple[str, ...]
 
 
 def resolve_text(
-    preset: ModelPreset, request: TextRequest, ema: str, hub: WeightsRequest
+    preset: ModelPreset, request: TextRequest, weights: WeightsRequest
 ) -> ResolvedText:
     """The prompts and the encoder of an invocation.
 
@@ -69,29 +88,28 @@ def resolve_text(
         UsageError: no prompts, or one that is too long for the encoder.
         DataError: an encoder that cannot be used.
     """
-    if preset.text and preset.text.lacks_instruction and not ema.startswith(RANDOM_WEIGHTS):
-        raise UsageError(
-            f"{preset.name} lacks the {preset.text.instruction_lines} lines of instruction that its"
-            f" authors put before each prompt: give them in a preset of your own (`extends:"
-            f" {preset.name}`, text.encoder.instruction), or set text.instruction_lines: 0 there"
-        )
     prompts, notices = _prompts(preset, request)
     spec = preset.text.encoder if preset.text else None
     own = preset.text.negative_prompt if preset.text else ""
     negative = own if request.negative_prompt is None else request.negative_prompt
-    folder = None
-    if spec is None and request.encoder is not None:
-        raise UsageError(f"{preset.name} brings its own text encoder")
-    if spec is not None and not ema.startswith(RANDOM_WEIGHTS):
-        folder = _encoder_folder(spec, request.encoder, hub)
-        notices += _cut_prompts(spec, folder, prompts, negative, request.cut)
+    if negative:
+        check_prompt(negative, "--negative-prompt")
+    encoder = None
+    if spec is None:
+        request.refuse_encoder(f"{preset.name} brings its own text encoder")
+    elif weights.are_random:
+        request.refuse_encoder("with random weights no prompt is encoded")
+    else:
+        _check_instruction(preset)
+        encoder = _find_encoder(spec, request.encoder, weights)
+        notices += _cut_prompts(spec, encoder.folder, prompts, negative, request.cut)
     conditions = TextConditions(
         prompts=PromptList(count=len(prompts), sha256=prompts_sha256(prompts)),
         negative_prompt=negative,
         encoder=spec,
-        encoder_sha256=encoder_digest(folder) if folder else None,
+        encoder_sha256=encoder.sha256 if encoder else None,
     )
-    return ResolvedText(conditions, prompts, folder, notices)
+    return ResolvedText(conditions, prompts, encoder, notices)
 
 
 def features_of(
@@ -127,6 +145,15 @@ def features_of(
     return TextFeatures({p.text: found[p] for p in wanted}, found[last])
 
 
+def features_on_disk(plan: Plan, cache: Path) -> int:
+    """How many prompts of a plan's encoder have their features in a folder."""
+    digest = plan.text.encoder_sha256 if plan.text else None
+    if digest is None:
+        return 0
+    names = (path.name for path in (cache / digest[:16]).glob("*.safetensors"))
+    return sum(not name.startswith(".") for name in names)
+
+
 def _prompts(preset: ModelPreset, request: TextRequest) -> tuple[tuple[str, ...], tuple[str, ...]]:
     if request.prompts is not None and request.prompt:
         raise UsageError("--prompts and --prompt exclude each other")
@@ -140,14 +167,35 @@ def _prompts(preset: ModelPreset, request: TextRequest) -> tuple[tuple[str, ...]
     return prompts, (f"no prompts were given: these are {len(prompts)} of evalsuite's own",)
 
 
-def _encoder_folder(spec: TextEncoderSpec, given: Path | None, hub: WeightsRequest) -> Path:
-    if given is None:
-        pin = hub.lock.pin(spec.repo, None) if hub.lock else None
-        revision = spec.revision or (pin.revision if pin else None)
-        return hub_folder(spec.repo, revision, offline=hub.offline)
-    if not given.is_dir():
-        raise DataError(f"--text-encoder {given} is no folder")
-    return given.resolve()
+def _check_instruction(preset: ModelPreset) -> None:
+    if preset.text is not None and preset.text.lacks_instruction:
+        raise UsageError(
+            f"{preset.name} lacks the {preset.text.instruction_lines} lines of instruction that its"
+            f" authors put before each prompt: give them in a preset of your own (`extends:"
+            f" {preset.name}`, text.encoder.instruction), or set text.instruction_lines: 0 there"
+        )
+
+
+def _find_encoder(
+    spec: TextEncoderSpec, given: Path | None, weights: WeightsRequest
+) -> FoundEncoder:
+    """The folder that was given, or the hub's, whose name is its commit."""
+    if given is not None:
+        if not given.is_dir():
+            raise DataError(f"--text-encoder {given} is no folder")
+        folder = given.resolve()
+        return FoundEncoder(folder, encoder_digest(folder), {"text_encoder": folder.name})
+    revision = spec.revision
+    if weights.lock is not None:
+        revision = weights.lock.pin(spec.repo, revision, None).revision
+    folder = hub_folder(spec.repo, revision, offline=weights.offline)
+    origin: dict[str, Scalar] = {
+        "text_encoder_repo": spec.repo,
+        "text_encoder_revision": folder.name,
+    }
+    if spec.revision:
+        origin["text_encoder_asked"] = spec.revision
+    return FoundEncoder(folder, encoder_digest(folder), origin)
 
 
 def _cut_prompts(
@@ -155,13 +203,15 @@ def _cut_prompts(
 ) -> tuple[str, ...]:
     """Notices about prompts that lose their end; an error unless that is allowed."""
     tokens = load_prompt_tokens(spec, folder)
-    long = [*tokens.too_long(prompts), *tokens.too_long([negative], negative=True)]
+    long = [one.describe() for one in tokens.too_long(prompts)]
+    for one in tokens.too_long([negative], negative=True):
+        long.append(f"the negative prompt has {one.num_tokens} tokens of {one.max_length}")
     if not long:
         return ()
     more = f" (and {len(long) - 1} more)" if len(long) > 1 else ""
     if not cut:
         raise UsageError(
-            f"{long[0].describe()}{more}: shorten it, or give --cut-prompts to cut as the"
-            " published programs do"
+            f"{long[0]}{more}: shorten it, or give --cut-prompts to cut as the published programs"
+            " do"
         )
-    return (f"{long[0].describe()}{more} and is cut, as the published programs do",)
+    return (f"{long[0]}{more}: cut, as the published programs do",)

@@ -69,9 +69,11 @@ def score_run(run: RunDirectory, measure: Measure, num_samples: int) -> list[Rec
     Features that the run has are used; otherwise stored pixels are embedded here.
 
     Raises:
+        UsageError: the weights are random numbers.
         IncompleteError: samples are missing.
         DataError: corrupted files, a reference that does not fit, too few samples.
     """
+    check_scorable(run)
     check(measure, num_samples)
     began = time.monotonic()
     check_files(run, measure.spec, num_samples)
@@ -111,6 +113,12 @@ def score_run(run: RunDirectory, measure: Measure, num_samples: int) -> list[Rec
     for record in records:
         run.write_json(record.path, record.model_dump(mode="json"))
     return records
+
+
+def check_scorable(run: RunDirectory) -> None:
+    """Raise UsageError when the weights are random numbers, whose images are no result."""
+    if run.plan.has_random_weights:
+        raise UsageError(f"{run.root} was made with random weights: its images are not scored")
 
 
 def check_files(run: RunDirectory, spec: ExtractorSpec, num_samples: int) -> None:

@@ -13,9 +13,8 @@ from evalsuite.errors import DataError, WorkerError
 from evalsuite.models.building import load_model
 from evalsuite.models.native import TextFeatures
 from evalsuite.pipeline.conditions import features_of
-from evalsuite.pipeline.materials import Materials
+from evalsuite.pipeline.materials import Materials, check_materials
 from evalsuite.pipeline.numerics import numerics_id, numerics_of, prepare_torch
-from evalsuite.pipeline.weights import check_weights
 from evalsuite.sampling.noise import draw_noise, sample_generators
 from evalsuite.sampling.pixels import UINT8_RULES
 from evalsuite.seeding import labels_of, seeds_of
@@ -58,7 +57,7 @@ class BatchSampler:
         self.numerics = numerics_of(device)
         self.numerics_id = numerics_id(self.numerics)
         self._materials = materials
-        _check_materials(plan, materials)
+        check_materials(plan, materials)
         features = self._features(text_cache or cache_root() / "conditions")
         self._model = load_model(
             plan, materials.weights, device, materials.guide, features, materials.code_folder
@@ -117,10 +116,3 @@ class BatchSampler:
             raise DataError("the plan's prompts are not here")
         folder = self._materials.encoder
         return features_of(plan, prompts, folder, cache, self.device, self.numerics_id)
-
-
-def _check_materials(plan: Plan, materials: Materials) -> None:
-    if materials.weights is not None:
-        check_weights(materials.weights, plan.weights_sha256)
-    if plan.guide is not None and materials.guide is not None:
-        check_weights(materials.guide, plan.guide.weights_sha256)

@@ -5,10 +5,11 @@ from pathlib import Path
 
 from evalsuite.artifacts.hub import hub_folder
 from evalsuite.artifacts.run_directory import Manifest
-from evalsuite.config import ModelPreset, load_spec
+from evalsuite.config import RANDOM_WEIGHTS, ModelPreset, Plan, load_spec
 from evalsuite.errors import DataError, UsageError
 from evalsuite.models.foreign import is_foreign
-from evalsuite.pipeline.weights import WeightsRequest, find_weights
+from evalsuite.pipeline.foreign_weights import check_foreign_weights
+from evalsuite.pipeline.weights import HUB, check_weights, parse_hub_name, weights_from_hub
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,23 @@ class Materials:
     """Where the code of a `python:` model is imported from."""
 
 
+def check_materials(plan: Plan, materials: Materials) -> None:
+    """Raise DataError unless weights and guide are here and the plan's."""
+    if plan.sampling is None:
+        check_foreign_weights(materials.weights, plan.weights_sha256)
+        return
+    _check_file(materials.weights, plan.weights_sha256, plan.ema, "weights")
+    if plan.guide is not None:
+        _check_file(materials.guide, plan.guide.weights_sha256, plan.guide.ema, "guide")
+
+
+def _check_file(path: Path | None, sha256: str, ema: str, what: str) -> None:
+    if path is not None:
+        check_weights(path, sha256)
+    elif not ema.startswith(RANDOM_WEIGHTS):
+        raise DataError(f"the plan's {what} ({ema}, SHA-256 {sha256[:12]}...) are not here")
+
+
 @dataclass(frozen=True)
 class RerunRequest:
     """Where to look for what a finished run was made of."""
@@ -33,7 +51,7 @@ class RerunRequest:
     model: str | None = None
     """Preset, when the run's own is not known here."""
     weights: str | None = None
-    guide_weights: Path | None = None
+    guide_weights: str | None = None
     text_encoder: Path | None = None
     offline: bool = False
     trust_code: bool = False
@@ -42,9 +60,12 @@ class RerunRequest:
 def materials_of(manifest: Manifest, request: RerunRequest) -> Materials:
     """What is needed to make samples of a run again; digests are checked when it is loaded.
 
+    Files of a hub are taken at the commits that the run took.
+
     Raises:
         UsageError: something that cannot be found without an option.
         DataError: weights that are not here.
+        EnvironmentProblem: a hub that cannot be reached.
     """
     plan = manifest.plan
     weights: Path | None = None
@@ -54,16 +75,10 @@ def materials_of(manifest: Manifest, request: RerunRequest) -> Materials:
         weights = Path(request.weights) if request.weights else None
     elif not plan.has_random_weights:
         weights = _weights_of(manifest, request)
-    if plan.guide is not None and request.guide_weights is None:
-        raise UsageError("the run has a guide: give its weights with --guide-weights")
-    encoder = request.text_encoder
-    if encoder is None and plan.text and plan.text.encoder and not plan.has_random_weights:
-        spec = plan.text.encoder
-        encoder = hub_folder(spec.repo, spec.revision, offline=request.offline)
     return Materials(
         weights=weights,
-        guide=request.guide_weights,
-        encoder=encoder,
+        guide=_guide_of(manifest, request),
+        encoder=_encoder_of(manifest, request),
         file_labels=manifest.file_labels,
         prompts=manifest.prompts,
         code_folder=Path.cwd(),
@@ -71,10 +86,66 @@ def materials_of(manifest: Manifest, request: RerunRequest) -> Materials:
 
 
 def _weights_of(manifest: Manifest, request: RerunRequest) -> Path:
-    if request.weights is not None and not request.weights.startswith("hub:"):
-        return Path(request.weights)
-    preset = load_spec(ModelPreset, request.model or manifest.model)
-    found = find_weights(preset, WeightsRequest(request.weights, None, request.offline))
-    if found.path is None:
-        raise DataError(f"{manifest.model}: give the weights of the run with --weights")
-    return found.path
+    """As given; else of the hub that they came from; else the preset's own file."""
+    sha256 = manifest.plan.weights_sha256
+    if request.weights is not None:
+        return _given(request.weights, sha256, offline=request.offline)
+    from_hub = _of_origin(manifest, "", sha256, offline=request.offline)
+    if from_hub is not None:
+        return from_hub
+    name = manifest.weights_origin.get("weights", "others than the preset's")
+    try:
+        preset = load_spec(ModelPreset, request.model or manifest.model)
+    except UsageError as error:
+        raise UsageError(f"the weights of the run, {name}: give them with --weights") from error
+    if preset.weights.file is None or preset.weights.sha256 not in {None, sha256}:
+        raise UsageError(f"the weights of the run were {name}: give them with --weights")
+    return preset.path.parent / preset.weights.file
+
+
+def _guide_of(manifest: Manifest, request: RerunRequest) -> Path | None:
+    guide = manifest.plan.guide
+    if guide is None or guide.ema.startswith(RANDOM_WEIGHTS):
+        if request.guide_weights is not None:
+            raise UsageError("--guide-weights: the run has no guide with weights")
+        return None
+    if request.guide_weights is not None:
+        return _given(request.guide_weights, guide.weights_sha256, offline=request.offline)
+    from_hub = _of_origin(manifest, "guide_", guide.weights_sha256, offline=request.offline)
+    if from_hub is None:
+        name = manifest.weights_origin.get("guide_weights", "a file")
+        raise UsageError(f"the guide of the run was {name}: give it with --guide-weights")
+    return from_hub
+
+
+def _encoder_of(manifest: Manifest, request: RerunRequest) -> Path | None:
+    text, origin = manifest.plan.text, manifest.weights_origin
+    if text is None or text.encoder_sha256 is None:
+        if request.text_encoder is not None:
+            raise UsageError("--text-encoder: the run read no text encoder")
+        return None
+    if request.text_encoder is not None:
+        return request.text_encoder
+    if "text_encoder_repo" in origin:
+        repo, revision = str(origin["text_encoder_repo"]), str(origin["text_encoder_revision"])
+        return hub_folder(repo, revision, offline=request.offline)
+    name = origin.get("text_encoder", "a folder")
+    raise UsageError(f"the text encoder of the run was {name}: give it with --text-encoder")
+
+
+def _given(text: str, sha256: str, *, offline: bool) -> Path:
+    if not text.startswith(HUB):
+        return Path(text)
+    repo, revision, filename = parse_hub_name(text)
+    return weights_from_hub(repo, revision, filename, sha256, offline=offline).path
+
+
+def _of_origin(manifest: Manifest, prefix: str, sha256: str, *, offline: bool) -> Path | None:
+    """A file of the hub at the commit that the run took; None when it came from elsewhere."""
+    origin = manifest.weights_origin
+    if f"{prefix}repo" not in origin:
+        return None
+    repo, revision, filename = (
+        str(origin[f"{prefix}{key}"]) for key in ("repo", "revision", "filename")
+    )
+    return weights_from_hub(repo, revision, filename, sha256, offline=offline).path

@@ -77,7 +77,7 @@ class ResolvedPlan:
     notices: tuple[str, ...] = ()
     """What a person should know before it starts."""
     origin: Mapping[str, Scalar] = field(default_factory=dict)
-    """Where the weights came from."""
+    """Where weights, guide (`guide_...`) and text encoder (`text_encoder...`) came from."""
 
 
 def resolve_plan(options: PlanOptions) -> ResolvedPlan:
@@ -90,8 +90,19 @@ def resolve_plan(options: PlanOptions) -> ResolvedPlan:
     foreign = _foreign(options)
     preset = foreign.preset if foreign else load_spec(ModelPreset, options.model)
     if foreign is None and is_foreign(preset.family):
-        foreign = foreign_model(preset.family, preset.path.parent, options.trust_code, preset)
+        foreign = foreign_model(
+            preset.family,
+            preset.path.parent,
+            options.trust_code,
+            preset,
+            offline=options.weights.offline,
+        )
     if foreign is not None:
+        if foreign.code_folder is not None and options.text.negative_prompt is not None:
+            raise UsageError(
+                f"{foreign.preset.name} is your own class: --negative-prompt does not reach it;"
+                " give it a field of its Settings"
+            )
         return _resolve(options, foreign.preset, foreign)
     return _resolve(options, preset, None)
 
@@ -111,13 +122,13 @@ def _resolve(
     if family is not None:
         _check_size(preset, family, size)
     sampling = None if foreign else native_settings(preset, options.sampling)
+    rule, file_labels, classes, text = _conditions(options, preset)
     weights = (
         find_foreign_weights(foreign, options.weights)
         if foreign
         else find_weights(preset, options.weights)
     )
-    rule, file_labels, classes, text = _conditions(options, preset, weights)
-    guide, guide_path = _guide(options, preset, sampling)
+    guide = _guide(options, preset, sampling, size)
     try:
         plan = Plan(
             numerics_version=NUMERICS_VERSION,
@@ -126,7 +137,7 @@ def _resolve(
             source_sha256=foreign.source_sha256 if foreign else None,
             weights_sha256=weights.sha256,
             ema=weights.ema,
-            guide=guide,
+            guide=guide.model if guide else None,
             num_classes=preset.num_classes,
             text=text.conditions if text else None,
             labels=rule,
@@ -144,14 +155,19 @@ def _resolve(
         check_grid(plan.sampling)
     materials = Materials(
         weights=weights.path,
-        guide=guide_path,
-        encoder=text.encoder_folder if text else None,
+        guide=guide.weights.path if guide else None,
+        encoder=text.encoder.folder if text and text.encoder else None,
         file_labels=file_labels,
         prompts=text.prompts if text else None,
         code_folder=foreign.code_folder if foreign else None,
     )
+    origin = dict(weights.origin)
+    if guide is not None:
+        origin |= {f"guide_{key}": value for key, value in guide.weights.origin.items()}
+    if text is not None and text.encoder is not None:
+        origin |= text.encoder.origin
     notices = text.notices if text else ()
-    return ResolvedPlan(plan, preset, materials, notices, weights.origin)
+    return ResolvedPlan(plan, preset, materials, notices, origin)
 
 
 class _Chosen(NamedTuple):
@@ -163,12 +179,12 @@ class _Chosen(NamedTuple):
     text: ResolvedText | None
 
 
-def _conditions(options: PlanOptions, preset: ModelPreset, weights: FoundWeights) -> _Chosen:
+def _conditions(options: PlanOptions, preset: ModelPreset) -> _Chosen:
     if preset.num_classes is None:
         for name in ("labels", "classes"):
             if getattr(options, name) is not None:
                 raise UsageError(f"{preset.name} is a text model: --{name} is for classes")
-        text = resolve_text(preset, options.text, weights.ema, options.weights)
+        text = resolve_text(preset, options.text, options.weights)
         return _Chosen(LabelRule(), None, None, text)
     options.text.refuse_for(preset.name)
     if preset.network.get("num_classes", preset.num_classes) != preset.num_classes:
@@ -188,13 +204,23 @@ def _conditions(options: PlanOptions, preset: ModelPreset, weights: FoundWeights
     return _Chosen(rule, file_labels, classes, None)
 
 
+class _Guide(NamedTuple):
+    """The guide of autoguidance."""
+
+    model: GuideModel
+    weights: FoundWeights
+
+
 def _guide(
-    options: PlanOptions, preset: ModelPreset, sampling: SamplingSettings | None
-) -> tuple[GuideModel | None, Path | None]:
-    """The guide of autoguidance, which must see what the model sees."""
+    options: PlanOptions,
+    preset: ModelPreset,
+    sampling: SamplingSettings | None,
+    size: tuple[int, int],
+) -> _Guide | None:
+    """The guide, which must see what the model sees."""
     asked = options.guide
     if asked is None:
-        return None, None
+        return None
     if sampling is None:
         raise UsageError(f"{preset.name} brings its own sampler: --guide-weights does not apply")
     other = load_spec(ModelPreset, asked.model) if asked.model else preset
@@ -202,7 +228,16 @@ def _guide(
         raise UsageError(f"guide {other.name} has other classes or another size than {preset.name}")
     if preset.text and (other.text is None or other.text.encoder != preset.text.encoder):
         raise UsageError(f"guide {other.name} has another text encoder than {preset.name}")
+    family = family_named(other.family)
+    if (family.prediction == "clean") != (sampling.t_eps is not None):
+        raise UsageError(
+            f"of guide {other.name} and {preset.name} one predicts the clean image, the other the"
+            " velocity: t_eps is for both or for neither"
+        )
+    _check_size(other, family, size)
     request = replace(options.weights, given=asked.weights, ema=asked.ema)
+    if request.are_random and not options.weights.are_random:
+        raise UsageError("--guide-weights: random ones are for trials with random --weights alone")
     found = find_weights(other, request)
     guide = GuideModel(
         family=other.family,
@@ -211,7 +246,7 @@ def _guide(
         ema=found.ema,
         condition=asked.condition,
     )
-    return guide, found.path
+    return _Guide(guide, found)
 
 
 def _first_seed(options: PlanOptions) -> int:

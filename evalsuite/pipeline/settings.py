@@ -31,6 +31,8 @@ def native_settings(preset: ModelPreset, asked: Mapping[str, Any]) -> SamplingSe
     solver = asked.get("solver", fields["solver"])
     if solver != fields["solver"]:
         fields |= {**_OF_SOLVERS, "order": 2 if solver == "adams" else None}
+        if solver == "dpmpp_2m":  # its grid is its own
+            fields |= {"last_step": None, "grid": None}
     if asked.get("order") is not None and solver != "adams":
         raise UsageError(f"--order is for solver adams; the solver is {solver}")
     try:
@@ -43,10 +45,10 @@ def native_settings(preset: ModelPreset, asked: Mapping[str, Any]) -> SamplingSe
 
 def _check_fits(preset: ModelPreset, settings: SamplingSettings) -> None:
     """Settings that only make sense for what the network predicts."""
-    prediction = family_named(preset.family).prediction
-    if (settings.t_eps is not None) != (prediction == "clean"):
-        needs = "needs" if prediction == "clean" else "has no use for"
-        raise UsageError(f"{preset.name} predicts the {prediction} and {needs} t_eps")
+    is_clean = family_named(preset.family).prediction == "clean"
+    if (settings.t_eps is not None) != is_clean:
+        what = "clean image and needs" if is_clean else "velocity and has no use for"
+        raise UsageError(f"{preset.name} predicts the {what} t_eps")
 
 
 def check_grid(settings: SamplingSettings) -> None:

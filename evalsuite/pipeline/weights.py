@@ -1,15 +1,23 @@
 """Finding a model's weights: a file, a folder, a hub, or random numbers; with digest and EMA."""
 
+import functools
 import hashlib
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+
+import torch
 
 from evalsuite.artifacts.digests import combined_sha256, known_sha256
-from evalsuite.artifacts.hub import hub_file
-from evalsuite.config import RANDOM_WEIGHTS, ModelPreset, Scalar
+from evalsuite.artifacts.hub import HubFile, hub_file
+from evalsuite.config import RANDOM_WEIGHTS, ModelPreset, Scalar, load_spec, names_of
 from evalsuite.errors import DataError, UsageError
 from evalsuite.models.checkpoints.choosing import choose_group
-from evalsuite.models.checkpoints.reading import open_checkpoint
+from evalsuite.models.checkpoints.containers import INDEX_SUFFIX, read_json
+from evalsuite.models.checkpoints.families import Presets
+from evalsuite.models.checkpoints.grouping import place_of
+from evalsuite.models.checkpoints.reading import Checkpoint, open_checkpoint
+from evalsuite.models.checkpoints.state import check_fit
+from evalsuite.models.registry import family_named
 from evalsuite.pipeline.lock import Lock
 from evalsuite.seeding import SEED_LIMIT
 
@@ -34,6 +42,11 @@ class WeightsRequest:
     offline: bool = False
     lock: Lock | None = None
 
+    @property
+    def are_random(self) -> bool:
+        """Whether random numbers were asked for."""
+        return self.given is not None and self.given.startswith(RANDOM_WEIGHTS)
+
 
 @dataclass(frozen=True)
 class FoundWeights:
@@ -50,12 +63,12 @@ def find_weights(preset: ModelPreset, request: WeightsRequest) -> FoundWeights:
     """The weights that an invocation asks for, fetched if they have to be.
 
     Raises:
-        UsageError: a name that is none, or an EMA that cannot be chosen.
-        DataError: weights that are missing or unreadable.
+        UsageError: a name that is none, an EMA that cannot be chosen, or what the lock lacks.
+        DataError: weights that are missing, unreadable, or of another model.
         EnvironmentProblem: a hub that cannot be reached.
     """
     given = request.given
-    if given is not None and given.startswith(RANDOM_WEIGHTS):
+    if given is not None and request.are_random:
         return _random(given, request.ema)
     if given is None and preset.weights.file is not None:
         return _of_file(preset.path.parent / preset.weights.file, preset, request.ema, {})
@@ -79,11 +92,36 @@ def check_weights(path: Path, sha256: str) -> None:
 
 
 def weights_sha256(path: Path) -> str:
-    """SHA-256 of a file; of a folder that of its one weights file, or of all of them by name."""
-    if path.is_file():
+    """SHA-256 of a file; of a folder or an index that of its weights files by name."""
+    if path.is_file() and not path.name.endswith(INDEX_SUFFIX):
         return known_sha256(path)
     files = open_checkpoint(path).files
     return combined_sha256({file.name: known_sha256(file) for file in files})
+
+
+@functools.cache
+def preset_networks() -> Presets:
+    """Family and sizes of every preset that travels with the package."""
+    presets = (load_spec(ModelPreset, name) for name in names_of(ModelPreset))
+    return {preset.name: (preset.family, preset.network) for preset in presets}
+
+
+def weights_from_hub(
+    repo: str, revision: str | None, filename: str, sha256: str | None, *, offline: bool
+) -> HubFile:
+    """A file of a hub, with the shards that it names when it is the index of several.
+
+    Arguments and errors are those of `hub_file`; of an index `sha256` is not looked at, for it
+    stands for the shards (see `weights_sha256`).
+    """
+    if not filename.endswith(INDEX_SUFFIX):
+        return hub_file(repo, revision, filename, sha256=sha256, offline=offline)
+    found = hub_file(repo, revision, filename, offline=offline)
+    named = read_json(found.path).get("weight_map")
+    for name in sorted({str(n) for n in named.values()} if isinstance(named, dict) else ()):
+        beside = PurePosixPath(filename).with_name(Path(name).name)
+        hub_file(repo, found.revision, str(beside), offline=offline)
+    return found
 
 
 def parse_hub_name(text: str) -> tuple[str, str | None, str]:
@@ -108,18 +146,40 @@ def _random(given: str, ema: str | None) -> FoundWeights:
 def _of_file(
     path: Path, preset: ModelPreset, ema: str | None, origin: dict[str, Scalar]
 ) -> FoundWeights:
+    """A file's or folder's weights: which of them, whether they fit, and then their digest."""
     if not path.exists():
         raise DataError(f"weights {path} do not exist")
-    sha256 = weights_sha256(path)
     origin = {"weights": path.name, **origin}
     own = preset.weights
-    if sha256 == own.sha256 and ema in {None, "auto", own.ema}:
-        return FoundWeights(path, sha256, own.ema, origin)
-    if path == preset.path.parent / (own.file or "") and own.sha256 not in {None, sha256}:
-        stated = f"{own.sha256}"[:12]
-        raise DataError(f"weights {path} are not the preset's: their SHA-256 is not {stated}...")
-    group = choose_group(open_checkpoint(path), ema or "auto", own.ema)
-    return FoundWeights(path, sha256, group or UNSTATED, origin)
+    if own.sha256 is not None:
+        sha256 = weights_sha256(path)
+        if sha256 == own.sha256 and ema in {None, "auto", own.ema}:
+            return FoundWeights(path, sha256, own.ema, origin)
+        if path == preset.path.parent / (own.file or "") and sha256 != own.sha256:
+            stated = own.sha256[:12]
+            raise DataError(
+                f"weights {path} are not the preset's: their SHA-256 is not {stated}..."
+            )
+    checkpoint = open_checkpoint(path)
+    group, name = _chosen(checkpoint, ema or "auto", own.ema)
+    with torch.device("meta"):
+        network = family_named(preset.family).build(preset.network)
+    check_fit(network, checkpoint, group, preset.family, str(path), preset_networks())
+    return FoundWeights(path, weights_sha256(path), name, origin)
+
+
+def _chosen(checkpoint: Checkpoint, ema: str, default: str) -> tuple[str, str]:
+    """The group of a checkpoint that `ema` means, and its name in the plan.
+
+    A file of one group may say in its header which one it was (`evalsuite convert` writes that).
+    """
+    stated = str(checkpoint.about.get("group", ""))
+    # any text may stand in a header: only what could be a group's prefix is one
+    if set(checkpoint.groups) == {""} and stated and place_of(f"{stated}.x").group == stated:
+        named = replace(checkpoint, groups={stated: checkpoint.groups[""]})
+        return "", choose_group(named, ema, default)
+    group = choose_group(checkpoint, ema, default)
+    return group, group or UNSTATED
 
 
 def _of_places(preset: ModelPreset, request: WeightsRequest) -> FoundWeights:
@@ -139,14 +199,19 @@ def _of_hub(
     filename: str,
     sha256: str | None,
 ) -> FoundWeights:
-    pin = request.lock.pin(repo, filename) if request.lock else None
-    if pin is not None:
-        revision, sha256 = revision or pin.revision, sha256 or pin.sha256
-    found = hub_file(repo, revision, filename, sha256=sha256, offline=request.offline)
+    asked = revision
+    if request.lock is not None:
+        pin = request.lock.pin(repo, revision, filename)
+        revision, sha256 = pin.revision, pin.sha256
+    found = weights_from_hub(repo, revision, filename, sha256, offline=request.offline)
+    return _of_file(found.path, preset, request.ema, _hub_origin(found, asked))
+
+
+def _hub_origin(found: HubFile, asked: str | None) -> dict[str, Scalar]:
     origin: dict[str, Scalar] = {
         "repo": found.repo,
         "revision": found.revision,
         "filename": found.filename,
         "verified": found.verified,
     }
-    return _of_file(found.path, preset, request.ema, origin)
+    return {**origin, "asked": asked} if asked else origin
