@@ -56,16 +56,26 @@ _FEATURES = {
     "pixel_sha256": {"dtype": "string", "_type": "Value"},
     "image": {"_type": "Image"},
 }
-_SCHEMA = pa.schema(
-    [
-        ("sample_index", pa.int64()),
-        ("seed", pa.int64()),
-        ("label", pa.int64()),
-        ("pixel_sha256", pa.string()),
-        ("image", _IMAGE),
-    ],
-    metadata={"huggingface": json.dumps({"info": {"features": _FEATURES}})},
-)
+_COLUMNS = [
+    ("sample_index", pa.int64()),
+    ("seed", pa.int64()),
+    ("label", pa.int64()),
+    ("pixel_sha256", pa.string()),
+    ("image", _IMAGE),
+]
+_PROMPT = ("prompt", pa.string())
+
+
+def _schema(*, prompts: bool) -> pa.Schema:
+    """Columns of a shard; those of a text model end with the prompt."""
+    features = {
+        **_FEATURES,
+        **({"prompt": {"dtype": "string", "_type": "Value"}} if prompts else {}),
+    }
+    return pa.schema(
+        [*_COLUMNS, _PROMPT] if prompts else _COLUMNS,
+        metadata={"huggingface": json.dumps({"info": {"features": features}})},
+    )
 
 
 class ImageRows(NamedTuple):
@@ -75,6 +85,8 @@ class ImageRows(NamedTuple):
     seeds: Sequence[int]
     labels: Sequence[int]
     images_NHWC: Images
+    prompts: Sequence[str] | None = None
+    """Of a text model, for people; a label is their number."""
 
 
 def pixel_sha256(image_HWC: Images) -> str:
@@ -120,8 +132,9 @@ class ParquetImageWriter:
 
     def __init__(self, target: HashingWriter, keep: Keep, plan: Plan) -> None:
         self._keep, self._plan = keep, plan
+        self._schema = _schema(prompts=plan.text is not None)
         self._writer = pq.ParquetWriter(
-            pa.PythonFile(target, mode="w"), _SCHEMA, compression="none"
+            pa.PythonFile(target, mode="w"), self._schema, compression="none"
         )
 
     def write(self, rows: ImageRows, hashes: Sequence[str]) -> None:
@@ -134,8 +147,10 @@ class ParquetImageWriter:
             for index, image in zip(indices, rows.images_NHWC, strict=True)
         ]
         columns = [list(indices), list(rows.seeds), list(rows.labels), list(hashes), images]
-        arrays = [pa.array(c, type=f.type) for c, f in zip(columns, _SCHEMA, strict=True)]
-        self._writer.write_table(pa.Table.from_arrays(arrays, schema=_SCHEMA))
+        if self._plan.text is not None:
+            columns.append(list(rows.prompts or ()))
+        arrays = [pa.array(c, type=f.type) for c, f in zip(columns, self._schema, strict=True)]
+        self._writer.write_table(pa.Table.from_arrays(arrays, schema=self._schema))
 
     def close(self) -> None:
         """Write the footer."""

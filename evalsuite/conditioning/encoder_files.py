@@ -8,7 +8,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
-from evalsuite.artifacts.storage import explained, file_sha256
+from evalsuite.artifacts.digests import known_sha256
+from evalsuite.artifacts.storage import explained
 from evalsuite.config import canonical_json
 from evalsuite.errors import DataError, EnvironmentProblem
 
@@ -63,7 +64,7 @@ def encoder_digest(folder: Path) -> str:
     hashes = {}
     for path in paths + own:
         with explained(path, "read"):
-            hashes[path.name] = file_sha256(path)
+            hashes[path.name] = known_sha256(path)
     return hashlib.sha256(canonical_json(hashes)).hexdigest()
 
 

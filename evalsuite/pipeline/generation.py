@@ -89,7 +89,9 @@ class BatchSampler:
         except ValueError as error:
             raise DataError(f"samples {start}..{stop - 1}: {error}") from error
         nfe = int(getattr(self._model, "nfe", 0))
-        return GeneratedBatch(ImageRows(start, seeds, labels, images.numpy()), nfe)
+        prompts = self._materials.prompts
+        shown = [prompts[label] for label in labels] if prompts else None
+        return GeneratedBatch(ImageRows(start, seeds, labels, images.numpy(), shown), nfe)
 
     def pixel_hashes(self, batch_index: int) -> list[str]:
         """SHA-256 of each image of a batch."""

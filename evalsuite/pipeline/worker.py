@@ -298,7 +298,9 @@ def stored_batches(run: RunDirectory, start: int, stop: int) -> Iterator[Generat
         end = min(at + run.plan.batch_size, stop)
         images = np.stack([image for _, image in itertools.islice(pixels, end - at)])
         labels = labels_of(run.plan, at, end, run.manifest.file_labels)
-        yield GeneratedBatch(ImageRows(at, seeds_of(run.plan, at, end), labels, images), 0)
+        seeds, prompts = seeds_of(run.plan, at, end), run.manifest.prompts
+        shown = [prompts[label] for label in labels] if prompts else None
+        yield GeneratedBatch(ImageRows(at, seeds, labels, images, shown), 0)
 
 
 def load_extractor(spec: ExtractorSpec, device: torch.device) -> Extractor:

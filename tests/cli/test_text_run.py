@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from auditing import Audit, audited
 from harness import HostedCluster, Outcome, attempts, call_main, pixel_hashes, png_hash, run_cli
@@ -81,6 +82,15 @@ def test_the_manifest_holds_the_prompts(text_run: TextRun) -> None:
     assert manifest["plan"]["ema"] == "ema_denoiser"
     assert manifest["weights_origin"] == {"weights": "pixelgen.ckpt", "text_encoder": "qwen"}
     assert str(text_run.model.encoder.parent) not in json.dumps(manifest)
+
+
+def test_shards_hold_the_prompt_of_each_sample(text_run: TextRun) -> None:
+    """A label is the place of the prompt in the list: the sample index modulo their number."""
+    shards = sorted((text_run.path / "images").glob("*.parquet"))
+    rows = [row for path in shards for row in pq.read_table(path, use_threads=False).to_pylist()]
+    assert [row["sample_index"] for row in rows] == list(range(16))
+    assert [row["label"] for row in rows] == [i % len(PROMPTS) for i in range(16)]
+    assert [row["prompt"] for row in rows] == [PROMPTS[i % len(PROMPTS)] for i in range(16)]
 
 
 def test_a_person_sees_how_it_goes(text_run: TextRun) -> None:
