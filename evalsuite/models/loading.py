@@ -1,5 +1,6 @@
 """Networks with their weights, ready to be called as denoisers."""
 
+import contextlib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 from evalsuite.config import RANDOM_WEIGHTS, DtypeName, Scalar
 from evalsuite.models.checkpoints.reading import open_checkpoint
 from evalsuite.models.checkpoints.state import load_network, random_state
+from evalsuite.models.cpu_bfloat16 import ProductsInFloat32
 from evalsuite.models.mapped_pages import release_file_pages
 from evalsuite.models.registry import ModelFamily, family_named
 from evalsuite.sampling.guidance import Denoiser, clean_to_velocity, reversed_time
@@ -40,27 +42,34 @@ def load_module(
 
 
 def as_denoiser(
-    module: nn.Module, family: ModelFamily, device: torch.device, dtype: DtypeName, t_eps: float
+    module: nn.Module,
+    family: ModelFamily,
+    device: torch.device,
+    dtype: DtypeName,
+    t_eps: float | None = None,
 ) -> Denoiser:
     """The velocity that a network stands for, evaluated on `device` in `dtype`.
 
     Weights and inputs are float32. `bfloat16` runs the network under autocast as the authors do;
-    its velocity then has the dtype that autocast gives it.
+    its velocity then has the dtype that autocast gives it. `t_eps` is for families that predict the
+    clean image.
     """
     module = module.to(device)
     if dtype == "bfloat16":
         hold_products_in_bfloat16(module)
     denoiser: Denoiser = in_bfloat16(module, device) if dtype == "bfloat16" else module
     if family.prediction == "clean":
+        assert t_eps is not None
         return clean_to_velocity(denoiser, t_eps)
     return reversed_time(denoiser) if family.prediction == "reversed_velocity" else denoiser
 
 
 def in_bfloat16(module: nn.Module, device: torch.device) -> Denoiser:
-    """The module under bfloat16 autocast."""
+    """The module under bfloat16 autocast; on a CPU with the products of `cpu_bfloat16`."""
 
     def call(x_BCHW: Tensor, t_B: Tensor, condition: Tensor) -> Tensor:
-        with torch.autocast(device.type, dtype=torch.bfloat16):
+        products = ProductsInFloat32() if device.type == "cpu" else contextlib.nullcontext()
+        with torch.autocast(device.type, dtype=torch.bfloat16), products:
             out: Tensor = module(x_BCHW, t_B, condition)
         return out
 

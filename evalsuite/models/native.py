@@ -15,8 +15,6 @@ from evalsuite.models.registry import family_named
 from evalsuite.sampling.guidance import Denoiser
 from evalsuite.sampling.sampler import Conditions, Guide, sample_batch
 
-_NO_CLAMP = 1e-6  # never used: settings of a network that predicts the clean image have t_eps
-
 
 class NativeModel:
     """A denoiser that is integrated from noise to images under guidance."""
@@ -31,7 +29,7 @@ class NativeModel:
         features: "TextFeatures | None" = None,
     ) -> None:
         self._family, self._name, self._network = family_named(family), family, network
-        self._t_eps = t_eps or _NO_CLAMP
+        self._t_eps = t_eps
         self._features = features
         self._guide: Denoiser | None = None
         self._guide_condition = "same"
