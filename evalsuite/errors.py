@@ -25,7 +25,7 @@ class EvalsuiteError(Exception):
     exit_code = 1
 
     def __init__(self, message: str) -> None:
-        super().__init__(" ".join(message.split()))
+        super().__init__(printable(" ".join(message.split())))
 
 
 class UsageError(EvalsuiteError):
@@ -82,6 +82,19 @@ class Interrupted(EvalsuiteError):  # noqa: N818 - it is the end of a run, not a
     def __init__(self, message: str, exit_code: int = 130) -> None:
         super().__init__(message)
         self.exit_code = exit_code
+
+
+def printable(text: str) -> str:
+    r"""A text that is safe to show on a terminal: what cannot be printed is escaped as Python does.
+
+    Names in a file that someone else wrote may hold control sequences.
+
+    >>> printable("größe \x1b[31m")
+    'größe \\x1b[31m'
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

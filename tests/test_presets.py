@@ -37,7 +37,7 @@ _PIXELDIT |= {"guidance_scale": 3.25, "guidance_interval": (0.1, 1.0), "interval
 _PIXELDIT_TEXT = {"solver": "dpmpp_2m", "num_steps": 50, "timeshift": 4.0, "guidance_scale": 2.75}
 _PIXELDIT_TEXT |= {"guidance_interval": (0.0, 1.0), "interval_ends": "open"}
 _JIT = {"solver": "heun", "num_steps": 50, "guidance_interval": (0.1, 1.0), "t_eps": 0.05}
-_JIT |= {"interval_ends": "open", "grid": "linspace"}
+_JIT |= {"interval_ends": "open_but_zero", "grid": "linspace"}
 SETTINGS: dict[str, dict[str, Any]] = {
     "jit-b-16-256": _JIT | {"guidance_scale": 3.0},
     "jit-l-16-256": _JIT | {"guidance_scale": 2.4},
@@ -134,6 +134,7 @@ ENCODERS: dict[str, dict[str, Any]] = {
     "pixelgen-xxl-t2i-512": QWEN3 | {"empty_prompt": "masked"},
     "pixeldit-t2i-1024": {
         "kind": "gemma2",
+        "attention": "eager",
         "repo": "Efficient-Large-Model/gemma-2-2b-it",
         "max_length": 300,
         "width": 2304,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from evalsuite.cli.options import PATH
+from evalsuite.errors import printable
 
 if TYPE_CHECKING:
     from evalsuite.models.checkpoints.inspect import CheckpointSummary, GroupSummary
@@ -71,7 +72,7 @@ def convert(checkpoint: Path, output: Path, ema: str, dtype: Literal["stored", "
 
     group = choose_group(open_checkpoint(checkpoint, restricted=True), ema, None)
     written = write(checkpoint, group, output, dtype)
-    click.echo(
+    _say(
         f"{written.path}  {group or 'all weights'}, {written.num_tensors} tensors,"
         f" {data_size(written.num_bytes)}  sha256 {written.sha256}"
     )
@@ -80,16 +81,16 @@ def convert(checkpoint: Path, output: Path, ema: str, dtype: Literal["stored", "
 def _show(summary: "CheckpointSummary") -> None:
     from evalsuite.cli.output import data_size
 
-    click.echo(f"file    {summary.path}  {data_size(summary.num_bytes)}, {summary.layout}")
+    _say(f"file    {summary.path}  {data_size(summary.num_bytes)}, {summary.layout}")
     for name, value in summary.about.items():
-        click.echo(f"        {name} {value}")
+        _say(f"        {name} {value}")
     for group in summary.groups:
         _show_group(group)
     for name, (num_tensors, num_bytes) in summary.other.items():
-        click.echo(f"aside   {name}  {num_tensors} tensors, {data_size(num_bytes)}")
+        _say(f"aside   {name}  {num_tensors} tensors, {data_size(num_bytes)}")
     if summary.foreign:
-        click.echo(f"foreign {', '.join(summary.foreign)}")
-        click.echo("        these are never loaded: `evalsuite convert` takes the weights alone")
+        _say(f"foreign {', '.join(summary.foreign)}")
+        _say("        these are never loaded: `evalsuite convert` takes the weights alone")
 
 
 def _show_group(group: "GroupSummary") -> None:
@@ -98,18 +99,21 @@ def _show_group(group: "GroupSummary") -> None:
     kind = "EMA" if group.is_ema else "raw or unstated"
     kind += f", decay {group.decay}" if group.decay is not None else ""
     dtypes = ", ".join(group.dtypes)
-    click.echo(f"weights {group.name or '(no prefix)'}  {kind}")
-    click.echo(
+    _say(f"weights {group.name or '(no prefix)'}  {kind}")
+    _say(
         f"        {group.num_tensors} tensors, {group.num_parameters:,} parameters,"
         f" {data_size(group.num_bytes)}, {dtypes}"
     )
     if group.family is None:
-        click.echo("        of no known family")
+        _say("        of no known family")
         return
     sizes = ", ".join(f"{name} {value}" for name, value in group.network.items())
-    click.echo(
-        f"        looks like {group.family}{f' {group.note}' if group.note else ''}: {sizes}"
-    )
+    _say(f"        looks like {group.family}{f' {group.note}' if group.note else ''}: {sizes}")
     if group.presets:
         relation = "fits" if group.presets_exact else "is nearest to"
-        click.echo(f"        {relation} {', '.join(group.presets)}")
+        _say(f"        {relation} {', '.join(group.presets)}")
+
+
+def _say(line: str) -> None:
+    """A line of a result; names in a checkpoint may hold what a terminal would obey."""
+    click.echo(printable(line))

@@ -7,6 +7,7 @@ else; a `Plan` is what they become once an invocation's options are applied.
 from evalsuite.config.base import (
     NUMERICS_VERSION,
     RANDOM_WEIGHTS,
+    SOLVERS_WITH,
     DtypeName,
     Frozen,
     IntervalEnds,
@@ -54,6 +55,7 @@ from evalsuite.config.sampling import (
 __all__ = [
     "NUMERICS_VERSION",
     "RANDOM_WEIGHTS",
+    "SOLVERS_WITH",
     "DtypeName",
     "EvaluationDefaults",
     "ExtractorSpec",

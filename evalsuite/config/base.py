@@ -14,11 +14,11 @@ Size = tuple[Annotated[int, Field(ge=1, le=16384)], Annotated[int, Field(ge=1, l
 SolverName = Literal["euler", "heun", "heun_reuse", "adams", "adams2_constant", "dpmpp_2m"]
 StepName = Literal["ode", "sde_mean", "sde", "sde_preserve"]
 DtypeName = Literal["float32", "bfloat16"]
-IntervalEnds = Literal["open", "left_open", "closed"]
+IntervalEnds = Literal["open", "open_but_zero", "left_open", "closed"]
 Uint8Rule = Literal["half_up", "half_even"]
 RANDOM_WEIGHTS = "random:"
 """How `--weights` and a plan's `ema` begin when the weights are random numbers."""
-_SOLVERS_WITH = {
+SOLVERS_WITH = {
     "step": ("euler",),
     "corrector_guidance": ("heun", "heun_reuse"),
     "coefficients": ("adams",),

@@ -37,6 +37,12 @@ class TextEncoderSpec(Frozen):
     dtype: DtypeName = "bfloat16"
     """Of the encoder and of the features that it gives."""
 
+    @model_validator(mode="after")
+    def _attention_of_kind(self) -> "TextEncoderSpec":
+        if self.kind == "gemma2" and self.attention != "eager":
+            raise ValueError("kind 'gemma2' needs attention 'eager': SDPA has no soft cap")
+        return self
+
 
 class PromptList(Frozen):
     """The prompts that `sample_index` chooses from."""
@@ -109,8 +115,14 @@ class Plan(Frozen):
 
     @property
     def canonical(self) -> bytes:
-        """The canonical JSON, absent fields left out so that new ones may come."""
-        return canonical_json(self.model_dump(mode="json", exclude_none=True))
+        """The canonical JSON, absent fields left out so that new ones may come.
+
+        Where a text encoder was found is left out too: its digest is there.
+        """
+        fields = self.model_dump(
+            mode="json", exclude_none=True, exclude={"text": {"encoder": {"repo", "revision"}}}
+        )
+        return canonical_json(fields)
 
     @property
     def num_conditions(self) -> int:

@@ -6,7 +6,15 @@ from typing import Literal
 
 from pydantic import Field
 
-from evalsuite.config.base import Frozen, Scalar, Sha256, Size, Uint8Rule, canonical_json
+from evalsuite.config.base import (
+    Frozen,
+    Scalar,
+    Sha256,
+    Size,
+    SolverName,
+    Uint8Rule,
+    canonical_json,
+)
 from evalsuite.config.plan import TextEncoderSpec
 from evalsuite.config.sampling import SamplingSettings
 
@@ -35,7 +43,7 @@ class WeightsPlace(Frozen):
 
 
 class ModelWeights(Frozen):
-    """Where a model's weights are, in the order in which they are tried."""
+    """Where a model's weights are: a file, else the first of the places."""
 
     file: str | None = None
     """Relative to the YAML file."""
@@ -121,6 +129,8 @@ class ModelPreset(Frozen):
     sampling: SamplingSettings | None = None
     settings: dict[str, Scalar | None] | None = None
     """Of a model that brings its own sampler; absent ones are its own defaults."""
+    with_solver: dict[SolverName, dict[str, Scalar]] = Field(default_factory=dict)
+    """Settings that come with another solver than the preset's, as the original program has it."""
     settings_are: Literal["published", "inferred", "own"] = "own"
     sources: dict[str, str] = Field(default_factory=dict)
     """Where settings come from, by their names."""

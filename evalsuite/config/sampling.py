@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from evalsuite.config.base import (
-    _SOLVERS_WITH,
+    SOLVERS_WITH,
     DtypeName,
     Frozen,
     IntervalEnds,
@@ -62,7 +62,8 @@ class SamplingSettings(Frozen):
     guidance_interval: tuple[float, float] = (0.0, 1.0)
     """Times between which guidance acts; t = 0 is noise."""
     interval_ends: IntervalEnds = "open"
-    """open: lo < t < hi (PixNerd, PixelDiT). left_open: lo < t <= hi (PixelGen). closed: both."""
+    """open: lo < t < hi (PixNerd, PixelDiT). open_but_zero: the same, but lo = 0 includes t = 0
+    (JiT). left_open: lo < t <= hi (PixelGen). closed: both."""
     skip_unguided: bool = True
     """Leave the unconditional half out where the scale is 1; false restores the doubled batch."""
     noise_scale: float = Field(default=1.0, gt=0)
@@ -85,7 +86,7 @@ class SamplingSettings(Frozen):
             raise ValueError("guidance_interval must be LO HI with 0 <= LO < HI <= 1")
         if (self.order is not None) != (self.solver == "adams"):
             raise ValueError(f"order is for solver 'adams' alone, and it needs one ({self.solver})")
-        for name, solvers in _SOLVERS_WITH.items():
+        for name, solvers in SOLVERS_WITH.items():
             if getattr(self, name) not in {None, "ode"} and self.solver not in solvers:
                 raise ValueError(
                     f"{name} {getattr(self, name)!r} is for solver {' or '.join(solvers)}"

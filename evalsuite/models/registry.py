@@ -40,6 +40,11 @@ class ModelFamily:
         """
         return _typed(self.load()[0], network)
 
+    def resolved(self, network: Mapping[str, Scalar]) -> dict[str, Scalar]:
+        """The configuration in full, so that a default that is spelt out is the same plan."""
+        fields = dataclasses.asdict(self.config(network))
+        return {name: value for name, value in fields.items() if value is not None}
+
     def build(self, network: Mapping[str, Scalar]) -> nn.Module:
         """The network on the current torch device."""
         return self.load()[1](self.config(network))

@@ -8,6 +8,7 @@ import torch
 
 from evalsuite.artifacts.digests import cache_root
 from evalsuite.artifacts.images import ImageRows, pixel_sha256
+from evalsuite.conditioning.encoder_files import library_versions
 from evalsuite.config import Plan
 from evalsuite.errors import DataError, WorkerError
 from evalsuite.models.building import load_model
@@ -54,7 +55,7 @@ class BatchSampler:
         prepare_torch(device)
         self.plan = plan
         self.device = device
-        self.numerics = numerics_of(device)
+        self.numerics = numerics_of(device) | _encoding_versions(plan)
         self.numerics_id = numerics_id(self.numerics)
         self._materials = materials
         check_materials(plan, materials)
@@ -118,3 +119,9 @@ class BatchSampler:
             raise DataError("the plan's prompts are not here")
         folder = self._materials.encoder
         return features_of(plan, prompts, folder, cache, self.device, self.numerics_id)
+
+
+def _encoding_versions(plan: Plan) -> dict[str, str]:
+    """Of the libraries that compute a text plan's features, and so decide their bits."""
+    encodes = plan.text is not None and plan.text.encoder is not None
+    return library_versions() if encodes and not plan.has_random_weights else {}

@@ -133,7 +133,7 @@ def _resolve(
         plan = Plan(
             numerics_version=NUMERICS_VERSION,
             family=foreign.family if foreign else preset.family,
-            network=preset.network,
+            network=family.resolved(preset.network) if family else preset.network,
             source_sha256=foreign.source_sha256 if foreign else None,
             weights_sha256=weights.sha256,
             ema=weights.ema,
@@ -241,7 +241,7 @@ def _guide(
     found = find_weights(other, request)
     guide = GuideModel(
         family=other.family,
-        network=other.network,
+        network=family_named(other.family).resolved(other.network),
         weights_sha256=found.sha256,
         ema=found.ema,
         condition=asked.condition,

@@ -5,14 +5,11 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from evalsuite.config import ModelPreset, SamplingSettings, Scalar, explain
+from evalsuite.config import SOLVERS_WITH, ModelPreset, SamplingSettings, Scalar, explain
 from evalsuite.errors import ConfigError, UsageError, nearest
 from evalsuite.models.foreign import ForeignModel
 from evalsuite.models.registry import family_named
 from evalsuite.sampling.sampler import count_nfe
-
-_OF_SOLVERS = {"order": None, "step": "ode", "corrector_guidance": None, "coefficients": None}
-"""Settings that belong to a solver and go with it."""
 
 
 def native_settings(preset: ModelPreset, asked: Mapping[str, Any]) -> SamplingSettings:
@@ -30,9 +27,7 @@ def native_settings(preset: ModelPreset, asked: Mapping[str, Any]) -> SamplingSe
         raise UsageError(f"unknown sampling setting {name!r}: {nearest(name, fields)}")
     solver = asked.get("solver", fields["solver"])
     if solver != fields["solver"]:
-        fields |= {**_OF_SOLVERS, "order": 2 if solver == "adams" else None}
-        if solver == "dpmpp_2m":  # its grid is its own
-            fields |= {"last_step": None, "grid": None}
+        fields |= _of_other_solver(preset, str(solver))
     if asked.get("order") is not None and solver != "adams":
         raise UsageError(f"--order is for solver adams; the solver is {solver}")
     try:
@@ -41,6 +36,18 @@ def native_settings(preset: ModelPreset, asked: Mapping[str, Any]) -> SamplingSe
         raise UsageError(explain(error, SamplingSettings)) from error
     _check_fits(preset, settings)
     return settings
+
+
+def _of_other_solver(preset: ModelPreset, solver: str) -> dict[str, Any]:
+    """What goes, stays or comes when another solver than the preset's is asked for."""
+    changed: dict[str, Any] = {"order": 2 if solver == "adams" else None}
+    for name, solvers in SOLVERS_WITH.items():
+        if solver not in solvers:
+            changed[name] = "ode" if name == "step" else None
+    if solver == "dpmpp_2m":  # its grid is its own
+        changed |= {"last_step": None, "grid": None}
+    own = next((more for name, more in preset.with_solver.items() if name == solver), {})
+    return {**changed, **own}
 
 
 def _check_fits(preset: ModelPreset, settings: SamplingSettings) -> None:

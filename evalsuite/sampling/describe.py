@@ -3,7 +3,12 @@
 from evalsuite.config import Plan
 from evalsuite.sampling.sampler import count_nfe
 
-_BRACKETS = {"open": "({:g}, {:g})", "left_open": "({:g}, {:g}]", "closed": "[{:g}, {:g}]"}
+_BRACKETS = {
+    "open": "({:g}, {:g})",
+    "open_but_zero": "({:g}, {:g})",
+    "left_open": "({:g}, {:g}]",
+    "closed": "[{:g}, {:g}]",
+}
 
 
 def describe_sampler(plan: Plan) -> list[str]:

@@ -40,7 +40,7 @@ def clean_to_velocity(denoiser: Denoiser, t_eps: float) -> Denoiser:
     """
 
     def velocity(x_BCHW: Tensor, t_B: Tensor, condition: Tensor) -> Tensor:
-        left_B111 = (1 - t_B).clamp_min(t_eps)[:, None, None, None]
+        left_B111 = (1 - t_B).clamp_min(t_eps).to(x_BCHW.dtype)[:, None, None, None]
         return (denoiser(x_BCHW, t_B, condition) - x_BCHW) / left_B111
 
     return velocity
@@ -67,7 +67,8 @@ class Guidance:
         scale: uncond + scale * (cond - uncond); 1 is off.
         interval: times (lo, hi) between which guidance acts; outside the scale is 1.
         ends: `open` compares strictly on both sides (PixNerd, PixelDiT), `left_open` includes the
-            upper end (PixelGen), `closed` both.
+            upper end (PixelGen), `closed` both; `open_but_zero` is open, but a lower end of 0
+            includes t = 0 (JiT).
         skip_unguided: compute only the conditional half where the scale is 1. Off restores the
             doubled batch of the original programs.
     """
@@ -80,8 +81,9 @@ class Guidance:
     def acts_at(self, t: Tensor) -> bool:
         """Whether the scale applies at time `t` (float32), with bounds rounded to float32."""
         low, high = (torch.tensor(bound, dtype=torch.float32) for bound in self.interval)
-        above = t >= low if self.ends == "closed" else t > low
-        below = t < high if self.ends == "open" else t <= high
+        from_zero = self.ends == "open_but_zero" and self.interval[0] == 0
+        above = t >= low if self.ends == "closed" or from_zero else t > low
+        below = t < high if self.ends in {"open", "open_but_zero"} else t <= high
         return bool(above & below)
 
 

@@ -20,6 +20,7 @@ FINAL = 3e-4
 FINAL_ORDER = {3: 1e-3, 4: 5e-3}  # upstream's float32 coefficients are inexact
 FINAL_DPMPP = 2e-3  # division by 1 - tau near tau = 1
 UINT8_SHARE = 0.01
+WEIGHTS = {1: 1e-6, 2: 1e-6, 3: 2e-3, 4: 2e-3}  # of upstream's float32 against exact ones
 
 
 def atol_of(run: dict[str, Any]) -> float:
@@ -86,7 +87,7 @@ def check_against(ours: Replay, run: dict[str, Any], z: Any, k: int) -> None:
             close(torch.stack([*ours.states, ours.x]), z[f"run{k}_xtraj"], atol)
     if run["sampler"] in {"euler", "flow_dpm"}:
         velocities = torch.stack(ours.velocities).flatten(1)
-        close(velocities[:, places], z[f"run{k}_vprobe"], 10 * atol)
+        close(velocities[:, places], z[f"run{k}_vprobe"], atol)
 
 
 def check_coefficients(times_S: Tensor, order: int, stored: Any) -> None:
@@ -98,7 +99,7 @@ def check_coefficients(times_S: Tensor, order: int, stored: Any) -> None:
         strict=True,
     )
     for exact, rounded, theirs in rows:
-        np.testing.assert_allclose(exact, theirs[: len(exact)], rtol=0, atol=2e-3)
+        np.testing.assert_allclose(exact, theirs[: len(exact)], rtol=0, atol=WEIGHTS[order])
         np.testing.assert_allclose(rounded, theirs[: len(rounded)], rtol=0, atol=3e-7)
 
 

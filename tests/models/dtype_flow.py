@@ -40,9 +40,9 @@ def autocast_flow(network: nn.Module, *inputs: Tensor) -> dict[str, Any]:
     """Dtypes by name in one forward under CPU autocast: `out`, `NAME` and `NAME.in`, watched calls.
 
     CPU autocast converts linear, bmm and attention as CUDA's does. It lacks CUDA's entry for
-    `linalg.vector_norm`, so PixNerd's generated matrices are normalised in bfloat16 on the CPU and
-    in float32 on CUDA; that CUDA runs `rsqrt` and nearest resizing in float32 changes nothing here,
-    where they see float32 only.
+    `linalg.vector_norm`, so PixNerd's networks take the norm of their generated matrices in float32
+    themselves; that CUDA runs `rsqrt` and nearest resizing in float32 changes nothing here, where
+    they see float32 only.
     """
     flow: dict[str, Any] = {}
 

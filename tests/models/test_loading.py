@@ -9,8 +9,8 @@ from torch import Tensor
 
 from evalsuite.config import ModelPreset, load_spec
 from evalsuite.errors import DataError
-from evalsuite.models.checkpoints.reading import read_safetensors
-from evalsuite.models.checkpoints.state import load_strictly
+from evalsuite.models.checkpoints.reading import open_checkpoint, read_safetensors
+from evalsuite.models.checkpoints.state import load_network
 from evalsuite.models.loading import (
     as_denoiser,
     hold_products_in_bfloat16,
@@ -30,45 +30,49 @@ def state() -> dict[str, Tensor]:
     return read_safetensors(WEIGHTS)
 
 
-def refused(state: dict[str, Tensor]) -> str:
-    """The line that refuses `state` for the digits network."""
+def refused(state: dict[str, Tensor], folder: Path) -> str:
+    """The line that refuses a file of `state` for the digits network, which stays as it was."""
+    save_file(state, folder / "some.safetensors")
+    checkpoint = open_checkpoint(folder / "some.safetensors")
     network = family_named(PRESET.family).build(PRESET.network)
     before = {key: value.clone() for key, value in network.state_dict().items()}
     with pytest.raises(DataError) as caught:
-        load_strictly(network, state, "some.safetensors")
+        load_network(network, checkpoint, "", PRESET.family, "some.safetensors")
     assert all(torch.equal(before[key], value) for key, value in network.state_dict().items())
     assert "some.safetensors" in str(caught.value)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
 
-def test_a_missing_tensor_is_named(state: dict[str, Tensor]) -> None:
+def test_a_missing_tensor_is_named(state: dict[str, Tensor], tmp_path: Path) -> None:
     del state["blocks.0.attn.qkv.weight"]
-    assert "missing blocks.0.attn.qkv.weight" in refused(state)
+    assert "missing blocks.0.attn.qkv.weight" in refused(state, tmp_path)
 
 
-def test_an_unexpected_tensor_is_named(state: dict[str, Tensor]) -> None:
+def test_an_unexpected_tensor_is_named(state: dict[str, Tensor], tmp_path: Path) -> None:
     state["pos_embed"] = torch.zeros(3)
-    assert "unexpected pos_embed" in refused(state)
+    assert "unexpected pos_embed" in refused(state, tmp_path)
 
 
-def test_another_shape_is_named_with_both_shapes(state: dict[str, Tensor]) -> None:
+def test_another_shape_is_named_with_both_shapes(state: dict[str, Tensor], tmp_path: Path) -> None:
     bias = state["final_layer.linear.bias"]
     state["final_layer.linear.bias"] = torch.zeros(len(bias) + 1)
-    assert "final_layer.linear.bias is (4,), not (3,)" in refused(state)
+    assert "final_layer.linear.bias is (4,), not (3,)" in refused(state, tmp_path)
 
 
-def test_many_faults_are_counted(state: dict[str, Tensor]) -> None:
+def test_many_faults_are_counted(state: dict[str, Tensor], tmp_path: Path) -> None:
     """The line stays a line."""
     faults = len(state) - 1
     one = {"final_layer.linear.bias": state["final_layer.linear.bias"]}
-    assert f"and {faults - 4} more" in refused(one)
+    assert f"and {faults - 4} more" in refused(one, tmp_path)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
-def test_values_that_are_no_numbers_are_refused(state: dict[str, Tensor], value: float) -> None:
+def test_values_that_are_no_numbers_are_refused(
+    state: dict[str, Tensor], value: float, tmp_path: Path
+) -> None:
     state["final_layer.linear.weight"].view(-1)[5] = value
-    assert "tensor final_layer.linear.weight holds NaN or infinite" in refused(state)
+    assert "tensor final_layer.linear.weight holds NaN or infinite" in refused(state, tmp_path)
 
 
 def test_unreadable_files(tmp_path: Path) -> None:

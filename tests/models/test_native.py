@@ -1,10 +1,19 @@
 """Our models as the pipeline sees them: conditions, dtypes on the way of a sample, the guide."""
 
+from typing import get_args
+
 import pytest
 import torch
 from torch import Tensor
 
-from evalsuite.config import GuideModel, ModelPreset, SamplingSettings, Scalar, load_spec
+from evalsuite.config import (
+    GuideModel,
+    ModelPreset,
+    SamplingSettings,
+    Scalar,
+    SolverName,
+    load_spec,
+)
 from evalsuite.models.native import NativeModel, TextFeatures
 from evalsuite.sampling import sampler, solvers
 from evalsuite.sampling.noise import draw_noise, sample_generators
@@ -40,6 +49,18 @@ PIXELDIT: dict[str, Scalar] = {
     "pixel_depth": 1,
     "patch_size": 4,
     "num_classes": 5,
+}
+PIXELDIT_TEXT: dict[str, Scalar] = {
+    "hidden_size": 32,
+    "num_groups": 2,
+    "patch_depth": 1,
+    "pixel_depth": 1,
+    "pixel_hidden_size": 8,
+    "pixel_attn_hidden_size": 24,
+    "pixel_num_groups": 2,
+    "patch_size": 4,
+    "txt_embed_dim": 6,
+    "txt_max_length": 3,
 }
 TEXT: dict[str, Scalar] = {
     "input_size": 8,
@@ -168,3 +189,26 @@ def test_a_guide_with_the_models_own_weights_leaves_the_conditional_model() -> N
             images[name] = model.sample(noise, [4], generators, chosen)
     assert torch.equal(images["none"], images["self"])
     assert not torch.allclose(images["none"], images["random"], atol=0.1)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("solver", get_args(SolverName))
+@pytest.mark.parametrize(
+    ("family", "network", "t_eps"),
+    [
+        ("pixnerd-class", PIXNERD, None),
+        ("pixelgen-class", JIT, 0.05),
+        ("pixeldit-text", PIXELDIT_TEXT, None),
+    ],
+)
+def test_every_solver_runs_on_every_prediction(
+    family: str, network: dict[str, Scalar], t_eps: float | None, solver: str, dtype: str
+) -> None:
+    """Velocity, clean image, reversed velocity; finite images whatever the solver's times are."""
+    texts = TextFeatures({"a": features(1)}, features(3))
+    model = NativeModel(family, network, t_eps, texts)
+    model.load(None, "random:1", CPU, dtype)
+    chosen = settings(dtype, t_eps, solver=solver, order=2 if solver == "adams" else None)
+    x = sampled(model, chosen, ["a"] if model.condition == "text" else [1])
+    assert x.dtype == torch.float32
+    assert bool(torch.isfinite(x).all())

@@ -15,6 +15,7 @@ from evalsuite.errors import ConfigError, DataError, EvalsuiteError, UsageError
 from evalsuite.pipeline.conditions import TextRequest
 from evalsuite.pipeline.labels import labels_sha256, parse_label_rule
 from evalsuite.pipeline.plan import PlanOptions, check_count, resolve_plan, with_weights
+from evalsuite.pipeline.settings import native_settings
 from evalsuite.pipeline.weights import WeightsRequest
 from evalsuite.seeding import REPLICATE_STRIDE
 
@@ -269,3 +270,49 @@ def test_every_sampling_setting_can_be_asked() -> None:
     assert fields.keys() == SamplingSettings.model_fields.keys()
     assert plan_of(sampling=fields).sampling == PRESET.sampling
     assert np.isfinite(PRESET.sampling.guidance_scale)
+
+
+def settings_of(model: str, **asked: Any) -> SamplingSettings:
+    """The settings of a published preset with others asked."""
+    return native_settings(load_spec(ModelPreset, model), asked)
+
+
+def test_another_solver_keeps_what_it_has_and_takes_what_the_original_has() -> None:
+    """PixelGen's corrector looks up its step's start in both Heuns; its Adams has open ends."""
+    reuse = settings_of("pixelgen-xl-256", solver="heun_reuse")
+    assert (reuse.corrector_guidance, reuse.interval_ends) == ("start", "left_open")
+    adams = settings_of("pixelgen-xl-256", solver="adams")
+    assert (adams.corrector_guidance, adams.interval_ends, adams.order) == (None, "open", 2)
+    heun = settings_of("pixelgen-xxl-t2i-512", solver="heun")
+    assert (heun.corrector_guidance, heun.interval_ends) == ("start", "left_open")
+    assert settings_of("jit-b-16-256", solver="dpmpp_2m").grid is None
+    asked = settings_of("pixelgen-xl-256", solver="adams", interval_ends="closed")
+    assert asked.interval_ends == "closed"
+
+
+def test_a_default_that_is_spelt_out_is_the_same_plan(tmp_path: Path) -> None:
+    """The plan holds the network in full: a default that changes later changes the plan."""
+    path = tmp_path / "mine.yaml"
+    path.write_text("extends: pixnerd-digits\nname: mine\nnetwork:\n  in_channels: 3\n")
+    assert resolve_plan(PlanOptions(str(path))).plan.plan_id == plan_of().plan_id
+    assert plan_of().network["in_channels"] == 3
+
+
+def test_where_a_text_encoder_was_found_is_not_in_the_plan() -> None:
+    """Its digest is: a mirror of the same files is the same plan."""
+    plan = resolve_plan(PlanOptions("pixnerd-xxl-t2i", weights=WeightsRequest("random:0"))).plan
+    assert plan.text
+    assert plan.text.encoder
+    moved = plan.text.encoder.model_copy(update={"repo": "a/mirror", "revision": "0" * 40})
+    text = plan.text.model_copy(update={"encoder": moved})
+    assert plan.model_copy(update={"text": text}).plan_id == plan.plan_id
+    eager = plan.text.encoder.model_copy(update={"attention": "eager"})
+    text = plan.text.model_copy(update={"encoder": eager})
+    assert plan.model_copy(update={"text": text}).plan_id != plan.plan_id
+
+
+def test_a_key_that_is_given_twice_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "twice.yaml"
+    path.write_text("extends: pixnerd-digits\nname: a\nbatch_size: 2\nbatch_size: 5\n")
+    with pytest.raises(ConfigError, match="'batch_size' is given twice"):
+        resolve_plan(PlanOptions(str(path)))

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from evalsuite.config import SamplingSettings
+from evalsuite.config import IntervalEnds, SamplingSettings
 from evalsuite.sampling.grids import noise_level_grid, shift_time, time_grid
 from evalsuite.sampling.guidance import (
     AutoguidedVelocity,
@@ -156,6 +156,24 @@ def test_the_corrector_looks_up_the_interval_where_it_is_told() -> None:
     sample_heun(velocity, NOISE, times, "start")
     sample_heun(velocity, NOISE, times, "next")
     assert asked == [(0.0, None), (0.5, 0.0), (0.5, None), (0.0, None), (0.5, None), (0.5, None)]
+
+
+@pytest.mark.parametrize(
+    ("ends", "interval", "expected"),
+    [
+        ("open", (0.0, 0.5), [False, True, False]),
+        ("open_but_zero", (0.0, 0.5), [True, True, False]),
+        ("open_but_zero", (0.25, 0.5), [False, False, False]),
+        ("left_open", (0.0, 0.5), [False, True, True]),
+        ("closed", (0.0, 0.5), [True, True, True]),
+    ],
+)
+def test_ends_of_the_guidance_interval(
+    ends: IntervalEnds, interval: tuple[float, float], expected: list[bool]
+) -> None:
+    """At t = 0, 0.25 and 0.5; a lower end of 0 is included by JiT's rule alone."""
+    guidance = Guidance(2.0, interval, ends)
+    assert [guidance.acts_at(torch.tensor(t)) for t in (0.0, 0.25, 0.5)] == expected
 
 
 def test_the_linspace_grid_is_torchs_own() -> None:

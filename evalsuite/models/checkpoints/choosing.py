@@ -1,7 +1,7 @@
 """Which of a checkpoint's groups of weights to take: chosen or refused, never guessed."""
 
 from evalsuite.errors import UsageError, nearest
-from evalsuite.models.checkpoints.grouping import decay_of, is_ema
+from evalsuite.models.checkpoints.grouping import decay_of, is_ema, place_of
 from evalsuite.models.checkpoints.reading import Checkpoint
 
 
@@ -11,7 +11,8 @@ def choose_group(checkpoint: Checkpoint, ema: str, default: str | None) -> str:
     Args:
         checkpoint: an opened checkpoint.
         ema: `auto`, `raw`, a group's name, or a decay such as `0.9999` that one name states.
-        default: for `auto`, the group that a preset's published numbers are of.
+        default: for `auto`, the group that a preset's published numbers are of. Another average
+            is never taken in its place.
 
     Returns:
         A key of `checkpoint.groups`; "" where keys have no prefix.
@@ -21,7 +22,7 @@ def choose_group(checkpoint: Checkpoint, ema: str, default: str | None) -> str:
     """
     groups = checkpoint.groups
     if ema == "auto":
-        return default if default in groups else _automatic(checkpoint)
+        return default if default in groups else _automatic(checkpoint, default)
     if ema == "raw":
         return _raw(checkpoint)
     if ema in groups:
@@ -36,9 +37,14 @@ def choose_group(checkpoint: Checkpoint, ema: str, default: str | None) -> str:
     )
 
 
-def _automatic(checkpoint: Checkpoint) -> str:
+def _automatic(checkpoint: Checkpoint, absent: str | None) -> str:
     averaged = [group for group in checkpoint.groups if is_ema(group)]
     if len(averaged) == 1:
+        if absent is not None and _is_prefix(absent):
+            raise UsageError(
+                f"{checkpoint.path} holds {averaged[0]}, not {absent} that the published numbers"
+                f" are of: say --ema {averaged[0]}"
+            )
         return averaged[0]
     if averaged:
         raise UsageError(
@@ -67,6 +73,11 @@ def _raw(checkpoint: Checkpoint) -> str:
     raise UsageError(
         f"--ema raw: {checkpoint.path} holds averaged weights only ({', '.join(checkpoint.groups)})"
     )
+
+
+def _is_prefix(group: str) -> bool:
+    """Whether a preset names a prefix of keys, and not merely what its one set of weights is."""
+    return place_of(f"{group}.x").group == group
 
 
 def _states_decay(group: str, text: str) -> bool:

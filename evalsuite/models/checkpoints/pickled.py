@@ -1,6 +1,8 @@
 """State dicts, facts and leftovers of a torch.save file, read without running anything in it."""
 
+import math
 import pickle
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +13,7 @@ from torch import Tensor
 
 from evalsuite.config import Scalar
 from evalsuite.errors import DataError
-from evalsuite.models.checkpoints.restricted import StoredTensor, read_restricted
+from evalsuite.models.checkpoints.restricted import DAMAGED, StoredTensor, read_restricted
 
 PickledLayout = Literal["lightning", "state_dict", "named_states"]
 """lightning: a `.ckpt` of Lightning. state_dict: one state dict, alone or under `state_dict`.
@@ -61,7 +63,8 @@ def read_pickled(path: Path, *, restricted: bool) -> Pickled:
     layout, states, rest = _sorted_out(tree)
     if not states:
         raise DataError(f"weights {path} hold no state dict (top level: {_some(tree)})")
-    counts = {name: _count(value) for name, value in rest.items()}
+    seen: set[int] = set()
+    counts = {name: _count(value, seen) for name, value in rest.items()}
     return Pickled(
         layout,
         _scalars(tree),
@@ -83,20 +86,22 @@ def _load_weights_only(path: Path) -> object:
             raise _needs_code(path, foreign)
         return tree
     try:
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        with warnings.catch_warnings(action="ignore"):  # of torch, on how the file was written
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except pickle.UnpicklingError as error:
         raise _needs_code(path, read_restricted(path).foreign) from error
-    except (RuntimeError, ValueError, EOFError, OSError, LookupError, TypeError) as error:
+    except DAMAGED as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise DataError(f"cannot read weights {path}: {reason}; download it again") from error
 
 
 def _needs_code(path: Path, foreign: tuple[str, ...]) -> DataError:
     more = f" and {len(foreign) - 6} more" if len(foreign) > 6 else ""
+    named = f" ({', '.join(foreign[:6])}{more})" if foreign else ""
     return DataError(
-        f"weights {path} hold objects that only their own code could rebuild"
-        f" ({', '.join(foreign[:6])}{more}), and no code of a checkpoint is run:"
-        f" `evalsuite convert {path} --output model.safetensors` takes the weights out of it"
+        f"weights {path} hold objects that only their own code could rebuild{named},"
+        f" and no code of a checkpoint is run: `evalsuite convert {path} --output model.safetensors` takes the"
+        " weights out of it"
     )
 
 
@@ -109,7 +114,7 @@ class _SortedOut(NamedTuple):
 def _sorted_out(tree: Mapping[Any, object]) -> _SortedOut:
     """Tell state dicts from everything else at the top level."""
     named: dict[str, Mapping[Any, object]] = {
-        str(name): value
+        _text(name): value
         for name, value in tree.items()
         if isinstance(value, Mapping) and _is_state(value)
     }
@@ -127,7 +132,7 @@ def _sorted_out(tree: Mapping[Any, object]) -> _SortedOut:
         states, layout = ({"": flat} if flat else {}), "state_dict"
     taken: set[object] = {*states, "state_dict"}
     taken |= set(states.get("", ())) if main is None else set()
-    rest = {str(name): value for name, value in tree.items() if name not in taken}
+    rest = {_text(name): value for name, value in tree.items() if name not in taken}
     return _SortedOut(layout, states, rest)
 
 
@@ -140,16 +145,29 @@ def _is_state(value: Mapping[Any, object]) -> bool:
 
 
 def _tensors_of(path: Path, state: Mapping[Any, object]) -> dict[str, Tensor]:
-    return {str(key): _dense(path, str(key), value) for key, value in state.items()}
+    return {_text(key): _dense(path, _text(key), value) for key, value in state.items()}
 
 
 def _dense(path: Path, key: str, value: object) -> Tensor:
+    if not isinstance(value, Tensor | StoredTensor):
+        raise DataError(f"weights {path}: {key} is no tensor but one {type(value).__name__}")
     tensor = value.tensor if isinstance(value, StoredTensor) else value
-    if not isinstance(tensor, Tensor):
-        raise DataError(f"weights {path}: {key} is no tensor but one {type(tensor).__name__}")
     if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_meta:
         raise DataError(f"weights {path}: {key} is sparse, quantised or without values")
+    num_stored = _num_stored(value)
+    if math.prod(tensor.shape) > num_stored:  # numel() may overflow
+        raise DataError(
+            f"weights {path}: {key} has the shape {tuple(tensor.shape)} and only {num_stored}"
+            " stored values: save a contiguous copy of it"
+        )
     return tensor.detach()
+
+
+def _num_stored(value: Tensor | StoredTensor) -> int:
+    """Values in the storage that a dense tensor is a view of."""
+    if isinstance(value, StoredTensor):
+        return value.num_stored
+    return value.untyped_storage().nbytes() // value.element_size()
 
 
 def _scalars(tree: Mapping[Any, object]) -> dict[str, Scalar]:
@@ -163,22 +181,46 @@ def _scalars(tree: Mapping[Any, object]) -> dict[str, Scalar]:
     return facts
 
 
-def _count(value: object) -> OtherTensors:
-    tensors = list(_tensors_below(value))
-    return OtherTensors(len(tensors), sum(t.numel() * t.element_size() for t in tensors))
+def _count(value: object, seen: set[int]) -> OtherTensors:
+    sizes = [_num_bytes(tensor) for tensor in _tensors_below(value, seen)]
+    return OtherTensors(len(sizes), sum(sizes))
 
 
-def _tensors_below(value: object, depth: int = 0) -> Iterator[Tensor]:
-    if depth > 32:  # a pickle may hold itself
-        return
-    if isinstance(value, StoredTensor):
-        yield value.tensor
-    elif isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, Mapping | list | tuple):
-        for item in value.values() if isinstance(value, Mapping) else value:
-            yield from _tensors_below(item, depth + 1)
+def _num_bytes(value: Tensor | StoredTensor) -> int:
+    """The size of a tensor; of one that is larger than its storage, the size of the storage."""
+    tensor = value.tensor if isinstance(value, StoredTensor) else value
+    num_values = math.prod(tensor.shape)
+    if tensor.layout == torch.strided:
+        num_values = min(num_values, _num_stored(value))
+    return num_values * tensor.element_size()
+
+
+def _tensors_below(value: object, seen: set[int]) -> Iterator[Tensor | StoredTensor]:
+    """Every tensor once; containers may be shared, hold themselves and be nested at any depth.
+
+    Args:
+        value: part of a tree that stays alive.
+        seen: ids of what was visited; they are added to.
+    """
+    waiting = [value]
+    while waiting:
+        item = waiting.pop()
+        if not isinstance(item, Tensor | StoredTensor | Mapping | list | tuple) or id(item) in seen:
+            continue
+        seen.add(id(item))
+        if isinstance(item, Tensor | StoredTensor):
+            yield item
+        else:
+            waiting.extend(item.values() if isinstance(item, Mapping) else item)
 
 
 def _some(tree: Mapping[Any, object]) -> str:
-    return ", ".join(str(name) for name in list(tree)[:6]) or "nothing"
+    return ", ".join(_text(name) for name in list(tree)[:6]) or "nothing"
+
+
+def _text(name: object) -> str:
+    """A key as text; the type of one whose text could be endless, such as a nested tuple."""
+    if isinstance(name, str):
+        return name
+    is_number = isinstance(name, int) and name.bit_length() <= 64
+    return str(name) if is_number else f"<{type(name).__name__}>"

@@ -5,9 +5,11 @@ all others by `Inert`, which accepts what is done to it and does nothing. Nothin
 called on a pickle's behalf, so that the weights of a file with foreign objects can be saved.
 """
 
+import lzma
 import pickle
 import struct
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -30,11 +32,12 @@ _STORAGE_DTYPES = {
     "BoolStorage": torch.bool,
 }
 _LOCAL_HEADER = struct.Struct("<4s22xHH")  # of a zip entry: magic, lengths of name and extra field
-_DAMAGED = (
+DAMAGED = (
     *(pickle.UnpicklingError, EOFError, TypeError, ValueError, AttributeError, LookupError),
-    *(ArithmeticError, RecursionError, MemoryError, RuntimeError, ImportError),
+    *(ArithmeticError, RecursionError, MemoryError, RuntimeError, ImportError, AssertionError),
+    *(OSError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error),
 )
-"""What an unpickler raises when a file is damaged or malicious."""
+"""What our reader and torch's raise when a file is damaged or malicious."""
 
 
 class RestrictedContent(NamedTuple):
@@ -130,12 +133,13 @@ class _Storage:
 
 
 class StoredTensor:
-    """A memory-mapped tensor, out of the pickle's reach."""
+    """A memory-mapped tensor, out of the pickle's reach, and the size of its storage in values."""
 
-    __slots__ = ("tensor",)
+    __slots__ = ("num_stored", "tensor")
 
-    def __init__(self, tensor: Tensor) -> None:
+    def __init__(self, tensor: Tensor, num_stored: int) -> None:
         self.tensor = tensor
+        self.num_stored = num_stored
 
     def __setstate__(self, state: object) -> None:
         raise pickle.UnpicklingError("a pickle tries to change a tensor")
@@ -153,8 +157,9 @@ def read_restricted(path: Path) -> RestrictedContent:
             with archive.open(records.pickle_entry) as data:
                 unpickler = _RestrictedUnpickler(data, records)
                 tree = unpickler.load()
-    except (*_DAMAGED, zipfile.BadZipFile, struct.error, OSError) as error:
-        raise DataError(f"cannot read weights {path}, even restricted: {error}") from error
+    except DAMAGED as error:
+        reason = str(error) or type(error).__name__
+        raise DataError(f"cannot read weights {path}, even restricted: {reason}") from error
     return RestrictedContent(tree, tuple(sorted(unpickler.foreign)))
 
 
@@ -238,7 +243,8 @@ def _rebuild_tensor(
             if 0 not in shape and last >= held.values.numel():
                 raise pickle.UnpicklingError("a tensor reaches behind its storage")
             start = held.values.storage_offset() + (0 if 0 in shape else first)
-            return StoredTensor(held.values.as_strided(shape, steps, start))
+            view = held.values.as_strided(shape, steps, start)
+            return StoredTensor(view, held.values.numel())
     raise pickle.UnpicklingError("a tensor is malformed")
 
 

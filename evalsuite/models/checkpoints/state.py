@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from evalsuite.errors import DataError, UsageError
 from evalsuite.models.checkpoints.families import FAMILIES, Presets, Shapes, describe, recognise
-from evalsuite.models.checkpoints.reading import Checkpoint, is_aligned
+from evalsuite.models.checkpoints.reading import Checkpoint
 
 _SHOWN = 4  # faults of one kind that a line names
 _NARROW = (torch.float16, torch.bfloat16)
@@ -95,20 +95,6 @@ def check_fit(
         raise DataError(f"weights {origin} hold one tensor under two spellings of its name")
     stored: dict[str, torch.dtype] = {k: getattr(torch, infos[n].dtype) for k, n in names.items()}
     return Fit(names, _dtypes_for(network, stored, origin))
-
-
-def load_strictly(network: nn.Module, state: Mapping[str, Tensor], origin: str) -> None:
-    """Give a network a state dict when keys and shapes are exactly the network's.
-
-    Raises:
-        DataError: as `load_network`.
-    """
-    faults = faults_of(_shapes_of(network), {k: tuple(t.shape) for k, t in state.items()})
-    if faults:
-        raise DataError(f"weights {origin} do not fit the model: {'; '.join(faults)}")
-    dtypes = _dtypes_for(network, {key: tensor.dtype for key, tensor in state.items()}, origin)
-    ready = {key: tensor.to(dtypes[key]) for key, tensor in state.items()}
-    _assign(network, {k: t if is_aligned(t) else t.clone() for k, t in ready.items()}, origin)
 
 
 def faults_of(wanted: Shapes, given: Shapes) -> list[str]:

@@ -91,8 +91,9 @@ class NerfBlock(nn.Module):
     def forward(self, z_PSX: Tensor, g_PD: Tensor) -> Tensor:
         width, inner = self.hidden_size_x, self.hidden_size_x * self.ratio
         first, second = self.param_generator1(g_PD).chunk(2, dim=-1)
-        w1 = normalize(first.unflatten(-1, (width, inner)), dim=-2)
-        w2 = normalize(second.unflatten(-1, (inner, width)), dim=-2)
+        # in float32 under autocast too, as on CUDA; a CPU would take the norm in bfloat16
+        w1 = normalize(first.float().unflatten(-1, (width, inner)), dim=-2)
+        w2 = normalize(second.float().unflatten(-1, (inner, width)), dim=-2)
         return z_PSX + torch.bmm(silu(torch.bmm(self.norm(z_PSX), w1)), w2)
 
 

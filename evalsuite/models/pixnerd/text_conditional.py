@@ -133,7 +133,8 @@ class NerfBlock(nn.Module):
 
     def forward(self, z_PSX: Tensor, g_PD: Tensor) -> Tensor:
         first, second = self.param_generator1(g_PD).chunk(2, dim=-1)
-        w1 = normalize(first.unflatten(-1, (self.width, NERF_RATIO * self.width)), dim=-2)
+        # in float32 under autocast too, as on CUDA; a CPU would take the norm in bfloat16
+        w1 = normalize(first.float().unflatten(-1, (self.width, NERF_RATIO * self.width)), dim=-2)
         w2 = second.unflatten(-1, (NERF_RATIO * self.width, self.width))
         return z_PSX + torch.bmm(silu(torch.bmm(self.norm(z_PSX), w1)), w2)
 

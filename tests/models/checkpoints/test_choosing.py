@@ -23,6 +23,8 @@ CHOICES = [
     (("denoiser", "ema_denoiser"), "auto", None, "ema_denoiser"),
     (("denoiser", "ema_denoiser"), "raw", "ema_denoiser", "denoiser"),
     (("denoiser", "ema_denoiser"), "denoiser", None, "denoiser"),
+    (("denoiser", "ema_denoiser"), "auto", "averaged", "ema_denoiser"),
+    (("model", "model_ema2"), "model_ema2", "model_ema1", "model_ema2"),
     (("core",), "auto", "core", "core"),
     (("",), "auto", "ema_denoiser", ""),
     (("",), "raw", None, ""),
@@ -43,6 +45,9 @@ def test_choices(
 
 REFUSALS = [
     (("model", "model_ema1", "model_ema2"), "auto", "ema", "several.*model_ema1, model_ema2"),
+    (("model", "model_ema2"), "auto", "model_ema1", "holds model_ema2, not model_ema1 that"),
+    (("model_ema2",), "auto", "model_ema1", "say --ema model_ema2$"),
+    (("denoiser", "ema_denoiser"), "auto", "core", "holds ema_denoiser, not core that"),
     (("denoiser",), "auto", "ema_denoiser", "no EMA weights; --ema raw takes the raw ones"),
     (("ema_denoiser",), "raw", None, "averaged weights only"),
     (("core", "denoiser"), "raw", None, "several sets of raw weights.*core, denoiser"),
