@@ -16,7 +16,13 @@ Verified = Literal["stated", "hub", "hub_git"]
 the hub's git hash (SHA-1), which is all that it reports of a small file outside of LFS."""
 
 NEWEST = "main"
-_FOLDER_FILES = ("*.json", "*.safetensors", "*.model", "*.txt")
+_FOLDER_FILES = (
+    *("*.json", "*.model", "*.txt"),
+    *("model.safetensors", "*/model.safetensors", "*/diffusion_pytorch_model.safetensors"),
+    "*model-*-of-*[0-9][0-9][0-9].safetensors",
+)
+"""Of safetensors those that are loaded by default: no variant such as `*.fp16.safetensors`, and no
+single file for other programs beside a pipeline."""
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -76,8 +82,8 @@ def hub_folder(
 ) -> Path:
     """A repository's weights, configuration and tokenizer files in a folder, each checked.
 
-    Pickled weights and programs are not fetched. Arguments and errors are those of `hub_file`; the
-    folder's name is the commit.
+    Pickled weights, variants and programs are not fetched. Arguments and errors are those of
+    `hub_file`; the folder's name is the commit.
     """
     wanted = revision or NEWEST
     what = f"{repo}@{wanted}"

@@ -2,7 +2,7 @@
 
 import difflib
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Literal
 
 from evalsuite.errors import DataError, EnvironmentProblem, UsageError
@@ -56,17 +56,6 @@ def resolve_class_names(names: ClassNames) -> tuple[tuple[str, ...], ...]:
     if names == "imagenet-1k":
         return _imagenet_names()
     return tuple(_synonyms(entry) if isinstance(entry, str) else entry for entry in names)
-
-
-def id2label_names(id2label: Mapping[str, str]) -> tuple[tuple[str, ...], ...]:
-    """Names from the `id2label` of a checkpoint's `model_index.json`: number as text to synonyms.
-
-    Raises:
-        DataError: the numbers are not 0..N-1.
-    """
-    if sorted(id2label) != sorted(str(label) for label in range(len(id2label))):
-        raise DataError(f"id2label does not name the classes 0..{len(id2label) - 1} once each")
-    return resolve_class_names([id2label[str(label)] for label in range(len(id2label))])
 
 
 def _by_name(part: str, num_classes: int, names: ClassNames | None) -> int:

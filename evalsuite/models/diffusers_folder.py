@@ -12,6 +12,8 @@ from evalsuite.models.checkpoints.containers import read_json, read_shard_index
 from evalsuite.models.checkpoints.reading import read_safetensors
 
 INDEX = "model_index.json"
+CUSTOM_CODE = "custom_code"
+"""In a plan's `network` when loading the pipeline runs code that is not diffusers' own."""
 _LIBRARIES = ("diffusers", "transformers")
 _STEMS = ("diffusion_pytorch_model", "model")
 _WEIGHTS = re.compile(rf"({'|'.join(_STEMS)})(-\d{{5}}-of-\d{{5}})?\.safetensors")
@@ -104,7 +106,7 @@ def weights_sha256_of(component: Path) -> str:
 
 def _deciding_files(folder: Path) -> Iterator[Path]:
     yield folder / INDEX
-    yield from folder.glob("*.py")
+    yield from folder.rglob("*.py")
     for name in _components(read_json(folder / INDEX), folder):
         for path in (folder / name).rglob("*"):
             variant = ".index." in path.name and path.name not in _WEIGHT_INDEXES
@@ -141,8 +143,8 @@ def _code_in(path: Path, module: str | None, components: Mapping[str, Component]
     """Why code would run, or could under some version of diffusers."""
     if module is not None:
         return f"its pipeline is code of its own ({module}.py)"
-    for folder in (path, *(path / name for name in components)):
-        for file in sorted(folder.glob("*.py")):
+    for folder in (path, *(path / name for name in components)):  # components may be links
+        for file in sorted(folder.rglob("*.py")):
             return f"it holds code ({file.relative_to(path).as_posix()})"
     for name, component in components.items():
         if component.library not in _LIBRARIES and not _is_pipeline_module(component.library):

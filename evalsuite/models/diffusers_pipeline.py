@@ -25,12 +25,13 @@ from evalsuite.models.diffusers_call import (
     read_call,
 )
 from evalsuite.models.diffusers_folder import (
+    CUSTOM_CODE,
     PipelineFolder,
     read_pipeline_folder,
     weights_sha256_of,
 )
 from evalsuite.models.diffusers_loading import check_versions, loaded_pipeline, versions_of
-from evalsuite.models.foreign import DIFFUSERS, ForeignModel
+from evalsuite.models.foreign import DIFFUSERS, ForeignModel, refuse_keys_of_our_models
 from evalsuite.models.protocol import Condition
 
 BATCH_SIZE = 8
@@ -38,7 +39,6 @@ BATCH_SIZE = 8
 _REPOSITORY = re.compile(r"([A-Za-z0-9][\w.-]*/[\w.-]+)(?:@([\w./-]+))?")
 _NULL_LABEL_OF_DIT = 1000
 """What diffusers' DiTPipeline takes for no class, however many classes there are."""
-_CUSTOM = "custom_code"
 
 
 def find_pipeline(
@@ -54,9 +54,12 @@ def find_pipeline(
 
     Raises:
         UsageError: a name that is none, code that was not allowed, an unsupported pipeline.
+        ConfigError: a preset that contradicts the folder, or has keys without effect.
         DataError: a folder that lacks files, or whose weights are pickled or cut short.
         EnvironmentProblem: diffusers is not installed, or the hub cannot be reached.
     """
+    if preset is not None:
+        refuse_keys_of_our_models(preset)
     imported_diffusers()
     path, label = _located(name, preset.path.parent if preset else Path(), offline)
     folder = read_pipeline_folder(path, trust_code=trust_code)
@@ -65,8 +68,6 @@ def find_pipeline(
     own = _preset(folder, call, label, num_classes) if preset is None else preset
     if own.num_classes != num_classes:
         raise ConfigError(f"{own.path}: num_classes is {own.num_classes}, not {num_classes}")
-    if preset is not None and preset.network:
-        raise ConfigError(f"{own.path}: `network` of a pipeline is read from its folder")
     return ForeignModel(
         family=DIFFUSERS + folder.class_name,
         preset=own.model_copy(
@@ -108,7 +109,9 @@ class DiffusersModel:
         if weights is None:
             raise DataError("a diffusers pipeline needs its folder")
         check_versions(self._network)
-        self._folder = read_pipeline_folder(weights, trust_code=bool(self._network.get(_CUSTOM)))
+        self._folder = read_pipeline_folder(
+            weights, trust_code=bool(self._network.get(CUSTOM_CODE))
+        )
         kind = pipeline_class(self._folder)
         self._call = read_call(kind)
         if self._negative_prompt and not self._call.takes_negative_prompt:
@@ -289,7 +292,7 @@ def _network(folder: PipelineFolder, call: PipelineCall) -> dict[str, Scalar]:
         "pipeline": folder.class_name,
         **{f"{name}_class": part.class_name for name, part in sorted(folder.components.items())},
         **versions_of(folder),
-        _CUSTOM: True if folder.code else None,
+        CUSTOM_CODE: True if folder.code else None,
     }
     if "vae" in folder.components:
         vae = folder.config("vae")

@@ -3,23 +3,30 @@
 Their code runs only when the user names it and says so (`--trust-remote-code`).
 """
 
+import ast
 import hashlib
 import importlib
-import importlib.util
-import inspect
 import sys
-from collections.abc import Mapping
+import sysconfig
+import traceback
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.machinery import EXTENSION_SUFFIXES, SOURCE_SUFFIXES
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
-from evalsuite.config import EvaluationDefaults, ModelPreset, canonical_json
+from evalsuite.config import EvaluationDefaults, ModelPreset, canonical_json, explain
 from evalsuite.errors import ConfigError, DataError, UsageError
 from evalsuite.models.protocol import SampledModel
 
 PYTHON, DIFFUSERS = "python:", "diffusers:"
+_OF_OUR_MODELS = ("network", "sampling", "text")
+"""Keys of a preset that only models of the registry read."""
+_CODE_SUFFIXES = (*SOURCE_SUFFIXES, *EXTENSION_SUFFIXES)
+_INSTALLED = {"site-packages", "dist-packages"}
 _TRUST = "its code would run here: look at it, then add --trust-remote-code"
 
 
@@ -60,8 +67,9 @@ def foreign_model(
         offline: look nothing up on a hub.
 
     Raises:
-        UsageError: code that was not allowed, or no such class.
-        ConfigError: a class that does not have the shape of `SampledModel`.
+        UsageError: code that was not allowed or fails when it is imported, or no such class.
+        ConfigError: a class that does not have the shape of `SampledModel`, or a preset that does
+            not fit it.
     """
     if name.startswith(DIFFUSERS):
         from evalsuite.models.diffusers_pipeline import find_pipeline
@@ -71,14 +79,17 @@ def foreign_model(
         )
     if not trust_code:
         raise UsageError(f"--model {name}: {_TRUST}")
+    if preset is not None:
+        refuse_keys_of_our_models(preset)
     cls = _import_class(name, folder)
     settings = _settings_class(cls, name)
-    own = preset or _preset_of(cls, name, folder)
+    if preset is not None:
+        _check_num_classes(preset, cls, name)
     return ForeignModel(
         family=name,
-        preset=own,
+        preset=preset or _preset_of(cls, name, folder),
         settings_class=settings,
-        source_sha256=source_sha256(cls),
+        source_sha256=source_sha256(name, cls, folder),
         code_folder=folder.resolve(),
         needs_weights=bool(getattr(cls, "needs_weights", True)),
     )
@@ -102,26 +113,107 @@ def build_foreign(
         from evalsuite.models.diffusers_pipeline import DiffusersModel
 
         return DiffusersModel(network, negative_prompt)
-    cls = _import_class(family, code_folder or Path.cwd())
-    if source_sha256(cls) != source:
+    folder = code_folder or Path.cwd()
+    cls = _import_class(family, folder)
+    if source_sha256(family, cls, folder) != source:
         raise DataError(f"the code of {family} is not the plan's: it has changed since")
     model: SampledModel = cls()
     return model
 
 
-def source_sha256(cls: type[Any]) -> str:
-    """SHA-256 of a class's module, or of all Python files of its package by name."""
-    path = Path(inspect.getfile(cls))
-    package = cls.__module__.rpartition(".")[0]
-    if not package:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
-    top = importlib.import_module(package.partition(".")[0])
-    root = Path(str(top.__file__)).parent if top.__file__ else path.parent
-    files = {
-        file.relative_to(root).as_posix(): hashlib.sha256(file.read_bytes()).hexdigest()
-        for file in sorted(root.rglob("*.py"))
-    }
-    return hashlib.sha256(canonical_json(files)).hexdigest()
+def source_sha256(name: str, cls: type[Any], folder: Path) -> str:
+    """SHA-256 over the code of a class: the same in every process that finds the same files.
+
+    Counted are the module that `name` says, the one that defines the class, and all that `import`
+    statements in them reach, in functions too, within `folder` or the folder that they were found
+    in: modules, and packages whole. Of what is installed only the class's own package counts.
+
+    Args:
+        name: `python:package.module:Class`, which has been imported.
+        cls: that class.
+        folder: where modules are looked for first.
+    """
+    own = dict.fromkeys((name.removeprefix(PYTHON).partition(":")[0], cls.__module__))
+    homes = {module: home for module in own if (home := _home_of(module)) is not None}
+    roots = dict.fromkeys([folder.resolve(), *filter(_is_not_installed, homes.values())])
+    waiting = [(home, file) for module, home in homes.items() for file in _files_of(module, home)]
+    digests: dict[str, str] = {}
+    while waiting:
+        root, file = waiting.pop()
+        relative = file.relative_to(root).as_posix()
+        if relative in digests:
+            continue
+        digests[relative] = hashlib.sha256(file.read_bytes()).hexdigest()
+        for imported in _imported_names(file, file.relative_to(root).parent.parts):
+            waiting += _located(imported, roots)
+    return hashlib.sha256(canonical_json(digests)).hexdigest()
+
+
+def refuse_keys_of_our_models(preset: ModelPreset) -> None:
+    """Raise ConfigError for keys of a preset that a model with its own sampler does not read."""
+    for key in _OF_OUR_MODELS:
+        if getattr(preset, key):
+            raise ConfigError(
+                f"{preset.path}: `{key}` has no effect on a model of family {preset.family}: take"
+                " it out; what its sampler takes goes under `settings`"
+            )
+
+
+def _home_of(module: str) -> Path | None:
+    """The folder of `sys.path` that an imported module lies in; None for one without a file."""
+    file = getattr(sys.modules.get(module), "__file__", None)
+    if file is None:
+        return None
+    path = Path(file)
+    return path.parents[module.count(".") + (path.stem == "__init__")]
+
+
+def _is_not_installed(root: Path) -> bool:
+    return root.name not in _INSTALLED and str(root) not in sysconfig.get_paths().values()
+
+
+def _located(name: str, roots: Mapping[Path, None]) -> list[tuple[Path, Path]]:
+    """The files of a module in the first folder that has it; evalsuite's own are not counted."""
+    if name.partition(".")[0] == "evalsuite":
+        return []
+    for root in roots:
+        files = _files_of(name, root)
+        if files:
+            return [(root, file) for file in files]
+    return []
+
+
+def _files_of(name: str, root: Path) -> list[Path]:
+    """The file of a module in a folder, or all code of the package that it is in."""
+    place = root
+    for part in name.split("."):
+        place = place / part
+        if (place / "__init__.py").is_file():
+            files = [path for path in place.rglob("*") if path.name.endswith(_CODE_SUFFIXES)]
+            return sorted(file for file in files if file.is_file())
+        files = [place.with_name(part + suffix) for suffix in _CODE_SUFFIXES]
+        found = [file for file in files if file.is_file()]
+        if found:
+            return found
+    return []
+
+
+def _imported_names(file: Path, package: Sequence[str]) -> Iterator[str]:
+    """Full names in the `import` statements of a file, wherever they stand in it."""
+    if file.suffix not in SOURCE_SUFFIXES:
+        return
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            tree = ast.parse(file.read_bytes())
+    except (SyntaxError, ValueError):  # it counts, and cannot be imported
+        return
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            above = package[: len(package) - node.level + 1] if node.level else ()
+            base = (*above, node.module) if node.module else above
+            yield from (".".join((*base, alias.name)) for alias in node.names)
 
 
 def _import_class(name: str, folder: Path) -> type[Any]:
@@ -133,12 +225,51 @@ def _import_class(name: str, folder: Path) -> type[Any]:
         sys.path.insert(0, entry)
     try:
         module = importlib.import_module(module_name)
-    except ImportError as error:
-        raise UsageError(f"--model {name}: cannot import {module_name}: {error}") from error
+    except (Exception, SystemExit) as error:
+        fault = _import_fault(error, folder.resolve())
+        raise UsageError(f"--model {name}: cannot import {module_name}: {fault}") from error
     cls = getattr(module, class_name, None)
     if not isinstance(cls, type):
         raise UsageError(f"--model {name}: {module_name} has no class {class_name!r}")
     return cls
+
+
+def _import_fault(error: BaseException, folder: Path) -> str:
+    """What went wrong in a user's code, with the file and the line where there is one."""
+    said = f"{type(error).__name__}: {error}"
+    if isinstance(error, SyntaxError) and error.filename:
+        place = _shown(Path(error.filename), folder)
+        return f"{place}, line {error.lineno}: {type(error).__name__}: {error.msg}"
+    for frame in traceback.extract_tb(error.__traceback__)[:0:-1]:  # the last first, ours never
+        if _is_users(frame.filename):
+            return f"{_shown(Path(frame.filename), folder)}, line {frame.lineno}: {said}"
+    if isinstance(error, ModuleNotFoundError):
+        return f"{error}; it is looked for beside the preset, or else in the working directory"
+    return said
+
+
+def _is_users(filename: str) -> bool:
+    """Whether a file is neither Python's own nor installed."""
+    path = Path(filename)
+    is_pythons = filename.startswith("<") or path.is_relative_to(sysconfig.get_path("stdlib"))
+    return not is_pythons and not _INSTALLED.intersection(path.parts)
+
+
+def _shown(path: Path, folder: Path) -> Path:
+    return path.relative_to(folder) if path.is_relative_to(folder) else path
+
+
+def _check_num_classes(preset: ModelPreset, cls: type[Any], name: str) -> None:
+    """Raise ConfigError unless the preset's classes are the class's."""
+    if cls.condition == "text":
+        if preset.num_classes is not None:
+            raise ConfigError(f"{preset.path}: num_classes is set, and {name} takes prompts")
+        return
+    own = getattr(cls, "num_classes", preset.num_classes)
+    if own is None:
+        raise ConfigError(f"{preset.path}: num_classes is missing: {name} takes class labels")
+    if preset.num_classes != own:
+        raise ConfigError(f"{preset.path}: num_classes is {preset.num_classes}; {name} has {own}")
 
 
 def _settings_class(cls: type[Any], name: str) -> type[BaseModel]:
@@ -163,16 +294,19 @@ def _preset_of(cls: type[Any], name: str, folder: Path) -> ModelPreset:
         raise ConfigError(
             f"{name} lacks {', '.join(missing)}: add them to the class, or use a YAML"
         )
-    return ModelPreset(
-        name=f"{cls.__module__.rpartition('.')[2]}-{cls.__name__}".lower().replace("_", "-"),
-        title=(cls.__doc__ or cls.__name__).strip().splitlines()[0],
-        description=(cls.__doc__ or "").strip(),
-        family=name,
-        licence="unstated",
-        num_classes=cls.num_classes if cls.condition == "class" else None,
-        size=cls.size,
-        batch_size=cls.batch_size,
-        settings={},
-        evaluation=EvaluationDefaults(num_samples=50_000),
-        path=folder / "none.yaml",
-    )
+    try:
+        return ModelPreset(
+            name=f"{cls.__module__.rpartition('.')[2]}-{cls.__name__}".lower().replace("_", "-"),
+            title=(cls.__doc__ or cls.__name__).strip().splitlines()[0],
+            description=(cls.__doc__ or "").strip(),
+            family=name,
+            licence="unstated",
+            num_classes=cls.num_classes if cls.condition == "class" else None,
+            size=cls.size,
+            batch_size=cls.batch_size,
+            settings={},
+            evaluation=EvaluationDefaults(num_samples=50_000),
+            path=folder / "none.yaml",
+        )
+    except ValidationError as error:
+        raise ConfigError(f"{name}: {explain(error, ModelPreset)}") from error

@@ -7,9 +7,16 @@ from evalsuite.artifacts.hub import hub_folder
 from evalsuite.artifacts.run_directory import Manifest
 from evalsuite.config import RANDOM_WEIGHTS, ModelPreset, Plan, load_spec
 from evalsuite.errors import DataError, UsageError
-from evalsuite.models.foreign import is_foreign
-from evalsuite.pipeline.foreign_weights import check_foreign_weights
-from evalsuite.pipeline.weights import HUB, check_weights, parse_hub_name, weights_from_hub
+from evalsuite.models.diffusers_folder import CUSTOM_CODE
+from evalsuite.models.foreign import PYTHON, ForeignModel, foreign_model, is_foreign
+from evalsuite.pipeline.foreign_weights import check_foreign_weights, find_foreign_weights
+from evalsuite.pipeline.weights import (
+    HUB,
+    WeightsRequest,
+    check_weights,
+    parse_hub_name,
+    weights_from_hub,
+)
 
 
 @dataclass(frozen=True)
@@ -49,7 +56,7 @@ class RerunRequest:
     """Where to look for what a finished run was made of."""
 
     model: str | None = None
-    """Preset, when the run's own is not known here."""
+    """Preset, when the run's own is not known here; of a `python:` model, beside its code."""
     weights: str | None = None
     guide_weights: str | None = None
     text_encoder: Path | None = None
@@ -68,11 +75,9 @@ def materials_of(manifest: Manifest, request: RerunRequest) -> Materials:
         EnvironmentProblem: a hub that cannot be reached.
     """
     plan = manifest.plan
-    weights: Path | None = None
+    weights, code_folder = None, None
     if is_foreign(plan.family):
-        if not request.trust_code:
-            raise UsageError(f"{plan.family} is code: look at it, then add --trust-remote-code")
-        weights = Path(request.weights) if request.weights else None
+        weights, code_folder = _foreign_files(plan, request)
     elif not plan.has_random_weights:
         weights = _weights_of(manifest, request)
     return Materials(
@@ -81,8 +86,32 @@ def materials_of(manifest: Manifest, request: RerunRequest) -> Materials:
         encoder=_encoder_of(manifest, request),
         file_labels=manifest.file_labels,
         prompts=manifest.prompts,
-        code_folder=Path.cwd(),
+        code_folder=code_folder,
     )
+
+
+def _foreign_files(plan: Plan, request: RerunRequest) -> tuple[Path | None, Path]:
+    """Weights of a model with its own sampler, and where its code is looked for."""
+    is_code = plan.family.startswith(PYTHON) or plan.network.get(CUSTOM_CODE)
+    if is_code and not request.trust_code:
+        raise UsageError(f"{plan.family} is code: look at it, then add --trust-remote-code")
+    if request.model is None:
+        return (Path(request.weights) if request.weights else None), Path.cwd()
+    foreign = _foreign_named(request.model, request)
+    if foreign.family != plan.family:
+        raise UsageError(f"--model {request.model} is {foreign.family}; the run's is {plan.family}")
+    wanted = WeightsRequest(given=request.weights, offline=request.offline)
+    return find_foreign_weights(foreign, wanted).path, foreign.code_folder or Path.cwd()
+
+
+def _foreign_named(model: str, request: RerunRequest) -> ForeignModel:
+    if is_foreign(model):
+        return foreign_model(model, Path.cwd(), request.trust_code, offline=request.offline)
+    preset = load_spec(ModelPreset, model)
+    if not is_foreign(preset.family):
+        raise UsageError(f"--model {model} is of our family {preset.family}; the run's is not")
+    folder = preset.path.parent
+    return foreign_model(preset.family, folder, request.trust_code, preset, offline=request.offline)
 
 
 def _weights_of(manifest: Manifest, request: RerunRequest) -> Path:

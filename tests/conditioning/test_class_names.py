@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from evalsuite.conditioning import classes
 from evalsuite.conditioning.classes import (
     ClassNames,
-    id2label_names,
     parse_classes,
     resolve_class_names,
 )
@@ -108,15 +107,6 @@ def test_refusals(text: str, words: str) -> None:
     line = refused(text)
     assert words in line
     assert "\n" not in line
-
-
-def test_names_of_a_checkpoint() -> None:
-    """`id2label` has numbers as text, in any order, and synonyms behind commas."""
-    names = id2label_names({"1": "goldfish, Carassius auratus", "0": "tench, Tinca tinca"})
-    assert names == (("tench", "Tinca tinca"), ("goldfish", "Carassius auratus"))
-    assert parse_classes("carassius auratus", 2, names) == (1,)
-    with pytest.raises(DataError, match=r"does not name the classes 0\.\.1 once each"):
-        id2label_names({"0": "tench", "2": "shark"})
 
 
 def test_a_preset_may_give_synonyms_behind_commas() -> None:

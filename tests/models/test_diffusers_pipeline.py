@@ -17,6 +17,7 @@ from tiny_pipelines import (
     save_stable_diffusion,
 )
 
+from evalsuite.artifacts.run_directory import Manifest
 from evalsuite.config import EvaluationDefaults, ModelPreset
 from evalsuite.errors import ConfigError, DataError, EnvironmentProblem, UsageError
 from evalsuite.models.diffusers_call import DiffusersSettings, read_call
@@ -24,6 +25,8 @@ from evalsuite.models.diffusers_folder import pipeline_sha256
 from evalsuite.models.diffusers_pipeline import DiffusersModel, find_pipeline
 from evalsuite.models.foreign import ForeignModel
 from evalsuite.pipeline.foreign_weights import check_foreign_weights, find_foreign_weights
+from evalsuite.pipeline.materials import RerunRequest, check_materials, materials_of
+from evalsuite.pipeline.plan import PlanOptions, resolve_plan
 from evalsuite.pipeline.settings import foreign_settings
 from evalsuite.pipeline.weights import WeightsRequest
 from evalsuite.sampling.noise import draw_noise, sample_generators
@@ -232,6 +235,9 @@ def test_a_preset_goes_before_what_the_folder_says(dit: Path) -> None:
     assert found.preset.settings == {"num_steps": 7, "guidance_scale": 4.0}
     assert (found.preset.name, found.preset.batch_size) == ("mine", 2)
     assert found.preset.network == find(dit).preset.network
+    idle = preset.model_copy(update={"network": {"depth": 7}})
+    with pytest.raises(ConfigError, match="`network` has no effect"):
+        find_pipeline("tiny-dit", trust_code=False, offline=True, preset=idle)
     other = preset.model_copy(update={"num_classes": 10})
     with pytest.raises(ConfigError, match="num_classes is 10, not 1000"):
         find_pipeline("tiny-dit", trust_code=False, offline=True, preset=other)
@@ -294,13 +300,20 @@ def test_code_in_a_folder_does_not_run_unasked(
 
 @pytest.mark.parametrize(
     ("place", "why"),
-    [("None.py", "None.py"), ("vae/model.py", "vae/model.py"), ("auto_map", "auto_map")],
+    [
+        ("None.py", "None.py"),
+        ("vae/model.py", "vae/model.py"),
+        ("vae/deep/er/model.py", "vae/deep/er/model.py"),
+        ("tools/model.py", "tools/model.py"),
+        ("auto_map", "auto_map"),
+    ],
 )
 def test_other_ways_in_for_code_are_closed(dit_copy: Path, place: str, why: str) -> None:
     """Files that versions of diffusers were known to run, and configurations that name code."""
     if place == "auto_map":
         edit_json(dit_copy / "transformer" / "config.json", auto_map={"AutoModel": "x.Y"})
     else:
+        (dit_copy / place).parent.mkdir(parents=True, exist_ok=True)
         (dit_copy / place).write_text("raise SystemExit\n")
     with pytest.raises(UsageError, match=why):
         find(dit_copy)
@@ -411,6 +424,10 @@ def test_the_digest_is_of_what_decides_pixels(dit_copy: Path) -> None:
     (dit_copy / "vae" / "diffusion_pytorch_model.fp16.safetensors").write_bytes(b"variant")
     (dit_copy / "vae" / "diffusion_pytorch_model.bin").write_bytes(b"pickle")
     assert pipeline_sha256(dit_copy) == before
+    (dit_copy / "tools").mkdir()
+    (dit_copy / "tools" / "code.py").touch()
+    assert pipeline_sha256(dit_copy) != before
+    (dit_copy / "tools" / "code.py").unlink()
     edit_json(dit_copy / "scheduler" / "scheduler_config.json", beta_end=0.03)
     assert pipeline_sha256(dit_copy) != before
 
@@ -426,3 +443,49 @@ def test_the_weights_of_a_plan_are_the_folder(dit_copy: Path) -> None:
     for request in (WeightsRequest(given="x.safetensors"), WeightsRequest(ema="raw")):
         with pytest.raises(UsageError, match="tiny-dit"):
             find_foreign_weights(found, request)
+
+
+def test_a_hubs_pipeline_is_the_folder_without_what_is_never_opened(
+    dit: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Variants, pickles and single files for other programs are not even asked for."""
+    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "artifacts")
+    from hub_server import FIRST, Hub, serving
+
+    files = {file.relative_to(dit).as_posix(): file for file in dit.rglob("*") if file.is_file()}
+    content = {(FIRST, name): file.read_bytes() for name, file in files.items()}
+    unopened = (
+        "tiny-dit.safetensors",
+        "vae/diffusion_pytorch_model.fp16.safetensors",
+        "vae/diffusion_pytorch_model.fp16-00001-of-00002.safetensors",
+        "vae/diffusion_pytorch_model-00001-of-00002.fp16.safetensors",
+        "vae/diffusion_pytorch_model.bin",
+    )
+    with serving(Hub(files=content | {(FIRST, name): b"x" * 200 for name in unopened})) as hub:
+        monkeypatch.setenv("HF_ENDPOINT", hub.endpoint)
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+        monkeypatch.setenv("EVALSUITE_CACHE", str(tmp_path / "digests"))
+        found = find_pipeline(hub.repo, trust_code=False, offline=False)
+        assert not any(request.endswith(unopened) for request in hub.requests)
+    assert found.pipeline is not None
+    fetched = {p.relative_to(found.pipeline).as_posix() for p in found.pipeline.rglob("*.*")}
+    assert fetched == files.keys()
+    assert pipeline_sha256(found.pipeline) == pipeline_sha256(dit)
+
+
+def test_verify_takes_a_pipeline_by_name_or_by_weights(dit: Path, diffusion: Path) -> None:
+    """No code is trusted where none is run; another pipeline is refused."""
+    found = resolve_plan(PlanOptions(f"diffusers:{dit}", sampling={"num_steps": 1}))
+    manifest = Manifest(
+        model=found.preset.name,
+        plan_id=found.plan.plan_id,
+        plan=found.plan,
+        formats={},
+        created_at="2026-01-01T00:00:00+00:00",
+    )
+    for request in (RerunRequest(model=f"diffusers:{dit}"), RerunRequest(weights=str(dit))):
+        materials = materials_of(manifest, request)
+        check_materials(found.plan, materials)
+        assert materials.weights == dit
+    with pytest.raises(UsageError, match="the run's is diffusers:DiTPipeline"):
+        materials_of(manifest, RerunRequest(model=f"diffusers:{diffusion}"))
