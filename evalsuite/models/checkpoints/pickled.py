@@ -3,6 +3,7 @@
 import math
 import pickle
 import warnings
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,12 +88,16 @@ def _load_weights_only(path: Path) -> object:
         return tree
     try:
         with warnings.catch_warnings(action="ignore"):  # of torch, on how the file was written
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+            tree = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except pickle.UnpicklingError as error:
         raise _needs_code(path, read_restricted(path).foreign) from error
     except DAMAGED as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise DataError(f"cannot read weights {path}: {reason}; download it again") from error
+    for item in _objects_below(tree, set()):
+        if isinstance(item, OrderedDict | Tensor):
+            vars(item).clear()  # torch lets a pickle set any attribute, over methods too
+    return tree
 
 
 def _needs_code(path: Path, foreign: tuple[str, ...]) -> DataError:
@@ -100,8 +105,8 @@ def _needs_code(path: Path, foreign: tuple[str, ...]) -> DataError:
     named = f" ({', '.join(foreign[:6])}{more})" if foreign else ""
     return DataError(
         f"weights {path} hold objects that only their own code could rebuild{named},"
-        f" and no code of a checkpoint is run: `evalsuite convert {path} --output model.safetensors` takes the"
-        " weights out of it"
+        " and no code of a checkpoint is run:"
+        f" `evalsuite convert {path} --output model.safetensors` takes the weights out of it"
     )
 
 
@@ -145,7 +150,12 @@ def _is_state(value: Mapping[Any, object]) -> bool:
 
 
 def _tensors_of(path: Path, state: Mapping[Any, object]) -> dict[str, Tensor]:
-    return {_text(key): _dense(path, _text(key), value) for key, value in state.items()}
+    tensors = {_text(key): _dense(path, _text(key), value) for key, value in state.items()}
+    if len(tensors) != len(state):
+        raise DataError(
+            f"weights {path} hold two tensors whose names are one as text, as 5 and '5'"
+        )
+    return tensors
 
 
 def _dense(path: Path, key: str, value: object) -> Tensor:
@@ -196,7 +206,14 @@ def _num_bytes(value: Tensor | StoredTensor) -> int:
 
 
 def _tensors_below(value: object, seen: set[int]) -> Iterator[Tensor | StoredTensor]:
-    """Every tensor once; containers may be shared, hold themselves and be nested at any depth.
+    """Every tensor once; arguments as of `_objects_below`."""
+    for item in _objects_below(value, seen):
+        if isinstance(item, Tensor | StoredTensor):
+            yield item
+
+
+def _objects_below(value: object, seen: set[int]) -> Iterator[object]:
+    """Every tensor and container once; these may be shared, hold themselves and be deep.
 
     Args:
         value: part of a tree that stays alive.
@@ -208,10 +225,11 @@ def _tensors_below(value: object, seen: set[int]) -> Iterator[Tensor | StoredTen
         if not isinstance(item, Tensor | StoredTensor | Mapping | list | tuple) or id(item) in seen:
             continue
         seen.add(id(item))
-        if isinstance(item, Tensor | StoredTensor):
-            yield item
-        else:
-            waiting.extend(item.values() if isinstance(item, Mapping) else item)
+        yield item
+        if isinstance(item, Mapping):
+            waiting.extend(item.values())
+        elif isinstance(item, list | tuple):
+            waiting.extend(item)
 
 
 def _some(tree: Mapping[Any, object]) -> str:

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import math
 from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
@@ -112,6 +113,19 @@ def exported(state: Mapping[str, Tensor], folder: Path, config: Mapping[str, Any
     (folder / "transformer" / "config.json").write_text(json.dumps(config))
     (folder / "model_index.json").write_text(json.dumps({"_class_name": "PixNerdPipeline"}))
     return folder
+
+
+def hollow(shapes: Mapping[str, tuple[int, ...]], path: Path, code: str = "F32") -> Path:
+    """A safetensors file of these shapes whose values are a hole in the file: zeros, on no disk."""
+    header, stop = {}, 0
+    for key, shape in shapes.items():
+        start, stop = stop, stop + math.prod(shape) * {"F32": 4, "BF16": 2}[code]
+        header[key] = {"dtype": code, "shape": shape, "data_offsets": [start, stop]}
+    text = json.dumps(header).encode()
+    with path.open("wb") as raw:
+        raw.write(len(text).to_bytes(8, "little") + text)
+        raw.truncate(8 + len(text) + stop)
+    return path
 
 
 def full_size_shapes(name: str) -> dict[str, tuple[int, ...]]:

@@ -17,6 +17,7 @@ from layouts import (
     NETWORK,
     exported,
     full_size_shapes,
+    hollow,
     jit,
     lightning,
     on_meta,
@@ -169,12 +170,23 @@ def test_inspect_a_lightning_file(tmp_path: Path) -> None:
     assert ema.network == NETWORK
 
 
+def peak_bytes() -> int:
+    """The most memory that this process has had since the last call."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    peak = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
+    Path("/proc/self/clear_refs").write_text("5")
+    return peak
+
+
 def test_inspect_reads_no_values(tmp_path: Path) -> None:
-    """A full-size file of one value for each tensor, and one whose values are NaN."""
+    """A full-size file whose values are not there: its memory stays that of its header."""
     shapes = full_size_shapes("pixeldit/keys_pixeldit_t2i_1300m")
-    one = torch.full((1,), float("nan"), dtype=torch.bfloat16)
-    state = {f"core.{key}": one.expand(shape) for key, shape in shapes.items()}
-    group = inspect(saved({"state_dict": state}, tmp_path / "w.pth")).groups[0]
+    path = tmp_path / "w.safetensors"
+    hollow({f"core.{key}": shape for key, shape in shapes.items()}, path, "BF16")
+    peak_bytes()
+    before = peak_bytes()
+    group = inspect(path).groups[0]
+    assert peak_bytes() - before < 500e6 < path.stat().st_size / 5
     assert group.num_parameters == 1_302_470_787
     assert group.family == "pixeldit-text"
     assert (group.name, group.is_ema, group.decay) == ("core", False, None)
@@ -209,6 +221,25 @@ def test_the_commands_on_a_foreign_file(tmp_path: Path) -> None:
     text = run(convert_command, path, "--output", output, "--ema", "model_ema2")
     assert file_sha256(output) in text
     assert "looks like pixnerd-class: in_channels 3" in run(inspect_checkpoint, output)
+
+
+def test_control_sequences_of_a_checkpoint_do_not_reach_the_terminal(tmp_path: Path) -> None:
+    """Neither from its names nor from an error line that repeats them; words stay as they are."""
+    state = {"größe\x1b[32m.weight": torch.ones(2), "half\ud800": torch.ones(2)}
+    content = {"state\x1b]0;title\x07": state, "aside\x1b[31m": [torch.ones(2)]}
+    path = saved(content, tmp_path / "模型.pt")
+    text = run(inspect_checkpoint, path)
+    assert text.replace("\n", "").isprintable()
+    assert "模型.pt" in text
+    assert r"state\x1b]0;title\x07" in text
+    assert r"aside\x1b[31m" in text
+    assert (
+        run(convert_command, path, "--output", tmp_path / "o", "--ema", "raw").strip().isprintable()
+    )
+    with pytest.raises(DataError) as caught:
+        load_network(on_meta(), open_checkpoint(path), next(iter(content)), FAMILY, str(path))
+    assert str(caught.value).isprintable()
+    assert r"größe\x1b[32m.weight" in str(caught.value)
 
 
 def test_inspect_as_json(tmp_path: Path) -> None:

@@ -240,6 +240,54 @@ def test_sparse_tensors_are_refused(tmp_path: Path) -> None:
         refusal(path)
 
 
+@pytest.mark.parametrize("restricted", [False, True])
+@pytest.mark.parametrize("strides", [(0, 0), (0, 1), (1, 0)])
+def test_tensors_larger_than_their_storage_are_refused(
+    tmp_path: Path, strides: tuple[int, int], restricted: bool
+) -> None:
+    """By name: a few bytes would become terabytes."""
+    base = torch.ones(2000)
+    for size in ((1000, 1000), (2000, 2)):
+        content = {"state_dict": {"a.weight": base.as_strided(size, strides)}}
+        path = saved(content, tmp_path / "w.pt")
+        assert f"a.weight has the shape {size} and only 2000" in refusal(
+            path, restricted=restricted
+        )
+
+
+@pytest.mark.parametrize("restricted", [False, True])
+def test_tied_and_overlapping_tensors_within_their_storage_stay(
+    tmp_path: Path, restricted: bool
+) -> None:
+    base = torch.arange(24.0)
+    state = {"a": base, "b": base, "c": base[:1].expand(9), "d": base.view(4, 6).t()}
+    checkpoint = open_checkpoint(saved(state, tmp_path / "w.pt"), restricted=restricted)
+    assert same(checkpoint.tensors(""), state)
+
+
+@pytest.mark.parametrize("restricted", [False, True])
+def test_leftovers_are_counted_once_and_as_they_are_stored(
+    tmp_path: Path, restricted: bool
+) -> None:
+    """In lists that share themselves 2**60 times, that hold themselves, and in deep ones."""
+    tensor, other = torch.ones(5), torch.ones(3)
+    shared: list[Any] = [tensor]
+    for _ in range(60):
+        shared = [shared, shared]
+    shared.append(shared)
+    deep: list[Any] = [other, other.expand(100, 3)]
+    for _ in range(300):
+        deep = [deep]
+    content = {"state_dict": {"w": tensor.clone()}, "shared": shared, "deep": deep}
+    checkpoint = open_checkpoint(saved(content, tmp_path / "w.pt"), restricted=restricted)
+    assert checkpoint.other == {"shared": (1, 20), "deep": (2, 24)}
+
+
+def test_names_that_are_one_as_text_are_refused(tmp_path: Path) -> None:
+    state = {"5": torch.ones(1), 5: torch.ones(1)}
+    assert "one as text" in refusal(saved({"state_dict": state}, tmp_path / "w.pt"))
+
+
 class Settings:
     """A class that the reader must not need."""
 

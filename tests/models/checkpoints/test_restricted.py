@@ -186,6 +186,51 @@ def rebuilt(size: Any, stride: Any, offset: Any = 0, num_values: Any = 6, key: s
     return stream.getvalue()
 
 
+DAMAGED = {
+    "reference": b"\x80\x02}X\x01\x00\x00\x00aK\x05Qs.",
+    "mark": b"\x80\x02(.",
+    "state of a number": b"\x80\x02K\x01K\x02b.",
+    "item of a number": b"\x80\x02K\x01K\x02K\x03s.",
+    "append to a number": b"\x80\x02K\x01K\x02a.",
+    "memo": b"\x80\x02h\x09.",
+    "text": b"\x80\x02X\x01\x00\x00\x00\xff.",
+    "nothing": b"",
+    "protocol": b"\x80\x04K\x01K\x02a.",
+}
+
+
+@pytest.mark.parametrize("restricted", [False, True])
+@pytest.mark.parametrize("name", DAMAGED)
+def test_damaged_pickles_end_in_a_line(tmp_path: Path, name: str, restricted: bool) -> None:
+    """In both readers, whatever torch raises or warns of."""
+    source = saved({"w": torch.ones(2)}, tmp_path / "source.pt")
+    path = with_pickle(source, tmp_path / "w.pt", DAMAGED[name])
+    with pytest.raises(DataError, match=r"cannot read weights .*w\.pt"):
+        open_checkpoint(path, restricted=restricted)
+
+
+def test_attributes_cannot_take_the_place_of_methods(tmp_path: Path) -> None:
+    """torch sets the attributes that a pickle gives to a dict or a tensor."""
+    leftovers = collections.OrderedDict(w=torch.ones(3))
+    leftovers.values = 5  # type: ignore[method-assign,assignment]
+    weight = torch.ones(2)
+    weight.detach = 5  # type: ignore[method-assign,assignment]
+    path = saved({"state_dict": {"w": weight}, "rest": [leftovers]}, tmp_path / "w.pt")
+    assert torch.load(path, weights_only=True)["rest"][0].values == 5
+    checkpoint = open_checkpoint(path)
+    assert torch.equal(checkpoint.tensor("", "w"), torch.ones(2))
+    assert checkpoint.other == {"rest": (1, 12)}
+
+
+def test_torchs_warnings_are_not_the_users(tmp_path: Path) -> None:
+    """It warns of a protocol that is not its own; the file is read all the same."""
+    path = tmp_path / "w.pt"
+    torch.save({"w": torch.ones(2)}, path, pickle_protocol=3)
+    with pytest.warns(UserWarning, match="protocol 3"):
+        torch.load(path, weights_only=True)
+    assert torch.equal(open_checkpoint(path).tensor("", "w"), torch.ones(2))
+
+
 OUT_OF_BOUNDS = {
     "size": rebuilt((7,), (1,)),
     "stride": rebuilt((2,), (6,)),
@@ -211,6 +256,18 @@ def test_no_tensor_reaches_behind_its_storage(tmp_path: Path, name: str) -> None
     path = with_pickle(source, tmp_path / "w.pt", OUT_OF_BOUNDS[name])
     with pytest.raises(DataError, match="even restricted"):
         read_restricted(path)
+
+
+@pytest.mark.parametrize("restricted", [False, True])
+@pytest.mark.parametrize("size", [(7,), (2**20, 2**20), (2**40, 2**40)])
+def test_no_tensor_is_larger_than_its_storage(
+    tmp_path: Path, size: tuple[int, ...], restricted: bool
+) -> None:
+    """Also where the number of its values overflows what torch counts."""
+    source = saved({"w": torch.arange(6.0)}, tmp_path / "source.pt")
+    path = with_pickle(source, tmp_path / "w.pt", rebuilt(size, (0,) * len(size)))
+    with pytest.raises(DataError, match=r"w\.pt"):
+        open_checkpoint(path, restricted=restricted)
 
 
 def test_the_hand_made_tensor_is_right_within_bounds(tmp_path: Path) -> None:

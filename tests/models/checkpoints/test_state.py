@@ -13,6 +13,7 @@ from layouts import (
     NETWORK,
     exported,
     full_size_shapes,
+    hollow,
     lightning,
     on_meta,
     prefixed,
@@ -172,10 +173,9 @@ def test_another_size_is_named_with_its_preset(tmp_path: Path) -> None:
     ],
 )
 def test_another_family_is_named(tmp_path: Path, name: str, told: str) -> None:
-    """Full-size shapes, of one value each."""
-    one = torch.ones(1)
-    state = {key: one.expand(shape) for key, shape in full_size_shapes(name).items()}
-    assert f"look like {told}" in refusal(saved(state, tmp_path / "w.pth"))
+    """Full-size shapes."""
+    path = hollow(full_size_shapes(name), tmp_path / "w.safetensors")
+    assert f"look like {told}" in refusal(path)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
