@@ -36,7 +36,7 @@ browser: install
 chaos: install
 	$(BIN)/python -m pytest -q -m slow tests/chaos
 
-# An hour on two cores; 10 GB of memory and 6 GB of disk.
+# More than an hour on two cores; 12 GB of memory and 6 GB of disk.
 fullsize: install
 	$(BIN)/python -m pytest -q -rP --durations=0 -m slow tests/fullsize
 
