@@ -22,6 +22,7 @@ from evalsuite.models.checkpoints.containers import (
 )
 from evalsuite.models.checkpoints.grouping import place_of
 from evalsuite.models.checkpoints.pickled import OtherTensors, PickledLayout, is_short, read_pickled
+from evalsuite.models.mapped_pages import release_file_pages
 
 Layout = PickledLayout | Literal["safetensors", "safetensors_sharded"]
 _ALIGNMENT = 64  # bytes, of torch's memory on a CPU
@@ -101,7 +102,9 @@ class Checkpoint:
         mapped = entry.load()
         if mapped.dtype == dtype and is_aligned(mapped):
             return mapped
-        return entry.read().to(dtype)
+        ready = entry.read().to(dtype)
+        release_file_pages(mapped)
+        return ready
 
 
 def open_checkpoint(path: Path, *, restricted: bool = False) -> Checkpoint:
