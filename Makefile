@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # A machine without an NVIDIA GPU takes the constraints for CPU builds.
 CONSTRAINTS := $(shell command -v nvidia-smi >/dev/null 2>&1 || echo "-c constraints-cpu.txt")
 
-.PHONY: install demo test check lint types browser chaos fullsize clean
+.PHONY: install demo test check lint types browser chaos identity fullsize clean
 
 install: $(VENV)/.installed
 
@@ -35,6 +35,9 @@ browser: install
 
 chaos: install
 	$(BIN)/python -m pytest -q -m slow tests/chaos
+
+identity: install
+	$(BIN)/python -m pytest -q -m "slow or not slow" tests/runtime/test_identity.py
 
 # More than an hour on two cores; 12 GB of memory and 6 GB of disk.
 fullsize: install

@@ -1,6 +1,7 @@
 """The same plan gives the same pixels, however the work is cut, spread, stopped and resumed.
 
-Each test runs for a model of ours and for a stranger's class with a sampler that we do not have.
+Each test runs for a model of ours and, in the long suite (`make identity`), for a stranger's class
+with a sampler that we do not have; the last test is the short version of that.
 """
 
 import hashlib
@@ -59,7 +60,13 @@ def generate(
     return outcome
 
 
-@pytest.fixture(scope="module", params=[PLAN, STRANGER], ids=["pixnerd-digits", "python"])
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(PLAN, id="pixnerd-digits"),
+        pytest.param(STRANGER, id="python", marks=pytest.mark.slow),
+    ],
+)
 def plan(request: pytest.FixtureRequest) -> Plan:
     """Options of a plan of 20 batches."""
     return request.param
@@ -274,3 +281,14 @@ def test_a_first_seed_is_where_sample_0_begins(
     outcome = call("sample", *plan, "--first-seed", 30, "--index", 0, "--output", "one.png")
     assert outcome.code == 0, outcome.stderr
     assert png_hash((tmp_path / "one.png").read_bytes()) == expected[30]
+
+
+def test_a_strangers_class_makes_the_same_on_one_worker_and_on_three(
+    cluster: HostedCluster, tmp_path: Path
+) -> None:
+    """Its stochastic sampler draws from each sample's own generator, whoever computes it."""
+    one, three = tmp_path / "one", tmp_path / "three"
+    generate(STRANGER, one, cluster, "--num-workers", 1, "--shard-size", 40, num_samples=40)
+    generate(STRANGER, three, cluster, "--num-workers", 3, "--shard-size", 10, num_samples=40)
+    assert pixel_hashes(one) == pixel_hashes(three)
+    assert len(set(pixel_hashes(one).values())) == 40
