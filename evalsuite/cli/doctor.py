@@ -25,32 +25,33 @@ def doctor() -> None:
     from evalsuite.pipeline.provenance import package_versions
     from evalsuite.runtime.machine import default_cpu_workers, num_cores
 
-    for name, version in package_versions().items():
-        click.echo(f"{name:12} {version}")
+    versions = package_versions()
+    for name in (name for name in versions if name not in OPTIONAL):
+        click.echo(f"{name:15} {versions[name]}")
     capability = torch.backends.cpu.get_cpu_capability()
     workers = default_cpu_workers()
-    click.echo(f"{'cores':12} {num_cores()} ({capability}); {workers} CPU workers by default")
+    click.echo(f"{'cores':15} {num_cores()} ({capability}); {workers} CPU workers by default")
     if torch.cuda.is_available():
         for index in range(torch.cuda.device_count()):
             about = torch.cuda.get_device_properties(index)
             click.echo(
-                f"{'GPU ' + str(index):12} {about.name}, {about.total_memory / 2**30:.0f} GiB"
+                f"{'GPU ' + str(index):15} {about.name}, {about.total_memory / 2**30:.0f} GiB"
             )
     else:
-        click.echo(f"{'GPU':12} none that torch sees: workers use the CPU, one thread each")
+        click.echo(f"{'GPU':15} none that torch sees: workers use the CPU, one thread each")
     free = shutil.disk_usage(Path.cwd()).free
-    click.echo(f"{'disk here':12} {free / 1e9:.0f} GB free")
+    click.echo(f"{'disk here':15} {free / 1e9:.0f} GB free")
     _check_writable("HOME", Path.home())
     _check_writable("temporary", Path(tempfile.gettempdir()))
     for module, (extra, purpose) in OPTIONAL.items():
         if importlib.util.find_spec(module) is None:
-            click.echo(f"{module:12} missing ({purpose}): pip install 'evalsuite[{extra}]'")
+            click.echo(f"{module:15} missing ({purpose}): pip install 'evalsuite[{extra}]'")
         else:
-            click.echo(f"{module:12} present ({purpose})")
+            click.echo(f"{module:15} {versions.get(module, 'present')} ({purpose})")
     address = os.environ.get("RAY_ADDRESS")
     if address:
         click.echo(
-            f"{'RAY_ADDRESS':12} {address} is ignored; use --address to work on that cluster"
+            f"{'RAY_ADDRESS':15} {address} is ignored; use --address to work on that cluster"
         )
     if os.environ.get("RAY_AUTH_MODE") == "disabled":
         click.echo(
@@ -60,4 +61,4 @@ def doctor() -> None:
 
 def _check_writable(name: str, path: Path) -> None:
     state = "writable" if os.access(path, os.W_OK) else "NOT writable"
-    click.echo(f"{name:12} {path} {state}")
+    click.echo(f"{name:15} {path} {state}")

@@ -19,7 +19,7 @@ from evalsuite.conditioning.encoder_files import (
 )
 from evalsuite.conditioning.prompt_tokens import PaddedPrompt, PromptTokens, load_prompt_tokens
 from evalsuite.config import TextEncoderSpec
-from evalsuite.errors import ConfigError, DataError
+from evalsuite.errors import DataError
 
 _NETWORKS = {"qwen3": "Qwen3Model", "gemma2": "Gemma2Model"}
 """Classes of transformers: the decoder without its language-model head."""
@@ -98,12 +98,9 @@ def load_encoder(spec: TextEncoderSpec, folder: Path, device: torch.device) -> T
         device: where it computes.
 
     Raises:
-        ConfigError: the spec asks for an attention that the architecture does not have.
         DataError: the folder holds another or an incomplete encoder.
         EnvironmentProblem: transformers is not installed.
     """
-    if spec.kind == "gemma2" and spec.attention != "eager":
-        raise ConfigError("text encoder gemma2: attention must be eager; SDPA has no soft cap")
     where = encoder_folders(folder).network
     _check_config(spec, where)
     tokens = load_prompt_tokens(spec, folder)
