@@ -32,8 +32,8 @@ WIDTHS = (320, 375, 834, 961, 1280)
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """A fresh Chromium that logs its console and its requests."""
-    if CHROMIUM is None:
-        pytest.skip("no chromium is installed: apt-get install chromium chromium-driver")
+    if CHROMIUM is None or shutil.which("chromedriver") is None:
+        pytest.skip("no chromium with its driver: apt-get install chromium chromium-driver")
     from selenium import webdriver
 
     options = webdriver.ChromeOptions()
