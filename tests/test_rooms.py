@@ -1,6 +1,8 @@
 """The house: which room may import which, what stands in one room alone, and what rooms promise."""
 
 import ast
+import functools
+import gc
 import json
 import subprocess
 import sys
@@ -36,6 +38,20 @@ PLUG_INS = PACKAGE / "models" / "foreign.py"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 
+@functools.cache
+def tree_of(path: Path) -> ast.Module:
+    """The syntax tree of a file, parsed once.
+
+    CPython 3.11 may raise SystemError ("recursion depth mismatch") when garbage is collected while
+    it builds a tree (gh-106905), so none is meanwhile.
+    """
+    gc.disable()
+    try:
+        return ast.parse(path.read_text(encoding="utf-8"))
+    finally:
+        gc.enable()
+
+
 def room_of(path: Path) -> str:
     """`pipeline` for pipeline/plan.py, `config` for config.py; "" for the package itself."""
     first = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
@@ -50,7 +66,7 @@ def dotted(path: Path) -> str:
 
 def imports_of(path: Path) -> Iterator[str]:
     """Full names of everything imported anywhere in a file, in functions and for types as well."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(tree_of(path)):
         if isinstance(node, ast.Import):
             yield from (name.name for name in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -99,7 +115,7 @@ def test_only_the_command_line_prints_and_exits() -> None:
     for path in MODULES:
         if room_of(path) == "cli":
             continue
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in ast.walk(tree_of(path)):
             text = ast.unparse(node) if isinstance(node, ast.Call | ast.Raise) else ""
             called = ast.unparse(node.func) if isinstance(node, ast.Call) else ""
             if called in forbidden or "SystemExit" in text or called.startswith("sys.std"):
@@ -109,7 +125,7 @@ def test_only_the_command_line_prints_and_exits() -> None:
 
 def test_every_module_says_what_lives_in_it() -> None:
     for path in MODULES:
-        docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+        docstring = ast.get_docstring(tree_of(path)) or ""
         first = docstring.partition("\n\n")[0]
         assert len(first) > 10, f"{path} has no docstring"
         assert first.endswith((".", ":", "?")), f"{path}: {first!r} is no sentence"
