@@ -37,6 +37,7 @@ from evalsuite.config.plan import (
 from evalsuite.config.presets import (
     EvaluationDefaults,
     ExtractorSpec,
+    FilePlace,
     KnownRate,
     ModelPreset,
     ModelWeights,
@@ -59,6 +60,7 @@ __all__ = [
     "DtypeName",
     "EvaluationDefaults",
     "ExtractorSpec",
+    "FilePlace",
     "Frozen",
     "GuideModel",
     "IntervalEnds",

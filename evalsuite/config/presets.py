@@ -19,14 +19,28 @@ from evalsuite.config.plan import TextEncoderSpec
 from evalsuite.config.sampling import SamplingSettings
 
 
-class WeightsSource(Frozen):
-    """Where a model's or an extractor's weights are."""
+class FilePlace(Frozen):
+    """A file that is published at an address, with what is known of its bytes."""
 
-    file: str
-    """Relative to the YAML file."""
+    url: str
+    filename: str
+    sha256: Sha256 | None = None
+    """None where nobody has published it: then `--allow-unverified` is needed to fetch it."""
+    num_bytes: int | None = Field(default=None, ge=1)
+    note: str | None = None
+
+
+class WeightsSource(Frozen):
+    """Where an extractor's weights are: a file beside the YAML, else the first of the places."""
+
+    file: str | None = None
+    """Relative to the YAML file; None where they are to be fetched or given."""
     sha256: Sha256
+    """Of the weights that name the extractor. Every place with a digest of its own holds the
+    same weights in another container."""
     ema: str = "averaged"
     """Which of a checkpoint's weights these are."""
+    places: tuple[FilePlace, ...] = ()
 
 
 class WeightsPlace(Frozen):

@@ -318,6 +318,8 @@ def check_extractor_weights(spec: ExtractorSpec) -> Path:
     Raises:
         DataError: they are missing or other ones.
     """
+    if spec.weights.file is None:
+        raise DataError(f"extractor {spec.name}: give its weights with --extractor-weights")
     path = spec.path.parent / spec.weights.file
     if not path.is_file():
         raise DataError(f"extractor {spec.name}: weights {path} do not exist")
