@@ -37,7 +37,7 @@ def dtypes(values: Any) -> Any:
 
 
 def autocast_flow(network: nn.Module, *inputs: Tensor) -> dict[str, Any]:
-    """Dtypes by name in one forward under CPU autocast: `out`, `NAME` and `NAME.in`, watched calls.
+    """Dtypes by name in one forward under autocast: `out`, `NAME` and `NAME.in`, watched calls.
 
     CPU autocast converts linear, bmm and attention as CUDA's does. It lacks CUDA's entry for
     `linalg.vector_norm`, so PixNerd's networks take the norm of their generated matrices in float32
@@ -54,7 +54,8 @@ def autocast_flow(network: nn.Module, *inputs: Tensor) -> dict[str, Any]:
         return hook
 
     hooks = [m.register_forward_hook(keep(name)) for name, m in network.named_modules() if name]
-    with torch.no_grad(), torch.autocast("cpu", BF16), _Arguments(flow):
+    device = inputs[0].device.type
+    with torch.no_grad(), torch.autocast(device, BF16), _Arguments(flow):
         flow["out"] = network(*inputs).dtype
     for hook in hooks:
         hook.remove()
