@@ -315,16 +315,23 @@ def main() -> None:
             break
         print(table(batch_size, figures, grid.nfe))
         results.append({"batch_size": batch_size, "figures": [asdict(f) for f in figures]})
-    if arguments.json is not None:
-        kept = {
-            "command": command_of(arguments),
-            "machine": machine_of(case.device),
-            "settings": case.settings.model_dump(mode="json", exclude_none=True),
-            "flop_per_evaluation": flop,
-            "own_grid": {**grid._asdict(), "skipped": grid.skipped},
-            "results": results,
-        }
-        arguments.json.write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
+        if arguments.json is not None:  # after each size: whatever ends the next one
+            keep_figures(arguments, case, flop, results)
+
+
+def keep_figures(
+    arguments: argparse.Namespace, case: Case, flop: int, results: list[dict[str, Any]]
+) -> None:
+    """Write what was measured so far."""
+    kept = {
+        "command": command_of(arguments),
+        "machine": machine_of(case.device),
+        "settings": case.settings.model_dump(mode="json", exclude_none=True),
+        "flop_per_evaluation": flop,
+        "own_grid": {**case.grid._asdict(), "skipped": case.grid.skipped},
+        "results": results,
+    }
+    arguments.json.write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
 
 
 def command_of(arguments: argparse.Namespace) -> str:

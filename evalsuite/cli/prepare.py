@@ -191,20 +191,15 @@ def confirm(prepared: Prepared, values: dict[str, Any]) -> None:
             " free some space, keep fewer images (--images grid) or choose another --output"
         )
     local = prepared.request.address in {None, "local"}
-    seconds = cost.seconds
-    if local and seconds is None and cost.num_images > MANY_IMAGES and not values["yes"]:
+    if not local or values["yes"] or torch.cuda.is_available():
+        return
+    if cost.seconds is None and cost.num_images > MANY_IMAGES:
         raise UsageError(
             f"no speed of {prepared.request.resolved.preset.name} is known here: add --yes to make"
             f" {cost.num_images} images, or make a few first"
         )
-    if (
-        local
-        and seconds is not None
-        and seconds > HOUR_S
-        and not values["yes"]
-        and not torch.cuda.is_available()
-    ):
+    if cost.seconds is not None and cost.seconds > HOUR_S:
         raise UsageError(
-            f"this is about {duration(seconds)} of work on a machine without GPU"
+            f"this is about {duration(cost.seconds)} of work on a machine without GPU"
             f" ({cost.source}): add --yes to do it, or lower --num-samples"
         )

@@ -9,19 +9,21 @@ from harness import finish, pixel_hashes, receipts, run_cli, start, wait_for
 pytestmark = [pytest.mark.gpu, pytest.mark.ray]
 
 PLAN = ("--model", "pixnerd-digits", "--num-steps", "30", "--batch-size", "50", "--device", "cuda")
-RUN = ("run", *PLAN, "--num-samples", 3000, "--images", "all", "--shard-size", 100)
+RUN = ("run", *PLAN, "--images", "all", "--yes", "--shard-size", 100, "--num-samples", 3000)
 
 
 def test_a_killed_run_goes_on_with_the_same_pixels_and_numbers(tmp_path: Path) -> None:
     """The driver is killed in the middle; the undisturbed run has other shards."""
-    whole = run_cli(*RUN[:-1], 500, "--output", "whole", "--json", "whole.json", cwd=tmp_path)
+    whole = run_cli(
+        *RUN, "--shard-size", 500, "--output", "whole", "--json", "whole.json", cwd=tmp_path
+    )
     assert whole.code == 0, whole.stderr
     process = start(*RUN, "--output", "killed", cwd=tmp_path)
     wait_for(lambda: len(receipts(tmp_path / "killed")) >= 3)
     process.send_signal(signal.SIGKILL)
     finish(process)
     assert 3 <= len(receipts(tmp_path / "killed")) < 30
-    again = run_cli(*RUN, "--output", "killed", "--json", "again.json", cwd=tmp_path)
+    again = run_cli(*RUN, "--output", "killed", cwd=tmp_path)
     assert again.code == 0, again.stderr
     assert pixel_hashes(tmp_path / "killed") == pixel_hashes(tmp_path / "whole")
     assert all(r["worker"]["device"] == "cuda:0" for r in receipts(tmp_path / "killed"))
