@@ -30,11 +30,16 @@ class Protocol(Frozen):
     label_rule: str | None
     uint8_rule: str | None
     codec: str | None
+    sample_resize: str | None = None
+    """Rule by which samples were resized before anything else; None when they were not."""
 
     @property
     def protocol_id(self) -> str:
-        """First 16 hexadecimal digits of the SHA-256 of the canonical JSON."""
-        return hashlib.sha256(canonical_json(self.model_dump(mode="json"))).hexdigest()[:16]
+        """First 16 hexadecimal digits of the SHA-256 of the canonical JSON, absent rules left out."""
+        fields = self.model_dump(mode="json")
+        if self.sample_resize is None:
+            del fields["sample_resize"]
+        return hashlib.sha256(canonical_json(fields)).hexdigest()[:16]
 
 
 class Record(Frozen):
@@ -52,6 +57,8 @@ class Record(Frozen):
     notes: tuple[str, ...]
     protocol: Protocol
     protocol_id: str
+    protocol_name: str | None = None
+    """Named protocol that it was computed by; the numbers depend on `protocol` alone."""
     reference: str | None
     samples: dict[str, Any]
     """What was scored: run, plan_id, model and settings, or the path of outside samples."""
@@ -63,6 +70,11 @@ class Record(Frozen):
     def path(self) -> str:
         """Place in a run directory."""
         return f"results/{self.metric}-{self.protocol_id}.json"
+
+    @property
+    def influence_path(self) -> str:
+        """Place of its influence values, which paired comparisons need; not every record has them."""
+        return f"results/{self.metric}-{self.protocol_id}.npy"
 
 
 def finite_or_none(value: float | None) -> float | None:

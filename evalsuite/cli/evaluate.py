@@ -20,6 +20,15 @@ _Scored = tuple[Any, dict[str, Any], Callable[[], None]]
 )
 @click.argument("samples", nargs=-1, required=True, type=PATH)
 @click.option("--num-samples", type=POSITIVE, help="Score the first N only [default: all].")
+@click.option(
+    "--resize", metavar="RULE", help="Of samples: adm-crop:256, torchvision-crop:256, bicubic:256."
+)
+@click.option("--convert-rgb", is_flag=True, help="Let grey and palette pictures become RGB.")
+@click.option(
+    "--backend",
+    type=click.Choice(["torch", "tensorflow"]),
+    help="tensorflow runs ADM's very graph, in a process of its own [default: torch].",
+)
 @device_option
 @measure_options
 def evaluate(samples: tuple[Path, ...], **values: Any) -> None:  # noqa: ANN401 - click passes each option
@@ -65,23 +74,33 @@ def evaluate(samples: tuple[Path, ...], **values: Any) -> None:  # noqa: ANN401 
 
 
 def _score_outside(path: Path, values: dict[str, Any]) -> _Scored:
-    from evalsuite.cli.output import metrics_table
+    from evalsuite.artifacts.samples import open_samples
+    from evalsuite.cli.measuring import measures_of
+    from evalsuite.cli.output import metrics_tables
     from evalsuite.pipeline.evaluation import score_samples
+    from evalsuite.runtime.machine import default_cpu_workers
 
-    measure = _measure(values, None)
-    records = score_samples(path, measure, values["num_samples"])
+    samples = open_samples(path, resize=values["resize"], convert_rgb=values["convert_rgb"])
+    measures = measures_of(values, samples.size, None)
+    scored = score_samples(samples, measures, values["num_samples"], default_cpu_workers())
+    records = [one.record for one in scored]
     facts: dict[str, Any] = {"plan_id": None, "num_samples": records[0].protocol.num_samples}
-    return records, facts | {"samples": str(path)}, lambda: metrics_table(records)
+    return records, facts | {"samples": str(path)}, lambda: metrics_tables(records)
 
 
 def _score_runs(runs: list[Any], num_samples: int, values: dict[str, Any]) -> _Scored:
+    from evalsuite.cli.measuring import measures_of
+    from evalsuite.config import ModelPreset, load_spec, names_of
     from evalsuite.pipeline.evaluation import mean_of_replicates, payload, score_run
     from evalsuite.report.html import write_report
 
-    measure = _measure(values, runs[0])
+    model = runs[0].manifest.model
+    known = model in names_of(ModelPreset)
+    defaults = load_spec(ModelPreset, model).evaluation if known else None
+    measures = measures_of(values, runs[0].plan.size, defaults)
     scored = []
     for run in runs:
-        scored.append(score_run(run, measure, num_samples))
+        scored.append([r for measure in measures for r in score_run(run, measure, num_samples)])
         write_report(run)
     means = mean_of_replicates(scored) if len(runs) > 1 else []
     facts: dict[str, Any] = {
@@ -102,41 +121,14 @@ def _score_runs(runs: list[Any], num_samples: int, values: dict[str, Any]) -> _S
 
 
 def _show_runs(runs: list[Any], num_samples: int, scored: list[Any], means: list[Any]) -> None:
-    from evalsuite.cli.output import metrics_table
+    from evalsuite.cli.output import metrics_tables
     from evalsuite.report.summary import paste_line
 
     for run, records in zip(runs, scored, strict=True):
-        metrics_table(records)
+        metrics_tables(records)
         click.echo(paste_line(run.plan, run.manifest.model, num_samples, records))
     for mean in means:
         error = "-" if mean.standard_error is None else f"{mean.standard_error:.4f}"
         click.echo(
             f"mean over {mean.num_runs} replicates: {mean.display} {mean.mean:.4f} ± {error}"
         )
-
-
-def _measure(values: dict[str, Any], run: Any) -> Any:  # noqa: ANN401 - RunDirectory or None
-    """What to measure: as asked, else as the reference was made or the run's preset has it."""
-    from evalsuite.artifacts.references import open_reference
-    from evalsuite.cli.resolve import extractor_of
-    from evalsuite.config import ExtractorSpec, ModelPreset, load_spec, names_of
-    from evalsuite.pipeline.evaluation import Measure
-    from evalsuite.pipeline.numerics import resolve_device
-    from evalsuite.pipeline.scoring import parse_metrics
-
-    metrics = parse_metrics(values["metrics"])
-    defaults = None
-    if run is not None and run.manifest.model in names_of(ModelPreset):
-        defaults = load_spec(ModelPreset, run.manifest.model).evaluation
-    reference_name = values["reference"] or (defaults.reference if defaults else None)
-    reference = open_reference(reference_name) if reference_name else None
-    name = values["extractor"] or (
-        reference.spec.extractor if reference and reference.spec else None
-    )
-    name = name or (defaults.extractor if defaults else None)
-    if name is None:
-        known = ", ".join(names_of(ExtractorSpec))
-        raise UsageError(f"--extractor is needed: this reference does not name one; known: {known}")
-    spec = extractor_of(name, values["extractor_weights"])
-    device = resolve_device(values["device"])
-    return Measure(spec, reference, metrics, device)

@@ -208,14 +208,13 @@ def _finish_unscored(
     from evalsuite.pipeline.evaluation import payload
     from evalsuite.report.html import write_report
 
-    plan, name = prepared.request.resolved.plan, prepared.request.resolved.preset.name
+    plan = prepared.request.resolved.plan
     if values["json_path"]:
         write_json(values["json_path"], payload([], facts))
     click.echo(f"run     {result.run.root}")
+    notice(f"nothing was scored: {prepared.scoring.reason}")
     if plan.has_random_weights:
-        notice("nothing was scored: the weights are random numbers")
         return
-    notice(f"nothing was scored: {name} names no reference yet; give --reference and --extractor")
     click.echo(f"report  {write_report(result.run)}")
 
 
@@ -223,7 +222,7 @@ def _finish_run(
     prepared: Prepared, result: "SessionResult", values: dict[str, Any], began: float
 ) -> None:
     """Score, report, and print what a person wants to see at the end."""
-    from evalsuite.cli.output import metrics_table, notice, write_json
+    from evalsuite.cli.output import metrics_tables, notice, write_json
     from evalsuite.pipeline.coverage import missing_ranges
     from evalsuite.pipeline.evaluation import payload, score_run
     from evalsuite.report.html import write_report
@@ -242,11 +241,14 @@ def _finish_run(
         if values["json_path"]:
             write_json(values["json_path"], payload([], facts))
         return
-    if prepared.measure is None:
+    if not prepared.scoring.measures:
         _finish_unscored(prepared, result, values, facts)
         return
     scoring = time.monotonic()
-    records: list[Record] = score_run(run, prepared.measure, request.demand.num_samples)
+    count = request.demand.num_samples
+    records: list[Record] = []
+    for measure in prepared.scoring.measures:
+        records += score_run(run, measure, count)
     facts["seconds"] |= {
         "score": round(time.monotonic() - scoring, 3),
         "total": round(time.monotonic() - began, 3),
@@ -254,7 +256,7 @@ def _finish_run(
     if values["json_path"]:
         write_json(values["json_path"], payload(records, facts))
     report = write_report(run)
-    metrics_table(records)
+    metrics_tables(records)
     click.echo(f"run     {run.root}")
     click.echo(f"report  {report}")
-    click.echo(paste_line(run.plan, run.manifest.model, request.demand.num_samples, records))
+    click.echo(paste_line(run.plan, run.manifest.model, count, records))

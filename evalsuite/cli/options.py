@@ -155,7 +155,12 @@ _MEASURE_OPTIONS = [
     click.option("--reference", metavar="NAME|PATH", help="Real data to compare with."),
     click.option("--extractor", metavar="NAME", help="Feature extractor."),
     click.option("--extractor-weights", type=PATH, help="Its weights instead of its own."),
-    click.option("--metrics", metavar="LIST", help="Of fid,sfid,inception_score,precision,recall."),
+    click.option(
+        "--protocol",
+        metavar="LIST",
+        help="Named protocols: adm, adm-float32, jit, edm2, ... [default: the preset's].",
+    ),
+    click.option("--metrics", metavar="LIST", help="Such as fid,kid,density [default: the protocol's]."),
     click.option("--json", "json_path", type=PATH, help="Write the result here."),
 ]
 _DEVICE = click.option(

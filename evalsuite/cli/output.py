@@ -77,6 +77,36 @@ def metrics_table(records: Sequence[Record]) -> None:
             console.print(f"  {row.name}: {note}", markup=False, soft_wrap=True)
 
 
+def metrics_tables(records: Sequence[Record]) -> None:
+    """One table of a single protocol's metrics; of several, one table with a column for each."""
+    names = list(dict.fromkeys(record.protocol_name for record in records))
+    if len(names) < 2:
+        metrics_table(records)
+        return
+    table = Table(box=None, pad_edge=False)
+    table.add_column("metric")
+    for name in names:
+        table.add_column(str(name), justify="right")
+    cells: dict[str, dict[str | None, str]] = {}
+    for row, record in zip(metric_rows(records), records, strict=True):
+        text = f"{row.value} ± {row.error}" if row.error else row.value
+        cells.setdefault(row.name, {})[record.protocol_name] = text
+    for metric, by_name in cells.items():
+        table.add_row(metric, *(by_name.get(name, "-") for name in names))
+    table.add_row("reference", *(_references(records, name) for name in names))
+    console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else 120, highlight=False)
+    console.print(table)
+    for row, record in zip(metric_rows(records), records, strict=True):
+        for note in row.notes:
+            line = f"  {record.protocol_name} {row.name}: {note}"
+            console.print(line, markup=False, soft_wrap=True)
+
+
+def _references(records: Sequence[Record], protocol_name: str | None) -> str:
+    used = {r.reference for r in records if r.protocol_name == protocol_name and r.reference}
+    return ", ".join(sorted(used)) or "-"
+
+
 class ProgressView:
     """A bar when stderr is a terminal, plain lines otherwise."""
 

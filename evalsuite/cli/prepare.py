@@ -4,13 +4,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from evalsuite.cli.measuring import NOT_ASKED, Scoring, scoring_of
 from evalsuite.cli.options import given
 from evalsuite.errors import CorruptionError, StorageError, UsageError
 
 if TYPE_CHECKING:
-    from evalsuite.config import ModelPreset, Plan
+    from evalsuite.config import ExtractorSpec
     from evalsuite.pipeline.estimate import Estimate
-    from evalsuite.pipeline.evaluation import Measure
     from evalsuite.runtime.session import SessionRequest
 
 
@@ -19,7 +19,7 @@ class Prepared:
     """A request that was checked, and what will be measured."""
 
     request: "SessionRequest"
-    measure: "Measure | None"
+    scoring: Scoring
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ def prepare(values: dict[str, Any], *, keep: Any, command: str) -> Prepared:  # 
     """Everything that can be refused before a worker starts."""
     from evalsuite.artifacts.storage import Storage
     from evalsuite.cli.output import check_json_target
-    from evalsuite.cli.resolve import extractor_of, plan_options_of
+    from evalsuite.cli.resolve import plan_options_of
     from evalsuite.pipeline.coverage import Demand
     from evalsuite.pipeline.fetching import fetched_items
     from evalsuite.pipeline.numerics import resolve_device
@@ -44,25 +44,22 @@ def prepare(values: dict[str, Any], *, keep: Any, command: str) -> Prepared:  # 
     from evalsuite.pipeline.stages import OutputFormat
     from evalsuite.runtime.session import SessionRequest
 
-    scoring = command == "run"
     check_json_target(values["json_path"])
     options = plan_options_of(values)
     resolved = resolve_plan(options)
     preset, plan = resolved.preset, resolved.plan
     num_samples = values["num_samples"] or preset.evaluation.num_samples
     check_count(resolved, num_samples, values["replicate"])
-    scoring = scoring and _can_score(values, preset, plan)
-    wanted = values["extractor"] or (preset.evaluation.extractor if scoring else None)
-    if wanted is None and values["extractor_weights"]:
-        raise UsageError("--extractor-weights needs --extractor")
-    spec = extractor_of(wanted, values["extractor_weights"]) if wanted else None
+    scoring = scoring_of(values, preset, plan, num_samples) if command == "run" else NOT_ASKED
+    specs = _extractors(values, scoring)
     if options.weights.lock is not None:
-        reference = (values["reference"] or preset.evaluation.reference) if scoring else None
-        options.weights.lock.check(fetched_items(resolved, reference, spec))
-    if spec is not None and spec.input_size not in {None, plan.size}:
-        raise UsageError(
-            f"extractor {spec.name} takes images of {spec.input_size}, not {plan.size}"
-        )
+        references = [m.reference for m in scoring.measures if m.reference is not None]
+        options.weights.lock.check(fetched_items(resolved, references, specs))
+    for spec in specs:
+        if spec.input_size not in {None, plan.size}:
+            raise UsageError(
+                f"extractor {spec.name} takes images of {spec.input_size}, not {plan.size}"
+            )
     shard_format: Literal["parquet", "npz"] = values["shard_format"] or "parquet"
     if shard_format == "npz":
         if values["images"] not in {None, "all"}:
@@ -75,7 +72,7 @@ def prepare(values: dict[str, Any], *, keep: Any, command: str) -> Prepared:  # 
     request = SessionRequest(
         resolved=resolved,
         demand=Demand(
-            num_samples, values["part"], values["images"] or keep, (spec,) if spec else ()
+            num_samples, values["part"], values["images"] or keep, specs
         ),
         root=root,
         output=OutputFormat(values["images"] or keep, shard_format),
@@ -88,43 +85,20 @@ def prepare(values: dict[str, Any], *, keep: Any, command: str) -> Prepared:  # 
         asked=given(values),
         tags=dict(values["tags"]),
     )
-    return Prepared(
-        request, _measure(values, request, preset.evaluation.reference) if scoring else None
-    )
+    return Prepared(request, scoring)
 
 
-def _can_score(values: dict[str, Any], preset: "ModelPreset", plan: "Plan") -> bool:
-    """Whether `run` scores; refused when scoring was asked and cannot be."""
-    asked = [f for f in ("reference", "extractor", "metrics") if values[f] is not None]
-    if plan.has_random_weights:
-        if asked:
-            raise UsageError(f"--{asked[0]}: images of random weights are not scored")
-        return False
-    defaults = preset.evaluation
-    named = {
-        "reference": values["reference"] or defaults.reference,
-        "extractor": values["extractor"] or defaults.extractor,
-    }
-    lacking = [name for name, value in named.items() if value is None]
-    if lacking and asked:
-        raise UsageError(f"{preset.name} names no {' and no '.join(lacking)}: give --{lacking[0]}")
-    return not lacking
+def _extractors(values: dict[str, Any], scoring: Scoring) -> "tuple[ExtractorSpec, ...]":
+    """Whose features are computed beside the images: each once."""
+    from evalsuite.cli.resolve import extractor_of
 
-
-def _measure(
-    values: dict[str, Any], request: "SessionRequest", reference_name: str | None
-) -> "Measure":
-    from evalsuite.artifacts.references import open_reference
-    from evalsuite.pipeline.evaluation import Measure, check
-    from evalsuite.pipeline.numerics import resolve_device
-    from evalsuite.pipeline.scoring import parse_metrics
-
-    metrics = parse_metrics(values["metrics"])
-    reference = open_reference(values["reference"] or reference_name or "")
-    device = resolve_device("cpu" if values["device"] == "cpu" else "auto")
-    measure = Measure(request.demand.extractors[0], reference, metrics, device)
-    check(measure, request.demand.num_samples)
-    return measure
+    found = {measure.spec.extractor_id: measure.spec for measure in scoring.measures}
+    if not found and values["extractor"] is not None:
+        spec = extractor_of(values["extractor"], values["extractor_weights"])
+        found = {spec.extractor_id: spec}
+    if not found and values["extractor_weights"]:
+        raise UsageError("--extractor-weights needs --extractor")
+    return tuple(found.values())
 
 
 def forecast(prepared: Prepared) -> "Forecast":

@@ -48,6 +48,11 @@ from evalsuite.config.presets import (
     WeightsPlace,
     WeightsSource,
 )
+from evalsuite.config.protocols import (
+    NeighbourRule,
+    ProtocolSpec,
+    SplitRule,
+)
 from evalsuite.config.sampling import (
     LabelRule,
     SamplingSettings,
@@ -68,8 +73,10 @@ __all__ = [
     "LabelRule",
     "ModelPreset",
     "ModelWeights",
+    "NeighbourRule",
     "Plan",
     "PromptList",
+    "ProtocolSpec",
     "PublishedResult",
     "ReferenceImages",
     "ReferenceSpec",
@@ -78,6 +85,7 @@ __all__ = [
     "Sha256",
     "Size",
     "SolverName",
+    "SplitRule",
     "StepName",
     "TextConditions",
     "TextEncoderSpec",

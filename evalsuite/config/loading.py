@@ -9,15 +9,17 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from evalsuite.config.presets import ExtractorSpec, ModelPreset, ReferenceSpec
+from evalsuite.config.protocols import ProtocolSpec
 from evalsuite.errors import ConfigError, StorageError, UsageError, nearest
 
-_Spec = TypeVar("_Spec", ModelPreset, ExtractorSpec, ReferenceSpec)
+_Spec = TypeVar("_Spec", ModelPreset, ExtractorSpec, ReferenceSpec, ProtocolSpec)
 _NEVER_INHERITED = ("name", "card", "parameters", "known_rates", "published", "settings_are")
 """What was counted, measured or claimed of one model is not true of another that extends it."""
 _FOLDERS: Mapping[type[BaseModel], tuple[str, str]] = {
     ModelPreset: ("configs/models", "model"),
     ExtractorSpec: ("configs/extractors", "extractor"),
     ReferenceSpec: ("reference_stats", "reference"),
+    ProtocolSpec: ("configs/protocols", "protocol"),
 }
 
 

@@ -1,6 +1,7 @@
 """Scoring a run, samples that someone else made, and the mean over replicates."""
 
 import hashlib
+import io
 import itertools
 import math
 import time
@@ -9,13 +10,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from evalsuite.artifacts.features import FeatureTable
 from evalsuite.artifacts.images import Images
 from evalsuite.artifacts.records import Record
-from evalsuite.artifacts.references import Reference
 from evalsuite.artifacts.run_directory import (
     IMAGES,
     STORED_PIXELS,
@@ -23,34 +22,23 @@ from evalsuite.artifacts.run_directory import (
     differences,
     feature_stage,
 )
-from evalsuite.artifacts.samples import SampleSet, open_samples
+from evalsuite.artifacts.samples import PORTION, SampleSet
 from evalsuite.config import ExtractorSpec
 from evalsuite.errors import CorruptionError, DataError, UsageError
 from evalsuite.metrics.intervals import mean_over_replicates
+from evalsuite.pipeline.embedding import embed
 from evalsuite.pipeline.integrity import find_faults
+from evalsuite.pipeline.measure import Measure, check
+from evalsuite.pipeline.reference_data import prepare_reference
 from evalsuite.pipeline.scoring import (
     SamplingFields,
-    check_reference,
-    check_samples,
-    embed,
-    prepare_reference,
+    Scored,
     sampling_fields,
     score,
     strata_of,
 )
 from evalsuite.sampling.describe import nfe_of
 from evalsuite.seeding import labels_of
-
-_PORTION = 64
-
-
-class Measure(NamedTuple):
-    """What to compute and with what."""
-
-    spec: ExtractorSpec
-    reference: Reference | None
-    metrics: Sequence[str]
-    device: torch.device
 
 
 class MeanOverRuns(NamedTuple):
@@ -79,14 +67,27 @@ def score_run(run: RunDirectory, measure: Measure, num_samples: int) -> list[Rec
     check_files(run, measure.spec, num_samples)
     table = run_features(run, measure, num_samples)
     labels = labels_of(run.plan, 0, num_samples, run.manifest.file_labels)
-    statistics = (
-        prepare_reference(measure.reference, measure.spec, measure.metrics, measure.device)
-        if measure.reference
-        else None
+    reference = prepare_reference(measure)
+    scored = score(
+        table,
+        strata_of(run.plan.labels.describe(), labels),
+        measure,
+        reference,
+        sampling_fields(run.plan),
+        _about_run(run),
+        {
+            "worker_seconds": _worker_seconds(run),
+            "evaluation_seconds": round(time.monotonic() - began, 3),
+        },
     )
-    receipts = run.receipts(IMAGES)
-    ids = sorted({r.numerics_id for r in receipts})
-    about = {
+    for one in scored:
+        write_scored(run, one)
+    return [one.record for one in scored]
+
+
+def _about_run(run: RunDirectory) -> dict[str, Any]:
+    ids = sorted({r.numerics_id for r in run.receipts(IMAGES)})
+    return {
         "run": run.root.name,
         "plan_id": run.manifest.plan_id,
         "model": run.manifest.model,
@@ -95,24 +96,19 @@ def score_run(run: RunDirectory, measure: Measure, num_samples: int) -> list[Rec
         "numerics_ids": ids,
         "mixed_numerics": len(ids) > 1,
     }
-    compute_s = sum(r.seconds.get("compute", 0.0) for r in receipts)
-    records = score(
-        table,
-        strata_of(run.plan.labels.describe(), labels),
-        measure.metrics,
-        measure.spec,
-        measure.reference,
-        statistics,
-        sampling_fields(run.plan),
-        about,
-        {
-            "worker_seconds": round(compute_s, 2),
-            "evaluation_seconds": round(time.monotonic() - began, 3),
-        },
-    )
-    for record in records:
-        run.write_json(record.path, record.model_dump(mode="json"))
-    return records
+
+
+def _worker_seconds(run: RunDirectory) -> float:
+    return round(sum(r.seconds.get("compute", 0.0) for r in run.receipts(IMAGES)), 2)
+
+
+def write_scored(run: RunDirectory, scored: Scored) -> None:
+    """Write a record, and the influence values that paired comparisons need, into a run."""
+    if scored.influence_N is not None:
+        buffer = io.BytesIO()
+        np.save(buffer, scored.influence_N, allow_pickle=False)
+        run.storage.replace(scored.record.influence_path, buffer.getvalue())
+    run.write_json(scored.record.path, scored.record.model_dump(mode="json"))
 
 
 def check_scorable(run: RunDirectory) -> None:
@@ -141,10 +137,11 @@ def check_files(run: RunDirectory, spec: ExtractorSpec, num_samples: int) -> Non
 def run_features(run: RunDirectory, measure: Measure, num_samples: int) -> FeatureTable:
     """Features of a run's first samples: as committed, or embedded from stored pixels."""
     stage = feature_stage(measure.spec.extractor_id)
-    if run.receipts(stage) or not run.pixel_receipts():
+    committed = measure.backend == "torch" and run.receipts(stage)
+    if committed or not run.pixel_receipts():
         return run.read_features(measure.spec.extractor_id, num_samples)
-    table, _ = embed(samples_of_run(run, num_samples), num_samples, measure.spec, measure.device)
-    return table
+    samples = samples_of_run(run, num_samples)
+    return embed(samples, num_samples, measure.spec, measure.device, measure.backend).table
 
 
 def samples_of_run(run: RunDirectory, num_samples: int) -> SampleSet:
@@ -155,52 +152,72 @@ def samples_of_run(run: RunDirectory, num_samples: int) -> SampleSet:
     """
     run.slices(run.pixel_receipts(), 0, num_samples, STORED_PIXELS)
 
-    def portions(stop: int) -> Iterator[Images]:
+    def read(start: int, stop: int) -> Iterator[Images]:
         held: list[Images] = []
-        for _, image in run.read_images(0, stop):
+        for _, image in run.read_images(start, stop):
             held.append(image)
-            if len(held) == _PORTION:
+            if len(held) == PORTION:
                 yield np.stack(held)
                 held = []
         if held:
             yield np.stack(held)
 
     labels = np.array(labels_of(run.plan, 0, num_samples, run.manifest.file_labels))
-    return SampleSet(str(run.root), num_samples, run.plan.size, labels, "lossless", portions)
+    return SampleSet(str(run.root), num_samples, run.plan.size, labels, "lossless", read, encoded=False)
 
 
-def score_samples(path: Path, measure: Measure, num_samples: int | None) -> list[Record]:
-    """Score samples that someone else made.
+def score_samples(
+    samples: SampleSet,
+    measures: Sequence[Measure],
+    num_samples: int | None = None,
+    decoders: int = 1,
+) -> list[Scored]:
+    """Score samples that someone else made, by one or several protocols.
+
+    Measures that share extractor and backend share one pass over the images.
+
+    Args:
+        samples: images in order.
+        measures: what to compute.
+        num_samples: the first so many; all of them by default.
+        decoders: processes that decode images.
 
     Raises:
         DataError: they cannot be read, or are too few.
     """
-    samples = open_samples(path)
     if num_samples is not None and num_samples > samples.num_images:
         raise DataError(
-            f"{path} holds {samples.num_images} images, fewer than --num-samples {num_samples}"
+            f"{samples.where} holds {samples.num_images} images, fewer than --num-samples"
+            f" {num_samples}"
         )
     count = num_samples or samples.num_images
-    check(measure, count)
-    began = time.monotonic()
-    table, images_sha256 = embed(samples, count, measure.spec, measure.device)
-    statistics = (
-        prepare_reference(measure.reference, measure.spec, measure.metrics, measure.device)
-        if measure.reference
-        else None
-    )
+    for measure in measures:
+        check(measure, count)
     labels = None if samples.labels_N is None else samples.labels_N[:count].tolist()
-    return score(
-        table,
-        balanced_labels(labels),
-        measure.metrics,
-        measure.spec,
-        measure.reference,
-        statistics,
-        SamplingFields(label_rule=None, uint8_rule=None, codec=samples.codec),
-        {"path": path.name, "images_sha256": images_sha256, "labels_sha256": _digest(labels)},
-        {"evaluation_seconds": round(time.monotonic() - began, 3)},
-    )
+    sampling = SamplingFields(None, None, samples.codec, samples.resize)
+    scored: list[Scored] = []
+    for key, group in _by_extractor(measures).items():
+        began = time.monotonic()
+        references = [prepare_reference(measure, decoders) for measure in group]
+        table, images_sha256 = embed(samples, count, group[0].spec, group[0].device, key[1], decoders)
+        about = {
+            "path": Path(samples.where).name,
+            "images_sha256": images_sha256,
+            "labels_sha256": _digest(labels),
+        }
+        cost = {"evaluation_seconds": round(time.monotonic() - began, 3)}
+        for measure, reference in zip(group, references, strict=True):
+            scored += score(
+                table, balanced_labels(labels), measure, reference, sampling, about, cost
+            )
+    return scored
+
+
+def _by_extractor(measures: Sequence[Measure]) -> dict[tuple[str, Any], list[Measure]]:
+    groups: dict[tuple[str, Any], list[Measure]] = {}
+    for measure in measures:
+        groups.setdefault((measure.spec.extractor_id, measure.backend), []).append(measure)
+    return groups
 
 
 def balanced_labels(labels: list[int] | None) -> NDArray[np.int64] | None:
@@ -210,13 +227,6 @@ def balanced_labels(labels: list[int] | None) -> NDArray[np.int64] | None:
     _, counts = np.unique(labels, return_counts=True)
     even = counts.max() - counts.min() <= 1 and counts.min() >= 2
     return np.array(labels, dtype=np.int64) if even else None
-
-
-def check(measure: Measure, num_samples: int) -> None:
-    """Everything that can be refused before a forward pass."""
-    check_samples(measure.metrics, num_samples, measure.reference is not None)
-    if measure.reference is not None:
-        check_reference(measure.reference, measure.spec, measure.metrics)
 
 
 def check_disjoint(runs: Sequence[RunDirectory], num_samples: int) -> None:
@@ -263,7 +273,8 @@ def payload(records: Sequence[Record], extra: dict[str, Any]) -> dict[str, Any]:
         }
         for record in records
     }
-    return {**extra, "metrics": metrics}
+    full = [record.model_dump(mode="json") for record in records]
+    return {**extra, "metrics": metrics, "records": full}
 
 
 def _digest(labels: list[int] | None) -> str | None:

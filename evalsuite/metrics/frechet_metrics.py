@@ -1,0 +1,121 @@
+"""FID, sFID and FID at infinite N as metrics: a distance with its error, its limit and its notes.
+
+Legend: N samples, D feature dimensions.
+"""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evalsuite.metrics.frechet import (
+    HALVES_SAMPLES_PER_DIM,
+    ReferenceFactor,
+    frechet_distance,
+    frechet_fit,
+    halved_influence,
+)
+from evalsuite.metrics.frechet_infinity import frechet_at_infinity
+from evalsuite.metrics.intervals import (
+    balanced_groups,
+    extrapolated,
+    standard_error_from_halves,
+)
+from evalsuite.metrics.moments import Moments, moments_of
+from evalsuite.metrics.values import Computation, MetricValue, error_of, present
+
+INTERVAL_SAMPLES_PER_DIM = 2
+EXTRAPOLATION_SAMPLES_PER_DIM = 10
+
+
+def fid(work: Computation) -> MetricValue:
+    """Frechet distance of pooled features."""
+    return _frechet(work.samples.pool_ND, work.reference.pool_factor, work.samples.strata_N)
+
+
+def sfid(work: Computation) -> MetricValue:
+    """Frechet distance of spatial features."""
+    spatial_NP = present(work.samples.spatial_NP)
+    return _frechet(spatial_NP, work.reference.spatial_factor, work.samples.strata_N)
+
+
+def fid_infinity(work: Computation) -> MetricValue:
+    """FID at infinite N by a line through subsets; see `frechet_infinity`."""
+    features_ND, strata_N = work.samples.pool_ND, work.samples.strata_N
+    factor = work.reference.pool_factor
+    line = frechet_at_infinity(features_ND, factor)
+    notes = [
+        f"line through {len(line.sizes_P)} subsets of {line.sizes_P[0]} to {line.sizes_P[-1]}"
+        f" samples; root mean square deviation from it {line.residual:.2g}"
+    ]
+    fit = frechet_fit(moments_of(features_ND), factor)
+    influence_N = line.influence(fit.influence(features_ND))
+    error = error_of(influence_N, strata_N, notes)
+    return MetricValue(line.value, error, None, tuple(notes), influence_N)
+
+
+def _frechet(
+    features_ND: NDArray[Any], factor: ReferenceFactor, strata_N: NDArray[Any] | None
+) -> MetricValue:
+    sample = moments_of(features_ND)
+    notes = _singular(sample, factor.moments)
+    needed = INTERVAL_SAMPLES_PER_DIM * sample.dim
+    if sample.count < needed:
+        notes.append(
+            f"no standard error: it needs at least {INTERVAL_SAMPLES_PER_DIM} samples per feature "
+            f"dimension ({needed}), there are {sample.count}; kid has one at any N"
+        )
+        value = frechet_distance(sample, factor)
+        limit = _at_infinite_samples(features_ND, factor, strata_N, value, notes)
+        return MetricValue(value, None, limit, tuple(notes))
+    fit = frechet_fit(sample, factor)
+    if sample.count >= HALVES_SAMPLES_PER_DIM * sample.dim and _has_pairs(strata_N):
+        halved = halved_influence(features_ND, fit, factor, strata_N)
+        influence_N = halved.influence_N
+        error: float | None = standard_error_from_halves(halved, strata_N)
+    else:
+        influence_N = fit.influence(features_ND)
+        error = error_of(influence_N, strata_N, notes)
+    limit = _at_infinite_samples(features_ND, factor, strata_N, fit.value, notes)
+    return MetricValue(fit.value, error, limit, tuple(notes), influence_N)
+
+
+def _has_pairs(strata_N: NDArray[Any] | None) -> bool:
+    """Whether each half still has two samples of every class."""
+    if strata_N is None:
+        return True
+    return int(np.unique(strata_N, return_counts=True)[1].min()) >= 4
+
+
+def _singular(sample: Moments, reference: Moments) -> list[str]:
+    return [
+        f"the covariance of the {whose} is singular: {moments.count} images for "
+        f"{moments.dim} feature dimensions"
+        for whose, moments in (("samples", sample), ("reference", reference))
+        if moments.count <= moments.dim
+    ]
+
+
+def _at_infinite_samples(
+    features_ND: NDArray[Any],
+    factor: ReferenceFactor,
+    strata_N: NDArray[Any] | None,
+    value: float,
+    notes: list[str],
+) -> float | None:
+    """2 F(N) - mean F(N/2) over two disjoint halves with equal classes, when N is small."""
+    count, dim = features_ND.shape
+    if count >= EXTRAPOLATION_SAMPLES_PER_DIM * dim:
+        return None
+    only = f"N is only {count / dim:.3g} samples per feature dimension"
+    if count < 4:
+        notes.append(f"{only}; too few for an extrapolation")
+        return None
+    halves_N = balanced_groups(count, 2, strata_N)
+    distances = [
+        frechet_distance(moments_of(features_ND[halves_N == half]), factor) for half in (0, 1)
+    ]
+    limit = extrapolated(value, sum(distances) / 2)
+    notes.append(f"{only}; extrapolated to infinite N: {limit:.4f}")
+    return limit
+

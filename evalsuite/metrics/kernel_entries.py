@@ -1,0 +1,42 @@
+"""KID and CMMD as metrics."""
+
+from collections.abc import Mapping
+
+from evalsuite.config import ProtocolSpec
+from evalsuite.metrics.kernel_distance import (
+    kernel_distance,
+    kernel_distance_of_subsets,
+    kid_reference,
+)
+from evalsuite.metrics.mmd import cmmd, cmmd_reference
+from evalsuite.metrics.values import Computation, Detail, MetricValue, error_of, present
+
+
+def kid(work: Computation) -> MetricValue:
+    """Kernel Inception Distance: over all pairs, or as the protocol's random subsets have it."""
+    features_MD, device = present(work.reference.features_MD), str(work.device)
+    found = kernel_distance(work.samples.pool_ND, kid_reference(features_MD, device=device), device)
+    notes: list[str] = []
+    error = error_of(found.influence_N, work.samples.strata_N, notes)
+    if work.protocol.kid == "all_pairs":
+        return MetricValue(found.value, error, None, tuple(notes), found.influence_N)
+    subsets = kernel_distance_of_subsets(work.samples.pool_ND, features_MD, device=device)
+    notes.append(
+        f"mean over random subsets, whose standard deviation is {subsets.std:.2g}; the error is that"
+        f" of all pairs ({found.value:.6g})"
+    )
+    return MetricValue(subsets.mean, error, None, tuple(notes))
+
+
+def kid_fields(protocol: ProtocolSpec) -> Mapping[str, Detail]:
+    """The estimator."""
+    return {"estimator": protocol.kid}
+
+
+def cmmd_metric(work: Computation) -> MetricValue:
+    """CMMD of normalised embeddings."""
+    features_MD, device = present(work.reference.features_MD), str(work.device)
+    found = cmmd(work.samples.pool_ND, cmmd_reference(features_MD, device), device)
+    notes: list[str] = []
+    error = error_of(found.influence_N, work.samples.strata_N, notes)
+    return MetricValue(found.value, error, None, tuple(notes), found.influence_N)

@@ -1,0 +1,48 @@
+"""Precision, recall, density and coverage as metrics, from one shared pass over the distances."""
+
+from collections.abc import Callable, Mapping
+
+from evalsuite.config import ProtocolSpec
+from evalsuite.metrics.neighbours import count_duplicates
+from evalsuite.metrics.values import Computation, Detail, MetricValue
+
+_SAME = 1e-12
+
+
+def share(name: str) -> Callable[[Computation], MetricValue]:
+    """The metric `name` of `ManifoldShares`."""
+
+    def compute(work: Computation) -> MetricValue:
+        found = work.manifold
+        value = float(getattr(found.values, name))
+        notes = list(_duplicates(work))
+        if found.standard_errors is None:
+            needed = work.manifold_settings.jackknife_samples
+            notes.append(
+                f"no standard error: it needs {needed} samples, there are {len(work.samples)}"
+            )
+            return MetricValue(value, notes=tuple(notes))
+        error = float(getattr(found.standard_errors, name))
+        if error < _SAME:
+            notes.append(
+                "no standard error: the share is the same whichever group of samples is left out"
+            )
+            return MetricValue(value, notes=tuple(notes))
+        return MetricValue(value, error, None, tuple(notes))
+
+    return compute
+
+
+def neighbour_fields(protocol: ProtocolSpec) -> Mapping[str, Detail]:
+    """The protocol's fields that decide these metrics."""
+    rule = protocol.neighbours
+    strict: dict[str, Detail] = {"strict": True} if rule.strict else {}
+    return {"k": rule.k, "arithmetic": rule.arithmetic, **strict}
+
+
+def _duplicates(work: Computation) -> list[str]:
+    """A note when samples repeat, whose balls then have radius 0."""
+    repeated = count_duplicates(work.samples.pool_ND)
+    if not repeated:
+        return []
+    return [f"{repeated} samples have exactly the features of an earlier one"]

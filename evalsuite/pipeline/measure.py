@@ -1,0 +1,145 @@
+"""What is to be measured, and everything about it that can be refused before a forward pass."""
+
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+import torch
+
+from evalsuite.artifacts.references import Reference
+from evalsuite.config import ExtractorSpec, ProtocolSpec, load_spec
+from evalsuite.errors import DataError, UsageError, nearest
+from evalsuite.metrics.registry import METRICS
+
+Backend = Literal["torch", "tensorflow"]
+
+
+class Measure(NamedTuple):
+    """Metrics by one protocol, with what they are made of."""
+
+    spec: ExtractorSpec
+    reference: Reference | None
+    metrics: Sequence[str]
+    device: torch.device
+    protocol: ProtocolSpec
+    backend: Backend = "torch"
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """Inputs that the metrics need."""
+        return frozenset(need for name in self.metrics for need in METRICS[name].needs)
+
+
+def protocol_named(name: str | None, spec: ExtractorSpec) -> ProtocolSpec:
+    """A protocol by name or path, by default the extractor's own.
+
+    Raises:
+        UsageError: no such protocol, or it is of another extractor than `spec`.
+    """
+    protocol = load_spec(ProtocolSpec, name or spec.default_protocol)
+    if name is not None and protocol.extractor not in {None, spec.name} and not spec.short:
+        raise UsageError(
+            f"protocol {protocol.name} is of extractor {protocol.extractor}, not {spec.name}"
+        )
+    return protocol
+
+
+def parse_metrics(text: str | None, protocol: ProtocolSpec) -> list[str]:
+    """Metric names from a comma-separated list, the protocol's by default, in the registry's order.
+
+    Raises:
+        UsageError: an unknown name.
+    """
+    if text is None:
+        asked = list(protocol.metrics)
+    else:
+        asked = [name.strip() for name in text.split(",") if name.strip()]
+        if not asked:
+            raise UsageError("--metrics names no metric")
+    for name in asked:
+        if name not in METRICS:
+            raise UsageError(f"unknown metric {name!r}: {nearest(name, METRICS)}")
+    return [name for name in METRICS if name in asked]
+
+
+def check(measure: Measure, num_samples: int) -> None:
+    """Raise what can be refused before any work.
+
+    Raises:
+        UsageError: a metric that needs a reference has none.
+        DataError: too few samples, or a reference that does not fit extractor and metrics.
+    """
+    for name in measure.metrics:
+        metric = METRICS[name]
+        if num_samples < metric.minimum_samples:
+            raise DataError(
+                f"{name} needs at least {metric.minimum_samples} samples, not {num_samples}"
+            )
+        compares = any(need.startswith("reference_") for need in metric.needs)
+        if compares and measure.reference is None:
+            raise UsageError(f"{name} needs a --reference")
+    _check_parts(measure)
+    if measure.reference is not None:
+        check_reference(measure.reference, measure.spec, measure.metrics)
+
+
+def _check_parts(measure: Measure) -> None:
+    """Refuse metrics of features that the extractor does not give."""
+    spec = measure.spec
+    lacking = {"spatial": spec.spatial_dim is None, "probabilities": spec.num_classes is None}
+    for name in measure.metrics:
+        for need in METRICS[name].needs:
+            if lacking.get(need, False):
+                raise UsageError(f"{name} needs {need} features, which {spec.name} does not give")
+
+
+def check_reference(reference: Reference, spec: ExtractorSpec, metrics: Sequence[str]) -> None:
+    """Raise DataError unless the reference fits extractor and metrics; no forward pass."""
+    _check_made_with(reference, spec)
+    for stored, width, part in (
+        (reference.pool, spec.pool_dim, "mu"),
+        (reference.spatial, spec.spatial_dim, "mu_s"),
+    ):
+        if stored is not None and len(stored.mean_D) != width:
+            raise DataError(
+                f"reference {reference.name}: {part} has {len(stored.mean_D)} values, but extractor"
+                f" {spec.name} gives {width}: it was made with another extractor"
+            )
+    for name in metrics:
+        _check_part(reference, name)
+    images = reference.images
+    if images is not None and spec.input_size not in {None, images.size}:
+        raise DataError(
+            f"reference {reference.name}: images of {images.size} do not fit {spec.name}"
+        )
+
+
+def _check_made_with(reference: Reference, spec: ExtractorSpec) -> None:
+    sidecar = reference.spec
+    if sidecar is None or sidecar.extractor is None:
+        return
+    # of another program's file only the network's name is known
+    made_with = sidecar.extractor_id or sidecar.extractor
+    ours = spec.name if sidecar.extractor_id is None else spec.extractor_id
+    if made_with != ours:
+        raise DataError(
+            f"reference {reference.name} was made with extractor {made_with}, not {ours}:"
+            " their features cannot be compared; choose another --reference or --extractor"
+        )
+
+
+def _check_part(reference: Reference, name: str) -> None:
+    """Raise DataError when the reference lacks what a metric needs."""
+    needs = METRICS[name].needs
+    for need, stored in (
+        ("reference_pool", reference.pool),
+        ("reference_spatial", reference.spatial),
+    ):
+        if need in needs and stored is None and reference.images is None:
+            raise DataError(
+                f"reference {reference.name} holds neither moments nor images for {name}"
+            )
+    if "reference_features" in needs and reference.images is None:
+        raise DataError(
+            f"reference {reference.name} holds no images, which {name} needs: choose another"
+            " --reference or leave it out of --metrics"
+        )
