@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evalsuite.errors import DataError, UsageError, nearest
-from evalsuite.metrics.distances import ARITHMETIC
+from evalsuite.metrics.distances import Arithmetic
 from evalsuite.metrics.frechet import frechet_distance, frechet_influence
 from evalsuite.metrics.inception_score import (
     count_zeros,
@@ -23,20 +23,13 @@ from evalsuite.metrics.intervals import (
     extrapolated,
     standard_error,
 )
+from evalsuite.metrics.manifolds import ManifoldSettings, manifold_metrics
 from evalsuite.metrics.moments import Moments, moments_of
-from evalsuite.metrics.precision_recall import (
-    DEFAULT_GROUPS,
-    PrecisionRecall,
-    precision_recall,
-    precision_recall_with_errors,
-)
 
 SPLIT_SIZE = 5000
-NEIGHBOURS = 3
+MANIFOLDS = ManifoldSettings(k=3, arithmetic=Arithmetic.FLOAT32)
 INTERVAL_SAMPLES_PER_DIM = 2
 EXTRAPOLATION_SAMPLES_PER_DIM = 10
-JACKKNIFE_SAMPLES = 2 * DEFAULT_GROUPS
-
 _PER_SAMPLE = {
     "pool": "pool_ND",
     "spatial": "spatial_ND",
@@ -131,14 +124,14 @@ def compute_metrics(names: Sequence[str], inputs: MetricInputs) -> dict[str, Met
     for name in names:
         if name in values:
             continue
-        if name in PrecisionRecall._fields and set(PrecisionRecall._fields) <= set(names):
+        if name in _Shares._fields and set(_Shares._fields) <= set(names):
             values.update(_precision_recall(inputs)._asdict())
         else:
             values[name] = METRICS[name].compute(inputs)
     return {name: values[name] for name in names}
 
 
-class _PrecisionRecallValues(NamedTuple):
+class _Shares(NamedTuple):
     precision: MetricValue
     recall: MetricValue
 
@@ -216,19 +209,18 @@ def _inception_score(inputs: MetricInputs) -> MetricValue:
     return MetricValue(value, error, None, tuple(notes))
 
 
-def _precision_recall(inputs: MetricInputs) -> _PrecisionRecallValues:
-    reference_MD = _present(inputs.reference_features_MD)
-    count = len(inputs.pool_ND)
-    if count < JACKKNIFE_SAMPLES:
-        values = precision_recall(inputs.pool_ND, reference_MD, NEIGHBOURS)
-        note = f"no standard error: it needs {JACKKNIFE_SAMPLES} samples, there are {count}"
-        return _PrecisionRecallValues(
-            *(MetricValue(value, None, None, (note,)) for value in values)
-        )
-    values, errors = precision_recall_with_errors(
-        inputs.pool_ND, reference_MD, NEIGHBOURS, inputs.strata_N
+def _precision_recall(inputs: MetricInputs) -> _Shares:
+    values, errors = manifold_metrics(
+        inputs.pool_ND, _present(inputs.reference_features_MD), MANIFOLDS, inputs.strata_N
     )
-    return _PrecisionRecallValues(*map(_share, values, errors))
+    if errors is None:
+        needed, count = MANIFOLDS.jackknife_samples, len(inputs.pool_ND)
+        notes = (f"no standard error: it needs {needed} samples, there are {count}",)
+        return _Shares(
+            MetricValue(values.precision, None, None, notes),
+            MetricValue(values.recall, None, None, notes),
+        )
+    return _Shares(_share(values.precision, errors.precision), _share(values.recall, errors.recall))
 
 
 def _share(value: float, error: float) -> MetricValue:
@@ -314,8 +306,8 @@ METRICS: dict[str, MetricSpec] = {
         display="Precision",
         better="higher",
         needs=frozenset({"pool", "reference_features"}),
-        protocol={"k": NEIGHBOURS, "arithmetic": ARITHMETIC},
-        minimum_samples=NEIGHBOURS + 1,
+        protocol={"k": MANIFOLDS.k, "arithmetic": MANIFOLDS.arithmetic.value},
+        minimum_samples=MANIFOLDS.k + 1,
         compute=_precision,
     ),
     "recall": MetricSpec(
@@ -323,8 +315,8 @@ METRICS: dict[str, MetricSpec] = {
         display="Recall",
         better="higher",
         needs=frozenset({"pool", "reference_features"}),
-        protocol={"k": NEIGHBOURS, "arithmetic": ARITHMETIC},
-        minimum_samples=NEIGHBOURS + 1,
+        protocol={"k": MANIFOLDS.k, "arithmetic": MANIFOLDS.arithmetic.value},
+        minimum_samples=MANIFOLDS.k + 1,
         compute=_recall,
     ),
 }
