@@ -11,9 +11,9 @@ from evalsuite.metrics import registry
 from evalsuite.metrics.frechet import frechet_distance, frechet_influence
 from evalsuite.metrics.inception_score import inception_score, inception_score_influence
 from evalsuite.metrics.intervals import balanced_groups, standard_error
+from evalsuite.metrics.manifolds import manifold_metrics
 from evalsuite.metrics.moments import moments_of
-from evalsuite.metrics.precision_recall import precision_recall, precision_recall_with_errors
-from evalsuite.metrics.registry import METRICS, MetricInputs, compute_metrics
+from evalsuite.metrics.registry import MANIFOLDS, METRICS, MetricInputs, compute_metrics
 
 DIM = 8
 
@@ -74,11 +74,12 @@ def test_values_and_errors_are_those_of_the_functions():
     assert score.standard_error == standard_error(
         inception_score_influence(inputs.probabilities_NK), strata_N
     )
-    shares, errors = precision_recall_with_errors(
-        inputs.pool_ND, inputs.reference_features_MD, 3, strata_N
+    shares, errors = manifold_metrics(
+        inputs.pool_ND, inputs.reference_features_MD, MANIFOLDS, strata_N
     )
-    assert (values["precision"].value, values["recall"].value) == shares
-    assert (values["precision"].standard_error, values["recall"].standard_error) == errors
+    for name in ("precision", "recall"):
+        assert values[name].value == getattr(shares, name)
+        assert values[name].standard_error == getattr(errors, name)
 
 
 def test_the_order_is_the_callers_and_each_spec_computes_alone():
@@ -95,9 +96,9 @@ def test_precision_and_recall_share_one_computation(monkeypatch):
 
     def counted(*args):
         calls.append(args)
-        return precision_recall_with_errors(*args)
+        return manifold_metrics(*args)
 
-    monkeypatch.setattr(registry, "precision_recall_with_errors", counted)
+    monkeypatch.setattr(registry, "manifold_metrics", counted)
     compute_metrics(["precision", "recall"], make_inputs(60))
     assert len(calls) == 1
 
@@ -196,9 +197,9 @@ def test_one_sample_per_class_leaves_no_error():
 def test_few_samples_leave_shares_without_errors():
     inputs = make_inputs(39)
     values = compute_metrics(["precision", "recall"], inputs)
-    shares = precision_recall(inputs.pool_ND, inputs.reference_features_MD)
-    assert (values["precision"].value, values["recall"].value) == shares
-    for value in values.values():
+    shares = manifold_metrics(inputs.pool_ND, inputs.reference_features_MD, MANIFOLDS).values
+    for name, value in values.items():
+        assert value.value == getattr(shares, name)
         assert value.standard_error is None
         assert value.notes == ("no standard error: it needs 40 samples, there are 39",)
 
