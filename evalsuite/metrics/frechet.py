@@ -13,7 +13,11 @@ from scipy.linalg import blas, lapack
 
 from evalsuite.errors import DataError
 from evalsuite.metrics.covariance_roots import EPS, refuse_negative, root_of_covariance, zero_below
-from evalsuite.metrics.moments import Moments, check_finite_rows
+from evalsuite.metrics.intervals import HalvedInfluence, balanced_groups
+from evalsuite.metrics.moments import Moments, check_finite_rows, moments_of
+
+HALVES_SAMPLES_PER_DIM = 5
+"""Samples per dimension from which halves are good for an error: 2.5 in each were simulated."""
 
 ASYMMETRY_TOLERANCE = 1e-5
 """Share of the largest entry by which a covariance may differ from its transpose."""
@@ -167,6 +171,35 @@ def frechet_influence(
 ) -> NDArray[np.float64]:
     """`FrechetFit.influence` where the value is not wanted; arguments and errors are the same."""
     return frechet_fit(sample, reference).influence(features_ND)
+
+
+def halved_influence(
+    features_ND: NDArray[Any],
+    fit: FrechetFit,
+    reference: Moments | ReferenceFactor,
+    strata_N: NDArray[Any] | None = None,
+) -> HalvedInfluence:
+    """Influence values of a fit, and those of fits to two halves with equal classes.
+
+    What `intervals.standard_error_from_halves` needs; it costs two more fits, and halves must
+    have well over D samples: N >= `HALVES_SAMPLES_PER_DIM` * D.
+
+    Args:
+        features_ND: float32 or float64 [N, D], the samples behind the fit.
+        fit: of all samples.
+        reference: that of the fit.
+        strata_N: integer class of each sample when classes are balanced.
+
+    Raises:
+        DataError: as `FrechetFit.influence`, or fewer than 4 samples.
+    """
+    halves_N = balanced_groups(len(features_ND), 2, strata_N)
+    in_halves_N = np.empty(len(features_ND))
+    for half in (0, 1):
+        rows_N = halves_N == half
+        half_ND = features_ND[rows_N]
+        in_halves_N[rows_N] = frechet_influence(half_ND, moments_of(half_ND), reference)
+    return HalvedInfluence(fit.influence(features_ND), in_halves_N, halves_N)
 
 
 def _factor(sample: Moments, reference: Moments | ReferenceFactor) -> ReferenceFactor:
