@@ -5,7 +5,8 @@ Legend: N samples.
 
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +14,8 @@ from numpy.typing import NDArray
 from evalsuite.errors import DataError
 
 
-class ClassShare(NamedTuple):
+@dataclass(frozen=True)
+class ClassShare:
     """What the samples of one class do to a metric.
 
     Attributes:
@@ -52,9 +54,7 @@ def decompose_by_class(
         ValueError: arrays of different lengths, or labels that are not integers.
     """
     if influence_N.shape != labels_N.shape or influence_N.ndim != 1:
-        raise ValueError(
-            f"{influence_N.shape} influence values do not fit {labels_N.shape} labels"
-        )
+        raise ValueError(f"{influence_N.shape} influence values do not fit {labels_N.shape} labels")
     if not np.issubdtype(labels_N.dtype, np.integer):
         raise ValueError(f"labels must be integers, got {labels_N.dtype}")
     if not len(influence_N):

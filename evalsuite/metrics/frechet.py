@@ -9,10 +9,17 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import blas, lapack
 
 from evalsuite.errors import DataError
-from evalsuite.metrics.covariance_roots import EPS, refuse_negative, root_of_covariance, zero_below
+from evalsuite.metrics.covariances import (
+    EPS,
+    congruence,
+    lower_half,
+    quadratic_forms,
+    refuse_negative,
+    root_of_covariance,
+    zero_below,
+)
 from evalsuite.metrics.intervals import HalvedInfluence, balanced_groups
 from evalsuite.metrics.moments import Moments, check_finite_rows, moments_of
 
@@ -77,17 +84,14 @@ class FrechetFit:
         dim = len(self.mean_D)
         if features_ND.shape[1] != dim:
             raise DataError(f"features have {features_ND.shape[1]} dimensions, moments {dim}")
-        # x'Qx needs one triangle of a symmetric Q: half of the products.
-        triangle_DD = np.asfortranarray(2.0 * np.tril(self.curvature_DD, -1))
-        np.fill_diagonal(triangle_DD, np.diag(self.curvature_DD))
+        half_DD = lower_half(self.curvature_DD)
         linear_N = np.empty(len(features_ND))
         square_N = np.empty(len(features_ND))
         for start in range(0, len(features_ND), _BLOCK_ROWS):
             rows = slice(start, start + _BLOCK_ROWS)
             d_ND = features_ND[rows].astype(np.float64, order="C") - self.mean_D
             linear_N[rows] = d_ND @ self.slope_D
-            product_ND = blas.dtrmm(1.0, triangle_DD, d_ND.T, lower=1).T
-            square_N[rows] = np.einsum("nd,nd->n", product_ND, d_ND)
+            square_N[rows] = quadratic_forms(d_ND, half_DD)
         linear_N += square_N - square_N.mean()
         return linear_N
 
@@ -129,10 +133,10 @@ def frechet_distance(sample: Moments, reference: Moments | ReferenceFactor) -> f
     if sample.count - 1 < factor.root_DR.shape[1]:
         narrow_DR = root_of_covariance(sample.cov_DD, sample.count)
         wide = factor.moments
-        eigenvalues_R = np.linalg.eigvalsh(_product(narrow_DR, wide.cov_DD))
+        eigenvalues_R = np.linalg.eigvalsh(congruence(narrow_DR, wide.cov_DD))
         _check_product(eigenvalues_R, sample, wide)
         return _distance(sample, wide, eigenvalues_R, lambda: narrow_DR.T @ factor.root_DR)
-    eigenvalues_R = np.linalg.eigvalsh(_product(factor.root_DR, sample.cov_DD))
+    eigenvalues_R = np.linalg.eigvalsh(congruence(factor.root_DR, sample.cov_DD))
     _check_product(eigenvalues_R, sample, factor.moments)
     return _distance(sample, factor.moments, eigenvalues_R, lambda: _cross(sample, factor))
 
@@ -152,7 +156,7 @@ def frechet_fit(sample: Moments, reference: Moments | ReferenceFactor) -> Freche
         DataError: as `frechet_distance`.
     """
     factor = _factor(sample, reference)
-    values_R, vectors_RR = np.linalg.eigh(_product(factor.root_DR, sample.cov_DD))
+    values_R, vectors_RR = np.linalg.eigh(congruence(factor.root_DR, sample.cov_DD))
     _check_product(values_R, sample, factor.moments)
     kept_R = values_R > zero_below(values_R, sample.dim)
     half_DR = factor.root_DR @ (vectors_RR[:, kept_R] * values_R[kept_R] ** -0.25)
@@ -213,7 +217,7 @@ def _factor(sample: Moments, reference: Moments | ReferenceFactor) -> ReferenceF
 def _distance(
     a: Moments,
     b: Moments,
-    eigenvalues_R: NDArray[np.float64],
+    eigenvalues_R: NDArray[np.floating[Any]],
     cross: Callable[[], FloatMatrix],
 ) -> float:
     """The distance from the squared singular values of `cross`, or from `cross` if it must be."""
@@ -226,7 +230,7 @@ def _distance(
     return max(0.0, distance)
 
 
-def _rounding_of_roots(roots_R: NDArray[np.float64]) -> float:
+def _rounding_of_roots(roots_R: NDArray[np.floating[Any]]) -> float:
     """Error of the sum of roots whose squares are each known to a few eps of the largest.
 
     An eigenvalue's error e becomes e / (2 root), and sqrt(e) at most; errors have random signs.
@@ -244,21 +248,7 @@ def _cross(sample: Moments, factor: ReferenceFactor) -> FloatMatrix:
     return cross_RR
 
 
-def _product(root_DR: FloatMatrix, cov_DD: FloatMatrix) -> FloatMatrix:
-    """root' cov root [R, R], of which only the lower triangle is to be read.
-
-    For a triangular root LAPACK's sygst takes a third of the products.
-    """
-    if root_DR.shape[0] == root_DR.shape[1] and not np.triu(root_DR, 1).any():
-        product_RR, info = lapack.dsygst(cov_DD.T, root_DR, itype=2, lower=1)
-        assert info == 0
-    else:
-        product_RR = root_DR.T @ cov_DD @ root_DR
-    matrix: FloatMatrix = product_RR
-    return matrix
-
-
-def _check_product(eigenvalues_R: NDArray[np.float64], a: Moments, b: Moments) -> None:
+def _check_product(eigenvalues_R: NDArray[np.floating[Any]], a: Moments, b: Moments) -> None:
     refuse_negative(eigenvalues_R, float(np.linalg.norm(a.cov_DD) * np.linalg.norm(b.cov_DD)))
 
 

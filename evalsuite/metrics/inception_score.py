@@ -3,6 +3,7 @@
 Legend: N samples, K classes, C splits.
 """
 
+import itertools
 import math
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
@@ -79,7 +80,7 @@ def even_splits(
     """
     order_N = _order(num_samples, num_splits, seed)
     bounds = [i * num_samples // num_splits for i in range(num_splits + 1)]
-    return [order_N[start:stop] for start, stop in zip(bounds, bounds[1:], strict=False)]
+    return [order_N[start:stop] for start, stop in itertools.pairwise(bounds)]
 
 
 def equal_splits(

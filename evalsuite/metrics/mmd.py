@@ -179,7 +179,8 @@ def _normalised(embeddings_ND: NDArray[Any], what: str) -> NDArray[Any]:
     lengths_N = np.linalg.norm(embeddings_ND, axis=1)
     if not lengths_N.all():
         raise DataError(f"{what} have length 0 in row {int((lengths_N == 0).argmax())}")
-    return embeddings_ND / lengths_N[:, None]
+    normalised_ND: NDArray[Any] = embeddings_ND / lengths_N[:, None]
+    return normalised_ND
 
 
 def _sums_across(

@@ -49,7 +49,7 @@ DISTRIBUTIONS: dict[str, Callable[[np.random.Generator, tuple[int, int]], Floats
     ),
 }
 DISTANCES = {"near": (1.02, 0.002), "far": (1.3, 0.03)}
-"""Scale and shift of the samples against the reference; the paired second set adds 2 % and 0.002."""
+"""Scale and shift of samples against the reference; the paired set has 2 % and 0.002 more."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ class Check:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a cell gave: means over repeats, and the checks of one set and of a paired difference."""
+    """What a cell gave: means over repeats, and checks of one set and of a paired difference."""
 
     cell: Cell
     mean: float
@@ -114,9 +114,7 @@ class Population:
     def draw(self, rng: np.random.Generator, labels_N: NDArray[np.int64]) -> Floats:
         """Features [N, D] of samples with these classes."""
         shape = (len(labels_N), len(self._mix_DD))
-        features_ND: Floats = (
-            self._noise(rng, shape) + self._centres_CD[labels_N]
-        ) @ self._mix_DD
+        features_ND: Floats = (self._noise(rng, shape) + self._centres_CD[labels_N]) @ self._mix_DD
         return np.maximum(features_ND + 0.1, 0.0) if self._relu else features_ND
 
 
@@ -208,9 +206,7 @@ def _check(values: list[float], errors: list[tuple[float, float]]) -> Check:
     ratios = np.sqrt(np.mean(errors_RE**2, axis=0)) / observed
     off_R = np.abs(values_R - values_R.mean())
     covers = 100 * np.mean(off_R[:, None] <= QUANTILE * errors_RE, axis=0)
-    return Check(
-        observed, float(ratios[0]), float(covers[0]), float(ratios[1]), float(covers[1])
-    )
+    return Check(observed, float(ratios[0]), float(covers[0]), float(ratios[1]), float(covers[1]))
 
 
 def _columns(check: Check) -> tuple[str, str, str]:

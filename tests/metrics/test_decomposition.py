@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from evalsuite.errors import DataError
-from evalsuite.metrics.decomposition import decompose_by_class, top_classes
+from evalsuite.metrics.decomposition import ClassShare, decompose_by_class, top_classes
 from evalsuite.metrics.frechet import frechet_distance, frechet_fit
 from evalsuite.metrics.intervals import standard_error
 from evalsuite.metrics.moments import Moments, moments_of
@@ -58,16 +58,14 @@ def test_influence_is_the_slope_in_the_weight_of_the_class():
     shares = decompose_by_class(fit.value, fit.influence(features_ND), labels_N)
     for share in shares:
         of_class_N = (labels_N == share.label) / share.count
-        ahead, behind = (
-            distance(even_N + s * (of_class_N - even_N)) for s in (step, -step)
-        )
+        ahead, behind = (distance(even_N + s * (of_class_N - even_N)) for s in (step, -step))
         assert share.influence == pytest.approx((ahead - behind) / (2 * step), rel=1e-4, abs=1e-5)
 
 
 def test_errors_are_those_of_a_mean_within_its_class():
     influence_N = np.array([1.0, 3.0, 8.0, -12.0])
     shares = decompose_by_class(2.0, influence_N, np.array([5, 5, 5, -1]))
-    assert shares[0] == (-1, 1, -12.0, None, 0.25 * (2.0 - 12.0))
+    assert shares[0] == ClassShare(-1, 1, -12.0, None, 0.25 * (2.0 - 12.0))
     assert shares[1].influence == 4.0
     assert shares[1].standard_error == pytest.approx(standard_error(influence_N[:3]))
 

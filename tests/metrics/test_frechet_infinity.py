@@ -63,7 +63,7 @@ def test_it_is_the_same_each_time_and_uses_samples_evenly():
 
 
 def test_what_makes_no_line_is_refused():
-    with pytest.raises(DataError, match="at least 40 samples with 10 feature dim.*are 39"):
+    with pytest.raises(DataError, match=r"at least 40 samples with 10 feature dim.*are 39"):
         frechet_at_infinity(draw(0, 39), TRUTH)
     with pytest.raises(DataError, match="features are float16"):
         frechet_at_infinity(draw(0).astype(np.float16), TRUTH)

@@ -74,7 +74,7 @@ def test_float32_and_float64_are_summed_in_float64(dtype):
 
 
 def test_float16_is_refused_by_name():
-    with pytest.raises(DataError, match="features are float16.*float32"):
+    with pytest.raises(DataError, match=r"features are float16.*float32"):
         moments_of(np.zeros((4, 2), dtype=np.float16))
 
 

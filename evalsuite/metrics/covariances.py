@@ -1,11 +1,13 @@
-"""A factor L with L L' = cov, of any rank, by the cheapest factorisation that is exact.
+"""Linear algebra of covariances: roots of any rank, products with them, quadratic forms.
 
-Legend: D feature dimensions, R rank.
+Legend: N rows, D feature dimensions, R rank. The one file that calls LAPACK and BLAS by name.
 """
+
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import lapack
+from scipy.linalg import blas, lapack  # type: ignore[import-untyped]
 
 from evalsuite.errors import DataError
 
@@ -42,12 +44,47 @@ def root_of_covariance(cov_DD: NDArray[np.float64], count: int) -> NDArray[np.fl
     return root_DR
 
 
-def zero_below(eigenvalues: NDArray[np.float64], dim: int) -> float:
+def congruence(root_DR: NDArray[np.float64], cov_DD: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The product root' cov root [R, R], of which only the lower triangle is to be read.
+
+    For a triangular root LAPACK's sygst takes a third of the products.
+    """
+    if root_DR.shape[0] == root_DR.shape[1] and not np.triu(root_DR, 1).any():
+        product_RR, info = lapack.dsygst(cov_DD.T, root_DR, itype=2, lower=1)
+        assert info == 0
+    else:
+        product_RR = root_DR.T @ cov_DD @ root_DR
+    matrix_RR: NDArray[np.float64] = product_RR
+    return matrix_RR
+
+
+def lower_half(symmetric_DD: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Lower triangular with the same quadratic form, for `quadratic_forms`; Fortran order."""
+    half_DD = np.asfortranarray(2.0 * np.tril(symmetric_DD, -1))
+    np.fill_diagonal(half_DD, np.diag(symmetric_DD))
+    return half_DD
+
+
+def quadratic_forms(
+    rows_ND: NDArray[np.float64], lower_DD: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """X' L x of every row x, for a lower triangular L, which takes half of the products.
+
+    Args:
+        rows_ND: float64 [N, D] in C order.
+        lower_DD: float64 [D, D] in Fortran order; see `lower_half`.
+    """
+    product_DN = blas.dtrmm(1.0, lower_DD, rows_ND.T, lower=1)
+    forms_N: NDArray[np.float64] = np.einsum("nd,nd->n", product_DN.T, rows_ND)
+    return forms_N
+
+
+def zero_below(eigenvalues: NDArray[np.floating[Any]], dim: int) -> float:
     """Up to which an eigenvalue is the rounding of 0."""
     return dim * EPS * float(eigenvalues.max(initial=0.0))
 
 
-def refuse_negative(eigenvalues: NDArray[np.float64], norm: float) -> None:
+def refuse_negative(eigenvalues: NDArray[np.floating[Any]], norm: float) -> None:
     """Refuse what no distribution can have.
 
     Raises:
