@@ -3,35 +3,124 @@
 Legend: N samples, D feature dimensions, R rank of a covariance.
 """
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from evalsuite.errors import DataError
-from evalsuite.metrics.moments import Moments, check_finite_rows
+from evalsuite.metrics.covariances import (
+    EPS,
+    congruence,
+    lower_half,
+    quadratic_forms,
+    refuse_negative,
+    root_of_covariance,
+    zero_below,
+)
+from evalsuite.metrics.intervals import HalvedInfluence, balanced_groups
+from evalsuite.metrics.moments import Moments, check_finite_rows, moments_of
 
-NEGATIVE_TOLERANCE = 1e-5
-"""Share of the norm by which an eigenvalue may be negative: float32 files stay below 1e-6."""
+HALVES_SAMPLES_PER_DIM = 5
+"""Samples per dimension from which halves are good for an error: 2.5 in each were simulated."""
+
+ASYMMETRY_TOLERANCE = 1e-5
+"""Share of the largest entry by which a covariance may differ from its transpose."""
+
+_ROUNDING = 1e-10
+"""Share of the distance that rounding of eigenvalues may cost before singular values are taken."""
 
 _BLOCK_ROWS = 4096
 
+FloatMatrix = NDArray[np.float64]
 
-def frechet_distance(a: Moments, b: Moments) -> float:
+
+@dataclass(frozen=True, eq=False)
+class ReferenceFactor:
+    """A reference whose covariance is factorised once, for any number of sample sets.
+
+    Attributes:
+        moments: the reference.
+        root_DR: float64 [D, R], root @ root.T is its covariance.
+    """
+
+    moments: Moments
+    root_DR: FloatMatrix
+
+
+@dataclass(frozen=True, eq=False)
+class FrechetFit:
+    """A Frechet distance with its derivative in the sample.
+
+    Attributes:
+        value: the distance, as `frechet_distance` gives it.
+        mean_D: mean of the samples.
+        slope_D: 2 (m - mr).
+        curvature_DD: I - T, T the matrix of the optimal map from the samples to the reference.
+    """
+
+    value: float
+    mean_D: NDArray[np.float64]
+    slope_D: NDArray[np.float64]
+    curvature_DD: FloatMatrix
+
+    def influence(self, features_ND: NDArray[Any]) -> NDArray[np.float64]:
+        """First-order change of the distance per unit of extra weight on each sample.
+
+        With d = x - m: 2 (m - mr)'d + d'(I - T)d, less the mean over these samples of d'(I - T)d.
+
+        Args:
+            features_ND: float32 or float64 [N, D], the samples behind the fit.
+
+        Returns:
+            float64 [N], mean 0 up to rounding; `intervals.standard_error` makes it an error.
+
+        Raises:
+            DataError: features with NaN, infinities, another dimension, or in float16.
+        """
+        check_finite_rows(features_ND, "features")
+        dim = len(self.mean_D)
+        if features_ND.shape[1] != dim:
+            raise DataError(f"features have {features_ND.shape[1]} dimensions, moments {dim}")
+        half_DD = lower_half(self.curvature_DD)
+        linear_N = np.empty(len(features_ND))
+        square_N = np.empty(len(features_ND))
+        for start in range(0, len(features_ND), _BLOCK_ROWS):
+            rows = slice(start, start + _BLOCK_ROWS)
+            d_ND = features_ND[rows].astype(np.float64, order="C") - self.mean_D
+            linear_N[rows] = d_ND @ self.slope_D
+            square_N[rows] = quadratic_forms(d_ND, half_DD)
+        linear_N += square_N - square_N.mean()
+        return linear_N
+
+
+def reference_factor(reference: Moments) -> ReferenceFactor:
+    """Factorise a reference once.
+
+    Raises:
+        DataError: moments that are not finite, not symmetric or not those of any distribution.
+    """
+    _check(reference)
+    return ReferenceFactor(reference, root_of_covariance(reference.cov_DD, reference.count))
+
+
+def frechet_distance(sample: Moments, reference: Moments | ReferenceFactor) -> float:
     """Squared 2-Wasserstein distance of two Gaussians with these moments.
 
-    |m_a - m_b|^2 + tr A + tr B - 2 tr (A^1/2 B A^1/2)^1/2, where the last trace is the sum of the
-    roots of symmetric eigenvalues, clipped at 0. A matrix square root of the product (sqrtm) is
-    never taken. Singular covariances need no special care and no added diagonal: the root is taken
-    on the range of the covariance with fewer samples.
+    |m_a - m_b|^2 + tr A + tr B - 2 tr (A^1/2 B A^1/2)^1/2. The last trace is that of the singular
+    values of La' Lb, where La La' = A and Lb Lb' = B (the nuclear norm). It is taken from the roots
+    of the eigenvalues of La' B La, clipped at 0, where the rounding of eigenvalues costs less than
+    1e-10 of the distance, and from the singular values themselves where it would cost more: for
+    nearly equal sets and for spectra over many decades. A matrix square root of the product
+    (sqrtm) is never taken. Singular covariances need no added diagonal: they are rooted on their
+    range, and the side that has fewer samples than dimensions makes the problem smaller.
 
     Source: Dowson and Landau 1982; Heusel et al. 2017, eq. 6.
 
     Symmetric in its arguments up to rounding. The distance cannot be negative, so a result below 0
-    is rounding and comes back as 0. An eigenvalue near 0 is known to eps times the largest product
-    of eigenvalues, its root to the square root of that, so the rounding floor is at most about
-    D * sqrt(eps * max eig A * max eig B), 1.5e-8 * D for unit covariances. Measured, a set with
-    itself gives 1e-11 at D = 1024, and 3e-6 when eigenvalues span ten decades.
+    is rounding and comes back as 0.
 
     Returns:
         The distance, in squared feature units, at least 0.
@@ -40,99 +129,134 @@ def frechet_distance(a: Moments, b: Moments) -> float:
         DataError: dimensions differ, or moments are not finite, not symmetric or not those of any
             distribution (negative eigenvalues).
     """
-    _check(a, b)
-    narrow, wide = (a, b) if a.count <= b.count else (b, a)
-    root_DR, largest = _root_on_range(narrow.cov_DD)
-    product_RR = root_DR.T @ wide.cov_DD @ root_DR
-    eigenvalues_R = np.linalg.eigvalsh((product_RR + product_RR.T) / 2)
-    _refuse_negative(eigenvalues_R, largest * float(np.linalg.norm(wide.cov_DD)))
-    trace_of_root = float(np.sqrt(np.clip(eigenvalues_R, 0.0, None)).sum())
-    difference_D = a.mean_D - b.mean_D
-    traces = float(np.trace(a.cov_DD)) + float(np.trace(b.cov_DD))
-    return max(0.0, float(difference_D @ difference_D) + traces - 2.0 * trace_of_root)
+    factor = _factor(sample, reference)
+    if sample.count - 1 < factor.root_DR.shape[1]:
+        narrow_DR = root_of_covariance(sample.cov_DD, sample.count)
+        wide = factor.moments
+        eigenvalues_R = np.linalg.eigvalsh(congruence(narrow_DR, wide.cov_DD))
+        _check_product(eigenvalues_R, sample, wide)
+        return _distance(sample, wide, eigenvalues_R, lambda: narrow_DR.T @ factor.root_DR)
+    eigenvalues_R = np.linalg.eigvalsh(congruence(factor.root_DR, sample.cov_DD))
+    _check_product(eigenvalues_R, sample, factor.moments)
+    return _distance(sample, factor.moments, eigenvalues_R, lambda: _cross(sample, factor))
+
+
+def frechet_fit(sample: Moments, reference: Moments | ReferenceFactor) -> FrechetFit:
+    """The distance and its derivative, from one decomposition.
+
+    With T = Sr^1/2 (Sr^1/2 S Sr^1/2)^-1/2 Sr^1/2, the optimal map's matrix. Roots are
+    pseudo-inverses: an eigenvalue of the product on the range of Sr that is at most D * 2.2e-16 of
+    the largest counts as 0. That is exact where the samples vary in every direction in which the
+    reference does; where they do not (N <= D) the distance has no derivative, and `influence` is
+    not to be used.
+
+    Source: the derivative of `frechet_distance` in the moments.
+
+    Raises:
+        DataError: as `frechet_distance`.
+    """
+    factor = _factor(sample, reference)
+    values_R, vectors_RR = np.linalg.eigh(congruence(factor.root_DR, sample.cov_DD))
+    _check_product(values_R, sample, factor.moments)
+    kept_R = values_R > zero_below(values_R, sample.dim)
+    half_DR = factor.root_DR @ (vectors_RR[:, kept_R] * values_R[kept_R] ** -0.25)
+    if sample.count - 1 < factor.root_DR.shape[1]:
+        value = frechet_distance(sample, factor)
+    else:
+        value = _distance(sample, factor.moments, values_R, lambda: _cross(sample, factor))
+    curvature_DD = -(half_DR @ half_DR.T)
+    curvature_DD[np.diag_indices(sample.dim)] += 1.0
+    slope_D = 2.0 * (sample.mean_D - factor.moments.mean_D)
+    return FrechetFit(value, sample.mean_D, slope_D, curvature_DD)
 
 
 def frechet_influence(
-    features_ND: NDArray[Any], sample: Moments, reference: Moments
+    features_ND: NDArray[Any], sample: Moments, reference: Moments | ReferenceFactor
 ) -> NDArray[np.float64]:
-    """First-order change of the distance per unit of extra weight on each sample.
+    """`FrechetFit.influence` where the value is not wanted; arguments and errors are the same."""
+    return frechet_fit(sample, reference).influence(features_ND)
 
-    With d = x - m and T = Sr^1/2 (Sr^1/2 S Sr^1/2)^-1/2 Sr^1/2, the optimal map's matrix:
-    2 (m - mr)'d + d'(I - T)d, less the mean over samples of d'(I - T)d.
 
-    Source: the derivative of `frechet_distance` in the moments.
-    Both roots are pseudo-inverses: an eigenvalue of Sr, or of the product on the range of Sr, that
-    is at most D * 2.2e-16 of the largest counts as 0. That is exact where the samples vary in
-    every direction in which the reference does; where they do not (N <= D) the distance has no
-    derivative, and the values are not to be used.
+def halved_influence(
+    features_ND: NDArray[Any],
+    fit: FrechetFit,
+    reference: Moments | ReferenceFactor,
+    strata_N: NDArray[Any] | None = None,
+) -> HalvedInfluence:
+    """Influence values of a fit, and those of fits to two halves with equal classes.
+
+    What `intervals.standard_error_from_halves` needs; it costs two more fits, and halves must
+    have well over D samples: N >= `HALVES_SAMPLES_PER_DIM` * D.
 
     Args:
-        features_ND: any float dtype [N, D], the samples behind `sample`.
-        sample: their moments.
-        reference: moments of the reference, of any rank.
-
-    Returns:
-        float64 [N], mean 0 up to rounding; `intervals.standard_error` makes it an error.
+        features_ND: float32 or float64 [N, D], the samples behind the fit.
+        fit: of all samples.
+        reference: that of the fit.
+        strata_N: integer class of each sample when classes are balanced.
 
     Raises:
-        DataError: as `frechet_distance`; or features with NaN, infinities or another dimension.
+        DataError: as `FrechetFit.influence`, or fewer than 4 samples.
     """
-    check_finite_rows(features_ND, "features")
-    _check(sample, reference)
-    if features_ND.shape[1] != sample.dim:
-        raise DataError(f"features have {features_ND.shape[1]} dimensions, moments {sample.dim}")
-    quadratic_DD = np.eye(sample.dim) - _transport(sample.cov_DD, reference.cov_DD)
-    slope_D = 2.0 * (sample.mean_D - reference.mean_D)
-    linear_N = np.empty(len(features_ND))
-    square_N = np.empty(len(features_ND))
-    for start in range(0, len(features_ND), _BLOCK_ROWS):
-        rows = slice(start, start + _BLOCK_ROWS)
-        d_ND = features_ND[rows].astype(np.float64) - sample.mean_D
-        linear_N[rows] = d_ND @ slope_D
-        square_N[rows] = np.einsum("nd,nd->n", d_ND @ quadratic_DD, d_ND)
-    linear_N += square_N - square_N.mean()
-    return linear_N
+    halves_N = balanced_groups(len(features_ND), 2, strata_N)
+    in_halves_N = np.empty(len(features_ND))
+    for half in (0, 1):
+        rows_N = halves_N == half
+        half_ND = features_ND[rows_N]
+        in_halves_N[rows_N] = frechet_influence(half_ND, moments_of(half_ND), reference)
+    return HalvedInfluence(fit.influence(features_ND), in_halves_N, halves_N)
 
 
-def _transport(cov_DD: NDArray[np.float64], target_DD: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Matrix of the optimal linear map from N(0, cov) to N(0, target), on the target's range."""
-    root_DR, largest = _root_on_range(target_DD)
-    product_RR = root_DR.T @ cov_DD @ root_DR
-    values_R, vectors_RR = np.linalg.eigh((product_RR + product_RR.T) / 2)
-    _refuse_negative(values_R, largest * float(np.linalg.norm(cov_DD)))
-    kept_R = values_R > _zero_below(values_R, len(cov_DD))
-    half_DR = root_DR @ (vectors_RR[:, kept_R] * values_R[kept_R] ** -0.25)
-    transport_DD: NDArray[np.float64] = half_DR @ half_DR.T
-    return transport_DD
+def _factor(sample: Moments, reference: Moments | ReferenceFactor) -> ReferenceFactor:
+    _check(sample)
+    given = reference if isinstance(reference, Moments) else reference.moments
+    if sample.dim != given.dim:
+        raise DataError(f"moments have different dimensions: {sample.dim} and {given.dim}")
+    return reference_factor(reference) if isinstance(reference, Moments) else reference
 
 
-def _root_on_range(cov_DD: NDArray[np.float64]) -> tuple[NDArray[np.float64], float]:
-    """L [D, R] with L L' = cov, for the R eigenvalues that are not rounding, and the largest."""
-    values_D, vectors_DD = np.linalg.eigh(cov_DD)
-    largest = float(np.abs(values_D).max(initial=0.0))
-    _refuse_negative(values_D, largest)
-    kept_D = values_D > _zero_below(values_D, len(cov_DD))
-    return vectors_DD[:, kept_D] * np.sqrt(values_D[kept_D]), largest
+def _distance(
+    a: Moments,
+    b: Moments,
+    eigenvalues_R: NDArray[np.floating[Any]],
+    cross: Callable[[], FloatMatrix],
+) -> float:
+    """The distance from the squared singular values of `cross`, or from `cross` if it must be."""
+    difference_D = a.mean_D - b.mean_D
+    apart = float(difference_D @ difference_D) + float(np.trace(a.cov_DD) + np.trace(b.cov_DD))
+    roots_R = np.sqrt(np.clip(eigenvalues_R, 0.0, None))
+    distance = apart - 2.0 * float(roots_R.sum())
+    if 2.0 * _rounding_of_roots(roots_R) > _ROUNDING * distance:
+        distance = apart - 2.0 * float(np.linalg.svd(cross(), compute_uv=False).sum())
+    return max(0.0, distance)
 
 
-def _zero_below(eigenvalues: NDArray[np.float64], dim: int) -> float:
-    return dim * float(np.finfo(np.float64).eps) * float(eigenvalues.max(initial=0.0))
+def _rounding_of_roots(roots_R: NDArray[np.floating[Any]]) -> float:
+    """Error of the sum of roots whose squares are each known to a few eps of the largest.
+
+    An eigenvalue's error e becomes e / (2 root), and sqrt(e) at most; errors have random signs.
+    """
+    error = 4.0 * EPS * float(roots_R.max(initial=0.0)) ** 2
+    if error == 0.0:
+        return 0.0
+    errors_R = error / np.maximum(2.0 * roots_R, np.sqrt(error))
+    return float(np.linalg.norm(errors_R))
 
 
-def _refuse_negative(eigenvalues: NDArray[np.floating[Any]], norm: float) -> None:
-    smallest = float(eigenvalues.min(initial=0.0))
-    if smallest < -NEGATIVE_TOLERANCE * norm:
-        raise DataError(f"a covariance has a negative eigenvalue ({smallest:.3g}, norm {norm:.3g})")
+def _cross(sample: Moments, factor: ReferenceFactor) -> FloatMatrix:
+    root_DR = root_of_covariance(sample.cov_DD, sample.count)
+    cross_RR: FloatMatrix = root_DR.T @ factor.root_DR
+    return cross_RR
 
 
-def _check(a: Moments, b: Moments) -> None:
-    if a.dim != b.dim:
-        raise DataError(f"moments have different dimensions: {a.dim} and {b.dim}")
-    for moments in (a, b):
-        if moments.cov_DD.shape != (moments.dim, moments.dim):
-            raise DataError(f"mean has {moments.dim} dimensions, cov is {moments.cov_DD.shape}")
-        if not (np.isfinite(moments.mean_D).all() and np.isfinite(moments.cov_DD).all()):
-            raise DataError("moments have NaN or infinite values")
-        skew = float(np.abs(moments.cov_DD - moments.cov_DD.T).max(initial=0.0))
-        if skew > NEGATIVE_TOLERANCE * float(np.abs(moments.cov_DD).max(initial=0.0)):
-            raise DataError("a covariance is not symmetric")
+def _check_product(eigenvalues_R: NDArray[np.floating[Any]], a: Moments, b: Moments) -> None:
+    refuse_negative(eigenvalues_R, float(np.linalg.norm(a.cov_DD) * np.linalg.norm(b.cov_DD)))
+
+
+def _check(moments: Moments) -> None:
+    if moments.cov_DD.shape != (moments.dim, moments.dim):
+        raise DataError(f"mean has {moments.dim} dimensions, cov is {moments.cov_DD.shape}")
+    if not (np.isfinite(moments.mean_D).all() and np.isfinite(moments.cov_DD).all()):
+        raise DataError("moments have NaN or infinite values")
+    skew = float(np.abs(moments.cov_DD - moments.cov_DD.T).max(initial=0.0))
+    if skew > ASYMMETRY_TOLERANCE * float(np.abs(moments.cov_DD).max(initial=0.0)):
+        raise DataError("a covariance is not symmetric")

@@ -53,11 +53,11 @@ class MomentsAccumulator:
         """Add samples.
 
         Args:
-            features_ND: any float dtype [N, D]; N may be 0.
+            features_ND: float32 or float64 [N, D]; N may be 0.
 
         Raises:
             DataError: a row has a NaN or an infinity (rows count from the first update; nothing of
-                this call is added), or D is not that of the earlier samples.
+                this call is added), D is not that of the earlier samples, or float16.
             ValueError: not a matrix of floats.
         """
         check_finite_rows(features_ND, "features", first_row=self._count)
@@ -117,20 +117,27 @@ def moments_of(features_ND: NDArray[Any]) -> Moments:
 
 
 def check_finite_rows(values_ND: NDArray[Any], what: str, first_row: int = 0) -> None:
-    """Refuse rows with NaN or infinity, counted and with the first one named.
+    """Refuse rows with NaN or infinity, counted and with the first one named; and float16.
+
+    Float16 keeps 11 bits: what rounding to it did to a metric can be neither seen nor undone.
 
     Args:
-        values_ND: any float dtype [N, D].
+        values_ND: float32 or float64 [N, D].
         what: plural noun for the error line.
         first_row: number that the first row has for the reader.
 
     Raises:
-        DataError: a value is not finite.
+        DataError: a value is not finite, or the values are float16.
         ValueError: not a matrix of floats.
     """
     if values_ND.ndim != 2 or not np.issubdtype(values_ND.dtype, np.floating):
         raise ValueError(
             f"{what} must be a matrix of floats, got {values_ND.ndim}-dimensional {values_ND.dtype}"
+        )
+    if values_ND.dtype == np.float16:
+        raise DataError(
+            f"{what} are float16, whose rounding is already in them: compute and store them "
+            "as float32"
         )
     bad_count, first_bad = 0, -1
     for start in range(0, len(values_ND), BLOCK_ROWS):

@@ -1,13 +1,19 @@
-"""Frechet distance and influence: truths, another route, numeric derivatives, singular cases."""
+"""Frechet distance and influence: truths, other routes, numeric derivatives, singular cases."""
 
 import warnings
 
+import mpmath
 import numpy as np
 import pytest
 import scipy.linalg
 
 from evalsuite.errors import DataError
-from evalsuite.metrics.frechet import frechet_distance, frechet_influence
+from evalsuite.metrics.frechet import (
+    frechet_distance,
+    frechet_fit,
+    frechet_influence,
+    reference_factor,
+)
 from evalsuite.metrics.moments import Moments, moments_of
 
 
@@ -30,8 +36,8 @@ def by_sqrtm(a, b):
 @pytest.mark.parametrize(("count", "dim"), [(300, 8), (20, 50), (2, 5)])
 def test_a_set_has_no_distance_to_itself(count, dim):
     moments = moments_of(draw(0, count, dim, shift=5.0))
-    scale = np.linalg.eigvalsh(moments.cov_DD)[-1]
-    assert 0 <= frechet_distance(moments, moments) < 1.5e-8 * dim * scale
+    trace = np.trace(moments.cov_DD)
+    assert 0 <= frechet_distance(moments, moments) < 1e-13 * trace
 
 
 def test_equal_covariances_leave_the_squared_distance_of_the_means():
@@ -59,6 +65,49 @@ def test_equals_the_square_root_of_the_product(dim):
     assert frechet_distance(b, a) == pytest.approx(expected, rel=1e-9)
 
 
+def exactly(a, b):
+    """The distance in 50 digits, from singular values of Cholesky factors."""
+    with mpmath.workdps(50):
+        a_DD, b_DD = mpmath.matrix(a.cov_DD.tolist()), mpmath.matrix(b.cov_DD.tolist())
+        cross_DD = mpmath.cholesky(a_DD).T * mpmath.cholesky(b_DD)
+        nuclear = sum(mpmath.svd_r(cross_DD, compute_uv=False))
+        means = sum(
+            (mpmath.mpf(x) - mpmath.mpf(y)) ** 2 for x, y in zip(a.mean_D, b.mean_D, strict=True)
+        )
+        traces = sum(a_DD[i, i] + b_DD[i, i] for i in range(a.dim))
+        return float(means + traces - 2 * nuclear)
+
+
+@pytest.mark.parametrize("smallest", [1e-1, 1e-3, 1e-5])
+@pytest.mark.parametrize("shift", [0.0, 0.1])
+def test_equals_fifty_digits_also_for_spectra_over_ten_decades(smallest, shift):
+    rng = np.random.default_rng(0)
+    spread_D = np.geomspace(1.0, smallest, 12)
+    rotation_DD = np.linalg.qr(rng.normal(size=(12, 12)))[0]
+    a_ND, b_ND = (rng.normal(size=(100, 12)) * spread_D @ rotation_DD for _ in range(2))
+    a, b = moments_of(a_ND), moments_of(b_ND + shift)
+    assert frechet_distance(a, b) == pytest.approx(exactly(a, b), rel=1e-9)
+    assert frechet_fit(a, b).value == pytest.approx(exactly(a, b), rel=1e-9)
+
+
+def test_nearly_equal_sets_are_told_apart_to_rounding_of_the_traces():
+    features_ND = draw(15)
+    a, b = moments_of(features_ND), moments_of(features_ND * (1 + 1e-6))
+    # The maps commute: sum of (sqrt(l) - sqrt(l (1 + 1e-6)^2))^2 = 1e-12 tr A, and the mean.
+    expected = 1e-12 * (np.trace(a.cov_DD) + a.mean_D @ a.mean_D)
+    assert frechet_distance(a, b) == pytest.approx(expected, abs=3e-15 * np.trace(a.cov_DD))
+
+
+def test_a_root_of_full_rank_that_is_not_triangular_is_used_whole():
+    # 9 samples in 10 dimensions cannot be, but whoever stores moments may say so.
+    a, b = moments_of(draw(16, 300, 10)), moments_of(draw(17, 300, 10))
+    few_a, few_b = (Moments(9, m.mean_D, m.cov_DD) for m in (a, b))
+    expected = frechet_distance(a, b)
+    assert frechet_distance(few_a, b) == pytest.approx(expected, rel=1e-9)
+    assert frechet_distance(a, few_b) == pytest.approx(expected, rel=1e-9)
+    assert frechet_distance(few_a, few_b) == pytest.approx(expected, rel=1e-9)
+
+
 def test_order_of_samples_and_rotation_of_features_do_not_matter():
     a_ND, b_ND = draw(4), draw(5, scale=2.0)
     distance = frechet_distance(moments_of(a_ND), moments_of(b_ND))
@@ -78,6 +127,28 @@ def test_singular_covariances_need_no_added_diagonal():
     constant = moments_of(np.full((3, 3), 7.0))
     assert frechet_distance(constant, constant) == 0.0
     assert frechet_distance(a, constant) == pytest.approx(2.0 + 3 * 49.0, rel=1e-14)
+
+
+def test_a_constant_feature_adds_only_its_own_distance():
+    a_ND, b_ND = draw(18), draw(19)
+    without = frechet_distance(moments_of(a_ND), moments_of(b_ND))
+    for a_value, b_value in ((2.0, 2.0), (2.0, 5.0)):
+        a = moments_of(np.insert(a_ND, 3, a_value, axis=1))
+        b = moments_of(np.insert(b_ND, 3, b_value, axis=1))
+        expected = without + (a_value - b_value) ** 2
+        assert frechet_distance(a, b) == pytest.approx(expected, rel=1e-11)
+        assert frechet_fit(a, b).value == pytest.approx(expected, rel=1e-11)
+
+
+def test_covariances_rounded_to_float32_are_not_refused():
+    # Rank 30 of 80: rounding makes eigenvalues of about -1e-7.
+    exact = moments_of(draw(20, 31, 80))
+    stored = Moments(exact.count, exact.mean_D, exact.cov_DD.astype(np.float32).astype(np.float64))
+    assert np.linalg.eigvalsh(stored.cov_DD)[0] < -1e-9
+    other = moments_of(draw(21, 200, 80))
+    expected = frechet_distance(exact, other)
+    assert frechet_distance(stored, other) == pytest.approx(expected, rel=1e-3)
+    assert frechet_distance(other, stored) == pytest.approx(expected, rel=1e-3)
 
 
 def test_moments_that_cannot_be_compared_are_refused():
@@ -136,18 +207,57 @@ def test_influence_is_the_derivative_in_the_weight_of_a_sample(kind):
         assert influence_N[index] == pytest.approx((ahead - behind) / (2 * step), rel=2e-5)
 
 
-def test_influence_has_mean_zero_in_float64_also_for_half_features():
-    features_ND = draw(8).astype(np.float16)
+def test_influence_has_mean_zero_in_float64_also_for_float32_features():
+    features_ND = draw(8).astype(np.float32)
     influence_N = frechet_influence(features_ND, moments_of(features_ND), moments_of(draw(9)))
     assert influence_N.dtype == np.float64
     assert influence_N.shape == (200,)
     assert abs(influence_N.mean()) < 1e-13 * len(influence_N) * np.abs(influence_N).max()
 
 
+def test_influence_in_blocks_is_the_formula_on_all_rows(monkeypatch):
+    monkeypatch.setattr("evalsuite.metrics.frechet._BLOCK_ROWS", 64)
+    features_ND, reference = draw(8, shift=1.0), moments_of(draw(9))
+    sample = moments_of(features_ND)
+    root_DD = scipy.linalg.sqrtm(reference.cov_DD)
+    inner_DD = scipy.linalg.sqrtm(root_DD @ sample.cov_DD @ root_DD)
+    transport_DD = root_DD @ np.linalg.inv(inner_DD) @ root_DD
+    d_ND = features_ND - sample.mean_D
+    quadratic_N = np.einsum("nd,de,ne->n", d_ND, np.eye(6) - transport_DD, d_ND)
+    linear_N = 2 * d_ND @ (sample.mean_D - reference.mean_D)
+    np.testing.assert_allclose(
+        frechet_fit(sample, reference).influence(features_ND),
+        linear_N + quadratic_N - quadratic_N.mean(),
+        rtol=1e-9,
+        atol=1e-9,
+    )
+
+
+@pytest.mark.parametrize(("count", "dim"), [(200, 6), (20, 50)])
+def test_a_fit_has_the_value_of_the_distance_and_a_factor_serves_many_samples(count, dim):
+    reference = moments_of(draw(10, 300, dim))
+    factor = reference_factor(reference)
+    for seed in (11, 12):
+        sample = moments_of(draw(seed, count, dim, scale=1.2, shift=0.2))
+        distance = frechet_distance(sample, reference)
+        assert frechet_distance(sample, factor) == distance
+        assert frechet_fit(sample, factor).value == pytest.approx(distance, rel=1e-10)
+
+
+def test_the_map_carries_the_samples_onto_the_reference():
+    sample, reference = moments_of(draw(13)), moments_of(draw(14, scale=2.0))
+    transport_DD = np.eye(6) - frechet_fit(sample, reference).curvature_DD
+    np.testing.assert_allclose(
+        transport_DD @ sample.cov_DD @ transport_DD.T, reference.cov_DD, atol=1e-11
+    )
+
+
 def test_influence_refuses_other_dimensions_and_bad_rows():
     moments = moments_of(draw(0))
     with pytest.raises(DataError, match="features have 5 dimensions, moments 6"):
         frechet_influence(draw(0, dim=5), moments, moments)
+    with pytest.raises(DataError, match="features are float16"):
+        frechet_influence(draw(0).astype(np.float16), moments, moments)
     features_ND = draw(0)
     features_ND[11, 0] = np.inf
     with pytest.raises(DataError, match="first is row 11"):

@@ -7,10 +7,17 @@ import pytest
 
 from evalsuite.errors import DataError
 from evalsuite.metrics.inception_score import (
+    check_order,
+    class_sorted,
+    consecutive_splits,
     count_zeros,
+    equal_splits,
+    even_splits,
     inception_score,
     inception_score_influence,
     inception_score_with_zeros,
+    influence_of_splits,
+    score_of_splits,
 )
 
 
@@ -105,6 +112,72 @@ def test_influence_is_the_derivative_in_the_weight_of_a_sample(split_size):
     assert influence_N.mean() == pytest.approx(0.0, abs=1e-14)
 
 
+def test_even_splits_take_all_samples_and_equal_ones_drop_the_remainder():
+    for splits, sizes in ((even_splits(23, 5), [4, 5, 4, 5, 5]), (equal_splits(23, 5), [4] * 5)):
+        assert [len(rows) for rows in splits] == sizes
+        drawn = np.concatenate(splits)
+        order_N = np.random.RandomState(2020).permutation(23)
+        assert drawn.tolist() == order_N[: sum(sizes)].tolist()
+    assert np.concatenate(even_splits(23, 5, seed=None)).tolist() == list(range(23))
+    with pytest.raises(DataError, match="10 splits need as many samples, there are 9"):
+        even_splits(9)
+
+
+def test_the_score_of_splits_is_mean_and_deviation_of_their_scores():
+    p_NK = draw(7, 43)
+    for splits in (even_splits(43, 4), equal_splits(43, 4), consecutive_splits(43, 10)):
+        parts = [plain_score(p_NK[rows]) for rows in splits]
+        mean, std = score_of_splits(p_NK, splits)
+        assert mean == pytest.approx(np.mean(parts), rel=1e-13)
+        assert std == pytest.approx(np.sqrt(np.mean((parts - np.mean(parts)) ** 2)), rel=1e-9)
+
+
+def test_a_sample_in_no_split_has_no_influence_and_the_others_their_derivative():
+    p_NK, splits = draw(8, 23), equal_splits(23, 5)
+    influence_N = influence_of_splits(p_NK, splits)
+    left_out = sorted(set(range(23)) - set(np.concatenate(splits).tolist()))
+    assert (influence_N[left_out] == 0).all()
+
+    def score(weights_N):
+        parts = []
+        for rows in splits:
+            w, p = weights_N[rows] / weights_N[rows].sum(), p_NK[rows]
+            parts.append(math.exp(w @ np.sum(p * (np.log(p) - np.log(w @ p)), axis=1)))
+        return np.mean(parts)
+
+    even_N, step = np.full(23, 1 / 23), 1e-6
+    for index in splits[2]:
+        bump_N = step * np.eye(23)[index]
+        slope = (score(even_N + bump_N) - score(even_N - bump_N)) / (2 * step)
+        assert influence_N[index] == pytest.approx(slope, rel=1e-6)
+
+
+def certain(labels_N, classes):
+    """Probabilities that are sure of the label, with a little noise."""
+    p_NK = np.full((len(labels_N), classes), 0.01) + 0.002 * draw(9, len(labels_N), classes)
+    p_NK[np.arange(len(labels_N)), labels_N] += 1.0
+    return p_NK / p_NK.sum(axis=1, keepdims=True)
+
+
+def test_sorted_classes_are_noticed_with_and_without_labels():
+    mixed_N = np.random.default_rng(0).integers(0, 20, 400)
+    sorted_N = np.sort(mixed_N)
+    assert class_sorted(sorted_N)
+    assert class_sorted(sorted_N[::-1])
+    assert not class_sorted(mixed_N)
+    assert not class_sorted(np.zeros(5, dtype=np.int64))
+    assert not class_sorted(np.arange(5))
+    in_order, shuffled, matters = check_order(certain(sorted_N, 20), split_size=100)
+    assert matters
+    assert 1.5 * in_order < shuffled
+    mixed = check_order(certain(mixed_N, 20), split_size=100)
+    assert not mixed.matters
+    assert mixed.shuffled == pytest.approx(shuffled, rel=0.05)
+    alone = check_order(certain(sorted_N, 20), split_size=400)
+    assert alone.in_order == alone.shuffled
+    assert not alone.matters
+
+
 def test_what_are_not_probabilities_is_refused():
     p_NK = draw(6, 10)
     p_NK[7] *= 3
@@ -117,6 +190,8 @@ def test_what_are_not_probabilities_is_refused():
     p_NK[2, 0] = np.nan
     with pytest.raises(DataError, match=r"probabilities have NaN.*row 2"):
         inception_score_with_zeros(p_NK)
+    with pytest.raises(DataError, match="probabilities are float16"):
+        inception_score(draw(6, 10).astype(np.float16))
     with pytest.raises(DataError, match="at least 1 sample"):
         inception_score(np.zeros((0, 4)))
     with pytest.raises(ValueError, match="split_size"):

@@ -8,15 +8,24 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evalsuite.errors import DataError
-from evalsuite.metrics.frechet import frechet_distance, frechet_influence
+from evalsuite.metrics.frechet import (
+    frechet_distance,
+    frechet_fit,
+    frechet_influence,
+    halved_influence,
+    reference_factor,
+)
 from evalsuite.metrics.inception_score import inception_score, inception_score_influence
 from evalsuite.metrics.intervals import (
+    HalvedInfluence,
     balanced_groups,
     degrees_of_freedom,
     extrapolated,
     mean_over_replicates,
     paired_standard_error,
+    paired_standard_error_from_halves,
     standard_error,
+    standard_error_from_halves,
 )
 from evalsuite.metrics.moments import moments_of
 
@@ -175,6 +184,62 @@ def test_paired_error_covers_the_difference_of_two_plans_that_share_noise():
     observed = np.std(differences, ddof=1)
     assert np.sqrt(np.mean(np.square(paired))) == pytest.approx(observed, rel=0.15)
     assert np.mean(unpaired) > 2 * observed
+
+
+def halves_by_hand(influence_N, in_halves_N, halves_N):
+    whole = influence_N.var(ddof=1)
+    parts = [in_halves_N[halves_N == half].var(ddof=1) for half in (0, 1)]
+    return whole - (sum(parts) / 2 - whole) / 2
+
+
+def test_errors_from_halves_take_back_what_halves_have_in_excess():
+    rng = np.random.default_rng(1)
+    influence_N, halves_N = rng.normal(size=40), np.arange(40) % 2
+    halved = HalvedInfluence(influence_N, 1.3 * influence_N, halves_N)
+    expected = math.sqrt(halves_by_hand(influence_N, 1.3 * influence_N, halves_N) / 40)
+    assert standard_error_from_halves(halved) == pytest.approx(expected, rel=1e-12)
+    assert expected < standard_error(influence_N)
+    # The excess is at most half of the whole, however noisy the halves are.
+    noisy = HalvedInfluence(influence_N, 9.0 * influence_N, halves_N)
+    floor = standard_error(influence_N) / math.sqrt(2)
+    assert standard_error_from_halves(noisy) == pytest.approx(floor, rel=1e-12)
+
+
+def test_paired_errors_from_halves_are_those_of_the_difference():
+    rng = np.random.default_rng(2)
+    halves_N, strata_N = balanced_groups(60, 2, np.arange(60) % 3), np.arange(60) % 3
+    a, b = (HalvedInfluence(*rng.normal(size=(2, 60)), halves_N) for _ in range(2))
+    difference = HalvedInfluence(
+        a.influence_N - b.influence_N, a.in_halves_N - b.in_halves_N, halves_N
+    )
+    paired = paired_standard_error_from_halves(a, b, strata_N)
+    assert paired == standard_error_from_halves(difference, strata_N)
+    assert paired_standard_error_from_halves(a, a) == 0.0
+    other = HalvedInfluence(b.influence_N, b.in_halves_N, 1 - halves_N)
+    with pytest.raises(ValueError, match="same halves"):
+        paired_standard_error_from_halves(a, other)
+
+
+@pytest.mark.parametrize("balanced", [False, True])
+def test_close_to_the_reference_only_the_error_from_halves_is_the_spread(balanced):
+    rng = np.random.default_rng(3)
+    centres_CD = rng.normal(size=(4, DIM)) * 0.3
+    reference = reference_factor(
+        moments_of(rng.normal(size=(4000, DIM)) + centres_CD[rng.integers(0, 4, 4000)])
+    )
+    values, plain, corrected = [], [], []
+    for _ in range(REPEATS):
+        labels_N = np.arange(160) % 4 if balanced else rng.integers(0, 4, 160)
+        strata_N = labels_N if balanced else None
+        features_ND = rng.normal(size=(160, DIM)) + centres_CD[labels_N]
+        fit = frechet_fit(moments_of(features_ND), reference)
+        halved = halved_influence(features_ND, fit, reference, strata_N)
+        values.append(fit.value)
+        plain.append(standard_error(halved.influence_N, strata_N))
+        corrected.append(standard_error_from_halves(halved, strata_N))
+    observed = np.std(values, ddof=1)
+    assert np.sqrt(np.mean(np.square(corrected))) == pytest.approx(observed, rel=0.2)
+    assert np.sqrt(np.mean(np.square(plain))) > 1.25 * observed
 
 
 def test_reported_inception_score_error_is_the_observed_spread():

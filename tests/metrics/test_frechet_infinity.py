@@ -1,0 +1,72 @@
+"""The distance at infinite N: the line, its bias, its error, its refusals."""
+
+import numpy as np
+import pytest
+
+from evalsuite.errors import DataError
+from evalsuite.metrics.frechet import frechet_distance, frechet_fit, reference_factor
+from evalsuite.metrics.frechet_infinity import frechet_at_infinity, smallest_size
+from evalsuite.metrics.intervals import standard_error
+from evalsuite.metrics.moments import Moments, moments_of
+
+DIM = 10
+SPREADS_D = np.geomspace(1.0, 0.3, DIM)
+TRUTH = reference_factor(Moments(10**9, np.zeros(DIM), np.diag(SPREADS_D**2)))
+
+
+def draw(seed, count=1000, scale=1.2):
+    return scale * np.random.default_rng(seed).normal(size=(count, DIM)) * SPREADS_D
+
+
+def test_points_run_from_the_papers_smallest_to_all_and_lie_on_least_squares():
+    features_ND = draw(0)
+    result = frechet_at_infinity(features_ND, TRUTH)
+    assert result.sizes_P[0] == 100
+    assert result.sizes_P[-1] == 1000
+    assert len(result.sizes_P) == 15
+    assert np.ptp(np.diff(result.sizes_P)) <= 1
+    whole = frechet_distance(moments_of(features_ND), TRUTH)
+    assert result.distances_P[-1] == pytest.approx(whole, rel=1e-10)
+    slope, intercept = np.polyfit(1 / np.array(result.sizes_P), result.distances_P, 1)
+    assert result.value == pytest.approx(intercept, rel=1e-9)
+    assert result.slope == pytest.approx(slope, rel=1e-9)
+    assert result.residual > 0
+
+
+def test_smallest_size_is_that_of_the_paper_where_it_can_be():
+    assert smallest_size(50_000, 2048) == 5000
+    assert smallest_size(10_000, 2048) == 4096
+    assert smallest_size(10_000, 64) == 1000
+    assert smallest_size(200_000, 2048) == 5000
+
+
+def test_the_bias_of_finite_n_goes_and_the_error_is_the_spread():
+    true = 0.2**2 * float((SPREADS_D**2).sum())
+    plain, limits, errors = [], [], []
+    for seed in range(100):
+        features_ND = draw(seed, 400)
+        fit = frechet_fit(moments_of(features_ND), TRUTH)
+        result = frechet_at_infinity(features_ND, TRUTH)
+        plain.append(fit.value)
+        limits.append(result.value)
+        errors.append(standard_error(result.influence(fit.influence(features_ND))))
+    spread = np.std(limits, ddof=1)
+    assert np.mean(plain) - true > 5 * np.std(plain) / 10
+    assert abs(np.mean(limits) - true) < 3 * spread / 10
+    assert np.sqrt(np.mean(np.square(errors))) == pytest.approx(spread, rel=0.25)
+
+
+def test_it_is_the_same_each_time_and_uses_samples_evenly():
+    first, second = (frechet_at_infinity(draw(1), TRUTH) for _ in range(2))
+    assert first.value == second.value
+    assert first.usage_N.mean() == pytest.approx(1.0, rel=1e-12)
+
+
+def test_what_makes_no_line_is_refused():
+    with pytest.raises(DataError, match=r"at least 40 samples with 10 feature dim.*are 39"):
+        frechet_at_infinity(draw(0, 39), TRUTH)
+    with pytest.raises(DataError, match="features are float16"):
+        frechet_at_infinity(draw(0).astype(np.float16), TRUTH)
+    for sizes in ([100, 200], [100, 100, 100], [1, 50, 100], [100, 500, 1001]):
+        with pytest.raises(ValueError, match="a line needs at least 3 sizes"):
+            frechet_at_infinity(draw(0), TRUTH, sizes=sizes)
