@@ -42,11 +42,14 @@ from evalsuite.config.presets import (
     ModelPreset,
     ModelWeights,
     PublishedResult,
-    ReferenceImages,
-    ReferenceSpec,
     TextPreset,
     WeightsPlace,
     WeightsSource,
+)
+from evalsuite.config.references import (
+    ReferenceFeatures,
+    ReferenceImages,
+    ReferenceSpec,
 )
 from evalsuite.config.sampling import (
     LabelRule,
@@ -71,6 +74,7 @@ __all__ = [
     "Plan",
     "PromptList",
     "PublishedResult",
+    "ReferenceFeatures",
     "ReferenceImages",
     "ReferenceSpec",
     "SamplingSettings",
