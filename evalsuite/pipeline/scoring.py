@@ -67,12 +67,15 @@ def parse_metrics(text: str | None) -> list[str]:
 def check_reference(reference: Reference, spec: ExtractorSpec, metrics: Sequence[str]) -> None:
     """Raise DataError unless the reference fits extractor and metrics; no forward pass."""
     sidecar = reference.spec
-    if sidecar is not None and sidecar.extractor_id != spec.extractor_id:
-        raise DataError(
-            f"reference {reference.name} was made with extractor {sidecar.extractor_id}, not"
-            f" {spec.extractor_id}: their features cannot be compared; choose another"
-            " --reference or --extractor"
-        )
+    if sidecar is not None and sidecar.extractor is not None:
+        # of another program's file only the network's name is known
+        made_with = sidecar.extractor_id or sidecar.extractor
+        ours = spec.name if sidecar.extractor_id is None else spec.extractor_id
+        if made_with != ours:
+            raise DataError(
+                f"reference {reference.name} was made with extractor {made_with}, not {ours}:"
+                " their features cannot be compared; choose another --reference or --extractor"
+            )
     for stored, width, part in (
         (reference.pool, spec.pool_dim, "mu"),
         (reference.spatial, spec.spatial_dim, "mu_s"),
