@@ -27,7 +27,7 @@ Progress = Callable[[int, int | None], None]
 """Told the bytes that are here, and of how many; None when the server does not say."""
 
 _TIMEOUT_S = (10.0, 60.0)  # to connect; between two portions
-_PORTION = 2**20
+_PORTION = 2**16  # what is lost, at most, where a connection breaks
 _MOST_TRIES = 20  # of one call, as long as each brings something
 
 
