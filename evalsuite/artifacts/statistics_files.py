@@ -72,7 +72,7 @@ def checked_moments(
     if mu.ndim != 1 or not len(mu) or sigma.shape != (len(mu), len(mu)):
         raise DataError(f"{where} {mu.shape} and {cov} {sigma.shape} do not fit")
     for array in (mu, sigma):
-        if array.dtype not in {np.dtype(np.float32), np.dtype(np.float64)}:
+        if array.dtype.kind != "f" or array.dtype.itemsize not in {4, 8}:
             raise DataError(
                 f"{where} ({mu.dtype}) and {cov} ({sigma.dtype}) do not fit: statistics are"
                 " float32 or float64"
