@@ -34,7 +34,7 @@ class ReferenceNpzWriter:
     def add_images(self, images_NHWC: Images) -> None:
         """Append pixels, where they are kept."""
         if self._member is not None:
-            self._member.write(np.ascontiguousarray(images_NHWC).tobytes())
+            self._member.write(np.ascontiguousarray(images_NHWC).data)
             self._missing -= len(images_NHWC)
 
     def close(self, arrays: dict[str, NDArray[Any]]) -> None:

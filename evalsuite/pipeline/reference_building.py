@@ -196,7 +196,7 @@ class _Making:
         with Storage(self._aside).create(f"{request.name}.npz") as target:
             writer = ReferenceNpzWriter(target, shape)
             for images in _images_of(self._samples, self._chosen_N):
-                digest.update(images.tobytes())
+                digest.update(np.ascontiguousarray(images).data)
                 writer.add_images(images)
                 if extractor is not None:
                     self._take(extractor.push(done, images))
