@@ -175,7 +175,7 @@ def test_files_named_by_the_specs_have_their_digests() -> None:
         if spec.weights.file is not None
     ]
     references = [load_spec(ReferenceSpec, name) for name in names_of(ReferenceSpec)]
-    found += [(spec.path.parent / spec.file, spec.sha256) for spec in references]
+    found += [(spec.path.parent / spec.file, spec.sha256) for spec in references if spec.file]
     assert len(found) >= 4
     for path, sha256 in found:
         assert hashlib.sha256(path.read_bytes()).hexdigest() == sha256, path

@@ -3,37 +3,37 @@
 Legend: D pooled width, P spatial width.
 """
 
-import hashlib
+import contextlib
+import io
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
-from evalsuite.artifacts.images import UNREADABLE
-from evalsuite.artifacts.samples import SampleSet, open_npz, open_samples, read_npz_array
-from evalsuite.artifacts.storage import file_sha256
-from evalsuite.config import ReferenceSpec, load_spec
-from evalsuite.errors import CorruptionError, DataError, UsageError
+from evalsuite.artifacts.digests import cache_root, known_sha256
+from evalsuite.artifacts.downloads import cached_file, cached_path
+from evalsuite.artifacts.features import FeatureTable, decode_features
+from evalsuite.artifacts.samples import SampleSet, open_npz, open_samples
+from evalsuite.artifacts.statistics_files import (
+    StoredMoments,
+    named_arrays,
+    read_moments_npz,
+    read_moments_pickle,
+    read_names,
+)
+from evalsuite.artifacts.storage import Storage, explained
+from evalsuite.config import ReferenceSpec, load_spec, names_of
+from evalsuite.errors import CorruptionError, DataError, StorageError, UsageError
 
-Array = NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class StoredMoments:
-    """Mean and covariance as they stand in a file, float64."""
-
-    mean_D: Array
-    cov_DD: Array
-    count: int | None
-    """Images behind them; None when the file does not say."""
-
-    @property
-    def sha256(self) -> str:
-        """Of mean and covariance as little-endian float64."""
-        digest = hashlib.sha256(np.ascontiguousarray(self.mean_D, "<f8").tobytes())
-        digest.update(np.ascontiguousarray(self.cov_DD, "<f8").tobytes())
-        return digest.hexdigest()
+__all__ = [
+    "Reference",
+    "StoredMoments",
+    "local_path",
+    "open_reference",
+    "read_features",
+    "recognised",
+    "registered_references",
+]
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,8 @@ class Reference:
         pool: moments of pooled features, if stored.
         spatial: moments of spatial features, if stored.
         images: the real images, if stored.
-        spec: the sidecar, if there is one.
+        spec: what the registry or a sidecar says of it, if anything does.
+        path: the file or folder that it was read from.
     """
 
     name: str
@@ -53,81 +54,180 @@ class Reference:
     spatial: StoredMoments | None
     images: SampleSet | None
     spec: ReferenceSpec | None
+    path: Path | None = None
+
+    @property
+    def coarse(self) -> str | None:
+        """What to say beside a number that is made from the images."""
+        return self.spec.coarse if self.spec else None
+
+
+def registered_references() -> list[ReferenceSpec]:
+    """All references that travel with the package, by name."""
+    return [load_spec(ReferenceSpec, name) for name in names_of(ReferenceSpec)]
 
 
 def open_reference(name_or_path: str) -> Reference:
-    """A registered reference by name; or a sidecar, an NPZ or a folder of images by path.
+    """A registered reference by name; or a sidecar, a file or a folder of images by path.
+
+    A file with the bytes of a registered reference is that reference, wherever it lies and
+    whatever it is called. `FILE.pkl#PART` names one of the statistics of a pickle.
 
     Raises:
         UsageError: unknown name.
-        DataError: the file cannot be used as a reference.
+        DataError: the file is not on this machine, or cannot be used as a reference.
         CorruptionError: the file is not the one that its sidecar names.
     """
     path = Path(name_or_path)
-    if path.suffix == ".npz" or path.is_dir():
-        sidecar = path.with_suffix(".yaml")
-        if path.suffix == ".npz" and sidecar.is_file():
-            spec = load_spec(ReferenceSpec, str(sidecar))
-            if spec.file != path.name:
-                raise DataError(
-                    f"{sidecar} describes {spec.file}, not {path.name}: rename one of them"
-                )
-            return _registered(spec)
-        if path.is_dir():
-            return Reference(path.name, None, None, open_samples(path), None)
-        return _from_npz(path, path.stem, None)
+    if path.is_dir():
+        return Reference(path.name, None, None, open_samples(path), None, path)
+    if path.suffix == ".npz":
+        return _npz_by_path(path)
+    bare, _, part = name_or_path.partition("#")
+    if bare.endswith((".pkl", ".pickle")):
+        return _pickle_by_path(Path(bare), part or None)
     if path.exists() and path.suffix not in {".yaml", ".yml"}:
         raise UsageError(
-            f"reference {name_or_path!r} must be a name, a .yaml sidecar, an .npz or a folder"
+            f"reference {name_or_path!r} must be a name, a .yaml sidecar, an .npz, a .pkl or a"
+            " folder"
         )
-    return _registered(load_spec(ReferenceSpec, name_or_path))
+    spec = load_spec(ReferenceSpec, name_or_path)
+    return _open(_verified_path(spec), spec)
 
 
-def _registered(spec: ReferenceSpec) -> Reference:
-    path = spec.path.parent / spec.file
+def recognised(path: Path, part: str | None = None) -> ReferenceSpec | None:
+    """The registered reference that a file is, by its bytes; None when it is none of them."""
+    with explained(path, "read"):
+        num_bytes = path.stat().st_size
+    same_size = [
+        spec
+        for spec in registered_references()
+        if spec.sha256 is not None and part in {None, spec.part} and num_bytes in _sizes_of(spec)
+    ]
+    if not same_size:
+        return None
+    digest = known_sha256(path)
+    found = [spec for spec in same_size if spec.sha256 == digest]
+    return found[0] if len(found) == 1 else None
+
+
+def local_path(spec: ReferenceSpec) -> Path | None:
+    """Where the file of a reference lies on this machine, its bytes not checked."""
+    if spec.file is not None:
+        paths = [spec.path.parent / spec.file]
+    else:
+        paths = [cached_path(place) for place in spec.pinned_places]
+    return next((path for path in paths if path.is_file()), None)
+
+
+def read_features(reference: Reference) -> FeatureTable | None:
+    """The features that were stored with a reference's images; None when there are none.
+
+    Raises:
+        DataError: the file is not there.
+        CorruptionError: it is not the one that the sidecar names.
+    """
+    spec = reference.spec
+    if spec is None or spec.features is None:
+        return None
+    path = spec.path.parent / spec.features.file
     if not path.is_file():
         raise DataError(f"reference {spec.name}: {path} does not exist")
-    if file_sha256(path) != spec.sha256:
-        raise CorruptionError(
-            f"{path} is not the file that {spec.path.name} names (SHA-256 differs)"
-        )
-    return _from_npz(path, spec.name, spec)
+    if known_sha256(path) != spec.features.sha256:
+        raise _changed(path, spec)
+    return decode_features(path.read_bytes(), str(path))
 
 
-def _from_npz(path: Path, name: str, spec: ReferenceSpec | None) -> Reference:
+def _npz_by_path(path: Path) -> Reference:
     if not path.is_file():
         raise DataError(f"reference {path} does not exist")
-    count = spec.statistics_count if spec else None
-    pool = _moments(path, "mu", "sigma", count)
-    spatial = _moments(path, "mu_s", "sigma_s", count)
-    has_images = read_names(path) & {"arr_0"}
-    images = open_npz(path) if has_images else None
+    sidecar = path.with_suffix(".yaml")
+    if sidecar.is_file():
+        spec = load_spec(ReferenceSpec, str(sidecar))
+        if spec.file not in {None, path.name}:
+            raise DataError(f"{sidecar} describes {spec.file}, not {path.name}: rename one of them")
+        if spec.file is not None:
+            return _open(_verified_path(spec), spec)
+    return _open(path, recognised(path))
+
+
+def _pickle_by_path(path: Path, part: str | None) -> Reference:
+    if not path.is_file():
+        raise DataError(f"reference {path} does not exist")
+    spec = recognised(path, part)
+    if spec is not None:
+        return _open(path, spec)
+    moments = _moments_of_pickle(path, part, None)
+    return Reference(path.stem, moments, None, None, None, path)
+
+
+def _verified_path(spec: ReferenceSpec) -> Path:
+    """The file that a spec names, its bytes checked."""
+    if spec.file is not None:
+        path = spec.path.parent / spec.file
+        if not path.is_file():
+            raise DataError(f"reference {spec.name}: {path} does not exist")
+        if known_sha256(path) != spec.sha256:
+            raise _changed(path, spec)
+        return path
+    for place in spec.pinned_places:
+        found = cached_file(place)
+        if found is not None:
+            return found
+    raise DataError(
+        f"reference {spec.name} is not on this machine: fetch it with `evalsuite references fetch"
+        f" {spec.name}`, or give the path of {spec.places[0].filename} with --reference PATH"
+    )
+
+
+def _changed(path: Path, spec: ReferenceSpec) -> CorruptionError:
+    return CorruptionError(f"{path} is not the file that {spec.path.name} names (SHA-256 differs)")
+
+
+def _open(path: Path, spec: ReferenceSpec | None) -> Reference:
+    name, count = (spec.name, spec.statistics_count) if spec else (path.stem, None)
+    if spec is not None and spec.layout == "pickle":
+        moments = _moments_of_pickle(path, spec.part, count)
+        return Reference(name, moments, None, None, spec, path)
+    pool = read_moments_npz(path, "mu", "sigma", count)
+    spatial = read_moments_npz(path, "mu_s", "sigma_s", count)
+    images = open_npz(path) if "arr_0" in read_names(path) else None
     if pool is None and images is None:
         raise DataError(f"reference {path} holds neither mu and sigma nor images (arr_0)")
-    return Reference(name, pool, spatial, images, spec)
+    return Reference(name, pool, spatial, images, spec, path)
 
 
-def read_names(path: Path) -> set[str]:
-    """Names of the arrays in an NPZ."""
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            return set(archive.files)
-    except UNREADABLE as error:
-        raise DataError(f"reference {path} is not a readable NPZ: {error}") from error
+def _moments_of_pickle(path: Path, part: str | None, count: int | None) -> StoredMoments:
+    """One of a pickle's statistics. A pickle is read once; an NPZ in the cache stands for it."""
+    converted = cache_root() / "statistics" / f"{known_sha256(path)}.npz"
+    if converted.is_file():
+        names = {name.removesuffix("_mu") for name in read_names(converted) if name[-3:] == "_mu"}
+        chosen = _chosen_part(path, names, part)
+        stored = read_moments_npz(converted, f"{chosen}_mu", f"{chosen}_sigma", count)
+        if stored is not None:
+            return stored
+    parts = read_moments_pickle(path, count)
+    buffer = io.BytesIO()
+    np.savez(buffer, **named_arrays(parts.items()))  # type: ignore[arg-type]
+    with contextlib.suppress(StorageError):  # only so that it is quicker the next time
+        Storage(converted.parent).replace(converted.name, buffer.getvalue())
+    return parts[_chosen_part(path, set(parts), part)]
 
 
-def _moments(path: Path, mean: str, cov: str, count: int | None) -> StoredMoments | None:
-    mu, sigma = read_npz_array(path, mean), read_npz_array(path, cov)
-    if mu is None and sigma is None:
-        return None
-    if mu is None or sigma is None:
-        raise DataError(f"reference {path} has one of {mean} and {cov}, but needs both")
-    if (
-        mu.ndim != 1
-        or sigma.shape != (len(mu), len(mu))
-        or {mu.dtype.kind, sigma.dtype.kind} != {"f"}
-    ):
-        raise DataError(f"reference {path}: {mean} {mu.shape} and {cov} {sigma.shape} do not fit")
-    if not (np.isfinite(mu).all() and np.isfinite(sigma).all()):
-        raise DataError(f"reference {path}: {mean} or {cov} holds NaN or infinite values")
-    return StoredMoments(mu.astype(np.float64), sigma.astype(np.float64), count)
+def _chosen_part(path: Path, names: set[str], part: str | None) -> str:
+    if part is None and len(names) == 1:
+        return next(iter(names))
+    if part in names:
+        return str(part)
+    known = ", ".join(f"{path.name}#{name}" for name in sorted(names))
+    asked = f"has no part {part!r}" if part else "holds several statistics"
+    raise DataError(f"reference {path} {asked}: give one of {known}")
+
+
+def _sizes_of(spec: ReferenceSpec) -> set[int]:
+    """Bytes that the file of a spec may have, as far as that is known."""
+    sizes = {place.num_bytes for place in spec.places if place.num_bytes is not None}
+    if spec.file is not None:
+        with contextlib.suppress(OSError):
+            sizes.add((spec.path.parent / spec.file).stat().st_size)
+    return sizes

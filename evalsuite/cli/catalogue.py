@@ -1,4 +1,4 @@
-"""`evalsuite models`, `references` and `extractors`: what there is by name."""
+"""`evalsuite models` and `extractors`: what there is by name."""
 
 import sys
 from typing import TYPE_CHECKING, Any
@@ -28,7 +28,7 @@ def _list_models() -> None:
     from evalsuite.cli.preset_pages import print_table
     from evalsuite.config import ModelPreset, load_spec, names_of
 
-    print_table(_console(), [load_spec(ModelPreset, name) for name in names_of(ModelPreset)])
+    print_table(result_console(), [load_spec(ModelPreset, name) for name in names_of(ModelPreset)])
 
 
 @models.command(
@@ -49,70 +49,56 @@ def _show_model(name: str, as_yaml: bool) -> None:
         for section, key in (("weights", "file"), ("text", "prompts")):
             if content.get(section, {}).get(key):  # so that the YAML means the same anywhere
                 content[section][key] = str((preset.path.parent / content[section][key]).resolve())
-        _echo_yaml(content, preset.path)
+        echo_yaml(content, preset.path)
     else:
-        print_page(_console(), preset)
+        print_page(result_console(), preset)
 
 
-def _catalogue(kind_name: str, plural: str, example: str) -> click.Group:
-    """A group with `list` and `show` over one kind of YAML file."""
-
-    @click.group(
-        name=plural,
-        help=f"List or show {plural}.",
-        epilog=f"Examples:\n\n\b\n  evalsuite {plural} list\n  evalsuite {plural} show {example}",
-    )
-    def group() -> None:
-        pass
-
-    @group.command(
-        "list",
-        help=f"One line for each of the {plural}.",
-        epilog=f"Examples:\n\n\b\n  evalsuite {plural} list\n  evalsuite {plural} list | wc -l",
-    )
-    def list_all() -> None:
-        from evalsuite.config import load_spec, names_of
-
-        kind = _kind(kind_name)
-        for name in names_of(kind):
-            spec: Any = load_spec(kind, name)
-            click.echo(f"{name:24} {getattr(spec, 'title', None) or spec.description}")
-
-    @group.command(
-        "show",
-        help=f"Everything about one of the {plural}.",
-        epilog=f"Examples:\n\n\b\n  evalsuite {plural} show {example}\n"
-        f"  evalsuite {plural} show ./mine.yaml",
-    )
-    @click.argument("name")
-    def show(name: str) -> None:
-        from evalsuite.config import load_spec
-
-        spec: Any = load_spec(_kind(kind_name), name)
-        _echo_yaml(spec.model_dump(mode="json"), spec.path)
-
-    return group
+@click.group(
+    help="List or show extractors.",
+    epilog="Examples:\n\n\b\n  evalsuite extractors list\n"
+    "  evalsuite extractors show digits-convnet",
+)
+def extractors() -> None:
+    """The group of two commands below."""
 
 
-def _console() -> "Console":
+@extractors.command(
+    "list",
+    help="One line for each of the extractors.",
+    epilog="Examples:\n\n\b\n  evalsuite extractors list\n  evalsuite extractors list | wc -l",
+)
+def _list_extractors() -> None:
+    from evalsuite.config import ExtractorSpec, load_spec, names_of
+
+    for name in names_of(ExtractorSpec):
+        click.echo(f"{name:24} {load_spec(ExtractorSpec, name).title}")
+
+
+@extractors.command(
+    "show",
+    help="Everything about one of the extractors.",
+    epilog="Examples:\n\n\b\n  evalsuite extractors show digits-convnet\n"
+    "  evalsuite extractors show ./mine.yaml",
+)
+@click.argument("name")
+def _show_extractor(name: str) -> None:
+    from evalsuite.config import ExtractorSpec, load_spec
+
+    spec = load_spec(ExtractorSpec, name)
+    echo_yaml(spec.model_dump(mode="json"), spec.path)
+
+
+def result_console() -> "Console":
     """Stdout; 120 columns when it is not a terminal."""
     from rich.console import Console
 
     return Console(file=sys.stdout, width=None if sys.stdout.isatty() else 120, highlight=False)
 
 
-def _echo_yaml(content: dict[str, Any], path: "Path") -> None:
+def echo_yaml(content: dict[str, Any], path: "Path") -> None:
+    """Print YAML, and as a comment the file that it was read from."""
     import yaml
 
     click.echo(yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=100), nl=False)
     click.echo(f"# {path}")
-
-
-def _kind(name: str) -> Any:  # noqa: ANN401 - one of two classes
-    from evalsuite import config
-
-    return {"reference": config.ReferenceSpec, "extractor": config.ExtractorSpec}[name]
-
-
-references = _catalogue("reference", "references", "digits-16-train")
-extractors = _catalogue("extractor", "extractors", "digits-convnet")

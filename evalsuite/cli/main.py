@@ -25,7 +25,7 @@ COMMANDS = {
     "report": ("evalsuite.cli.report", "report", "Write a run's HTML report again."),
     "gc": ("evalsuite.cli.gc", "gc", "Remove files that no receipt names."),
     "models": ("evalsuite.cli.catalogue", "models", "List or show model presets."),
-    "references": ("evalsuite.cli.catalogue", "references", "List or show references."),
+    "references": ("evalsuite.cli.references", "references", "List, fetch or build references."),
     "extractors": ("evalsuite.cli.catalogue", "extractors", "List or show feature extractors."),
     "fetch": ("evalsuite.cli.fetch", "fetch", "Bring what an offline run will open."),
     "inspect": ("evalsuite.cli.checkpoint", "inspect_checkpoint", "Say what a checkpoint holds."),

@@ -42,8 +42,6 @@ from evalsuite.config.presets import (
     ModelPreset,
     ModelWeights,
     PublishedResult,
-    ReferenceImages,
-    ReferenceSpec,
     TextPreset,
     WeightsPlace,
     WeightsSource,
@@ -52,6 +50,11 @@ from evalsuite.config.protocols import (
     NeighbourRule,
     ProtocolSpec,
     SplitRule,
+)
+from evalsuite.config.references import (
+    ReferenceFeatures,
+    ReferenceImages,
+    ReferenceSpec,
 )
 from evalsuite.config.sampling import (
     LabelRule,
@@ -78,6 +81,7 @@ __all__ = [
     "PromptList",
     "ProtocolSpec",
     "PublishedResult",
+    "ReferenceFeatures",
     "ReferenceImages",
     "ReferenceSpec",
     "SamplingSettings",

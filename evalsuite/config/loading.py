@@ -8,8 +8,9 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from evalsuite.config.presets import ExtractorSpec, ModelPreset, ReferenceSpec
+from evalsuite.config.presets import ExtractorSpec, ModelPreset
 from evalsuite.config.protocols import ProtocolSpec
+from evalsuite.config.references import ReferenceSpec
 from evalsuite.errors import ConfigError, StorageError, UsageError, nearest
 
 _Spec = TypeVar("_Spec", ModelPreset, ExtractorSpec, ReferenceSpec, ProtocolSpec)

@@ -1,4 +1,4 @@
-"""Presets: named models, extractors and references, one YAML file each."""
+"""Presets: named models and extractors, one YAML file each."""
 
 import hashlib
 from pathlib import Path
@@ -189,33 +189,3 @@ class ExtractorSpec(Frozen):
         )
         digest = hashlib.sha256(canonical_json({**fields, "weights": self.weights.sha256}))
         return f"{self.name}-{digest.hexdigest()[:8]}"
-
-
-class ReferenceImages(Frozen):
-    """The images that a reference holds."""
-
-    count: int = Field(ge=0)
-    size: Size
-    images_sha256: Sha256
-
-
-class ReferenceSpec(Frozen):
-    """The sidecar of a reference: what it is and where it came from."""
-
-    name: str
-    description: str
-    file: str
-    sha256: Sha256
-    images: ReferenceImages
-    statistics_count: int = Field(ge=2)
-    """Images behind the stored moments."""
-    extractor: str
-    extractor_id: str
-    """Name and hash of all that decides its features; see `ExtractorSpec.extractor_id`."""
-    extractor_sha256: Sha256
-    source: str
-    preprocessing: str
-    split: str
-    program: str
-    not_comparable_with: str
-    path: Path = Field(exclude=True)

@@ -1,7 +1,6 @@
 """What a run opens, as the items of a lock file."""
 
 from collections.abc import Mapping
-from pathlib import Path
 
 from evalsuite.artifacts.digests import known_sha256
 from evalsuite.artifacts.references import open_reference
@@ -26,11 +25,10 @@ def fetched_items(
         items.append(LockedItem(what="extractor", name=extractor.name, sha256=sha256))
     if reference is not None:
         found = open_reference(reference)
-        if found.spec is not None:
-            items.append(LockedItem(what="reference", name=reference, sha256=found.spec.sha256))
-        elif Path(reference).is_file():
-            sha256 = known_sha256(Path(reference))
-            items.append(LockedItem(what="reference", name=Path(reference).name, sha256=sha256))
+        if found.path is not None and found.path.is_file():
+            name = reference if found.spec is not None else found.path.name
+            sha256 = known_sha256(found.path)
+            items.append(LockedItem(what="reference", name=name, sha256=sha256))
     return tuple(items)
 
 

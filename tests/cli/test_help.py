@@ -16,6 +16,7 @@ from evalsuite.cli.main import COMMANDS, cli
 
 GROUPS = ("models", "references", "extractors")
 COMMAND_LINES = [[name] for name in COMMANDS] + [[g, c] for g in GROUPS for c in ("list", "show")]
+COMMAND_LINES += [["references", "fetch"], ["references", "build"]]
 SHARED = [
     *("--weights", "--replicate", "--first-seed", "--guidance-scale", "--guidance-interval"),
     *("--timeshift", "--num-steps", "--solver", "--batch-size", "--labels", "--classes", "--size"),

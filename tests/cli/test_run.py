@@ -390,7 +390,7 @@ def test_report_is_written_again(run_copy: Path, call: Callable[..., Outcome]) -
     ("catalogue", "name", "words"),
     [
         ("models", "pixnerd-digits", "family: pixnerd-class"),
-        ("references", "digits-16-train", "statistics_count: 1257"),
+        ("references", "digits-16-train", "statistics of: 1,257 images"),
         ("extractors", "digits-convnet", "pool_dim: 64"),
     ],
 )

@@ -1,0 +1,379 @@
+"""Making a reference of any images: pixels, statistics and features in one pass, with a sidecar.
+
+The images are never held together: pixels go through to the file, moments are summed by batch.
+Legend: N images, H height, W width.
+"""
+
+import contextlib
+import hashlib
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import yaml
+from numpy.typing import NDArray
+
+from evalsuite import __version__
+from evalsuite.artifacts.digests import known_sha256
+from evalsuite.artifacts.images import Images
+from evalsuite.artifacts.reference_files import FeatureFileWriter, ReferenceNpzWriter
+from evalsuite.artifacts.samples import SampleSet, open_samples
+from evalsuite.artifacts.storage import Storage, file_sha256
+from evalsuite.config import (
+    ExtractorSpec,
+    ReferenceFeatures,
+    ReferenceImages,
+    ReferenceSpec,
+    load_spec,
+    names_of,
+)
+from evalsuite.errors import ConfigError, DataError, StorageError, UsageError
+from evalsuite.features.aligned import AlignedExtractor
+from evalsuite.features.base import FeatureBatch
+from evalsuite.metrics.moments import MomentsAccumulator
+from evalsuite.pipeline.numerics import numerics_id, numerics_of, prepare_torch
+from evalsuite.pipeline.provenance import package_versions
+from evalsuite.pipeline.worker import load_extractor
+
+Part = Literal["images", "features", "moments"]
+PARTS: tuple[Part, ...] = ("images", "features", "moments")
+Progress = Callable[[int, int], None]
+"""Told the images done, and of how many."""
+
+_CPU = torch.device("cpu")
+_PACKAGES = ("evalsuite", "numpy", "pillow", "torch")
+
+
+@dataclass(frozen=True)
+class BuildRequest:
+    """What to make a reference of.
+
+    Attributes:
+        source: a folder of images, an NPZ, or Parquet shards.
+        name: of the reference and its files.
+        output: the folder that they go to.
+        resize: a rule such as `adm-crop:256`; None leaves pixels as they are.
+        per_class: images of each class, chosen at random by `seed`; None takes all.
+        parts: what to keep.
+        extractor: for features and moments.
+    """
+
+    source: Path
+    name: str
+    output: Path
+    resize: str | None = None
+    per_class: int | None = None
+    seed: int = 0
+    parts: frozenset[Part] = frozenset({"images", "moments"})
+    extractor: ExtractorSpec | None = None
+    device: torch.device = _CPU
+
+
+@dataclass(frozen=True)
+class BuiltReference:
+    """What was made."""
+
+    spec: ReferenceSpec
+    npz: Path
+    sidecar: Path
+    features: Path | None
+
+
+def build_reference(request: BuildRequest, progress: Progress | None = None) -> BuiltReference:
+    """Write NAME.npz and NAME.yaml, and NAME.features.safetensors if features are asked for.
+
+    Equal images give equal bytes. The sidecar comes last: a reference without one is not finished.
+
+    Raises:
+        UsageError: parts without an extractor, a name that is taken, classes that are not known.
+        DataError: images that cannot be read or do not fit the extractor, classes that are small.
+        StorageError: the output cannot be written, or is too small.
+    """
+    check_request(request)
+    options: dict[str, Any] = {"resize": request.resize} if request.resize else {}
+    samples = open_samples(request.source, **options)
+    chosen_N = _chosen(samples, request.per_class, request.seed)
+    _check_images(request, samples, len(chosen_N))
+    paths = _Paths(request)
+    with paths.aside() as aside:
+        made = _Making(request, samples, chosen_N, aside).run(progress)
+        spec = _spec_of(request, samples, chosen_N, made, paths)
+        paths.move_into_place()
+    Storage(request.output).replace(paths.sidecar.name, _yaml(spec))
+    return BuiltReference(
+        load_spec(ReferenceSpec, str(paths.sidecar)),
+        paths.npz,
+        paths.sidecar,
+        paths.features if spec.features else None,
+    )
+
+
+def check_request(request: BuildRequest) -> None:
+    """What can be known before an image is opened."""
+    if not request.parts & {"images", "moments"}:
+        raise UsageError("a reference of features alone is none: add images or moments to --with")
+    if request.extractor is None and request.parts != {"images"}:
+        needing = ", ".join(sorted(request.parts - {"images"}))
+        raise UsageError(f"--extractor is needed for {needing}")
+    if request.name in names_of(ReferenceSpec):
+        raise UsageError(f"--name {request.name}: a registered reference has that name")
+    paths = _Paths(request)
+    try:
+        _spec(request, paths)
+    except ValueError as error:
+        raise ConfigError(f"--name {request.name!r}: letters, digits, '.', '_' and '-'") from error
+    for path in (paths.npz, paths.sidecar, paths.features):
+        if path.exists():
+            raise UsageError(f"{path} exists: give another --name or --output, or remove it")
+    Storage(request.output).check_writable()
+
+
+class _Paths:
+    """Where the files go, and where they are until they are whole."""
+
+    def __init__(self, request: BuildRequest) -> None:
+        self.output = request.output
+        self.npz = request.output / f"{request.name}.npz"
+        self.sidecar = request.output / f"{request.name}.yaml"
+        self.features = request.output / f"{request.name}.features.safetensors"
+        self._aside = f".{request.name}.{uuid.uuid4().hex[:8]}"
+
+    @contextlib.contextmanager
+    def aside(self) -> Iterator[Path]:
+        """A hidden folder, removed at the end with what is left in it."""
+        folder = self.output / self._aside
+        folder.mkdir()
+        try:
+            yield folder
+        finally:
+            for path in folder.iterdir():
+                path.unlink()
+            folder.rmdir()
+
+    def move_into_place(self) -> None:
+        """Rename what was made."""
+        storage = Storage(self.output)
+        for path in (self.npz, self.features):
+            storage.move(f"{self._aside}/{path.name}", path.name)
+
+
+@dataclass(frozen=True)
+class _Made:
+    npz_sha256: str
+    images_sha256: str
+    features_sha256: str | None
+
+
+class _Making:
+    """One pass over the chosen images."""
+
+    def __init__(
+        self, request: BuildRequest, samples: SampleSet, chosen_N: NDArray[np.int64], aside: Path
+    ) -> None:
+        self._request, self._samples, self._chosen_N, self._aside = (
+            request,
+            samples,
+            chosen_N,
+            aside,
+        )
+        self._pool, self._spatial = MomentsAccumulator(), MomentsAccumulator()
+        self._has_spatial = False
+        self._features: FeatureFileWriter | None = None
+        self._features_path = aside / f"{request.name}.features.safetensors"
+
+    def run(self, progress: Progress | None) -> _Made:
+        request, total = self._request, len(self._chosen_N)
+        extractor = None
+        if request.extractor is not None and request.parts != {"images"}:
+            prepare_torch(request.device)
+            extractor = AlignedExtractor(load_extractor(request.extractor, request.device))
+        shape = (total, *self._samples.size) if "images" in request.parts else None
+        digest, done = hashlib.sha256(), 0
+        with Storage(self._aside).create(f"{request.name}.npz") as target:
+            writer = ReferenceNpzWriter(target, shape)
+            for images in _images_of(self._samples, self._chosen_N):
+                digest.update(np.ascontiguousarray(images).data)
+                writer.add_images(images)
+                if extractor is not None:
+                    self._take(extractor.push(done, images))
+                done += len(images)
+                if progress is not None:
+                    progress(done, total)
+            if extractor is not None:
+                self._take(extractor.flush())
+            writer.close(self._arrays())
+        features_sha256 = file_sha256(self._features_path) if self._features else None
+        return _Made(target.sha256, digest.hexdigest(), features_sha256)
+
+    def _take(self, batches: list[FeatureBatch]) -> None:
+        for batch in batches:
+            if "moments" in self._request.parts:
+                self._pool.update(batch.pool_ND)
+                if batch.spatial_NP is not None:
+                    self._has_spatial = True
+                    self._spatial.update(batch.spatial_NP)
+            if "features" in self._request.parts:
+                parts = {
+                    "pool": batch.pool_ND,
+                    "spatial": batch.spatial_NP,
+                    "probabilities": batch.probabilities_NK,
+                }
+                present = {name: rows for name, rows in parts.items() if rows is not None}
+                if self._features is None:
+                    widths = {name: rows.shape[1] for name, rows in present.items()}
+                    total = len(self._chosen_N)
+                    self._features = FeatureFileWriter(self._features_path, widths, total)
+                self._features.add(present)
+
+    def _arrays(self) -> dict[str, NDArray[Any]]:
+        arrays: dict[str, NDArray[Any]] = {}
+        if self._samples.labels_N is not None:
+            arrays["arr_1"] = self._samples.labels_N[self._chosen_N]
+        if "moments" in self._request.parts:
+            moments = self._pool.result()
+            arrays |= {"mu": moments.mean_D, "sigma": moments.cov_DD}
+            if self._has_spatial:
+                moments = self._spatial.result()
+                arrays |= {"mu_s": moments.mean_D, "sigma_s": moments.cov_DD}
+        return arrays
+
+
+def _chosen(samples: SampleSet, per_class: int | None, seed: int) -> NDArray[np.int64]:
+    """Indices of the images to take, ascending."""
+    if per_class is None:
+        return np.arange(samples.num_images)
+    if samples.labels_N is None:
+        raise UsageError(
+            f"--per-class: the classes of {samples.where} are not known: give an NPZ with arr_1,"
+            " or a folder of one folder for each class"
+        )
+    generator = np.random.default_rng(seed)
+    picked = []
+    for label in np.unique(samples.labels_N):
+        of_class = np.flatnonzero(samples.labels_N == label)
+        if len(of_class) < per_class:
+            raise DataError(
+                f"{samples.where}: class {label} has {len(of_class)} images, fewer than"
+                f" --per-class {per_class}"
+            )
+        picked.append(generator.choice(of_class, per_class, replace=False))
+    return np.sort(np.concatenate(picked)).astype(np.int64)
+
+
+def _images_of(samples: SampleSet, chosen_N: NDArray[np.int64]) -> Iterator[Images]:
+    """The chosen images in portions, in their order."""
+    at = 0
+    for images in samples.portions(int(chosen_N[-1]) + 1):
+        low, high = np.searchsorted(chosen_N, (at, at + len(images)))
+        if high > low:
+            yield images[chosen_N[low:high] - at]
+        at += len(images)
+
+
+def _check_images(request: BuildRequest, samples: SampleSet, count: int) -> None:
+    """Refuse before the pass what would fail in it."""
+    spec = request.extractor
+    if spec is not None and spec.input_size not in {None, samples.size}:
+        raise DataError(
+            f"{samples.where} gives images of {samples.size[0]}x{samples.size[1]}, but extractor"
+            f" {spec.name} takes {spec.input_size} only"
+        )
+    if "moments" in request.parts and count < 2:
+        raise DataError(f"{samples.where}: moments need at least 2 images, not {count}")
+    if "images" in request.parts:
+        needed = count * samples.size[0] * samples.size[1] * 3
+        free = Storage(request.output).free_bytes()
+        if needed > free:
+            raise StorageError(
+                f"--output {request.output} has {free:,} bytes free, but the images need"
+                f" {needed:,}: choose another, or leave images out of --with"
+            )
+
+
+def _spec_of(
+    request: BuildRequest,
+    samples: SampleSet,
+    chosen_N: NDArray[np.int64],
+    made: _Made,
+    paths: _Paths,
+) -> ReferenceSpec:
+    """The sidecar, with everything that decided the file."""
+    count, stores_images = len(chosen_N), "images" in request.parts
+    labels = None if samples.labels_N is None else samples.labels_N[chosen_N]
+    images = ReferenceImages(count=count, size=samples.size, images_sha256=made.images_sha256)
+    build: dict[str, Any] = {
+        **_source_facts(request.source),
+        "images_in_source": samples.num_images,
+        "images_used": count,
+        "images_sha256": made.images_sha256,
+        "codec": samples.codec or "unknown",
+        "seed": request.seed if request.per_class is not None else "none",
+        "packages": {k: v for k, v in package_versions().items() if k in _PACKAGES},
+    }
+    if labels is not None:
+        counts = np.unique(labels, return_counts=True)[1]
+        balance = {"number": len(counts), "fewest": int(counts.min()), "most": int(counts.max())}
+        build["classes"] = balance
+    if request.extractor is not None:
+        build["numerics_id"] = numerics_id(numerics_of(request.device))
+    update: dict[str, Any] = {
+        "sha256": made.npz_sha256,
+        "images": images if stores_images else None,
+        "statistics_count": count if "moments" in request.parts else None,
+        "build": build,
+        "description": f"{count:,} images of {request.source.name}",
+        "size": samples.size,
+    }
+    if made.features_sha256 is not None:
+        features = ReferenceFeatures(file=paths.features.name, sha256=made.features_sha256)
+        update["features"] = features
+    return _spec(request, paths).model_copy(update=update)
+
+
+def _spec(request: BuildRequest, paths: _Paths) -> ReferenceSpec:
+    """What is known before the images are."""
+    extractor = request.extractor if request.parts != {"images"} else None
+    return ReferenceSpec(
+        name=request.name,
+        description=request.name,
+        file=paths.npz.name,
+        sha256="0" * 64,
+        extractor=extractor.name if extractor else None,
+        extractor_id=extractor.extractor_id if extractor else None,
+        extractor_sha256=extractor.weights.sha256 if extractor else None,
+        source=f"{'folder' if request.source.is_dir() else 'file'} {request.source.name}",
+        preprocessing=request.resize or "none: the pixels of the source as they are",
+        split=_split(request),
+        program=f"evalsuite {__version__}, references build",
+        not_comparable_with="numbers against any other reference, published ones included",
+        path=paths.sidecar.resolve(),
+    )
+
+
+def _split(request: BuildRequest) -> str:
+    if request.per_class is None:
+        return "all images of the source"
+    return (
+        f"{request.per_class} images of each class, chosen by numpy default_rng({request.seed}),"
+        " in the order of the source"
+    )
+
+
+def _source_facts(source: Path) -> dict[str, Any]:
+    """Names the source by its bytes; a folder by the names and sizes of its files."""
+    if source.is_file():
+        return {"source_sha256": known_sha256(source)}
+    files = sorted((p.relative_to(source).as_posix(), p) for p in source.rglob("*") if p.is_file())
+    listing = hashlib.sha256()
+    for name, path in files:
+        listing.update(f"{name}\t{path.stat().st_size}\n".encode())
+    return {"source_files": len(files), "source_listing_sha256": listing.hexdigest()}
+
+
+def _yaml(spec: ReferenceSpec) -> bytes:
+    content = spec.model_dump(mode="json", exclude_none=True, exclude_defaults=True)
+    return yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=100).encode()
