@@ -17,7 +17,7 @@ SPATIAL_WIDTH = SPATIAL_SIZE * SPATIAL_SIZE * SPATIAL_CHANNELS
 BATCH_NORM_EPSILON = 0.001
 
 Kernel = tuple[int, int]
-_Row = tuple[str, str, Kernel, int, int] | tuple[str, str, Kernel, int, int, int]
+_Row = tuple[str, str, Kernel, int, int]
 
 
 class Layer(NamedTuple):
@@ -42,11 +42,22 @@ class Layer(NamedTuple):
         return (height // 2, width // 2) if self.padded else (0, 0)
 
 
-def _block(scope: str, module: str, size: int, rows: tuple[_Row, ...]) -> tuple[Layer, ...]:
-    """The layers of a block; a row with a sixth entry 2 has that stride and no padding."""
+def _block(
+    scope: str, module: str, size: int, rows: tuple[_Row, ...], shrinking: tuple[str, ...] = ()
+) -> tuple[Layer, ...]:
+    """The layers of a block; those in `shrinking` have stride 2 and no padding."""
     return tuple(
-        Layer(f"{scope}/{row[0]}", f"{module}.{row[1]}", *row[2:5], size, len(row) - 4, len(row) < 6)
-        for row in rows
+        Layer(
+            scope=f"{scope}/{tail}",
+            module=f"{module}.{branch}",
+            kernel=kernel,
+            channels_in=channels_in,
+            channels_out=channels_out,
+            size_in=size,
+            stride=2 if branch in shrinking else 1,
+            padded=branch not in shrinking,
+        )
+        for tail, branch, kernel, channels_in, channels_out in rows
     )
 
 
@@ -111,11 +122,12 @@ LAYERS: tuple[Layer, ...] = (
         "Mixed_6a",
         35,
         (
-            ("conv", "branch3x3", (3, 3), 288, 384, 2),
+            ("conv", "branch3x3", (3, 3), 288, 384),
             ("tower/conv", "branch3x3dbl_1", (1, 1), 288, 64),
             ("tower/conv_1", "branch3x3dbl_2", (3, 3), 64, 96),
-            ("tower/conv_2", "branch3x3dbl_3", (3, 3), 96, 96, 2),
+            ("tower/conv_2", "branch3x3dbl_3", (3, 3), 96, 96),
         ),
+        ("branch3x3", "branch3x3dbl_3"),
     ),
     *_block_6("mixed_4", "Mixed_6b", 128),
     *_block_6("mixed_5", "Mixed_6c", 160),
@@ -127,12 +139,13 @@ LAYERS: tuple[Layer, ...] = (
         17,
         (
             ("tower/conv", "branch3x3_1", (1, 1), 768, 192),
-            ("tower/conv_1", "branch3x3_2", (3, 3), 192, 320, 2),
+            ("tower/conv_1", "branch3x3_2", (3, 3), 192, 320),
             ("tower_1/conv", "branch7x7x3_1", (1, 1), 768, 192),
             ("tower_1/conv_1", "branch7x7x3_2", (1, 7), 192, 192),
             ("tower_1/conv_2", "branch7x7x3_3", (7, 1), 192, 192),
-            ("tower_1/conv_3", "branch7x7x3_4", (3, 3), 192, 192, 2),
+            ("tower_1/conv_3", "branch7x7x3_4", (3, 3), 192, 192),
         ),
+        ("branch3x3_2", "branch7x7x3_4"),
     ),
     *_block_7("mixed_9", "Mixed_7b", 1280),
     *_block_7("mixed_10", "Mixed_7c", 2048),

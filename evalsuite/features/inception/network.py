@@ -35,7 +35,7 @@ class InceptionNetwork:
         self, weights: InceptionWeights, device: torch.device, batch_size: int, dtype: torch.dtype
     ) -> None:
         """Fold and place the weights; passes of another size than `batch_size` are only slower."""
-        prepare = _packed if _can_pack(device) else _plain
+        prepare = _packed if _can_pack(device, dtype) else _plain
         self._convolve: dict[str, Convolve] = {}
         for layer in LAYERS:
             kernel, bias = (
@@ -168,10 +168,11 @@ def _plain(layer: Layer, kernel: Tensor, bias: Tensor, batch_size: int) -> Convo
     return convolve
 
 
-def _can_pack(device: torch.device) -> bool:
+def _can_pack(device: torch.device, dtype: torch.dtype) -> bool:
     """Whether oneDNN takes weights in its own layout here, as torch's own compiler stores them."""
-    available: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
-    return device.type == "cpu" and available and torch.backends.mkldnn.enabled
+    if device.type != "cpu" or not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+        return False
+    return dtype == torch.float32 or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def _packed(layer: Layer, kernel: Tensor, bias: Tensor, batch_size: int) -> Convolve:

@@ -16,7 +16,7 @@ _SCALE = 0.0078125  # 1 / 128, exact in float32
 
 
 class _Axis(NamedTuple):
-    """Two neighbours of each place of the result, and how far it is from the first to the second."""
+    """Two neighbours of each place of the result, and how far it lies between them."""
 
     low_S: Tensor
     high_S: Tensor

@@ -114,8 +114,8 @@ def _from_graph(path: Path) -> InceptionWeights:
     divisor = _divisor(path, "softmax/weights", classes_DK.shape)
     expected = {"softmax/weights": classes_DK.shape, "softmax/biases": (NUM_CLASSES,)}
     for layer in LAYERS:
-        shape_OIHW = _shape_OIHW(layer, divisor)
-        shapes = {f"batchnorm/{part}": shape_OIHW[:1] for part in _BATCH_NORM}
+        shape_OIHW = _kernel_shape(layer, divisor)
+        shapes: dict[str, Shape] = {f"batchnorm/{part}": shape_OIHW[:1] for part in _BATCH_NORM}
         shapes["conv2d_params"] = tuple(shape_OIHW[axis] for axis in (2, 3, 1, 0))
         expected |= {f"{layer.scope}/{name}": shape for name, shape in shapes.items()}
     _check_arrays(path, arrays, expected)
@@ -161,7 +161,7 @@ def _from_state_dict(path: Path, *, mapped: bool) -> InceptionWeights:
     divisor = _divisor(path, "fc.weight", classes_KD.shape[::-1])
     expected: dict[str, Shape] = {"fc.weight": classes_KD.shape, "fc.bias": (NUM_CLASSES,)}
     for layer in LAYERS:
-        shape_OIHW = _shape_OIHW(layer, divisor)
+        shape_OIHW = _kernel_shape(layer, divisor)
         expected[f"{layer.module}.conv.weight"] = shape_OIHW
         for part in _BATCH_NORM.values():
             expected[f"{layer.module}.bn.{part}"] = shape_OIHW[:1]
@@ -196,7 +196,7 @@ def _load_state(path: Path, *, mapped: bool) -> dict[str, Tensor]:
     return {str(name): value.detach() for name, value in kept.items()}
 
 
-def _shape_OIHW(layer: Layer, divisor: int) -> tuple[int, int, int, int]:
+def _kernel_shape(layer: Layer, divisor: int) -> tuple[int, int, int, int]:
     rgb = layer.channels_in == IMAGE_CHANNELS
     channels_in = layer.channels_in if rgb else layer.channels_in // divisor
     return (layer.channels_out // divisor, channels_in, *layer.kernel)
@@ -221,12 +221,12 @@ def _check_names(path: Path, found: Iterable[str], names: Iterable[str]) -> None
         if differing
     ]
     if faults:
-        raise DataError(f"weights {path} are not those of Inception-2015-12-05: {'; '.join(faults)}")
+        raise DataError(
+            f"weights {path} are not those of Inception-2015-12-05: {'; '.join(faults)}"
+        )
 
 
-def _check_arrays(
-    path: Path, arrays: Mapping[str, Array], expected: Mapping[str, Shape]
-) -> None:
+def _check_arrays(path: Path, arrays: Mapping[str, Array], expected: Mapping[str, Shape]) -> None:
     wrong = {
         f"{name} {list(arrays[name].shape)} instead of {list(shape)}"
         for name, shape in expected.items()
@@ -234,7 +234,7 @@ def _check_arrays(
     }
     if wrong:
         raise DataError(
-            f"weights {path} are not those of Inception-2015-12-05: other shapes: {_some(wrong)}"
+            f"weights {path} are not those of Inception-2015: other shapes: {_some(wrong)}"
         )
     broken = {name for name, array in arrays.items() if not np.isfinite(array).all()}
     if broken:
