@@ -2,11 +2,12 @@
 
 import hashlib
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from evalsuite.config.base import (
+    DtypeName,
     Frozen,
     Scalar,
     Sha256,
@@ -17,6 +18,12 @@ from evalsuite.config.base import (
 )
 from evalsuite.config.plan import TextEncoderSpec
 from evalsuite.config.sampling import SamplingSettings
+
+INCEPTION_FAMILY = "inception-2015-12-05"
+INCEPTION_SHA256 = "009d6814d1bc560d4e7b236e170e9b2d5ca6f4b57bd8037f6db05776204415c6"
+"""Of `classify_image_graph_def.pb`, the graph of ADM's evaluator."""
+_INCEPTION_PTH = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
+"""Of the state dict that torch-fidelity and pytorch-fid converted from it."""
 
 
 class FilePlace(Frozen):
@@ -41,6 +48,11 @@ class WeightsSource(Frozen):
     ema: str = "averaged"
     """Which of a checkpoint's weights these are."""
     places: tuple[FilePlace, ...] = ()
+
+    @property
+    def accepted_sha256(self) -> frozenset[str]:
+        """Digests of all files that hold these weights."""
+        return frozenset({self.sha256, *(p.sha256 for p in self.places if p.sha256 is not None)})
 
 
 class WeightsPlace(Frozen):
@@ -164,14 +176,18 @@ class ExtractorSpec(Frozen):
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     title: str
     short: str
-    """Prefix of metric names in tables, so that no number is mistaken for another's."""
+    """Prefix of metric names in tables, so that no number is mistaken for another's. Empty for
+    the pinned Inception in float32 alone, whose numbers are what everyone calls FID."""
     family: str
     version: int = Field(ge=1)
     weights: WeightsSource
     input_size: Size | None = None
     """The only size that it takes; any when absent."""
     resize: str
-    precision: Literal["float32"] = "float32"
+    precision: DtypeName = "float32"
+    """Of the network's convolutions; bfloat16 is faster, inexact, and another extractor."""
+    default_protocol: str
+    """Name of the protocol that its numbers follow when none is asked."""
     batch_size: int = Field(ge=1)
     pool_dim: int = Field(ge=1)
     spatial_dim: int | None = None
@@ -179,6 +195,20 @@ class ExtractorSpec(Frozen):
     licence: str
     card: str | None = None
     path: Path = Field(exclude=True)
+
+    @model_validator(mode="after")
+    def _is_named_for_what_it_is(self) -> Self:
+        accepted, inception = self.weights.accepted_sha256, {INCEPTION_SHA256, _INCEPTION_PTH}
+        if self.weights.sha256 == INCEPTION_SHA256 and not accepted <= inception:
+            other = min(accepted - inception)
+            raise ValueError(f"weights: {other} is no known file of {INCEPTION_FAMILY}'s weights")
+        plain = (self.weights.sha256, self.precision) == (INCEPTION_SHA256, "float32")
+        if not (self.short or (self.family == INCEPTION_FAMILY and plain)):
+            raise ValueError(
+                "short must not be empty: it keeps this extractor's numbers apart from those of"
+                f" {INCEPTION_FAMILY}, which alone are called FID; give a prefix such as 'mine-'"
+            )
+        return self
 
     @property
     def extractor_id(self) -> str:

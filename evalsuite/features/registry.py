@@ -17,6 +17,8 @@ Builder = Callable[[ExtractorSpec, Path, torch.device], Extractor]
 def _build_digits_convnet(spec: ExtractorSpec, weights: Path, device: torch.device) -> Extractor:
     from evalsuite.features.digits import DigitsExtractor
 
+    if spec.precision != "float32":
+        raise ConfigError(f"extractor {spec.name}: {spec.family} runs in float32 only")
     try:
         state = load_file(weights)
     except (OSError, SafetensorError) as error:
@@ -24,8 +26,32 @@ def _build_digits_convnet(spec: ExtractorSpec, weights: Path, device: torch.devi
     return DigitsExtractor(state, device, spec.batch_size)
 
 
+def _build_inception(spec: ExtractorSpec, weights: Path, device: torch.device) -> Extractor:
+    from evalsuite.features.inception.extractor import InceptionExtractor
+    from evalsuite.features.inception.layers import SPATIAL_WIDTH
+    from evalsuite.features.inception.resize import RESIZE_NAME
+    from evalsuite.features.inception.weights import read_weights
+
+    if spec.resize != RESIZE_NAME:
+        raise ConfigError(
+            f"extractor {spec.name}: {spec.family} resizes by {RESIZE_NAME}, not {spec.resize}"
+        )
+    arrays = read_weights(weights)
+    pool_dim, num_classes = arrays.classes_DK.shape
+    have = {"pool_dim": pool_dim, "spatial_dim": SPATIAL_WIDTH, "num_classes": num_classes}
+    for key, value in have.items():
+        if getattr(spec, key) != value:
+            raise DataError(
+                f"extractor {spec.name}: {key} is {getattr(spec, key)} in {spec.path}, but the"
+                f" network in {weights} gives {value}"
+            )
+    dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}[spec.precision]
+    return InceptionExtractor(arrays, device, spec.batch_size, dtype)
+
+
 EXTRACTORS: dict[str, Builder] = {
     "digits-convnet": _build_digits_convnet,
+    "inception-2015-12-05": _build_inception,
 }
 
 

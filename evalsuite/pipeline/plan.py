@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple
 
 from pydantic import ValidationError
 
-from evalsuite.artifacts.storage import file_sha256
+from evalsuite.artifacts.digests import known_sha256
 from evalsuite.conditioning.classes import parse_classes
 from evalsuite.config import (
     NUMERICS_VERSION,
@@ -288,12 +288,29 @@ def check_count(resolved: ResolvedPlan, num_samples: int, replicate: int | None)
 
 
 def with_weights(spec: ExtractorSpec, weights: Path | None) -> ExtractorSpec:
-    """An extractor with other weights, named by their SHA-256."""
+    """An extractor with the weights in a file.
+
+    Of an extractor whose weights are published at places, or whose numbers have no prefix, it must
+    hold those weights, and the extractor stays the same; any other becomes another extractor,
+    named by the SHA-256 of the file.
+
+    Raises:
+        DataError: there is no such file, or it holds other weights than the published ones.
+    """
     if weights is None:
         return spec
     if not weights.is_file():
         raise DataError(f"--extractor-weights {weights} does not exist")
-    source = spec.weights.model_copy(
-        update={"file": str(weights.resolve()), "sha256": file_sha256(weights)}
-    )
-    return spec.model_copy(update={"weights": source})
+    source = spec.weights
+    sha256 = known_sha256(weights)
+    update = {"file": str(weights.resolve())}
+    if spec.short and not source.places:
+        update["sha256"] = sha256
+    elif sha256 not in source.accepted_sha256:
+        known = " or ".join(sorted(source.accepted_sha256))
+        raise DataError(
+            f"--extractor-weights {weights} holds other weights than {spec.name} (its SHA-256 is"
+            f" {sha256}, not {known}): download it again, or name it in an extractor YAML of your"
+            " own"
+        )
+    return spec.model_copy(update={"weights": source.model_copy(update=update)})

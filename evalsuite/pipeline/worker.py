@@ -315,14 +315,32 @@ def load_extractor(spec: ExtractorSpec, device: torch.device) -> Extractor:
 def check_extractor_weights(spec: ExtractorSpec) -> Path:
     """Where the extractor's weights are, once their digest has been checked.
 
+    That is the file beside its YAML or given by hand, else the first of its places that this
+    machine's cache holds.
+
     Raises:
         DataError: they are missing or other ones.
     """
     if spec.weights.file is None:
-        raise DataError(f"extractor {spec.name}: give its weights with --extractor-weights")
+        return _fetched_weights(spec)
     path = spec.path.parent / spec.weights.file
     if not path.is_file():
         raise DataError(f"extractor {spec.name}: weights {path} do not exist")
-    if known_sha256(path) != spec.weights.sha256:
+    if known_sha256(path) not in spec.weights.accepted_sha256:
         raise DataError(f"extractor {spec.name}: {path} has another SHA-256 than expected")
     return path
+
+
+def _fetched_weights(spec: ExtractorSpec) -> Path:
+    from evalsuite.artifacts.downloads import cached_file
+
+    if not spec.weights.places:
+        raise DataError(f"extractor {spec.name}: give its weights with --extractor-weights")
+    for place in spec.weights.places:
+        path = cached_file(place)
+        if path is not None and known_sha256(path) in spec.weights.accepted_sha256:
+            return path
+    raise DataError(
+        f"extractor {spec.name}: its weights are not on this machine: fetch them with `evalsuite"
+        f" fetch --extractor {spec.name}` or give the file with --extractor-weights"
+    )

@@ -1,9 +1,11 @@
 """Where the goldens lie, which of them this version can reproduce, and a count of what ran."""
 
 import collections
+import functools
 import importlib.util
 import json
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -12,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from golden.evaluator_kit import Graph, write_graph
 from numpy.typing import NDArray
 
 OWN_CASES = Path(__file__).parent / "cases"
@@ -20,13 +23,16 @@ IMPLEMENTED = {
     "pixnerd": ("c2i", "components", "t2i_heavy", "t2i_plain"),
     "pixelgen": ("c2i", "t2i"),
     "pixeldit": ("c2i", "t2i"),
+    "evaluator": ("features", "images", "math"),
 }
 """For each family's folder the kinds of case that have a test; a case of another kind fails."""
+_EVALUATOR_KINDS = {"features": "features", "case": "images", "metric": "math"}
+"""What a JSON of the evaluator's folder is about, by the first word of its name."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """One NPZ of goldens with the configuration that it carries."""
+    """One NPZ of goldens with the configuration that it carries, or a JSON with an NPZ beside."""
 
     family: str
     path: Path
@@ -35,13 +41,16 @@ class Case:
     @property
     def kind(self) -> str:
         """What the case is about: as its meta says, or whether its conditions are classes."""
+        if self.path.suffix == ".json":
+            first = self.path.stem.partition("_")[0]
+            return _EVALUATOR_KINDS.get(first, first)
         if "kind" in self.meta:
             return str(self.meta["kind"])
         return "t2i" if "text" in self.meta["model"] else "c2i"
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """All arrays of the case."""
-        with np.load(self.path, allow_pickle=False) as archive:
+        with np.load(self.path.with_suffix(".npz"), allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
 
     def debug(self) -> dict[str, NDArray[Any]]:
@@ -55,6 +64,9 @@ class Case:
 
 def list_cases(family: str) -> list[Case]:
     """Every case in a family's folder, of whatever kind."""
+    if family == "evaluator":
+        paths = sorted((GOLDENS / family).glob("*.json"))
+        return [Case(family, path, json.loads(path.read_text("utf-8"))) for path in paths]
     return [
         Case(family, path, _meta_of(path))
         for path in sorted((GOLDENS / family).glob("*.npz"))
@@ -114,6 +126,17 @@ def goldens() -> Path:
 def cases_of() -> Any:
     """`list_cases`."""
     return list_cases
+
+
+@pytest.fixture(scope="session")
+def synthetic_inception(
+    goldens: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[int], Graph]:
+    """`synthetic_inception(8)` writes the kit's network with an eighth of the channels, once."""
+    folder = tmp_path_factory.mktemp("inception")
+    return functools.cache(
+        lambda divisor: write_graph(goldens / "evaluator", divisor, folder / str(divisor))
+    )
 
 
 _RUN: dict[str, set[Path]] = collections.defaultdict(set)

@@ -1,0 +1,1 @@
+"""Inception-2015-12-05 in torch: the network behind FID as ADM's evaluator computes it."""
