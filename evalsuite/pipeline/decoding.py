@@ -9,6 +9,7 @@ import signal
 import threading
 import traceback
 from collections.abc import Generator, Iterable, Iterator, Sequence
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 from typing import TypeVar
@@ -17,7 +18,7 @@ import numpy as np
 
 from evalsuite.artifacts.images import Images
 from evalsuite.artifacts.samples import SampleSet
-from evalsuite.errors import WorkerError
+from evalsuite.errors import EvalsuiteError, WorkerError
 from evalsuite.pipeline.channel import Channel, Closed
 
 T = TypeVar("T")
@@ -123,6 +124,7 @@ def _started(samples: SampleSet, ranges: Sequence[Range]) -> tuple[SpawnProcess,
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe(duplex=True)
     process = context.Process(target=_decode, args=(samples, list(ranges), theirs), daemon=True)
+    resource_tracker.ensure_running()  # the first start of a process would unblock the signal
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         process.start()
@@ -135,16 +137,17 @@ def _started(samples: SampleSet, ranges: Sequence[Range]) -> tuple[SpawnProcess,
 def _received(process: SpawnProcess, pipe: Connection, low: int, high: int) -> Images:
     try:
         header = pipe.recv()
-        if isinstance(header, BaseException):
-            raise header
-        images = np.empty(header, np.uint8)
-        pipe.recv_bytes_into(images.reshape(-1))  # type: ignore[arg-type]
+        images = np.empty(() if isinstance(header, Exception) else header, np.uint8)
+        if not isinstance(header, Exception):
+            pipe.recv_bytes_into(images.reshape(-1))  # type: ignore[arg-type]
     except (EOFError, ConnectionError) as error:
         process.join(timeout=5)
         raise WorkerError(
             f"the process that decodes images {low}..{high - 1} ended with exit code"
             f" {process.exitcode} (negative: a signal; -9 is often too little memory)"
         ) from error
+    if isinstance(header, Exception):
+        raise header
     return images
 
 
@@ -155,9 +158,10 @@ def _decode(samples: SampleSet, ranges: Sequence[Range], pipe: Connection) -> No
             for start, stop in ranges:
                 images = np.concatenate(list(samples.read(start, stop)))
                 pipe.send(images.shape)
-                pipe.send_bytes(images.reshape(-1))  # type: ignore[arg-type]
+                pipe.send_bytes(images.reshape(-1))
         except (BrokenPipeError, ConnectionResetError):
             return
         except Exception as error:  # noqa: BLE001 - the process boundary: the parent raises it
-            error.add_note("".join(traceback.format_exception(error)))
+            if not isinstance(error, EvalsuiteError):
+                error.add_note("".join(traceback.format_exception(error)))
             pipe.send(error)
