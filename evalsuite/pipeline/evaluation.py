@@ -1,5 +1,6 @@
 """Scoring a run, samples that someone else made, and the mean over replicates."""
 
+import functools
 import hashlib
 import io
 import itertools
@@ -152,18 +153,16 @@ def samples_of_run(run: RunDirectory, num_samples: int) -> SampleSet:
     """
     run.slices(run.pixel_receipts(), 0, num_samples, STORED_PIXELS)
 
-    def read(start: int, stop: int) -> Iterator[Images]:
-        held: list[Images] = []
-        for _, image in run.read_images(start, stop):
-            held.append(image)
-            if len(held) == PORTION:
-                yield np.stack(held)
-                held = []
-        if held:
-            yield np.stack(held)
-
     labels = np.array(labels_of(run.plan, 0, num_samples, run.manifest.file_labels))
-    return SampleSet(str(run.root), num_samples, run.plan.size, labels, "lossless", read, encoded=False)
+    read = functools.partial(_stored_portions, run)
+    return SampleSet(str(run.root), num_samples, run.plan.size, labels, "lossless", read)
+
+
+def _stored_portions(run: RunDirectory, start: int, stop: int) -> Iterator[Images]:
+    """Images start..stop-1 of a run in portions uint8 [n,H,W,3]."""
+    pixels = run.read_images(start, stop)
+    while held := [image for _, image in itertools.islice(pixels, PORTION)]:
+        yield np.stack(held)
 
 
 def score_samples(

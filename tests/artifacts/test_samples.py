@@ -1,104 +1,134 @@
-"""Samples that someone else made: each kind reads in order, and each fault is one line."""
+"""Samples in an NPZ: stored or deflated they read the same from anywhere; a fault is one line."""
 
 import io
+import pickle
 import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
-from artifact_builder import make_plan, pictures
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from PIL import Image
+from sample_builder import (
+    COUNT,
+    LABELS,
+    PICTURES,
+    images_of,
+    line_of,
+    write_folder,
+    write_npz_shard,
+    write_parquet,
+)
 
-from evalsuite.artifacts.images import ImageRows, Keep, ParquetImageWriter, pixel_sha256
-from evalsuite.artifacts.samples import PORTION, SampleSet, open_samples
-from evalsuite.artifacts.storage import HashingWriter
-from evalsuite.errors import DataError
+from evalsuite.artifacts.samples import PORTION, npz_image_shape, open_samples, portion_of
+from evalsuite.errors import CorruptionError, UsageError
 
-COUNT = 2 * PORTION + 3
-PICTURES = pictures(COUNT)
-
-
-def images_of(samples: SampleSet, stop: int) -> NDArray[np.uint8]:
-    """All portions, joined."""
-    return np.concatenate(list(samples.portions(stop)))
-
-
-def line_of(path: Path, stop: int | None = None) -> str:
-    """The line that refuses `path`, when it is opened or when it is read."""
-
-    def attempt() -> None:
-        samples = open_samples(path)
-        images_of(samples, stop or samples.num_images)
-
-    with pytest.raises(DataError) as caught:
-        attempt()
-    assert "\n" not in str(caught.value)
-    assert path.name in str(caught.value)
-    return str(caught.value)
+SAVE = {"stored": np.savez, "deflated": np.savez_compressed}
+RANGES = [(0, COUNT), (0, 1), (0, PORTION + 1), (PORTION - 1, PORTION + 1), (COUNT - 1, COUNT)]
 
 
-def write_parquet(path: Path, start: int, stop: int, keep: Keep = "all") -> None:
-    """A shard as `generate` writes it."""
-    buffer = io.BytesIO()
-    writer = ParquetImageWriter(
-        HashingWriter(buffer, Path("memory")), keep, make_plan(num_classes=3)
-    )
-    images = PICTURES[start:stop]
-    zeros = [0] * (stop - start)
-    writer.write(ImageRows(start, zeros, zeros, images), [pixel_sha256(i) for i in images])
-    writer.close()
-    path.write_bytes(buffer.getvalue())
+def write_header(path: Path, header: bytes, content: bytes = b"") -> Path:
+    """An NPZ whose arr_0 begins with these bytes."""
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("arr_0.npy", header + content)
+    return path
 
 
-def write_folder(folder: Path, count: int = 5, suffix: str = "png") -> Path:
-    """Images named so that their names order them."""
-    folder.mkdir(exist_ok=True)
-    for i in range(count):
-        Image.fromarray(PICTURES[i]).save(folder / f"{i:03d}.{suffix}")
-    return folder
-
-
-@pytest.mark.parametrize("save", [np.savez, np.savez_compressed], ids=["stored", "deflated"])
-@pytest.mark.parametrize("stop", [1, PORTION, PORTION + 1, COUNT])
-def test_npz_streams_the_same_stored_or_deflated(tmp_path: Path, save: object, stop: int) -> None:
-    """In ADM's layout, arr_0 and arr_1."""
+@pytest.mark.parametrize("kind", SAVE)
+@pytest.mark.parametrize(("start", "stop"), RANGES)
+def test_npz_reads_any_range(tmp_path: Path, kind: str, start: int, stop: int) -> None:
+    """In ADM's layout, arr_0 and arr_1; twice, and after a journey through a pickle."""
     path = tmp_path / "samples.npz"
-    labels = np.arange(COUNT) % 10
-    save(path, PICTURES, labels)
+    SAVE[kind](path, PICTURES, np.array(LABELS))
     samples = open_samples(path)
     assert (samples.num_images, samples.size, samples.codec) == (COUNT, (5, 7), None)
-    np.testing.assert_array_equal(samples.labels_N, labels)
-    np.testing.assert_array_equal(images_of(samples, stop), PICTURES[:stop])
-    np.testing.assert_array_equal(images_of(samples, stop), PICTURES[:stop])  # a second time
+    assert (samples.random_access, samples.encoded, samples.resize) == (
+        kind == "stored",
+        False,
+        None,
+    )
+    np.testing.assert_array_equal(samples.labels_N, LABELS)
+    for reader in (samples, samples, pickle.loads(pickle.dumps(samples))):
+        np.testing.assert_array_equal(images_of(reader, start, stop), PICTURES[start:stop])
+    assert [len(p) for p in samples.portions(PORTION + 2)] == [PORTION, 2]
+    assert npz_image_shape(path) == ((COUNT, 5, 7, 3), True)
 
 
 def test_npz_without_labels_and_with_other_arrays(tmp_path: Path) -> None:
     path = tmp_path / "samples.npz"
-    np.savez(path, arr_0=PICTURES, other=np.zeros(3))
+    np.savez(path, arr_0=PICTURES, mu=np.zeros(3), sigma=np.eye(3))
     assert open_samples(path).labels_N is None
+    assert npz_image_shape(path)[1] is False
+
+
+@pytest.mark.parametrize("version", [(1, 0), (2, 0), (3, 0)])
+def test_npz_of_every_header_version_behind_other_bytes(
+    tmp_path: Path, version: tuple[int, int]
+) -> None:
+    """Header lengths differ, and a zip may have bytes before it."""
+    buffer = io.BytesIO(b"")
+    np.lib.format.write_array(buffer, PICTURES, version=version)
+    path = tmp_path / "samples.npz"
+    path.write_bytes(b"something in front")
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("first.npy", b"not looked at")
+        archive.writestr("arr_0.npy", buffer.getvalue())
+    np.testing.assert_array_equal(images_of(open_samples(path), 3, 9), PICTURES[3:9])
+
+
+def test_portions_are_bounded_in_bytes() -> None:
+    """64 images, or 64 MiB, or one."""
+    assert portion_of((256, 256)) == 64
+    assert portion_of((2048, 2048)) == 5
+    assert portion_of((8000, 8000)) == 1
+
+
+SIGNED = PICTURES.astype(np.float32) / 127.5 - 1
 
 
 @pytest.mark.parametrize(
-    ("images", "text"),
+    ("images", "texts"),
     [
-        (PICTURES.astype(np.float32) / 255, "must be uint8 of shape (N, H, W, 3)"),
-        (PICTURES.astype(np.int64), "must be uint8"),
-        (PICTURES[0], "not uint8 (5, 7, 3)"),
-        (PICTURES.transpose(0, 3, 1, 2), "in C order"),
-        (PICTURES[..., :1], "not uint8"),
-        (PICTURES[:0], "not uint8 (0, 5, 7, 3)"),
-        (np.array([object()], dtype=object), "pickled objects, which are never loaded"),
-        (np.asfortranarray(PICTURES), "in C order"),
+        (PICTURES.astype(np.float32) / 255, ["float32", "in [0, 1]", "(images * 255).round()"]),
+        (SIGNED, ["in [-1, 1]", "((images + 1) * 127.5).round()"]),
+        (SIGNED.astype(np.float16), ["float16", "in [-1, 1]"]),
+        (PICTURES.astype(np.float64), ["float64", "in [0, 255]", "(images).round()"]),
+        (SIGNED * 3000, ["which are no pixels"]),
+        (SIGNED * np.nan, ["nan", "which are no pixels"]),
+        (PICTURES.astype(np.int64), ["int64", "images.astype(np.uint8)"]),
+        (PICTURES.astype(np.int64) - 9, ["int64", "do not fit into 8 bits"]),
+        (PICTURES > 7, ["is bool, but pixels must be uint8"]),
+        (PICTURES[0], ["(5, 7, 3)", "a single image", "images[None]"]),
+        (PICTURES[..., 0], ["without colours"]),
+        (PICTURES.ravel(), ["(N, H, W, 3)"]),
+        (PICTURES.transpose(0, 3, 1, 2).copy(), ["looks like N,C,H,W: transpose it (0, 2, 3, 1)"]),
+        (PICTURES.transpose(0, 3, 1, 2) / 255.0, ["looks like N,C,H,W"]),
+        (PICTURES[..., :1], ["greyscale and not RGB"]),
+        (PICTURES[..., [0, 1, 2, 2]], ["RGB with alpha"]),
+        (PICTURES[..., [0, 1]], ["2 channels"]),
+        (PICTURES[:0], ["holds 0 images"]),
+        (PICTURES[:, :0], ["no pixel"]),
+        (np.array([object()], dtype=object), ["pickled objects, which are never loaded"]),
+        (np.asfortranarray(PICTURES), ["Fortran order", "np.ascontiguousarray"]),
     ],
-    ids=["float", "int64", "one image", "channels first", "grey", "none", "object", "fortran"],
 )
-def test_npz_of_another_kind(tmp_path: Path, images: NDArray[np.generic], text: str) -> None:
+def test_npz_of_another_kind(tmp_path: Path, images: NDArray[np.generic], texts: list[str]) -> None:
+    """Each is recognised and the line says how to mend it."""
     path = tmp_path / "samples.npz"
     np.savez(path, arr_0=images)
-    assert text in line_of(path)
+    line = line_of(path)
+    assert all(text in line for text in texts), line
+
+
+def test_the_formulas_that_are_advised_give_the_pixels_back() -> None:
+    """What the lines say is run."""
+    cases = {
+        "(images * 255).round().clip(0, 255).astype(np.uint8)": PICTURES / np.float32(255),
+        "((images + 1) * 127.5).round().clip(0, 255).astype(np.uint8)": SIGNED,
+    }
+    for formula, images in cases.items():
+        np.testing.assert_array_equal(eval(formula, {"np": np, "images": images}), PICTURES)
 
 
 @pytest.mark.parametrize("labels", [np.zeros(3, int), np.zeros(COUNT), np.zeros((COUNT, 2), int)])
@@ -106,7 +136,7 @@ def test_npz_with_wrong_labels(tmp_path: Path, labels: NDArray[np.generic]) -> N
     """Too few, no whole numbers, or a table."""
     path = tmp_path / "samples.npz"
     np.savez(path, PICTURES, labels)
-    assert "arr_1" in line_of(path)
+    assert "arr_1 must hold" in line_of(path)
 
 
 def test_npz_with_pickled_labels(tmp_path: Path) -> None:
@@ -116,10 +146,17 @@ def test_npz_with_pickled_labels(tmp_path: Path) -> None:
 
 
 def test_npz_without_images(tmp_path: Path) -> None:
-    """The line says what is in it."""
+    """The line says what is in it, and which array may be meant."""
     path = tmp_path / "samples.npz"
-    np.savez(path, images=PICTURES)
-    assert "has no arr_0 (images); it holds images.npy" in line_of(path)
+    np.savez(path, images=PICTURES, count=np.zeros(3))
+    line = line_of(path)
+    assert "has no arr_0 (images); it holds images, count" in line
+    assert "np.savez(path, np.load(old)['images'])" in line
+    np.savez(path, a=PICTURES, b=PICTURES)
+    assert line_of(path).endswith("it holds a, b")
+    np.savez(path, mu=np.zeros(3), sigma=np.eye(3))
+    assert "is a statistics file" in line_of(path)
+    assert "--reference" in line_of(path)
     with zipfile.ZipFile(path, "w"):
         pass
     assert "it holds nothing" in line_of(path)
@@ -138,114 +175,91 @@ def test_npz_truncated_anywhere(tmp_path: Path, share: float, deflated: bool) ->
     assert "samples.npz" in line_of(path)
 
 
-@pytest.mark.parametrize("deflated", [False, True])
-def test_npz_whose_images_are_damaged_inside(tmp_path: Path, deflated: bool) -> None:
+@pytest.mark.parametrize("kind", SAVE)
+def test_npz_whose_images_are_damaged_inside(tmp_path: Path, kind: str) -> None:
     """The zip's own checksum finds it, at the latest with the last image."""
     path = tmp_path / "samples.npz"
-    (np.savez_compressed if deflated else np.savez)(path, PICTURES)
+    SAVE[kind](path, PICTURES)
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 0x55
     path.write_bytes(content)
-    assert "samples.npz" in line_of(path)
+    assert "is damaged" in line_of(path)
+
+
+def test_npz_that_shrinks_after_it_was_opened(tmp_path: Path) -> None:
+    path = tmp_path / "samples.npz"
+    np.savez(path, PICTURES)
+    samples = open_samples(path)
+    path.write_bytes(path.read_bytes()[: PICTURES[0].nbytes * 80])
+    with pytest.raises(CorruptionError, match="truncated: arr_0 ends after"):
+        images_of(samples, 60, COUNT)
 
 
 @pytest.mark.parametrize("header", [b"no numpy at all", b"\x93NUMPY\x01\x00\x10\x00{broken", b""])
 def test_npz_with_a_broken_header(tmp_path: Path, header: bytes) -> None:
-    path = tmp_path / "samples.npz"
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("arr_0.npy", header)
-    assert "arr_0.npy" in line_of(path)
+    assert "arr_0.npy" in line_of(write_header(tmp_path / "samples.npz", header))
 
 
 def test_npz_whose_header_promises_more_images_than_there_are(tmp_path: Path) -> None:
     buffer = io.BytesIO()
     header = {"descr": "|u1", "fortran_order": False, "shape": (10**6, 5, 7, 3)}
     np.lib.format.write_array_header_1_0(buffer, header)
+    path = write_header(tmp_path / "samples.npz", buffer.getvalue(), PICTURES.tobytes())
+    assert "is truncated or broken: the header promises 105,000,128 bytes" in line_of(path)
+
+
+def test_npz_that_is_encrypted(tmp_path: Path) -> None:
+    """Its flag alone is set; zipfile cannot write one."""
     path = tmp_path / "samples.npz"
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("arr_0.npy", buffer.getvalue() + PICTURES.tobytes())
-    assert "truncated near image" in line_of(path)
+    np.savez(path, PICTURES)
+    content = bytearray(path.read_bytes())
+    content[content.index(b"PK\x01\x02") + 8] |= 1
+    path.write_bytes(content)
+    assert "is encrypted" in line_of(path)
 
 
-def test_a_folder_of_images_in_the_order_of_names(tmp_path: Path) -> None:
-    """Other files and hidden ones do not count; PNG is lossless, JPEG is not."""
-    folder = write_folder(tmp_path / "png")
-    (folder / "notes.txt").write_text("x")
-    (folder / ".hidden.png").write_bytes(b"")
-    samples = open_samples(folder)
-    assert (samples.num_images, samples.size, samples.codec) == (5, (5, 7), "lossless")
-    np.testing.assert_array_equal(images_of(samples, 3), PICTURES[:3])
-    assert open_samples(write_folder(tmp_path / "jpg", suffix="jpg")).codec == "lossy"
-
-
-def test_grey_and_palette_images_become_rgb(tmp_path: Path) -> None:
-    Image.fromarray(PICTURES[0]).convert("L").save(tmp_path / "0.png")
-    image = images_of(open_samples(tmp_path), 1)
-    assert image.shape == (1, 5, 7, 3)
-    assert (image[..., 0] == image[..., 1]).all()
-
-
-def test_an_empty_folder(tmp_path: Path) -> None:
-    assert "holds no PNG, JPEG or WebP images and no run" in line_of(tmp_path)
-
-
-def test_an_odd_sized_image_is_named(tmp_path: Path) -> None:
-    folder = write_folder(tmp_path / "png")
-    Image.fromarray(PICTURES[0][:4]).save(folder / "003.png")
-    text = line_of(folder)
-    assert "003.png is 4x7" in text
-    assert "000.png is 5x7" in text
-
-
-@pytest.mark.parametrize("content", [b"", b"no image", b"\x89PNG\r\n\x1a\n"])
-@pytest.mark.parametrize("name", ["000.png", "004.png"])
-def test_an_unreadable_image_is_named(tmp_path: Path, name: str, content: bytes) -> None:
-    folder = write_folder(tmp_path / "png")
-    (folder / name).write_bytes(content)
-    assert f"{name} cannot be read as an image" in line_of(folder)
-
-
-def test_a_truncated_image_is_not_half_an_image(tmp_path: Path) -> None:
-    folder = write_folder(tmp_path / "png")
-    path = folder / "002.png"
-    path.write_bytes(path.read_bytes()[:-30])
-    assert "002.png cannot be read" in line_of(folder)
-
-
-def test_parquet_shards_in_the_order_of_their_samples(tmp_path: Path) -> None:
-    """Not of their names."""
-    write_parquet(tmp_path / "b.parquet", 0, 10)
-    write_parquet(tmp_path / "a.parquet", 10, 25)
+def test_npz_shards_of_a_run_are_one_set(tmp_path: Path) -> None:
+    """In the order of their samples, with their labels, from any place."""
+    for start, stop in ((0, 10), (10, 80), (80, 90)):
+        write_npz_shard(tmp_path, start, stop)
     samples = open_samples(tmp_path)
-    assert (samples.num_images, samples.size) == (25, (5, 7))
-    np.testing.assert_array_equal(images_of(samples, 25), PICTURES[:25])
-    np.testing.assert_array_equal(images_of(samples, 12), PICTURES[:12])
-    assert open_samples(tmp_path / "a.parquet").num_images == 15
+    assert (samples.num_images, samples.random_access) == (90, True)
+    np.testing.assert_array_equal(samples.labels_N, LABELS[:90])
+    np.testing.assert_array_equal(images_of(samples, 0, 90), PICTURES[:90])
+    np.testing.assert_array_equal(images_of(samples, 7, 85), PICTURES[7:85])
 
 
-@pytest.mark.parametrize(("low", "text"), [(12, "but 10 comes next"), (8, "missing or overlap")])
-def test_parquet_gaps_and_overlaps(tmp_path: Path, low: int, text: str) -> None:
-    write_parquet(tmp_path / "a.parquet", 0, 10)
-    write_parquet(tmp_path / "b.parquet", low, 20)
-    assert text in line_of(tmp_path)
+def test_npz_files_that_are_no_set(tmp_path: Path) -> None:
+    write_npz_shard(tmp_path, 0, 10)
+    shard = write_npz_shard(tmp_path, 12, 20)
+    assert "starts at sample 12, but 10 comes next" in line_of(tmp_path)
+    shard.rename(tmp_path / "0000000010-0000000020-a0.npz")
+    assert "holds 8 images, but its name says 10" in line_of(tmp_path)
+    (tmp_path / "0000000010-0000000020-a0.npz").rename(tmp_path / "other.npz")
+    assert "other.npz is not named as a shard of a run" in line_of(tmp_path)
+    (tmp_path / "other.npz").unlink()
+    assert open_samples(tmp_path).num_images == 10
 
 
-@pytest.mark.parametrize("keep", ["none", "grid"])
-def test_parquet_whose_pixels_were_not_kept(tmp_path: Path, keep: Keep) -> None:
-    write_parquet(tmp_path / "a.parquet", 0, 30, keep=keep)
-    assert "not kept" in line_of(tmp_path) or "keep no images" in line_of(tmp_path)
-
-
-def test_parquet_without_a_row(tmp_path: Path) -> None:
-    write_parquet(tmp_path / "a.parquet", 0, 0)
+def test_a_folder_of_two_kinds(tmp_path: Path) -> None:
+    write_folder(tmp_path / "mixed")
+    np.savez(tmp_path / "mixed" / "a.npz", PICTURES)
+    assert "holds 5 images and 1 NPZ files: give the one kind" in line_of(tmp_path / "mixed")
+    write_parquet(tmp_path / "a.parquet", 0, 3)
     line_of(tmp_path)
 
 
-def test_a_truncated_parquet_shard(tmp_path: Path) -> None:
-    write_parquet(tmp_path / "a.parquet", 0, 10)
-    content = (tmp_path / "a.parquet").read_bytes()
-    (tmp_path / "a.parquet").write_bytes(content[:-20])
-    assert "a.parquet is not a Parquet image shard" in line_of(tmp_path)
+def test_npz_through_a_resize_rule(tmp_path: Path) -> None:
+    path = tmp_path / "samples.npz"
+    np.savez(path, PICTURES)
+    samples = open_samples(path, resize="adm-crop:4")
+    assert (samples.size, samples.resize, samples.encoded) == ((4, 4), "adm-crop:4", True)
+    assert images_of(samples, 60, 70).shape == (10, 4, 4, 3)
+    unchanged = open_samples(path, resize="none")
+    assert (unchanged.size, unchanged.resize) == ((5, 7), None)
+    np.testing.assert_array_equal(images_of(unchanged, 0, 9), PICTURES[:9])
+    with pytest.raises(UsageError, match="unknown resize rule"):
+        open_samples(path, resize="squash:4")
 
 
 @pytest.mark.parametrize("name", ["none.npz", "none", "notes.txt"])
