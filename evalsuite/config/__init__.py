@@ -1,6 +1,6 @@
-"""The typed configuration tree: presets, extractors, references and plans, read from YAML.
+"""The typed configuration tree: presets of models, extractors, references and self-tests; plans.
 
-Every class is frozen and refuses unknown keys. Defaults of a model live in its preset and nowhere
+It is read from YAML. Every class is frozen and refuses unknown keys. Defaults of a model live in its preset and nowhere
 else; a `Plan` is what they become once an invocation's options are applied.
 """
 
@@ -52,6 +52,11 @@ from evalsuite.config.sampling import (
     LabelRule,
     SamplingSettings,
 )
+from evalsuite.config.selftests import (
+    ExpectedValue,
+    SelftestFiles,
+    SelftestSpec,
+)
 
 __all__ = [
     "NUMERICS_VERSION",
@@ -59,6 +64,7 @@ __all__ = [
     "SOLVERS_WITH",
     "DtypeName",
     "EvaluationDefaults",
+    "ExpectedValue",
     "ExtractorSpec",
     "FilePlace",
     "Frozen",
@@ -75,6 +81,8 @@ __all__ = [
     "ReferenceSpec",
     "SamplingSettings",
     "Scalar",
+    "SelftestFiles",
+    "SelftestSpec",
     "Sha256",
     "Size",
     "SolverName",

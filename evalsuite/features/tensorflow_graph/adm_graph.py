@@ -19,7 +19,7 @@ from evalsuite.errors import DataError
 
 SPATIAL_CHANNELS = 7
 SOFTMAX_ROWS = 512
-TILE = 10_000
+ADM_TILE = 10_000
 """Rows and columns of a tile: float16 or its float32 fallback is chosen for each tile anew."""
 _TENSORS = ("pool_3:0", "mixed_6/conv:0", "softmax/logits/MatMul:0")
 
@@ -128,20 +128,23 @@ class AdmManifolds:
                 tf.reduce_any(self._distances_UV <= self._radii_u[:, None], axis=0),
             ]
 
-    def precision_recall(self, reference_MD: Floats, samples_ND: Floats, k: int) -> Manifolds:
+    def precision_recall(
+        self, reference_MD: Floats, samples_ND: Floats, k: int, tile: int
+    ) -> Manifolds:
         """Shares of points within the other set's balls; a point at exactly the radius is inside.
 
         Args:
             reference_MD: pooled features of the reference, float32.
             samples_ND: pooled features of the samples, float32.
             k: a ball reaches to the k-th other neighbour; ADM has 3.
+            tile: rows and columns of distances at once; `ADM_TILE` is ADM's.
         """
-        reference_radii_M = self._radii(reference_MD, k)
-        samples_radii_N = self._radii(samples_ND, k)
+        reference_radii_M = self._radii(reference_MD, k, tile)
+        samples_radii_N = self._radii(samples_ND, k, tile)
         covered_M = np.zeros(len(reference_MD), dtype=np.bool_)
         inside_N = np.zeros(len(samples_ND), dtype=np.bool_)
-        for rows in _tiles(len(reference_MD)):
-            for columns in _tiles(len(samples_ND)):
+        for rows in _tiles(len(reference_MD), tile):
+            for columns in _tiles(len(samples_ND), tile):
                 rows_in, columns_in = self._session.run(
                     self._inside,
                     {
@@ -157,13 +160,13 @@ class AdmManifolds:
             float(inside_N.mean()), float(covered_M.mean()), reference_radii_M, samples_radii_N
         )
 
-    def _radii(self, points_ND: Floats, k: int) -> Floats:
+    def _radii(self, points_ND: Floats, k: int, tile: int) -> Floats:
         """Element k of each sorted row of distances, which counts the point itself at 0.
 
         ADM keeps whole rows; the k + 1 smallest of each tile give the same element.
         """
         radii_N = np.empty(len(points_ND), dtype=np.float32)
-        for rows in _tiles(len(points_ND)):
+        for rows in _tiles(len(points_ND), tile):
             nearest = [
                 self._smallest(
                     self._session.run(
@@ -171,7 +174,7 @@ class AdmManifolds:
                     ),
                     k + 1,
                 )
-                for columns in _tiles(len(points_ND))
+                for columns in _tiles(len(points_ND), tile)
             ]
             radii_N[rows] = np.partition(np.concatenate(nearest, axis=1), k, axis=1)[:, k]
         return radii_N
@@ -186,8 +189,8 @@ class AdmManifolds:
         return distances_UV[:, :count].copy()
 
 
-def _tiles(count: int) -> list[slice]:
-    return [slice(start, min(start + TILE, count)) for start in range(0, count, TILE)]
+def _tiles(count: int, tile: int) -> list[slice]:
+    return [slice(start, min(start + tile, count)) for start in range(0, count, tile)]
 
 
 def _squared_distances(tf: Any, u_UD: Any, v_VD: Any) -> Any:  # noqa: ANN401 - tensors

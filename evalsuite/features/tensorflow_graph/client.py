@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from evalsuite.errors import DataError, EnvironmentProblem
 from evalsuite.features.base import FeatureBatch
-from evalsuite.features.tensorflow_graph.adm_graph import Manifolds
+from evalsuite.features.tensorflow_graph.adm_graph import ADM_TILE, Manifolds
 from evalsuite.features.tensorflow_graph.protocol import (
     Field,
     Message,
@@ -77,7 +77,7 @@ class TensorFlowGraph:
         try:
             options = {"num_threads": self._num_threads or 0, "use_gpu": self._use_gpu}
             self._versions = self._ask(Message("start", options)).fields
-            self._ask(Message("load", {"path": str(self._path.absolute())}))
+            self.load(self._path)
         except BaseException:
             self._stop()
             raise
@@ -90,6 +90,14 @@ class TensorFlowGraph:
         trace: TracebackType | None,
     ) -> None:
         self._stop()
+
+    def load(self, path: Path) -> None:
+        """Take another graph; the one before it stays when this raises.
+
+        Raises:
+            DataError: the file cannot be read, or is not ADM's graph.
+        """
+        self._ask(Message("load", {"path": str(path.absolute())}))
 
     def features(self, images_NHWC: NDArray[np.uint8]) -> FeatureBatch:
         """Features of images, computed 64 at a time with a short last batch, as ADM does.
@@ -120,24 +128,28 @@ class TensorFlowGraph:
         ]
 
     def precision_recall(
-        self, reference_MD: NDArray[np.float32], samples_ND: NDArray[np.float32], k: int = 3
+        self,
+        reference_MD: NDArray[np.float32],
+        samples_ND: NDArray[np.float32],
+        k: int = 3,
+        tile: int = ADM_TILE,
     ) -> Manifolds:
         """Precision and recall in ADM's float16 arithmetic by TensorFlow itself.
-
-        Tiles of 10,000 x 10,000 distances: up to 2.6 GB in the TensorFlow process.
 
         Args:
             reference_MD: pooled features of the reference images, float32.
             samples_ND: pooled features of the samples, float32.
             k: neighbours; ADM has 3.
+            tile: rows and columns of distances computed at once; where one of a tile overflows
+                float16 they are all computed in float32, so ADM's numbers need ADM's 10,000.
 
         Raises:
             DataError: fewer than k + 1 points in a set, other widths, or values not finite.
-            ValueError: k is not positive, or other dtypes.
+            ValueError: k or tile is not positive, or other dtypes.
             EnvironmentProblem: the process died.
         """
-        if k < 1:
-            raise ValueError(f"k is {k}, must be at least 1")
+        if k < 1 or tile < 1:
+            raise ValueError(f"k is {k} and tile is {tile}, both must be at least 1")
         for what, points in (("reference", reference_MD), ("samples", samples_ND)):
             if points.dtype != np.float32 or points.ndim != 2:
                 raise ValueError(f"expected float32 features of the {what} in two dimensions")
@@ -148,7 +160,7 @@ class TensorFlowGraph:
         if reference_MD.shape[1] != samples_ND.shape[1]:
             raise DataError("the features of reference and samples have different widths")
         arrays = {"reference_MD": reference_MD, "samples_ND": samples_ND}
-        answer = self._ask(Message("precision_recall", {"k": k}, arrays))
+        answer = self._ask(Message("precision_recall", {"k": k, "tile": tile}, arrays))
         precision, recall = (float(answer.fields[n] or 0) for n in ("precision", "recall"))
         return Manifolds(
             precision, recall, answer.arrays["reference_radii_M"], answer.arrays["samples_radii_N"]
@@ -189,7 +201,7 @@ class TensorFlowGraph:
     def _lost(self, doing: str) -> EnvironmentProblem:
         """The error for a process that answers no more: how it ended, and its last words."""
         server = self._running()
-        code = _wait_or_kill(server.process)
+        code = _code_of(server.process)
         how = f"exit code {code}" if code >= 0 else signal.Signals(-code).name
         hint = "; was there enough memory?" if code == -signal.SIGKILL else ""
         words = _last_words(server.stderr)
@@ -204,9 +216,10 @@ class TensorFlowGraph:
         server, self._server = self._server, None
         if server is None:
             return
-        with contextlib.suppress(OSError):  # a request that could not be sent is still buffered
+        server.process.kill()
+        server.process.wait()
+        with contextlib.suppress(OSError):  # of a request that could not be sent
             server.requests.close()
-        _wait_or_kill(server.process)
         server.answers.close()
         server.stderr.close()
 
@@ -251,7 +264,8 @@ def _start() -> _Server:
     return _Server(process, process.stdin, cast(BufferedIOBase, process.stdout), stderr)
 
 
-def _wait_or_kill(process: subprocess.Popen[bytes]) -> int:
+def _code_of(process: subprocess.Popen[bytes]) -> int:
+    """How a process ended; it is killed when it has only stopped to make sense."""
     try:
         return process.wait(timeout=_END_WITHIN_S)
     except subprocess.TimeoutExpired:

@@ -45,10 +45,9 @@ def send(stream: IO[bytes], message: Message) -> None:
             nothing was written.
         OSError: the other process is gone.
     """
-    arrays = {name: np.ascontiguousarray(array) for name, array in message.arrays.items()}
     described = [
         {"name": name, "dtype": array.dtype.name, "shape": list(array.shape)}
-        for name, array in arrays.items()
+        for name, array in message.arrays.items()
     ]
     _check(described)
     content = {"kind": message.kind, "fields": dict(message.fields), "arrays": described}
@@ -56,8 +55,9 @@ def send(stream: IO[bytes], message: Message) -> None:
     if len(header) > MAX_HEADER_BYTES:
         raise ValueError(f"a header of {len(header)} bytes is too long")
     stream.write(_PREFIX.pack(MAGIC, len(header)) + header)
-    for array in arrays.values():
-        stream.write(array.astype(_DTYPES[array.dtype.name], copy=False).reshape(-1).data)
+    for array in message.arrays.values():
+        in_order = np.ascontiguousarray(array, dtype=_DTYPES[array.dtype.name])
+        stream.write(in_order.reshape(-1).data)
     stream.flush()
 
 

@@ -108,6 +108,7 @@ class Backend:
                 request.arrays["reference_MD"],
                 request.arrays["samples_ND"],
                 int(request.fields["k"] or 0),
+                int(request.fields["tile"] or 0),
             )
             radii = {
                 name: getattr(found, name) for name in ("reference_radii_M", "samples_radii_N")
