@@ -1,7 +1,7 @@
 """The typed configuration tree: presets of models, extractors, references and self-tests; plans.
 
-It is read from YAML. Every class is frozen and refuses unknown keys. Defaults of a model live in its preset and nowhere
-else; a `Plan` is what they become once an invocation's options are applied.
+They are read from YAML. Every class is frozen and refuses unknown keys. Defaults of a model live in
+its preset and nowhere else; a `Plan` is what they become once an invocation's options are applied.
 """
 
 from evalsuite.config.base import (
@@ -54,6 +54,7 @@ from evalsuite.config.sampling import (
 )
 from evalsuite.config.selftests import (
     ExpectedValue,
+    ExpectedValues,
     SelftestFiles,
     SelftestSpec,
 )
@@ -65,6 +66,7 @@ __all__ = [
     "DtypeName",
     "EvaluationDefaults",
     "ExpectedValue",
+    "ExpectedValues",
     "ExtractorSpec",
     "FilePlace",
     "Frozen",

@@ -1,14 +1,12 @@
 """Self-tests: published files with published numbers, which an installation must reproduce."""
 
 from pathlib import Path
-from typing import Literal, Self
+from typing import Self
 
 from pydantic import Field, model_validator
 
 from evalsuite.config.base import Frozen
 from evalsuite.config.presets import FilePlace
-
-MetricName = Literal["fid", "sfid", "inception_score", "precision", "recall"]
 
 
 class ExpectedValue(Frozen):
@@ -30,6 +28,28 @@ class ExpectedValue(Frozen):
     def tolerance(self) -> float:
         """The largest distance from the value that passes."""
         return self.absolute + self.relative * abs(self.value)
+
+
+class ExpectedValues(Frozen):
+    """The metrics that a self-test compares; at least one."""
+
+    fid: ExpectedValue | None = None
+    sfid: ExpectedValue | None = None
+    inception_score: ExpectedValue | None = None
+    precision: ExpectedValue | None = None
+    recall: ExpectedValue | None = None
+
+    @model_validator(mode="after")
+    def _has_one(self) -> Self:
+        if not self.by_metric:
+            raise ValueError("no value is expected")
+        return self
+
+    @property
+    def by_metric(self) -> dict[str, ExpectedValue]:
+        """Those that are given, by the metric's name."""
+        values = {name: getattr(self, name) for name in type(self).model_fields}
+        return {name: value for name, value in values.items() if value is not None}
 
 
 class SelftestFiles(Frozen):
@@ -57,6 +77,6 @@ class SelftestSpec(Frozen):
     files: SelftestFiles
     source: str
     """Who published the values."""
-    expected: dict[MetricName, ExpectedValue] = Field(min_length=1)
+    expected: ExpectedValues
     path: Path = Field(exclude=True)
     """The file that this was read from."""

@@ -97,7 +97,7 @@ def run_selftest(spec: SelftestSpec, files: FoundFiles, score: Score) -> list[Ro
     """
     values = score(files.samples, files.reference, files.graph)
     rows = []
-    for metric, known in spec.expected.items():
+    for metric, known in spec.expected.by_metric.items():
         if metric not in values:
             raise DataError(f"self-test {spec.name}: no value of {metric} came out")
         got = float(values[metric])
