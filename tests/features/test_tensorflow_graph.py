@@ -317,7 +317,12 @@ def test_radii_over_tiles_are_those_of_whole_rows(tile: int) -> None:
 @pytest.mark.tf
 def test_a_file_that_is_not_the_graph_is_refused(tmp_path: Path) -> None:
     graph = running_graph(8)
-    for content, text in ((b"\x80\x05 no graph", "not a TensorFlow graph"), (b"", "pool_3:0")):
+    unknown = b"\x0a\x06pool_3\x12\x08NoSuchOp"
+    for content, text in (
+        (b"\x80\x05 no graph", "not a TensorFlow graph"),
+        (b"", "pool_3:0"),
+        (b"\x0a" + bytes([len(unknown)]) + unknown, "NoSuchOp"),
+    ):
         path = tmp_path / "graph.pb"
         path.write_bytes(content)
         with pytest.raises(DataError, match=text):

@@ -47,7 +47,7 @@ class AdmGraph:
     """The graph of a `.pb` in one TensorFlow session, images fed behind its JPEG decoder."""
 
     def __init__(self, tf: Any, session: Any, path: Path) -> None:  # noqa: ANN401 - modules
-        """Import the graph twice, as ADM does: for features, and for the softmax's weights.
+        """Import the graph; ADM does so twice, the second time for the softmax's weights.
 
         Raises:
             DataError: the file is not this graph.

@@ -89,15 +89,18 @@ class Backend:
 
         Raises:
             DataError: the graph or the arrays cannot be used.
-            EnvironmentProblem: not enough memory.
+            EnvironmentProblem: not enough memory, or a device failed.
         """
         errors = self._tf.errors
         try:
             return self._answer(request)
+        except (errors.InvalidArgumentError, errors.NotFoundError) as error:
+            what = "graph" if request.kind == "load" else "arrays"
+            raise DataError(f"TensorFlow refused the {what}: {_first(error)}") from error
         except (errors.ResourceExhaustedError, MemoryError) as error:
             raise EnvironmentProblem(f"TensorFlow ran out of memory: {_first(error)}") from error
-        except errors.InvalidArgumentError as error:
-            raise DataError(f"TensorFlow refused the arrays: {_first(error)}") from error
+        except errors.OpError as error:
+            raise EnvironmentProblem(f"TensorFlow failed: {_first(error)}") from error
 
     def _answer(self, request: Message) -> Message:
         if request.kind == "load":
