@@ -1,7 +1,7 @@
-"""The typed configuration tree: presets, extractors, references and plans, read from YAML.
+"""The typed configuration tree: presets of models, extractors, references and self-tests; plans.
 
-Every class is frozen and refuses unknown keys. Defaults of a model live in its preset and nowhere
-else; a `Plan` is what they become once an invocation's options are applied.
+They are read from YAML. Every class is frozen and refuses unknown keys. Defaults of a model live in
+its preset and nowhere else; a `Plan` is what they become once an invocation's options are applied.
 """
 
 from evalsuite.config.base import (
@@ -60,6 +60,12 @@ from evalsuite.config.sampling import (
     LabelRule,
     SamplingSettings,
 )
+from evalsuite.config.selftests import (
+    ExpectedValue,
+    ExpectedValues,
+    SelftestFiles,
+    SelftestSpec,
+)
 
 __all__ = [
     "NUMERICS_VERSION",
@@ -67,6 +73,8 @@ __all__ = [
     "SOLVERS_WITH",
     "DtypeName",
     "EvaluationDefaults",
+    "ExpectedValue",
+    "ExpectedValues",
     "ExtractorSpec",
     "FilePlace",
     "Frozen",
@@ -86,6 +94,8 @@ __all__ = [
     "ReferenceSpec",
     "SamplingSettings",
     "Scalar",
+    "SelftestFiles",
+    "SelftestSpec",
     "Sha256",
     "Size",
     "SolverName",

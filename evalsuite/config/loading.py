@@ -11,9 +11,10 @@ from pydantic import BaseModel, ValidationError
 from evalsuite.config.presets import ExtractorSpec, ModelPreset
 from evalsuite.config.protocols import ProtocolSpec
 from evalsuite.config.references import ReferenceSpec
+from evalsuite.config.selftests import SelftestSpec
 from evalsuite.errors import ConfigError, StorageError, UsageError, nearest
 
-_Spec = TypeVar("_Spec", ModelPreset, ExtractorSpec, ReferenceSpec, ProtocolSpec)
+_Spec = TypeVar("_Spec", ModelPreset, ExtractorSpec, ReferenceSpec, ProtocolSpec, SelftestSpec)
 _NEVER_INHERITED = ("name", "card", "parameters", "known_rates", "published", "settings_are")
 """What was counted, measured or claimed of one model is not true of another that extends it."""
 _FOLDERS: Mapping[type[BaseModel], tuple[str, str]] = {
@@ -21,6 +22,7 @@ _FOLDERS: Mapping[type[BaseModel], tuple[str, str]] = {
     ExtractorSpec: ("configs/extractors", "extractor"),
     ReferenceSpec: ("reference_stats", "reference"),
     ProtocolSpec: ("configs/protocols", "protocol"),
+    SelftestSpec: ("configs/selftests", "self-test"),
 }
 
 
@@ -32,13 +34,13 @@ def data_root() -> Path:
 
 
 def names_of(kind: type[_Spec]) -> list[str]:
-    """The names of all presets, extractors or references that travel with the package."""
+    """The names of all presets of a kind that travel with the package."""
     folder, _ = _FOLDERS[kind]
     return sorted(path.stem for path in (data_root() / folder).glob("*.yaml"))
 
 
 def load_spec(kind: type[_Spec], name_or_path: str) -> _Spec:
-    """Read a preset, extractor or reference by name, or from a YAML file given by path.
+    """Read a preset of any kind by name, or from a YAML file given by path.
 
     A model's file with `extends: NAME` or `extends: OTHER.yaml` changes that one: mappings are
     merged key by key, lists are replaced, and claims of the base (its name, parameters, measured
