@@ -17,6 +17,7 @@ from evalsuite.config.base import (
 )
 from evalsuite.config.plan import TextEncoderSpec
 from evalsuite.config.sampling import SamplingSettings
+from evalsuite.errors import UsageError
 
 
 class FilePlace(Frozen):
@@ -35,9 +36,10 @@ class WeightsSource(Frozen):
 
     file: str | None = None
     """Relative to the YAML file; None where they are to be fetched or given."""
-    sha256: Sha256
+    sha256: Sha256 | None = None
     """Of the weights that name the extractor. Every place with a digest of its own holds the
-    same weights in another container."""
+    same weights in another container. None where the user brings the weights: what is given then
+    has its own digest here, and so in `extractor_id`."""
     ema: str = "averaged"
     """Which of a checkpoint's weights these are."""
     places: tuple[FilePlace, ...] = ()
@@ -179,6 +181,17 @@ class ExtractorSpec(Frozen):
     licence: str
     card: str | None = None
     path: Path = Field(exclude=True)
+
+    @property
+    def weights_sha256(self) -> str:
+        """SHA-256 of the weights.
+
+        Raises:
+            UsageError: the user brings the weights of this extractor, and they were not given.
+        """
+        if self.weights.sha256 is None:
+            raise UsageError(f"extractor {self.name}: give its weights with --extractor-weights")
+        return self.weights.sha256
 
     @property
     def extractor_id(self) -> str:

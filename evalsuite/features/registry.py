@@ -24,8 +24,22 @@ def _build_digits_convnet(spec: ExtractorSpec, weights: Path, device: torch.devi
     return DigitsExtractor(state, device, spec.batch_size)
 
 
+def _build_dinov2(spec: ExtractorSpec, weights: Path, device: torch.device) -> Extractor:
+    from evalsuite.features.foundation.dinov2 import build_dinov2
+
+    return build_dinov2(spec, weights, device)
+
+
+def _build_clip(spec: ExtractorSpec, weights: Path, device: torch.device) -> Extractor:
+    from evalsuite.features.foundation.clip import build_clip
+
+    return build_clip(spec, weights, device)
+
+
 EXTRACTORS: dict[str, Builder] = {
     "digits-convnet": _build_digits_convnet,
+    "dinov2": _build_dinov2,
+    "clip": _build_clip,
 }
 
 
