@@ -3,8 +3,7 @@
 Legend: N images, B batch, C channels, H height, W width, S input side, D feature width.
 """
 
-import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -13,6 +12,7 @@ from torch import Tensor
 
 from evalsuite.errors import DataError
 from evalsuite.features.base import FeatureBatch
+from evalsuite.features.foundation.precision import exact_float32
 from evalsuite.features.foundation.resizing import Resizing, resize
 
 Triple = tuple[float, float, float]
@@ -65,18 +65,3 @@ class FoundationExtractor:
     def _normalised(self, images_NCHW: Tensor) -> Tensor:
         unit_NCSS = resize(images_NCHW, self._resizing) / 255
         return (unit_NCSS - self._mean_3) / self._std_3
-
-
-@contextlib.contextmanager
-def exact_float32() -> Iterator[None]:
-    """float32 products and convolutions in float32: no TF32, no bfloat16, one choice of kernels."""
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
-    cudnn = torch.backends.cudnn.flags(
-        enabled=True, benchmark=False, deterministic=True, allow_tf32=False
-    )
-    try:
-        with cudnn:
-            yield
-    finally:
-        torch.set_float32_matmul_precision(before)
