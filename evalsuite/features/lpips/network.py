@@ -166,7 +166,8 @@ class Lpips:
 
 def _unit(h_BCHW: Tensor) -> Tensor:
     """Channels at each place as a vector of length 1, or 0; a new tensor."""
-    return h_BCHW / (torch.linalg.vector_norm(h_BCHW, dim=1, keepdim=True) + _EPSILON)
+    unit_BCHW: Tensor = h_BCHW / (torch.linalg.vector_norm(h_BCHW, dim=1, keepdim=True) + _EPSILON)
+    return unit_BCHW
 
 
 def _network(backbone: str, weights: Mapping[str, Tensor]) -> nn.Sequential:
