@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from evalsuite.config import Scalar
 from evalsuite.errors import DataError
 
 DATA_RANGE = 255
@@ -17,8 +18,11 @@ DATA_RANGE = 255
 WINDOW, SIGMA = 11, 1.5
 """Side and standard deviation, in pixels, of SSIM's Gaussian window."""
 K1, K2 = 0.01, 0.03
-PSNR_PROTOCOL = {"data_range": DATA_RANGE, "mean": "over images that differ, in dB"}
-SSIM_PROTOCOL = {
+PSNR_PROTOCOL: dict[str, Scalar] = {
+    "data_range": DATA_RANGE,
+    "mean": "over images that differ, in dB",
+}
+SSIM_PROTOCOL: dict[str, Scalar] = {
     "data_range": DATA_RANGE,
     "window": f"gaussian {WINDOW} x {WINDOW}, sigma {SIGMA}",
     "constants": f"K1 {K1}, K2 {K2}",
