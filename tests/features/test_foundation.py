@@ -251,6 +251,13 @@ def test_a_faster_arithmetic_of_the_process_is_not_taken_over(folders: Any) -> N
     np.testing.assert_array_equal(exact, again)
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_another_precision_is_refused(name: str, folders: Any) -> None:
+    spec = load_spec(ExtractorSpec, name).model_copy(update={"precision": "bfloat16"})
+    with pytest.raises(ConfigError, match="runs in float32 only"):
+        build_extractor(spec, folders[spec.family], CPU)
+
+
 @pytest.mark.parametrize(
     ("images", "error", "text"),
     [

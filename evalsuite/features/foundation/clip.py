@@ -13,6 +13,7 @@ from evalsuite.config import ExtractorSpec
 from evalsuite.errors import DataError
 from evalsuite.features.foundation.extractor import FoundationExtractor
 from evalsuite.features.foundation.files import load_network, read_config
+from evalsuite.features.foundation.precision import check_float32
 from evalsuite.features.foundation.resizing import resizing_named
 
 OPENAI = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
@@ -32,10 +33,11 @@ def build_clip(spec: ExtractorSpec, folder: Path, device: torch.device) -> Found
     Source: Jayasumana et al. 2024 (arXiv 2401.09603); google-research `cmmd/embedding.py`.
 
     Raises:
-        ConfigError: the spec names no known resize.
+        ConfigError: the spec names no known resize, or another precision.
         DataError: the folder holds another network, or weights that do not fit.
         EnvironmentProblem: transformers is not installed.
     """
+    check_float32(spec)
     resizing = resizing_named(spec.resize)
     read_config(folder, ("clip", "clip_vision_model"))
     network: Any = load_network(folder, "CLIPVisionModelWithProjection", ignored=_OTHER_PARTS)

@@ -14,6 +14,7 @@ from evalsuite.config import ExtractorSpec
 from evalsuite.errors import DataError
 from evalsuite.features.foundation.extractor import FoundationExtractor
 from evalsuite.features.foundation.files import load_network, read_config
+from evalsuite.features.foundation.precision import check_float32
 from evalsuite.features.foundation.resizing import resizing_named
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -30,10 +31,11 @@ def build_dinov2(spec: ExtractorSpec, folder: Path, device: torch.device) -> Fou
     dgm-eval `models/dinov2.py`; facebookresearch/dinov2 `models/vision_transformer.py`.
 
     Raises:
-        ConfigError: the spec names no known resize.
+        ConfigError: the spec names no known resize, or another precision.
         DataError: the folder holds another network, or weights that do not fit.
         EnvironmentProblem: transformers is not installed.
     """
+    check_float32(spec)
     resizing = resizing_named(spec.resize)
     config = read_config(folder, ("dinov2",))
     if config.get("hidden_size") != spec.pool_dim:

@@ -5,6 +5,9 @@ from collections.abc import Iterator
 
 import torch
 
+from evalsuite.config import ExtractorSpec
+from evalsuite.errors import ConfigError
+
 
 @contextlib.contextmanager
 def exact_float32() -> Iterator[None]:
@@ -19,3 +22,9 @@ def exact_float32() -> Iterator[None]:
             yield
     finally:
         torch.set_float32_matmul_precision(before)
+
+
+def check_float32(spec: ExtractorSpec) -> None:
+    """Raise ConfigError when an extractor wants another arithmetic."""
+    if spec.precision != "float32":
+        raise ConfigError(f"extractor {spec.name}: {spec.family} runs in float32 only")
