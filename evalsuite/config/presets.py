@@ -18,6 +18,7 @@ from evalsuite.config.base import (
 )
 from evalsuite.config.plan import TextEncoderSpec
 from evalsuite.config.sampling import SamplingSettings
+from evalsuite.errors import UsageError
 
 INCEPTION_FAMILY = "inception-2015-12-05"
 INCEPTION_SHA256 = "009d6814d1bc560d4e7b236e170e9b2d5ca6f4b57bd8037f6db05776204415c6"
@@ -42,9 +43,10 @@ class WeightsSource(Frozen):
 
     file: str | None = None
     """Relative to the YAML file; None where they are to be fetched or given."""
-    sha256: Sha256
+    sha256: Sha256 | None = None
     """Of the weights that name the extractor. Every place with a digest of its own holds the
-    same weights in another container."""
+    same weights in another container. None where the user brings the weights: what is given then
+    has its own digest here, and so in `extractor_id`."""
     ema: str = "averaged"
     """Which of a checkpoint's weights these are."""
     places: tuple[FilePlace, ...] = ()
@@ -209,6 +211,17 @@ class ExtractorSpec(Frozen):
                 f" {INCEPTION_FAMILY}, which alone are called FID; give a prefix such as 'mine-'"
             )
         return self
+
+    @property
+    def weights_sha256(self) -> str:
+        """SHA-256 of the weights.
+
+        Raises:
+            UsageError: the user brings the weights of this extractor, and they were not given.
+        """
+        if self.weights.sha256 is None:
+            raise UsageError(f"extractor {self.name}: give its weights with --extractor-weights")
+        return self.weights.sha256
 
     @property
     def extractor_id(self) -> str:

@@ -49,9 +49,23 @@ def _build_inception(spec: ExtractorSpec, weights: Path, device: torch.device) -
     return InceptionExtractor(arrays, device, spec.batch_size, dtype)
 
 
+def _build_dinov2(spec: ExtractorSpec, weights: Path, device: torch.device) -> Extractor:
+    from evalsuite.features.foundation.dinov2 import build_dinov2
+
+    return build_dinov2(spec, weights, device)
+
+
+def _build_clip(spec: ExtractorSpec, weights: Path, device: torch.device) -> Extractor:
+    from evalsuite.features.foundation.clip import build_clip
+
+    return build_clip(spec, weights, device)
+
+
 EXTRACTORS: dict[str, Builder] = {
     "digits-convnet": _build_digits_convnet,
     "inception-2015-12-05": _build_inception,
+    "dinov2": _build_dinov2,
+    "clip": _build_clip,
 }
 
 

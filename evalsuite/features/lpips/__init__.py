@@ -1,0 +1,1 @@
+"""LPIPS: the network and the files that its weights come in."""
