@@ -35,7 +35,7 @@ class Protocol(Frozen):
 
     @property
     def protocol_id(self) -> str:
-        """First 16 hexadecimal digits of the SHA-256 of the canonical JSON, absent rules left out."""
+        """First 16 hexadecimal digits of the SHA-256 of its JSON, absent rules left out."""
         fields = self.model_dump(mode="json")
         if self.sample_resize is None:
             del fields["sample_resize"]
@@ -73,7 +73,7 @@ class Record(Frozen):
 
     @property
     def influence_path(self) -> str:
-        """Place of its influence values, which paired comparisons need; not every record has them."""
+        """Place of its influence values for paired comparisons; not every record has them."""
         return f"results/{self.metric}-{self.protocol_id}.npy"
 
 

@@ -27,6 +27,8 @@ COMMANDS = {
     "models": ("evalsuite.cli.catalogue", "models", "List or show model presets."),
     "references": ("evalsuite.cli.references", "references", "List, fetch or build references."),
     "extractors": ("evalsuite.cli.catalogue", "extractors", "List or show feature extractors."),
+    "parity": ("evalsuite.cli.parity", "parity", "Compare TensorFlow's numbers with ours."),
+    "selftest": ("evalsuite.cli.selftest", "selftest", "Check published numbers on this machine."),
     "fetch": ("evalsuite.cli.fetch", "fetch", "Bring what an offline run will open."),
     "inspect": ("evalsuite.cli.checkpoint", "inspect_checkpoint", "Say what a checkpoint holds."),
     "convert": ("evalsuite.cli.checkpoint", "convert", "Write a checkpoint's weights safely."),

@@ -7,7 +7,7 @@ from evalsuite.errors import DataError, UsageError
 if TYPE_CHECKING:
     from evalsuite.artifacts.references import Reference
     from evalsuite.config import EvaluationDefaults, ModelPreset, Plan, ProtocolSpec
-    from evalsuite.pipeline.measure import Measure
+    from evalsuite.pipeline.measure import Backend, Measure
 
 UNSCORED_IMAGES = 1000
 """More than so many are not made unasked when they can neither be scored nor are kept."""
@@ -93,7 +93,7 @@ def measures_of(
         protocol = protocol_named(name, spec)
         metrics = parse_metrics(values["metrics"], protocol)
         reference = _reference_for(protocol, given, size, metrics)
-        backend = values.get("backend") or "torch"
+        backend: Backend = values.get("backend") or "torch"
         measures.append(Measure(spec, reference, metrics, device, protocol, backend))
     return measures
 
@@ -165,4 +165,6 @@ def _reference_for(
 
 def _is_for(reference: "Reference", protocol: "ProtocolSpec") -> bool:
     spec = reference.spec
-    return spec is None or not spec.protocols or protocol.name in spec.protocols
+    if spec is None or not spec.protocols:
+        return True
+    return protocol.name in spec.protocols or spec.name in protocol.references.values()

@@ -160,7 +160,7 @@ _MEASURE_OPTIONS = [
         metavar="LIST",
         help="Named protocols: adm, adm-float32, jit, edm2, ... [default: the preset's].",
     ),
-    click.option("--metrics", metavar="LIST", help="Such as fid,kid,density [default: the protocol's]."),
+    click.option("--metrics", metavar="LIST", help="Such as fid,kid [default: the protocol's]."),
     click.option("--json", "json_path", type=PATH, help="Write the result here."),
 ]
 _DEVICE = click.option(

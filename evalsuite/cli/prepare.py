@@ -71,9 +71,7 @@ def prepare(values: dict[str, Any], *, keep: Any, command: str) -> Prepared:  # 
     Storage(root)
     request = SessionRequest(
         resolved=resolved,
-        demand=Demand(
-            num_samples, values["part"], values["images"] or keep, specs
-        ),
+        demand=Demand(num_samples, values["part"], values["images"] or keep, specs),
         root=root,
         output=OutputFormat(values["images"] or keep, shard_format),
         shard_size=values["shard_size"],

@@ -35,6 +35,7 @@ def selftest(
     """
     from evalsuite.cli.output import check_json_target, write_json
     from evalsuite.config import ExtractorSpec, SelftestSpec, load_spec
+    from evalsuite.pipeline.numerics import resolve_device
     from evalsuite.pipeline.parity import score_files
     from evalsuite.pipeline.selftest import find_files, installation, record, run_selftest
 
@@ -45,7 +46,9 @@ def selftest(
     rows = run_selftest(
         spec,
         found,
-        lambda samples, reference, graph: score_files(samples, reference, graph, device),
+        lambda samples, reference, graph: score_files(
+            samples, reference, graph, spec, resolve_device(device)
+        ),
     )
     if json_path is not None:
         write_json(json_path, _payload(spec.name, identity, rows))

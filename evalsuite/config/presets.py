@@ -54,7 +54,8 @@ class WeightsSource(Frozen):
     @property
     def accepted_sha256(self) -> frozenset[str]:
         """Digests of all files that hold these weights."""
-        return frozenset({self.sha256, *(p.sha256 for p in self.places if p.sha256 is not None)})
+        digests = (self.sha256, *(place.sha256 for place in self.places))
+        return frozenset(digest for digest in digests if digest is not None)
 
 
 class WeightsPlace(Frozen):

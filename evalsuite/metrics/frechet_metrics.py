@@ -118,4 +118,3 @@ def _at_infinite_samples(
     limit = extrapolated(value, sum(distances) / 2)
     notes.append(f"{only}; extrapolated to infinite N: {limit:.4f}")
     return limit
-

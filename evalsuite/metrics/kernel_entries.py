@@ -22,8 +22,8 @@ def kid(work: Computation) -> MetricValue:
         return MetricValue(found.value, error, None, tuple(notes), found.influence_N)
     subsets = kernel_distance_of_subsets(work.samples.pool_ND, features_MD, device=device)
     notes.append(
-        f"mean over random subsets, whose standard deviation is {subsets.std:.2g}; the error is that"
-        f" of all pairs ({found.value:.6g})"
+        f"mean over random subsets, whose standard deviation is {subsets.std:.2g}; the error is"
+        f" that of all pairs ({found.value:.6g})"
     )
     return MetricValue(subsets.mean, error, None, tuple(notes))
 

@@ -1,4 +1,4 @@
-"""The metrics by name: what each needs, how it is computed, and which protocol fields are its own."""
+"""The metrics by name: what each needs, how it is computed, its fields of a protocol."""
 
 from collections.abc import Sequence
 

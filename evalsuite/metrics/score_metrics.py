@@ -64,7 +64,9 @@ def split_fields(protocol: ProtocolSpec) -> Mapping[str, Detail]:
     rule = protocol.splits
     order = "sample_index" if rule.seed is None else f"shuffled by RandomState({rule.seed})"
     size: dict[str, Detail] = (
-        {"split_size": rule.size} if rule.kind == "consecutive" else {f"{rule.kind}_splits": rule.number}
+        {"split_size": rule.size}
+        if rule.kind == "consecutive"
+        else {f"{rule.kind}_splits": rule.number}
     )
     zeros: dict[str, Detail] = {} if rule.zeros == "nan" else {"zeros": rule.zeros}
     return {**size, "order": order, "bias": "none", **zeros}

@@ -90,7 +90,7 @@ def embed(
 
     def hashed(portions: Iterable[Images]) -> Iterator[Images]:
         for images in portions:
-            digest.update(np.ascontiguousarray(images))
+            digest.update(np.ascontiguousarray(images).data)
             yield images
 
     with (

@@ -198,7 +198,9 @@ def score_samples(
     for key, group in _by_extractor(measures).items():
         began = time.monotonic()
         references = [prepare_reference(measure, decoders) for measure in group]
-        table, images_sha256 = embed(samples, count, group[0].spec, group[0].device, key[1], decoders)
+        table, images_sha256 = embed(
+            samples, count, group[0].spec, group[0].device, key[1], decoders
+        )
         about = {
             "path": Path(samples.where).name,
             "images_sha256": images_sha256,

@@ -1,9 +1,9 @@
 """What a run opens, as the items of a lock file."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from evalsuite.artifacts.digests import known_sha256
-from evalsuite.artifacts.references import open_reference
+from evalsuite.artifacts.references import Reference
 from evalsuite.config import ExtractorSpec, Scalar
 from evalsuite.pipeline.lock import LockedItem
 from evalsuite.pipeline.plan import ResolvedPlan
@@ -11,24 +11,22 @@ from evalsuite.pipeline.worker import check_extractor_weights
 
 
 def fetched_items(
-    resolved: ResolvedPlan, reference: str | None, extractor: ExtractorSpec | None
+    resolved: ResolvedPlan, references: Sequence[Reference], extractors: Sequence[ExtractorSpec]
 ) -> tuple[LockedItem, ...]:
-    """Everything that `resolve_plan` found, and extractor and reference, opened and checked.
+    """Everything that `resolve_plan` found, and extractors and references, checked.
 
     Raises:
         DataError: a file that is missing or not what its sidecar says.
     """
     items = [*plan_items(resolved)]
-    if extractor is not None:
+    for extractor in {spec.extractor_id: spec for spec in extractors}.values():
         check_extractor_weights(extractor)
-        sha256 = extractor.weights.sha256
+        sha256 = extractor.weights_sha256
         items.append(LockedItem(what="extractor", name=extractor.name, sha256=sha256))
-    if reference is not None:
-        found = open_reference(reference)
-        if found.path is not None and found.path.is_file():
-            name = reference if found.spec is not None else found.path.name
-            sha256 = known_sha256(found.path)
-            items.append(LockedItem(what="reference", name=name, sha256=sha256))
+    for path, reference in {ref.path: ref for ref in references}.items():
+        if path is not None and path.is_file():
+            name = reference.name if reference.spec is not None else path.name
+            items.append(LockedItem(what="reference", name=name, sha256=known_sha256(path)))
     return tuple(items)
 
 

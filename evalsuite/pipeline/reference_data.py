@@ -99,7 +99,8 @@ class DiskMemo:
         """The array of this name: remembered, or made now."""
         path = self._folder / f"{name}.npy"
         with contextlib.suppress(OSError, ValueError, EOFError):
-            return np.load(path, allow_pickle=False)
+            found: NDArray[Any] = np.load(path, allow_pickle=False)
+            return found
         array = make()
         _replace(path, _npy_bytes(array))
         return array
@@ -134,9 +135,7 @@ def _embedded(
 def _embed(measure: Measure, reference: Reference, decoders: int) -> Embedded:
     images = reference.images
     assert images is not None
-    return embed(
-        images, images.num_images, measure.spec, measure.device, measure.backend, decoders
-    )
+    return embed(images, images.num_images, measure.spec, measure.device, measure.backend, decoders)
 
 
 def _without_classes(found: Embedded) -> FeatureTable:

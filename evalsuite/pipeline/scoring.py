@@ -105,7 +105,9 @@ def score(
         "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     return [
-        Scored(_record(name, value, len(data), measure, reference, sampling, about), value.influence_N)
+        Scored(
+            _record(name, value, len(data), measure, reference, sampling, about), value.influence_N
+        )
         for name, value in values.items()
     ]
 
@@ -154,7 +156,7 @@ def protocol_of(
         metric=metric.name,
         num_samples=num_samples,
         extractor=measure.spec.extractor_id,
-        extractor_sha256=measure.spec.weights.sha256,
+        extractor_sha256=measure.spec.weights_sha256,
         resize=measure.spec.resize,
         precision=measure.spec.precision,
         backend=measure.backend,

@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
+from evalsuite.metrics.precision_recall import precision_recall, precision_recall_with_errors
 
 from evalsuite.errors import DataError
 from evalsuite.metrics.intervals import balanced_groups
-from evalsuite.metrics.precision_recall import precision_recall, precision_recall_with_errors
 
 
 def column(*values):
