@@ -11,15 +11,15 @@ import torch
 from evalsuite.artifacts.receipts import cover
 from evalsuite.artifacts.references import open_reference
 from evalsuite.artifacts.run_directory import IMAGES, Manifest, RunDirectory, feature_stage
-from evalsuite.config import ExtractorSpec, load_spec
-from evalsuite.metrics.registry import METRICS
-from evalsuite.pipeline.evaluation import Measure
+from evalsuite.config import ExtractorSpec, ProtocolSpec, load_spec
+from evalsuite.pipeline.measure import Measure
 from evalsuite.pipeline.plan import PlanOptions, ResolvedPlan, resolve_plan
 from evalsuite.pipeline.ranges import ShardTask
 from evalsuite.pipeline.stages import OutputFormat
 from evalsuite.pipeline.worker import CommitReport, ShardWorker, WorkerJob
 
 SPEC = load_spec(ExtractorSpec, "digits-convnet")
+DIGITS = load_spec(ProtocolSpec, "digits")
 FEATURES = feature_stage(SPEC.extractor_id)
 BOTH = (IMAGES, FEATURES)
 BATCH = 10
@@ -91,8 +91,8 @@ def hashes_of(run: RunDirectory, stop: int) -> list[str]:
 
 def measure(reference: str | None = "digits-16-train", metrics: Sequence[str] = ()) -> Measure:
     """What `run` measures of digits."""
-    names = list(metrics or METRICS)
-    return Measure(SPEC, open_reference(reference) if reference else None, names, CPU)
+    found = open_reference(reference) if reference else None
+    return Measure(SPEC, found, list(metrics or DIGITS.metrics), CPU, DIGITS)
 
 
 def files_below(root: Path) -> list[str]:

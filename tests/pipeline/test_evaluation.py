@@ -9,7 +9,17 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from run_maker import BATCH, FEATURES, SPEC, make_run, make_shard, measure, new_run, new_worker
+from run_maker import (
+    BATCH,
+    DIGITS,
+    FEATURES,
+    SPEC,
+    make_run,
+    make_shard,
+    measure,
+    new_run,
+    new_worker,
+)
 from safetensors.torch import load_file, save_file
 
 from evalsuite.artifacts.features import FeatureTable, encode_features
@@ -17,12 +27,10 @@ from evalsuite.artifacts.receipts import Receipt, ReceiptFile, range_name
 from evalsuite.artifacts.records import Record
 from evalsuite.artifacts.references import open_reference
 from evalsuite.artifacts.run_directory import IMAGES, RunDirectory
+from evalsuite.artifacts.samples import open_samples
 from evalsuite.config import canonical_json
 from evalsuite.errors import CorruptionError, DataError, IncompleteError, UsageError
-from evalsuite.metrics.registry import METRICS
 from evalsuite.pipeline.evaluation import (
-    Measure,
-    check,
     check_disjoint,
     mean_of_replicates,
     payload,
@@ -30,8 +38,15 @@ from evalsuite.pipeline.evaluation import (
     score_samples,
 )
 from evalsuite.pipeline.export import export_adm_npz, export_png
+from evalsuite.pipeline.measure import Measure, check, parse_metrics
 from evalsuite.pipeline.plan import with_weights
-from evalsuite.pipeline.scoring import parse_metrics, strata_of
+from evalsuite.pipeline.scoring import strata_of
+
+
+def scored(path: Path, asked: Measure, num_samples: int | None = None) -> list[Record]:
+    """Records of samples that someone else made."""
+    found = score_samples(open_samples(path), [asked], num_samples)
+    return [one.record for one in found]
 
 
 def values_of(records: list[Record]) -> dict[str, tuple[float | None, float | None]]:
@@ -49,7 +64,7 @@ def run(folder: Path, finished: RunDirectory) -> RunDirectory:
 def test_every_metric_has_a_record_in_the_run(run: RunDirectory) -> None:
     """With N in its name, the protocol that it was made by, and the plan's own nfe."""
     records = score_run(run, measure(), 60)
-    assert [record.metric for record in records] == list(METRICS)
+    assert [record.metric for record in records] == list(DIGITS.metrics)
     for record in records:
         assert record.display.startswith("digits-")
         assert record.display.endswith("-60")
@@ -93,7 +108,7 @@ def test_exported_samples_score_as_the_run(
         export_png(finished, 60, path)
     else:
         path = finished.root / "images"
-    records = score_samples(path, measure(), None)
+    records = scored(path, measure())
     fused = score_run(RunDirectory.open(copied(finished, tmp_path)), measure(), 60)
     assert {r.metric: r.value for r in records} == {r.metric: r.value for r in fused}
     for record in records:
@@ -113,10 +128,10 @@ def test_a_prefix_of_outside_samples_and_too_many(finished: RunDirectory, tmp_pa
     """Asked for more than there are is an error, not fewer."""
     path = tmp_path / "samples.npz"
     export_adm_npz(finished, 60, path)
-    (record,) = score_samples(path, measure(metrics=["fid"]), 40)
+    (record,) = scored(path, measure(metrics=["fid"]), 40)
     assert record.protocol.num_samples == 40
     with pytest.raises(DataError, match="holds 60 images, fewer than --num-samples 61"):
-        score_samples(path, measure(), 61)
+        scored(path, measure(), 61)
 
 
 def test_exports_stream_the_stored_pixels(finished: RunDirectory, tmp_path: Path) -> None:
@@ -208,9 +223,9 @@ def test_extractor_weights_with_nan_give_no_number(finished: RunDirectory, tmp_p
     weights["conv1.bias"][3] = float("nan")
     save_file(weights, tmp_path / "nan.safetensors")
     spec = with_weights(SPEC, tmp_path / "nan.safetensors")
-    reference = Measure(spec, None, ["inception_score"], measure().device)
+    reference = measure(None, ["inception_score"])._replace(spec=spec)
     with pytest.raises(DataError):
-        score_samples(finished.root / "images", reference, None)
+        scored(finished.root / "images", reference)
 
 
 @pytest.mark.parametrize(
@@ -249,7 +264,7 @@ def test_a_reference_of_another_extractor_is_refused(
     with pytest.raises(DataError, match="was made with extractor digits-convnet"):
         check(asked, 60)
     with pytest.raises(DataError, match="their features cannot be compared"):
-        score_samples(finished.root / "images", asked, None)
+        scored(finished.root / "images", asked)
 
 
 @pytest.mark.parametrize(
@@ -279,7 +294,7 @@ def test_without_a_reference_only_the_inception_score(finished: RunDirectory) ->
     with pytest.raises(UsageError, match="fid needs a --reference"):
         check(measure(None, ["fid"]), 60)
     path = finished.root / "images"
-    (record,) = score_samples(path, measure(None, ["inception_score"]), None)
+    (record,) = scored(path, measure(None, ["inception_score"]))
     assert record.reference is None
     assert record.protocol.reference_sha256 is None
 
@@ -293,7 +308,7 @@ def test_a_reference_of_images_is_embedded(finished: RunDirectory, tmp_path: Pat
     np.savez(path, images)
     names = ["fid", "sfid", "precision", "recall"]
     ours, theirs = (
-        values_of(score_samples(finished.root / "images", measure(name, names), None))
+        values_of(scored(finished.root / "images", measure(name, names)))
         for name in (str(path), "digits-16-heldout")
     )
     for name in names:
@@ -308,7 +323,7 @@ def test_real_digits_have_distance_zero_from_themselves(tmp_path: Path) -> None:
     images = np.concatenate(list(reference.images.portions(540)))
     path = tmp_path / "same.npz"
     np.savez(path, images)
-    values = values_of(score_samples(path, measure("digits-16-heldout"), None))
+    values = values_of(scored(path, measure("digits-16-heldout")))
     assert abs(values["fid"][0] or 0) < 1e-3
     assert abs(values["sfid"][0] or 0) < 1e-3
     assert values["precision"][0] == values["recall"][0] == 1
@@ -318,7 +333,7 @@ def test_images_of_another_size_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "large.npz"
     np.savez(path, np.zeros((10, 32, 32, 3), np.uint8))
     with pytest.raises(DataError, match="images of 32x32, but extractor digits-convnet takes"):
-        score_samples(path, measure(), None)
+        scored(path, measure())
 
 
 def test_overlapping_replicates_are_refused_with_the_count(tmp_path: Path) -> None:
@@ -366,7 +381,7 @@ def test_the_mean_over_disjoint_replicates(run: RunDirectory, tmp_path: Path) ->
 def test_the_json_payload_can_be_hashed_and_has_every_metric(run: RunDirectory) -> None:
     content = payload(score_run(run, measure(), 60), {"num_samples": 60})
     assert content["num_samples"] == 60
-    assert list(content["metrics"]) == list(METRICS)
+    assert list(content["metrics"]) == list(DIGITS.metrics)
     assert {"value", "standard_error", "protocol_id"} <= content["metrics"]["fid"].keys()
     assert canonical_json(content)
 
@@ -382,13 +397,14 @@ def test_a_run_on_two_kinds_of_machines_says_so(run: RunDirectory) -> None:
 
 def test_metric_names() -> None:
     """In the registry's order, whatever was asked; the nearest for an unknown one."""
-    assert parse_metrics(None) == list(METRICS)
-    assert parse_metrics("recall, fid") == ["fid", "recall"]
+    assert parse_metrics(None, DIGITS) == list(DIGITS.metrics)
+    assert parse_metrics("recall, fid", DIGITS) == ["fid", "recall"]
+    assert parse_metrics("kid", DIGITS) == ["kid"]
     with pytest.raises(UsageError, match="did you mean 'recall'"):
-        parse_metrics("recal")
+        parse_metrics("recal", DIGITS)
     for nothing in ("", " , "):
         with pytest.raises(UsageError, match="names no metric"):
-            parse_metrics(nothing)
+            parse_metrics(nothing, DIGITS)
 
 
 def test_strata_are_for_labels_that_are_balanced_by_rule() -> None:
