@@ -140,6 +140,24 @@ def test_images_alone_fit_any_extractor(tmp_path: Path) -> None:
     check_reference(open_reference(str(built.npz)), SPEC, ["fid", "sfid", "precision"])
 
 
+def test_a_file_of_another_program_is_known_by_the_name_of_its_network(tmp_path: Path) -> None:
+    """It has no id of ours; the widths are compared in any case, and our own ids stay strict."""
+    found = open_reference("digits-16-heldout")
+    assert found.spec is not None
+    assert found.pool is not None
+    named = found.spec.model_copy(update={"extractor_id": None, "extractor_sha256": None})
+    check_reference(replace(found, spec=named), SPEC, ["fid"])
+    other = named.model_copy(update={"extractor": "inception-2015-12-05"})
+    with pytest.raises(DataError, match="with extractor inception-2015-12-05, not digits-convnet:"):
+        check_reference(replace(found, spec=other), SPEC, ["fid"])
+    ours = found.spec.model_copy(update={"extractor_id": "digits-convnet-00000000"})
+    with pytest.raises(DataError, match=f"digits-convnet-00000000, not {SPEC.extractor_id}:"):
+        check_reference(replace(found, spec=ours), SPEC, ["fid"])
+    wide = replace(found.pool, mean_D=np.zeros(2048), cov_DD=np.eye(2048))
+    with pytest.raises(DataError, match="mu has 2048 values, but extractor digits-convnet gives"):
+        check_reference(replace(found, spec=named, pool=wide), SPEC, ["fid"])
+
+
 def test_so_many_of_each_class(tmp_path: Path) -> None:
     """At random, by the seed, in the order of the source; the sidecar says so."""
     made = {}
