@@ -26,7 +26,8 @@ from evalsuite.errors import (
     StorageError,
     UsageError,
 )
-from evalsuite.pipeline.reference_building import PARTS, BuildRequest, build_reference
+from evalsuite.pipeline.reference_building import build_reference
+from evalsuite.pipeline.reference_request import PARTS, BuildRequest
 from evalsuite.pipeline.scoring import check_reference, embed
 
 SPEC = load_spec(ExtractorSpec, "digits-convnet")
@@ -279,7 +280,8 @@ def test_the_images_are_never_held_together(tmp_path: Path) -> None:
             member.write(bytes([i % 251]) * (size * size * 3))
     program = (
         "import resource, sys\nfrom pathlib import Path\n"
-        "from evalsuite.pipeline.reference_building import BuildRequest, build_reference\n"
+        "from evalsuite.pipeline.reference_building import build_reference\n"
+        "from evalsuite.pipeline.reference_request import BuildRequest\n"
         "def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024\n"
         "before = peak()\n"
         "source, output = map(Path, sys.argv[1:])\n"
