@@ -127,7 +127,8 @@ def _build(**values: Any) -> None:  # noqa: ANN401 - click passes each option
     from evalsuite.cli.output import ProgressView
     from evalsuite.cli.resolve import extractor_of
     from evalsuite.pipeline.numerics import resolve_device
-    from evalsuite.pipeline.reference_building import BuildRequest, build_reference
+    from evalsuite.pipeline.reference_building import build_reference
+    from evalsuite.pipeline.reference_request import BuildRequest
 
     name = values["extractor"]
     request = BuildRequest(

@@ -4,29 +4,20 @@ The images are never held together: pixels go through to the file, moments are s
 Legend: N images, H height, W width.
 """
 
-import contextlib
 import hashlib
-import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
-import torch
-import yaml
 from numpy.typing import NDArray
 
-from evalsuite import __version__
-from evalsuite.artifacts.digests import known_sha256
 from evalsuite.artifacts.images import Images
 from evalsuite.artifacts.reference_files import FeatureFileWriter, ReferenceNpzWriter
 from evalsuite.artifacts.samples import SampleSet, open_samples
 from evalsuite.artifacts.storage import Storage, file_sha256
 from evalsuite.config import (
-    ExtractorSpec,
-    ReferenceFeatures,
-    ReferenceImages,
     ReferenceSpec,
     load_spec,
     names_of,
@@ -35,42 +26,18 @@ from evalsuite.errors import ConfigError, DataError, StorageError, UsageError
 from evalsuite.features.aligned import AlignedExtractor
 from evalsuite.features.base import FeatureBatch
 from evalsuite.metrics.moments import MomentsAccumulator
-from evalsuite.pipeline.numerics import numerics_id, numerics_of, prepare_torch
-from evalsuite.pipeline.provenance import package_versions
+from evalsuite.pipeline.numerics import prepare_torch
+from evalsuite.pipeline.reference_request import BuildRequest, OutputPaths
+from evalsuite.pipeline.reference_sidecar import (
+    MadeFiles,
+    bare_sidecar,
+    sidecar_bytes,
+    sidecar_of,
+)
 from evalsuite.pipeline.worker import load_extractor
 
-Part = Literal["images", "features", "moments"]
-PARTS: tuple[Part, ...] = ("images", "features", "moments")
 Progress = Callable[[int, int], None]
 """Told the images done, and of how many."""
-
-_CPU = torch.device("cpu")
-_PACKAGES = ("evalsuite", "numpy", "pillow", "torch")
-
-
-@dataclass(frozen=True)
-class BuildRequest:
-    """What to make a reference of.
-
-    Attributes:
-        source: a folder of images, an NPZ, or Parquet shards.
-        name: of the reference and its files.
-        output: the folder that they go to.
-        resize: a rule such as `adm-crop:256`; None leaves pixels as they are.
-        per_class: images of each class, chosen at random by `seed`; None takes all.
-        parts: what to keep.
-        extractor: for features and moments.
-    """
-
-    source: Path
-    name: str
-    output: Path
-    resize: str | None = None
-    per_class: int | None = None
-    seed: int = 0
-    parts: frozenset[Part] = frozenset({"images", "moments"})
-    extractor: ExtractorSpec | None = None
-    device: torch.device = _CPU
 
 
 @dataclass(frozen=True)
@@ -98,12 +65,12 @@ def build_reference(request: BuildRequest, progress: Progress | None = None) -> 
     samples = open_samples(request.source, **options)
     chosen_N = _chosen(samples, request.per_class, request.seed)
     _check_images(request, samples, len(chosen_N))
-    paths = _Paths(request)
+    paths = OutputPaths(request)
     with paths.aside() as aside:
         made = _Making(request, samples, chosen_N, aside).run(progress)
-        spec = _spec_of(request, samples, chosen_N, made, paths)
+        spec = sidecar_of(request, samples, chosen_N, made, paths)
         paths.move_into_place()
-    Storage(request.output).replace(paths.sidecar.name, _yaml(spec))
+    Storage(request.output).replace(paths.sidecar.name, sidecar_bytes(spec))
     return BuiltReference(
         load_spec(ReferenceSpec, str(paths.sidecar)),
         paths.npz,
@@ -121,51 +88,15 @@ def check_request(request: BuildRequest) -> None:
         raise UsageError(f"--extractor is needed for {needing}")
     if request.name in names_of(ReferenceSpec):
         raise UsageError(f"--name {request.name}: a registered reference has that name")
-    paths = _Paths(request)
+    paths = OutputPaths(request)
     try:
-        _spec(request, paths)
+        bare_sidecar(request, paths)
     except ValueError as error:
         raise ConfigError(f"--name {request.name!r}: letters, digits, '.', '_' and '-'") from error
     for path in (paths.npz, paths.sidecar, paths.features):
         if path.exists():
             raise UsageError(f"{path} exists: give another --name or --output, or remove it")
     Storage(request.output).check_writable()
-
-
-class _Paths:
-    """Where the files go, and where they are until they are whole."""
-
-    def __init__(self, request: BuildRequest) -> None:
-        self.output = request.output
-        self.npz = request.output / f"{request.name}.npz"
-        self.sidecar = request.output / f"{request.name}.yaml"
-        self.features = request.output / f"{request.name}.features.safetensors"
-        self._aside = f".{request.name}.{uuid.uuid4().hex[:8]}"
-
-    @contextlib.contextmanager
-    def aside(self) -> Iterator[Path]:
-        """A hidden folder, removed at the end with what is left in it."""
-        folder = self.output / self._aside
-        folder.mkdir()
-        try:
-            yield folder
-        finally:
-            for path in folder.iterdir():
-                path.unlink()
-            folder.rmdir()
-
-    def move_into_place(self) -> None:
-        """Rename what was made."""
-        storage = Storage(self.output)
-        for path in (self.npz, self.features):
-            storage.move(f"{self._aside}/{path.name}", path.name)
-
-
-@dataclass(frozen=True)
-class _Made:
-    npz_sha256: str
-    images_sha256: str
-    features_sha256: str | None
 
 
 class _Making:
@@ -185,7 +116,7 @@ class _Making:
         self._features: FeatureFileWriter | None = None
         self._features_path = aside / f"{request.name}.features.safetensors"
 
-    def run(self, progress: Progress | None) -> _Made:
+    def run(self, progress: Progress | None) -> MadeFiles:
         request, total = self._request, len(self._chosen_N)
         extractor = None
         if request.extractor is not None and request.parts != {"images"}:
@@ -207,7 +138,7 @@ class _Making:
                 self._take(extractor.flush())
             writer.close(self._arrays())
         features_sha256 = file_sha256(self._features_path) if self._features else None
-        return _Made(target.sha256, digest.hexdigest(), features_sha256)
+        return MadeFiles(target.sha256, digest.hexdigest(), features_sha256)
 
     def _take(self, batches: list[FeatureBatch]) -> None:
         for batch in batches:
@@ -292,88 +223,3 @@ def _check_images(request: BuildRequest, samples: SampleSet, count: int) -> None
                 f"--output {request.output} has {free:,} bytes free, but the images need"
                 f" {needed:,}: choose another, or leave images out of --with"
             )
-
-
-def _spec_of(
-    request: BuildRequest,
-    samples: SampleSet,
-    chosen_N: NDArray[np.int64],
-    made: _Made,
-    paths: _Paths,
-) -> ReferenceSpec:
-    """The sidecar, with everything that decided the file."""
-    count, stores_images = len(chosen_N), "images" in request.parts
-    labels = None if samples.labels_N is None else samples.labels_N[chosen_N]
-    images = ReferenceImages(count=count, size=samples.size, images_sha256=made.images_sha256)
-    build: dict[str, Any] = {
-        **_source_facts(request.source),
-        "images_in_source": samples.num_images,
-        "images_used": count,
-        "images_sha256": made.images_sha256,
-        "codec": samples.codec or "unknown",
-        "seed": request.seed if request.per_class is not None else "none",
-        "packages": {k: v for k, v in package_versions().items() if k in _PACKAGES},
-    }
-    if labels is not None:
-        counts = np.unique(labels, return_counts=True)[1]
-        balance = {"number": len(counts), "fewest": int(counts.min()), "most": int(counts.max())}
-        build["classes"] = balance
-    if request.extractor is not None:
-        build["numerics_id"] = numerics_id(numerics_of(request.device))
-    update: dict[str, Any] = {
-        "sha256": made.npz_sha256,
-        "images": images if stores_images else None,
-        "statistics_count": count if "moments" in request.parts else None,
-        "build": build,
-        "description": f"{count:,} images of {request.source.name}",
-        "size": samples.size,
-    }
-    if made.features_sha256 is not None:
-        features = ReferenceFeatures(file=paths.features.name, sha256=made.features_sha256)
-        update["features"] = features
-    return _spec(request, paths).model_copy(update=update)
-
-
-def _spec(request: BuildRequest, paths: _Paths) -> ReferenceSpec:
-    """What is known before the images are."""
-    extractor = request.extractor if request.parts != {"images"} else None
-    return ReferenceSpec(
-        name=request.name,
-        description=request.name,
-        file=paths.npz.name,
-        sha256="0" * 64,
-        extractor=extractor.name if extractor else None,
-        extractor_id=extractor.extractor_id if extractor else None,
-        extractor_sha256=extractor.weights.sha256 if extractor else None,
-        source=f"{'folder' if request.source.is_dir() else 'file'} {request.source.name}",
-        preprocessing=request.resize or "none: the pixels of the source as they are",
-        split=_split(request),
-        program=f"evalsuite {__version__}, references build",
-        not_comparable_with="numbers against any other reference, published ones included",
-        path=paths.sidecar.resolve(),
-    )
-
-
-def _split(request: BuildRequest) -> str:
-    if request.per_class is None:
-        return "all images of the source"
-    return (
-        f"{request.per_class} images of each class, chosen by numpy default_rng({request.seed}),"
-        " in the order of the source"
-    )
-
-
-def _source_facts(source: Path) -> dict[str, Any]:
-    """Names the source by its bytes; a folder by the names and sizes of its files."""
-    if source.is_file():
-        return {"source_sha256": known_sha256(source)}
-    files = sorted((p.relative_to(source).as_posix(), p) for p in source.rglob("*") if p.is_file())
-    listing = hashlib.sha256()
-    for name, path in files:
-        listing.update(f"{name}\t{path.stat().st_size}\n".encode())
-    return {"source_files": len(files), "source_listing_sha256": listing.hexdigest()}
-
-
-def _yaml(spec: ReferenceSpec) -> bytes:
-    content = spec.model_dump(mode="json", exclude_none=True, exclude_defaults=True)
-    return yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=100).encode()

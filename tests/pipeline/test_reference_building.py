@@ -26,7 +26,8 @@ from evalsuite.errors import (
     StorageError,
     UsageError,
 )
-from evalsuite.pipeline.reference_building import PARTS, BuildRequest, build_reference
+from evalsuite.pipeline.reference_building import build_reference
+from evalsuite.pipeline.reference_request import PARTS, BuildRequest
 from evalsuite.pipeline.scoring import check_reference, embed
 
 SPEC = load_spec(ExtractorSpec, "digits-convnet")
@@ -138,6 +139,24 @@ def test_images_alone_fit_any_extractor(tmp_path: Path) -> None:
     built = build_reference(request(tmp_path, parts=frozenset({"images"}), extractor=None))
     assert built.spec.extractor is None
     check_reference(open_reference(str(built.npz)), SPEC, ["fid", "sfid", "precision"])
+
+
+def test_a_file_of_another_program_is_known_by_the_name_of_its_network(tmp_path: Path) -> None:
+    """It has no id of ours; the widths are compared in any case, and our own ids stay strict."""
+    found = open_reference("digits-16-heldout")
+    assert found.spec is not None
+    assert found.pool is not None
+    named = found.spec.model_copy(update={"extractor_id": None, "extractor_sha256": None})
+    check_reference(replace(found, spec=named), SPEC, ["fid"])
+    other = named.model_copy(update={"extractor": "inception-2015-12-05"})
+    with pytest.raises(DataError, match="with extractor inception-2015-12-05, not digits-convnet:"):
+        check_reference(replace(found, spec=other), SPEC, ["fid"])
+    ours = found.spec.model_copy(update={"extractor_id": "digits-convnet-00000000"})
+    with pytest.raises(DataError, match=f"digits-convnet-00000000, not {SPEC.extractor_id}:"):
+        check_reference(replace(found, spec=ours), SPEC, ["fid"])
+    wide = replace(found.pool, mean_D=np.zeros(2048), cov_DD=np.eye(2048))
+    with pytest.raises(DataError, match="mu has 2048 values, but extractor digits-convnet gives"):
+        check_reference(replace(found, spec=named, pool=wide), SPEC, ["fid"])
 
 
 def test_so_many_of_each_class(tmp_path: Path) -> None:
@@ -261,7 +280,8 @@ def test_the_images_are_never_held_together(tmp_path: Path) -> None:
             member.write(bytes([i % 251]) * (size * size * 3))
     program = (
         "import resource, sys\nfrom pathlib import Path\n"
-        "from evalsuite.pipeline.reference_building import BuildRequest, build_reference\n"
+        "from evalsuite.pipeline.reference_building import build_reference\n"
+        "from evalsuite.pipeline.reference_request import BuildRequest\n"
         "def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024\n"
         "before = peak()\n"
         "source, output = map(Path, sys.argv[1:])\n"
