@@ -112,17 +112,17 @@ def main() -> None:
         before = peak_bytes()
         samples = open_samples(path)
         for kind in ("read", "read ahead by a thread"):
-            began, total = time.perf_counter(), 0
+            began, cpu, total = time.perf_counter(), time.process_time(), 0
             portions = samples.portions(samples.num_images)
             if kind != "read":
                 portions = decoded(samples, 0, samples.num_images, _PORTION, 1)
             for images in portions:
                 total += images.nbytes
-            seconds = time.perf_counter() - began
+            seconds, cpu = time.perf_counter() - began, time.process_time() - cpu
             print(
-                f"{kind}: {total / 1e9:.2f} GB in {seconds:.1f} s, {total / seconds / 1e9:.2f} GB/s,"
-                f" {samples.num_images / seconds:.0f} images/s, peak memory so far"
-                f" +{(peak_bytes() - before) / 2**20:.0f} MiB"
+                f"{kind}: {total / 1e9:.2f} GB in {seconds:.1f} s and {cpu:.1f} s of CPU,"
+                f" {total / seconds / 1e9:.2f} GB/s, {samples.num_images / seconds:.0f} images/s,"
+                f" peak memory so far +{(peak_bytes() - before) / 2**20:.0f} MiB"
             )
         print(f"a portion of {_PORTION} from anywhere: {random_portion_ms(samples):.1f} ms")
 

@@ -139,7 +139,7 @@ def _received(process: SpawnProcess, pipe: Connection, low: int, high: int) -> I
         header = pipe.recv()
         images = np.empty(() if isinstance(header, Exception) else header, np.uint8)
         if not isinstance(header, Exception):
-            pipe.recv_bytes_into(images.reshape(-1))  # type: ignore[arg-type]
+            pipe.recv_bytes_into(images.reshape(-1).data)
     except (EOFError, ConnectionError) as error:
         process.join(timeout=5)
         raise WorkerError(
@@ -158,7 +158,7 @@ def _decode(samples: SampleSet, ranges: Sequence[Range], pipe: Connection) -> No
             for start, stop in ranges:
                 images = np.concatenate(list(samples.read(start, stop)))
                 pipe.send(images.shape)
-                pipe.send_bytes(images.reshape(-1))
+                pipe.send_bytes(images.reshape(-1).data)
         except (BrokenPipeError, ConnectionResetError):
             return
         except Exception as error:  # noqa: BLE001 - the process boundary: the parent raises it

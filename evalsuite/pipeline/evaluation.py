@@ -146,7 +146,7 @@ def run_features(run: RunDirectory, measure: Measure, num_samples: int) -> Featu
 
 
 def samples_of_run(run: RunDirectory, num_samples: int) -> SampleSet:
-    """A run's stored pixels as a sample set.
+    """A run's stored pixels as a sample set, read in order: a shard is checked and read whole.
 
     Raises:
         IncompleteError: pixels are missing, or were not kept.
@@ -155,7 +155,9 @@ def samples_of_run(run: RunDirectory, num_samples: int) -> SampleSet:
 
     labels = np.array(labels_of(run.plan, 0, num_samples, run.manifest.file_labels))
     read = functools.partial(_stored_portions, run)
-    return SampleSet(str(run.root), num_samples, run.plan.size, labels, "lossless", read)
+    return SampleSet(
+        str(run.root), num_samples, run.plan.size, labels, "lossless", read, random_access=False
+    )
 
 
 def _stored_portions(run: RunDirectory, start: int, stop: int) -> Iterator[Images]:

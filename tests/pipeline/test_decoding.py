@@ -12,9 +12,11 @@ import pytest
 from harness import wait_for
 from PIL import Image
 
+from evalsuite.artifacts.run_directory import RunDirectory
 from evalsuite.artifacts.samples import SampleSet, open_samples
 from evalsuite.errors import DataError, WorkerError
 from evalsuite.pipeline.decoding import decoded, prefetched, regrouped
+from evalsuite.pipeline.evaluation import samples_of_run
 
 COUNT = 150
 PICTURES = np.random.default_rng(5).integers(0, 256, (COUNT, 6, 9, 3), np.uint8)
@@ -68,6 +70,15 @@ def test_an_npz_is_read_ahead_by_a_thread(tmp_path: Path, save: object) -> None:
     np.testing.assert_array_equal(np.concatenate(portions), PICTURES[5:])
 
 
+def test_a_run_is_read_ahead_too(finished: RunDirectory) -> None:
+    """From its shards, in order."""
+    samples = samples_of_run(finished, 50)
+    portions = list(decoded(samples, 13, 50, 16, 2))
+    assert [len(p) for p in portions] == [16, 16, 5]
+    expected = [image for _, image in finished.read_images(13, 50)]
+    np.testing.assert_array_equal(np.concatenate(portions), np.stack(expected))
+
+
 def test_nothing_to_read(folder: Path) -> None:
     assert list(decoded(open_samples(folder), 7, 7, 16, 2)) == []
 
@@ -116,6 +127,7 @@ def test_a_killed_process_is_said(tmp_path: Path) -> None:
 PROGRAM = """
 import sys, time
 from pathlib import Path
+from evalsuite.artifacts.run_directory import RunDirectory
 from evalsuite.artifacts.samples import open_samples
 from evalsuite.pipeline.decoding import decoded
 if __name__ == "__main__":

@@ -53,7 +53,7 @@ def _is_images(path: Path, name: str) -> bool:
 
 
 def _fault_of_shape(shape: tuple[int, ...]) -> str | None:
-    wanted = "images must be of shape (N, H, W, 3)"
+    wanted = "images must be uint8 of shape (N, H, W, 3)"
     if len(shape) == 3 and shape[2] == 3:
         return f"has shape {shape}, which looks like a single image: {wanted}, so use images[None]"
     if len(shape) == 3:
