@@ -1,5 +1,6 @@
 """`evalsuite references`: real data to compare with, by name; fetched, or made of any images."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -104,6 +105,7 @@ def _fetch(names: tuple[str, ...], allow_unverified: bool) -> None:
     help="Rule by which images come to --size.",
 )
 @click.option("--size", type=POSITIVE, help="Height and width after --preprocess.")
+@click.option("--convert-rgb", is_flag=True, help="Let grey and CMYK pictures become RGB.")
 @click.option("--per-class", type=POSITIVE, help="Only so many of each class, at random.")
 @click.option("--seed", type=click.IntRange(min=0), help="Of that choice [default: 0].")
 @click.option(
@@ -136,11 +138,13 @@ def _build(**values: Any) -> None:  # noqa: ANN401 - click passes each option
         name=values["name"],
         output=values["output"],
         resize=resize,
+        convert_rgb=values["convert_rgb"],
         per_class=values["per_class"],
         seed=values["seed"] or 0,
         parts=parts,
         extractor=extractor_of(name, values["extractor_weights"]) if name else None,
         device=resolve_device(values["device"]),
+        processes=len(os.sched_getaffinity(0)),
     )
     with ProgressView() as view:
         built = build_reference(

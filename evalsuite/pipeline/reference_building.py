@@ -6,7 +6,7 @@ Legend: N images, H height, W width.
 
 import hashlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from evalsuite.artifacts.images import Images
 from evalsuite.artifacts.reference_files import FeatureFileWriter, ReferenceNpzWriter
-from evalsuite.artifacts.samples import SampleSet, open_samples
+from evalsuite.artifacts.samples import SampleSet, open_samples, portion_of
 from evalsuite.artifacts.storage import Storage, file_sha256
 from evalsuite.config import (
     ReferenceSpec,
@@ -26,6 +26,7 @@ from evalsuite.errors import ConfigError, DataError, StorageError, UsageError
 from evalsuite.features.aligned import AlignedExtractor
 from evalsuite.features.base import FeatureBatch
 from evalsuite.metrics.moments import MomentsAccumulator
+from evalsuite.pipeline.decoding import decoded
 from evalsuite.pipeline.numerics import prepare_torch
 from evalsuite.pipeline.reference_request import BuildRequest, OutputPaths
 from evalsuite.pipeline.reference_sidecar import (
@@ -61,8 +62,7 @@ def build_reference(request: BuildRequest, progress: Progress | None = None) -> 
         StorageError: the output cannot be written, or is too small.
     """
     check_request(request)
-    options: dict[str, Any] = {"resize": request.resize} if request.resize else {}
-    samples = open_samples(request.source, **options)
+    samples = open_samples(request.source, resize=request.resize, convert_rgb=request.convert_rgb)
     chosen_N = _chosen(samples, request.per_class, request.seed)
     _check_images(request, samples, len(chosen_N))
     paths = OutputPaths(request)
@@ -126,7 +126,7 @@ class _Making:
         digest, done = hashlib.sha256(), 0
         with Storage(self._aside).create(f"{request.name}.npz") as target:
             writer = ReferenceNpzWriter(target, shape)
-            for images in _images_of(self._samples, self._chosen_N):
+            for images in _images_of(self._samples, self._chosen_N, request.processes):
                 digest.update(np.ascontiguousarray(images).data)
                 writer.add_images(images)
                 if extractor is not None:
@@ -195,14 +195,31 @@ def _chosen(samples: SampleSet, per_class: int | None, seed: int) -> NDArray[np.
     return np.sort(np.concatenate(picked)).astype(np.int64)
 
 
-def _images_of(samples: SampleSet, chosen_N: NDArray[np.int64]) -> Iterator[Images]:
+def _images_of(samples: SampleSet, chosen_N: NDArray[np.int64], processes: int) -> Iterator[Images]:
     """The chosen images in portions, in their order."""
-    at = 0
-    for images in samples.portions(int(chosen_N[-1]) + 1):
+    count = len(chosen_N)
+    if samples.random_access and count < samples.num_images:
+        read = _ChosenReader(samples.read, chosen_N).read
+        samples, chosen_N = replace(samples, num_images=count, read=read), np.arange(count)
+    at, stop = 0, int(chosen_N[-1]) + 1
+    for images in decoded(samples, 0, stop, portion_of(samples.size), processes):
         low, high = np.searchsorted(chosen_N, (at, at + len(images)))
         if high > low:
             yield images[chosen_N[low:high] - at]
         at += len(images)
+
+
+@dataclass(frozen=True)
+class _ChosenReader:
+    """Reads some images as if there were no others between them; it can be pickled."""
+
+    source: Callable[[int, int], Iterator[Images]]
+    chosen_N: NDArray[np.int64]
+
+    def read(self, start: int, stop: int) -> Iterator[Images]:
+        """Chosen images start..stop-1, one at a time."""
+        for index in self.chosen_N[start:stop].tolist():
+            yield from self.source(index, index + 1)
 
 
 def _check_images(request: BuildRequest, samples: SampleSet, count: int) -> None:

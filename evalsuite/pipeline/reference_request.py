@@ -27,20 +27,25 @@ class BuildRequest:
         name: of the reference and its files.
         output: the folder that they go to.
         resize: a rule such as `adm-crop:256`; None leaves pixels as they are.
+        convert_rgb: let greyscale, palette, opaque and CMYK pictures become RGB.
         per_class: images of each class, chosen at random by `seed`; None takes all.
         parts: what to keep.
         extractor: for features and moments.
+        device: where it computes.
+        processes: how many decode; the bytes do not depend on it.
     """
 
     source: Path
     name: str
     output: Path
     resize: str | None = None
+    convert_rgb: bool = False
     per_class: int | None = None
     seed: int = 0
     parts: frozenset[Part] = frozenset({"images", "moments"})
     extractor: ExtractorSpec | None = None
     device: torch.device = _CPU
+    processes: int = 1
 
 
 class OutputPaths:

@@ -81,12 +81,17 @@ def bare_sidecar(request: BuildRequest, paths: OutputPaths) -> ReferenceSpec:
         extractor_id=extractor.extractor_id if extractor else None,
         extractor_sha256=extractor.weights.sha256 if extractor else None,
         source=f"{'folder' if request.source.is_dir() else 'file'} {request.source.name}",
-        preprocessing=request.resize or "none: the pixels of the source as they are",
+        preprocessing=_preprocessing(request),
         split=_split(request),
         program=f"evalsuite {__version__}, references build",
         not_comparable_with="numbers against any other reference, published ones included",
         path=paths.sidecar.resolve(),
     )
+
+
+def _preprocessing(request: BuildRequest) -> str:
+    rule = request.resize or "none: the pixels of the source as they are"
+    return f"{rule}, pictures that are not RGB converted" if request.convert_rgb else rule
 
 
 def _split(request: BuildRequest) -> str:

@@ -17,6 +17,7 @@ from PIL import Image
 
 from evalsuite.artifacts.features import encode_features
 from evalsuite.artifacts.references import open_reference, read_features
+from evalsuite.artifacts.resizing import resize_rule
 from evalsuite.config import ExtractorSpec, data_root, load_spec
 from evalsuite.errors import (
     ConfigError,
@@ -181,6 +182,33 @@ def test_so_many_of_each_class(tmp_path: Path) -> None:
     places = [rows[image.tobytes()] for image in made["a"]["arr_0"]]
     assert places == sorted(places)
     np.testing.assert_array_equal(source[places], made["a"]["arr_0"])
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_folder_of_classes_cropped_as_adm_crops(tmp_path: Path, processes: int) -> None:
+    """Pictures of any size, grey ones too, labels from subfolders, a few of each class."""
+    generator = np.random.default_rng(0)
+    pixels = {}
+    for label in range(3):
+        folder = tmp_path / "photos" / f"n{label}"
+        folder.mkdir(parents=True)
+        for i in range(9):
+            shape = (40 + 3 * i, 60 - i) if i % 3 else (40 + 3 * i, 60 - i, 3)
+            picture = Image.fromarray(generator.integers(0, 256, shape, dtype=np.uint8))
+            picture.save(folder / f"{i}.png")
+            pixels[label, i] = resize_rule("adm-crop:16")(picture.convert("RGB"))
+    asked = request(tmp_path, source=tmp_path / "photos", resize="adm-crop:16", per_class=4, seed=5)
+    with pytest.raises(DataError, match="RGB"):
+        build_reference(asked)
+    built = build_reference(replace(asked, convert_rgb=True, processes=processes))
+    made = np.load(built.npz)
+    np.testing.assert_array_equal(made["arr_1"], np.repeat(np.arange(3), 4))
+    places = {image.tobytes(): place for place, image in pixels.items()}
+    found = [places[image.tobytes()] for image in made["arr_0"]]
+    assert found == sorted(set(found))
+    assert [label for label, _ in found] == made["arr_1"].tolist()
+    assert built.spec.preprocessing == "adm-crop:16, pictures that are not RGB converted"
+    assert built.spec.size == (16, 16)
 
 
 def test_the_sidecar_names_the_source(tmp_path: Path) -> None:
