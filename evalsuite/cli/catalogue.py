@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from evalsuite.errors import UsageError
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -55,12 +57,12 @@ def _show_model(name: str, as_yaml: bool) -> None:
 
 
 @click.group(
-    help="List or show extractors.",
+    help="List, show or fetch extractors.",
     epilog="Examples:\n\n\b\n  evalsuite extractors list\n"
     "  evalsuite extractors show digits-convnet",
 )
 def extractors() -> None:
-    """The group of two commands below."""
+    """The group of three commands below."""
 
 
 @extractors.command(
@@ -87,6 +89,58 @@ def _show_extractor(name: str) -> None:
 
     spec = load_spec(ExtractorSpec, name)
     echo_yaml(spec.model_dump(mode="json"), spec.path)
+
+
+@extractors.command(
+    "fetch",
+    help="Bring an extractor's published weights into this machine's cache, checked.",
+    epilog="Examples:\n\n\b\n  evalsuite extractors fetch inception-2015-12-05\n"
+    "  evalsuite extractors fetch ./mine.yaml",
+)
+@click.argument("name")
+def _fetch_extractor(name: str) -> None:
+    from evalsuite.cli.downloading import fetched_weights
+    from evalsuite.config import ExtractorSpec, load_spec
+
+    path = fetched_weights(load_spec(ExtractorSpec, name))
+    if path is None:
+        raise UsageError(f"{name} has no published weights: give yours with --extractor-weights")
+    click.echo(str(path))
+
+
+@click.group(
+    help="List or show named protocols.",
+    epilog="Examples:\n\n\b\n  evalsuite protocols list\n  evalsuite protocols show adm",
+)
+def protocols() -> None:
+    """The group of two commands below."""
+
+
+@protocols.command(
+    "list",
+    help="One line for each of the protocols.",
+    epilog="Examples:\n\n\b\n  evalsuite protocols list\n  evalsuite protocols list | grep jit",
+)
+def _list_protocols() -> None:
+    from evalsuite.config import ProtocolSpec, load_spec, names_of
+
+    for name in names_of(ProtocolSpec):
+        protocol = load_spec(ProtocolSpec, name)
+        click.echo(f"{name:16} {protocol.title}: {', '.join(protocol.metrics)}")
+
+
+@protocols.command(
+    "show",
+    help="Everything about one of the protocols.",
+    epilog="Examples:\n\n\b\n  evalsuite protocols show adm\n"
+    "  evalsuite protocols show ./mine.yaml",
+)
+@click.argument("name")
+def _show_protocol(name: str) -> None:
+    from evalsuite.config import ProtocolSpec, load_spec
+
+    protocol = load_spec(ProtocolSpec, name)
+    echo_yaml(protocol.model_dump(mode="json"), protocol.path)
 
 
 def result_console() -> "Console":

@@ -98,6 +98,44 @@ def measures_of(
     return measures
 
 
+def fetch_for(
+    values: dict[str, Any],
+    size: tuple[int, int],
+    defaults: "EvaluationDefaults",
+    *,
+    allow_unverified: bool,
+) -> bool:
+    """Download what `measures_of` would open with these options, where it is not here.
+
+    Returns:
+        Whether a run with these options would measure anything.
+
+    Raises:
+        UsageError: names that do not exist, or a file that needs `--allow-unverified`.
+        EnvironmentProblem: an address that cannot be reached.
+    """
+    from evalsuite.cli.downloading import fetched_reference, fetched_weights
+    from evalsuite.cli.resolve import extractor_of
+    from evalsuite.config import ProtocolSpec, ReferenceSpec, load_spec, names_of
+
+    asked = any(values[name] is not None for name in _ASKED)
+    if not asked and defaults.protocol is None and None in {defaults.reference, defaults.extractor}:
+        return False
+    registered = names_of(ReferenceSpec)
+    wanted = values["reference"] or defaults.reference
+    for name in _protocol_names(values, defaults):
+        protocol = load_spec(ProtocolSpec, name) if name else None
+        extractor = values["extractor"] or (protocol and protocol.extractor) or defaults.extractor
+        if extractor is not None and values["extractor_weights"] is None:
+            fetched_weights(extractor_of(extractor, None))
+        own = protocol.references.get(f"{size[0]}x{size[1]}") if protocol else None
+        for reference in {wanted, own if wanted is None else None} & set(registered):
+            fetched_reference(
+                load_spec(ReferenceSpec, str(reference)), allow_unverified=allow_unverified
+            )
+    return True
+
+
 def _protocol_names(
     values: dict[str, Any], defaults: "EvaluationDefaults | None"
 ) -> list[str | None]:

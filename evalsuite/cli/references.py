@@ -1,16 +1,12 @@
 """`evalsuite references`: real data to compare with, by name; fetched, or made of any images."""
 
 import os
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from evalsuite.cli.options import PATH, POSITIVE, device_option
 from evalsuite.errors import UsageError, nearest
-
-if TYPE_CHECKING:
-    from evalsuite.config import ReferenceSpec
 
 _PARTS = ("images", "features", "moments")
 
@@ -76,11 +72,12 @@ def _fetch(names: tuple[str, ...], allow_unverified: bool) -> None:
     """Bring references into this machine's cache, checked; an interrupted fetch goes on."""
     from evalsuite.artifacts.digests import known_sha256
     from evalsuite.artifacts.references import open_reference
+    from evalsuite.cli.downloading import fetched_reference
     from evalsuite.config import ReferenceSpec, load_spec
 
     specs = [load_spec(ReferenceSpec, name) for name in names]
     for name, spec in zip(names, specs, strict=True):
-        path = _fetched(spec, allow_unverified)
+        path = fetched_reference(spec, allow_unverified=allow_unverified)
         open_reference(name)
         digest = known_sha256(path)
         checked = "as published" if spec.sha256 else "not checked: nobody has published it"
@@ -174,51 +171,3 @@ def _resize(rule: str, size: int | None) -> str | None:
     if size is None:
         raise UsageError(f"--preprocess {rule} needs --size")
     return f"{rule}:{size}"
-
-
-def _fetched(spec: "ReferenceSpec", allow_unverified: bool) -> Path:
-    """The file of a reference, fetched from the first of its places if it is not here."""
-    from evalsuite.artifacts.downloads import fetch_file
-
-    if spec.file is not None:
-        return spec.path.parent / spec.file
-    place = spec.pinned_places[0]
-    view = _DownloadView(place.filename)
-    try:
-        return fetch_file(place, allow_unverified=allow_unverified, progress=view)
-    finally:
-        view.close()
-
-
-class _DownloadView:
-    """A bar when stderr is a terminal, a line for each tenth otherwise."""
-
-    def __init__(self, filename: str) -> None:
-        self._filename = filename
-        self._bar: Any = None
-        self._tenths = 0
-
-    def __call__(self, done: int, total: int | None) -> None:
-        import sys
-
-        if sys.stderr.isatty():
-            self._show_bar(done, total)
-        elif total and done * 10 // total > self._tenths:
-            self._tenths = done * 10 // total
-            click.echo(f"{self._filename} {done:,} of {total:,} bytes", err=True)
-
-    def _show_bar(self, done: int, total: int | None) -> None:
-        if self._bar is None:
-            from rich.console import Console
-            from rich.progress import DownloadColumn, Progress, TransferSpeedColumn
-
-            columns = (*Progress.get_default_columns(), DownloadColumn(), TransferSpeedColumn())
-            self._bar = Progress(*columns, console=Console(stderr=True))
-            self._task = self._bar.add_task(self._filename, total=total)
-            self._bar.start()
-        self._bar.update(self._task, completed=done, total=total)
-
-    def close(self) -> None:
-        """Leave the terminal as it was."""
-        if self._bar is not None:
-            self._bar.stop()
