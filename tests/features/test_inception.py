@@ -110,6 +110,20 @@ def test_packed_weights_change_speed_only(
         np.testing.assert_allclose(first, second, rtol=0, atol=1e-4)
 
 
+def test_a_training_loops_settings_change_nothing(
+    weights: InceptionWeights, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Inside autocast and with gradients, on the path that autocast would reach."""
+    monkeypatch.setattr(network, "_can_pack", lambda device, dtype: False)
+    plain = InceptionExtractor(weights, CPU, BATCH)
+    images = noise(BATCH, seed=6)
+    alone = plain(images)
+    with torch.enable_grad(), torch.autocast("cpu", torch.bfloat16):
+        within = plain(images)
+    for first, second in zip(alone, within, strict=True):
+        assert np.array_equal(first, second)
+
+
 def test_bfloat16_is_near_but_not_equal(
     weights: InceptionWeights, extractor: InceptionExtractor
 ) -> None:
