@@ -34,7 +34,7 @@ from evalsuite.artifacts.run_directory import (
     feature_stage,
     gaps_of,
 )
-from evalsuite.config import ExtractorSpec
+from evalsuite.config import ExtractorSpec, names_of
 from evalsuite.errors import DataError, EvalsuiteError, ReproducibilityError, StorageError
 from evalsuite.features.aligned import AlignedExtractor
 from evalsuite.features.base import Extractor
@@ -326,6 +326,10 @@ def check_extractor_weights(spec: ExtractorSpec) -> Path:
     path = spec.path.parent / spec.weights.file
     if not path.is_file():
         raise DataError(f"extractor {spec.name}: weights {path} do not exist")
+    return _checked(spec, path)
+
+
+def _checked(spec: ExtractorSpec, path: Path) -> Path:
     if known_sha256(path) not in spec.weights.accepted_sha256:
         raise DataError(f"extractor {spec.name}: {path} has another SHA-256 than expected")
     return path
@@ -336,11 +340,12 @@ def _fetched_weights(spec: ExtractorSpec) -> Path:
 
     if not spec.weights.places:
         raise DataError(f"extractor {spec.name}: give its weights with --extractor-weights")
-    for place in spec.weights.places:
-        path = cached_file(place)
-        if path is not None and known_sha256(path) in spec.weights.accepted_sha256:
-            return path
+    found = (cached_file(place) for place in spec.weights.places)
+    path = next((path for path in found if path is not None), None)
+    if path is not None:
+        return _checked(spec, path)
+    called = spec.name if spec.name in names_of(ExtractorSpec) else spec.path
     raise DataError(
         f"extractor {spec.name}: its weights are not on this machine: fetch them with `evalsuite"
-        f" fetch --extractor {spec.name}` or give the file with --extractor-weights"
+        f" fetch --extractor {called}` or give the file with --extractor-weights"
     )

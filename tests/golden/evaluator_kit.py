@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from evalsuite.features.inception.weights import InceptionWeights
+
 
 class Graph(NamedTuple):
     """One synthetic network: a frozen graph and two state dicts with the same weights."""
@@ -51,3 +53,12 @@ def images_of(folder: Path, meta: dict[str, Any], height: int, width: int) -> ND
     digest = hashlib.sha256(images.tobytes()).hexdigest()
     assert digest == meta["images_sha256"][f"{height}x{width}"]
     return images
+
+
+def equal_weights(first: InceptionWeights, second: InceptionWeights) -> bool:
+    """Whether every array is equal, to the bit."""
+    return np.array_equal(first.classes_DK, second.classes_DK) and all(
+        np.array_equal(a, b)
+        for name, layer in first.layers.items()
+        for a, b in zip(layer, second.layers[name], strict=True)
+    )

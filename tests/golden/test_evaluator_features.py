@@ -12,25 +12,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from golden.evaluator_kit import Graph, images_of
+from golden.evaluator_kit import Graph, equal_weights, images_of
 
 from evalsuite.features.inception.extractor import InceptionExtractor
 from evalsuite.features.inception.layers import IMAGE_SIZE
 from evalsuite.features.inception.resize import normalise, resize_bilinear
-from evalsuite.features.inception.weights import InceptionWeights, read_weights
+from evalsuite.features.inception.weights import read_weights
 
 FEATURES = 2e-4
 ROWS = (0, 1, 2, 149, 297, 298)
 """Rows of image 0 that the goldens hold of the resized and of the normalised input."""
-
-
-def same(first: InceptionWeights, second: InceptionWeights) -> bool:
-    """Whether every array is equal, to the bit."""
-    return np.array_equal(first.classes_DK, second.classes_DK) and all(
-        np.array_equal(a, b)
-        for name, layer in first.layers.items()
-        for a, b in zip(layer, second.layers[name], strict=True)
-    )
 
 
 def test_the_folder_of_the_evaluator_has_cases(
@@ -81,4 +72,4 @@ def test_a_state_dict_holds_the_weights_of_the_graph(
 ) -> None:
     """Both published layouts give the very same arrays, so the very same features."""
     graph = synthetic_inception(evaluator_features_case.meta["width_divisor"])
-    assert same(read_weights(graph.pb), read_weights(getattr(graph, container)))
+    assert equal_weights(read_weights(graph.pb), read_weights(getattr(graph, container)))

@@ -3,6 +3,9 @@
 Legend: N images, H, W, C; B images of one pass.
 """
 
+import contextlib
+from collections.abc import Iterator
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -47,8 +50,7 @@ class InceptionExtractor:
             raise DataError(f"Inception takes height x width x 3 (RGB) images, these are {shape}")
         if images_NHWC.dtype != np.uint8 or len(images_NHWC) != self.batch_size:
             raise ValueError(f"expected {self.batch_size} uint8 images in a batch")
-        exact = torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False)
-        with torch.inference_mode(), exact:
+        with _exact(self._device):
             passes = [
                 self._one_pass(images_NHWC[start : start + self._pass_size])
                 for start in range(0, self.batch_size, self._pass_size)
@@ -65,3 +67,14 @@ class InceptionExtractor:
         pixels = torch.from_numpy(np.ascontiguousarray(images_BHWC)).to(self._device)
         resized_BHWC = normalise(resize_bilinear(pixels, IMAGE_SIZE))
         return self._network(resized_BHWC.permute(0, 3, 1, 2))
+
+
+@contextlib.contextmanager
+def _exact(device: torch.device) -> Iterator[None]:
+    """No gradients, no autocast, no TF32, deterministic cuDNN, whatever the process has set."""
+    with torch.inference_mode(), torch.autocast(device.type, enabled=False):
+        if device.type != "cuda":
+            yield
+            return
+        with torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
+            yield
