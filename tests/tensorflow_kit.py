@@ -23,6 +23,8 @@ from evalsuite.features.tensorflow_graph.client import TensorFlowGraph
 
 GOLDENS = Path(os.environ.get("EVALSUITE_GOLDENS") or Path(__file__).parent / "golden" / "cases")
 KIT = GOLDENS / "evaluator"
+NARROWEST = max(int(path.stem.rpartition("_d")[2]) for path in KIT.glob("bn_calib_d*.npz"))
+"""Width divisor of the quickest graph that the kit can make."""
 _LASTING = contextlib.ExitStack()
 atexit.register(_LASTING.close)
 

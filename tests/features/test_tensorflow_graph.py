@@ -13,7 +13,7 @@ from harness import environment, wait_for
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays_of
-from tensorflow_kit import images_of, running_graph
+from tensorflow_kit import NARROWEST, images_of, running_graph
 
 from evalsuite.errors import DataError, EnvironmentProblem
 from evalsuite.features.aligned import concatenate, extract_all
@@ -137,6 +137,9 @@ def test_a_process_that_cannot_start_is_one_line(
     code: str, expected: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fake_tensorflow(tmp_path, monkeypatch, code)
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "numpy.py").write_text("raise RuntimeError('not to be imported')")
+    monkeypatch.chdir(tmp_path / "here")
     with pytest.raises(EnvironmentProblem) as caught, TensorFlowGraph(tmp_path / "graph.pb"):
         pass
     assert "\n" not in str(caught.value)
@@ -204,7 +207,7 @@ def test_an_interrupted_request_ends_the_process(
 @pytest.mark.tf
 def test_images_beside_an_image_do_not_change_its_features() -> None:
     """Neither do padding, the slot in the batch and the length of a short last batch."""
-    graph = running_graph(8)
+    graph = running_graph(NARROWEST)
     images = images_of(RECIPE)
     whole = graph.features(images)
     aligned = concatenate(extract_all(TensorFlowExtractor(graph), [images[:10], images[10:]]))
@@ -219,7 +222,7 @@ def test_images_beside_an_image_do_not_change_its_features() -> None:
 @pytest.mark.tf
 def test_probabilities_of_stored_features_are_those_of_the_pass() -> None:
     """ADM computes them 512 rows at a time from stored features, we with each batch."""
-    graph = running_graph(8)
+    graph = running_graph(NARROWEST)
     features = graph.features(images_of(RECIPE, count=66))
     assert np.array_equal(graph.probabilities(features.pool_ND), features.probabilities_NK)
     assert features.probabilities_NK.sum(axis=1) == pytest.approx(1, abs=1e-5)
@@ -227,14 +230,18 @@ def test_probabilities_of_stored_features_are_those_of_the_pass() -> None:
 
 @pytest.mark.tf
 def test_shapes_and_types_of_features() -> None:
-    features = running_graph(8).features(images_of(RECIPE, count=2))
-    assert [part.shape for part in features] == [(2, 256), (2, 17 * 17 * 7), (2, 1008)]
+    features = running_graph(NARROWEST).features(images_of(RECIPE, count=2))
+    assert [part.shape for part in features] == [
+        (2, 2048 // NARROWEST),
+        (2, 17 * 17 * 7),
+        (2, 1008),
+    ]
     assert {part.dtype for part in features} == {np.dtype(np.float32)}
 
 
 @pytest.mark.tf
 def test_versions_say_what_computed() -> None:
-    versions = running_graph(8).versions()
+    versions = running_graph(NARROWEST).versions()
     assert str(versions["tensorflow"]).startswith("2.")
     assert versions["numpy"] == np.__version__
     assert versions["onednn"] in {True, False}
@@ -247,12 +254,12 @@ def test_versions_say_what_computed() -> None:
 )
 def test_what_is_no_image_is_refused(images: np.ndarray) -> None:
     with pytest.raises(DataError, match="RGB"):
-        running_graph(8).features(images.astype(np.uint8))
+        running_graph(NARROWEST).features(images.astype(np.uint8))
 
 
 @pytest.mark.tf
 def test_points_that_cannot_be_compared_are_refused() -> None:
-    graph = running_graph(8)
+    graph = running_graph(NARROWEST)
     points = np.eye(6, dtype=np.float32)
     with pytest.raises(DataError, match="need 4 points"):
         graph.precision_recall(points[:3], points)
@@ -269,7 +276,7 @@ def test_points_that_cannot_be_compared_are_refused() -> None:
 @pytest.mark.tf
 def test_a_set_with_itself_has_precision_and_recall_of_one() -> None:
     points = np.random.default_rng(3).normal(size=(50, 9)).astype(np.float32)
-    found = running_graph(8).precision_recall(points, points)
+    found = running_graph(NARROWEST).precision_recall(points, points)
     assert (found.precision, found.recall) == (1.0, 1.0)
     assert (found.reference_radii_M > 0).all()
 
@@ -285,7 +292,7 @@ def test_float16_is_given_up_tile_by_tile() -> None:
     samples_ND = np.full((13, 3), 20, dtype=np.float32)
     samples_ND[[0, 11]] = 1, 1, 2**-6
     samples_ND[12] = 300, 0, 0
-    graph = running_graph(8)
+    graph = running_graph(NARROWEST)
     found = graph.precision_recall(reference_MD, samples_ND, k=1, tile=10)
     assert found.reference_radii_M.tolist() == [2, 2]
     assert found.precision == 1 / 13
@@ -301,7 +308,7 @@ def test_radii_over_tiles_are_those_of_whole_rows(tile: int) -> None:
     reference_MD, samples_ND = (
         random.integers(0, 6, size=(count, 4)).astype(np.float32) for count in (37, 29)
     )
-    found = running_graph(8).precision_recall(reference_MD, samples_ND, k=2, tile=tile)
+    found = running_graph(NARROWEST).precision_recall(reference_MD, samples_ND, k=2, tile=tile)
     for points, radii in (
         (reference_MD, found.reference_radii_M),
         (samples_ND, found.samples_radii_N),
@@ -316,7 +323,7 @@ def test_radii_over_tiles_are_those_of_whole_rows(tile: int) -> None:
 
 @pytest.mark.tf
 def test_a_file_that_is_not_the_graph_is_refused(tmp_path: Path) -> None:
-    graph = running_graph(8)
+    graph = running_graph(NARROWEST)
     unknown = b"\x0a\x06pool_3\x12\x08NoSuchOp"
     for content, text in (
         (b"\x80\x05 no graph", "not a TensorFlow graph"),

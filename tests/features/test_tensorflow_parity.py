@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from tensorflow_kit import KIT, images_of, program, read, running_graph
+from tensorflow_kit import KIT, NARROWEST, images_of, program, read, running_graph
 
 from evalsuite.features.base import FeatureBatch
 from evalsuite.metrics.inception_score import inception_score
@@ -27,7 +27,7 @@ def cases(pattern: str, *, whole: bool = False) -> list[Any]:
     """Cases of the kit; those of a full-width graph, and whole ones, take minutes."""
     found = []
     for path in sorted(KIT.glob(pattern)):
-        divisor = read(path)[0].get("width_divisor", 8)
+        divisor = read(path)[0]["width_divisor"]
         marks = [pytest.mark.slow] if whole or divisor == 1 else []
         found.append(pytest.param(path, id=f"evaluator-{path.stem}", marks=marks))
     return found
@@ -117,7 +117,7 @@ def test_precision_and_recall_of_matrices(case: dict[str, Any]) -> None:
     reference_MD, samples_ND = (
         program("make_features").features(case["recipe"], which) for which in ("ref", "gen")
     )
-    found = running_graph(8).precision_recall(reference_MD, samples_ND)
+    found = running_graph(NARROWEST).precision_recall(reference_MD, samples_ND)
     expected = case["adm"]
     assert abs(found.precision - expected["precision"]) <= 3 / len(samples_ND)
     assert abs(found.recall - expected["recall"]) <= 3 / len(reference_MD)

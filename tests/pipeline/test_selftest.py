@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import yaml
 from numpy.typing import NDArray
-from tensorflow_kit import KIT, graph_file, images_of, read, running_graph
+from tensorflow_kit import KIT, NARROWEST, graph_file, images_of, read, running_graph
 
 from evalsuite.artifacts.downloads import cached_path
 from evalsuite.artifacts.storage import file_sha256
@@ -32,7 +32,7 @@ from evalsuite.pipeline.selftest import (
     run_selftest,
 )
 
-CASE = KIT / "case_s2_small_64_stats.json"
+CASE = sorted(KIT.glob("case_*.json"))[-1]
 COUNT = 24
 IDENTITY = {"evalsuite": "1", "torch": "2"}
 
@@ -154,8 +154,8 @@ def images_in(path: Path) -> NDArray[np.uint8]:
 
 def score_with_tensorflow(samples: Path, reference: Path, graph: Path) -> dict[str, float]:
     """All that evalsuite has, behind the graph that the kit's process runs."""
-    assert graph.read_bytes() == graph_file(8).read_bytes()
-    running = running_graph(8)
+    assert graph.read_bytes() == graph_file(NARROWEST).read_bytes()
+    running = running_graph(NARROWEST)
     real, made = (running.features(images_in(path)) for path in (reference, samples))
     manifolds = running.precision_recall(real.pool_ND, made.pool_ND)
     return {
@@ -173,14 +173,14 @@ def kit_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     meta, _ = read(CASE)
     for which, name in (("ref", "reference.npz"), ("sample", "samples.npz")):
         np.savez(folder / name, arr_0=images_of(meta[which], count=COUNT))
-    shutil.copy(graph_file(8), folder / "graph.pb")
+    shutil.copy(graph_file(NARROWEST), folder / "graph.pb")
     return folder
 
 
 @pytest.mark.tf
 def test_the_kit_passes_and_a_wrong_value_does_not(kit_files: Path, tmp_path: Path) -> None:
     """Expected values come from other formulas; one is then moved by what a bias would do."""
-    running = running_graph(8)
+    running = running_graph(NARROWEST)
     real, made = (
         running.features(images_in(kit_files / name)) for name in ("reference.npz", "samples.npz")
     )
