@@ -136,7 +136,8 @@ class Distances:
         if half != self._is_half(columns, rows):
             return self.tile(rows, columns), self.tile(columns, rows)
         product = _product(self._u, self._v, rows, columns, half)
-        back = product.T.contiguous()
+        # Not contiguous(): the transpose of a single column is contiguous, and would share memory.
+        back = product.T.clone(memory_format=torch.contiguous_format)
         return (
             _finish(product, self._u, self._v, rows, columns).float(),
             _finish(back, self._v, self._u, columns, rows).float(),

@@ -112,10 +112,11 @@ def manifold_metrics(
     The delete-a-group jackknife covers the drawing of the N generated samples, and its groups hold
     the classes equally often, so with strata it leaves the spread between classes out. It does not
     cover the choice of reference images, which are fixed, nor the bias of the shares at finite N
-    and M, nor another training seed. Precision's error is the observed spread; recall's is an upper
-    bound, 1.3 to 2 times too wide in simulations (2 to 32 dimensions, N 600 and 2000), because a
-    union of neighbour balls is not smooth in the sample and a jackknife then errs upwards (Efron
-    and Stein 1981). Being a spread of G values, an error is itself uncertain by about
+    and M, nor another training seed. The errors of precision and density are the observed spread;
+    those of recall (1.3 to 2 times too wide in simulations of 2 to 32 dimensions, N 600 and 2000)
+    and coverage (1.5 times in one of 4 dimensions, N 300) are upper bounds, because whether any
+    sample is near is not smooth in the sample and a jackknife then errs upwards (Efron and Stein
+    1981). Being a spread of G values, an error is itself uncertain by about
     1 / sqrt(2 G - 2), 16 % for 20 groups. A class with fewer samples than groups is in some groups
     only, which lets a part of the spread between classes in. Nothing is computed twice for it:
     every sample keeps its nearest neighbours in each group, from which follow its radii without
