@@ -122,7 +122,8 @@ def _check_report(report: dict[str, Any], folder: Path, ignored: Sequence[str]) 
     surplus = [key for key in report["unexpected_keys"] if not key.startswith(tuple(ignored))]
     faults = [f"missing {key}" for key in sorted(report["missing_keys"])]
     faults += [f"unexpected {key}" for key in sorted(surplus)]
-    faults += [f"of another shape {key[0]}" for key in sorted(report["mismatched_keys"])]
+    reshaped = [key if isinstance(key, str) else key[0] for key in report["mismatched_keys"]]
+    faults += [f"of another shape {key}" for key in sorted(reshaped)]
     if faults:
         more = f" and {len(faults) - 3} more" if len(faults) > 3 else ""
         raise DataError(f"{folder} holds other weights: {'; '.join(faults[:3])}{more}")
