@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # A machine without an NVIDIA GPU takes the constraints for CPU builds.
 CONSTRAINTS := $(shell command -v nvidia-smi >/dev/null 2>&1 || echo "-c constraints-cpu.txt")
 
-.PHONY: install demo test check lint types browser chaos identity fullsize gpu clean
+.PHONY: install demo test check lint types browser chaos identity fullsize goldens gpu clean
 
 install: $(VENV)/.installed
 
@@ -42,6 +42,10 @@ identity: install
 # More than an hour on two cores; 12 GB of memory and 6 GB of disk.
 fullsize: install
 	$(BIN)/python -m pytest -q -rP --durations=0 -m slow tests/fullsize
+
+# Every golden, the evaluator's full-width network too: some minutes.
+goldens: install
+	$(BIN)/python -m pytest -q -m "slow or not slow" tests/golden
 
 # On a machine with a GPU.
 gpu: install

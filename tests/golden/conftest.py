@@ -102,7 +102,14 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
             if name in metafunc.fixturenames:
                 cases = [case for case in list_cases(family) if case.kind == kind]
                 ids = [f"{family}-{case.path.stem}" for case in cases]
-                metafunc.parametrize(name, cases, ids=ids)
+                marked = [pytest.param(case, marks=_marks_of(case)) for case in cases]
+                metafunc.parametrize(name, marked, ids=ids)
+
+
+def _marks_of(case: Case) -> tuple[pytest.MarkDecorator, ...]:
+    """Whole evaluations at full width take minutes: `make goldens` runs them."""
+    full = case.kind == "images" and case.meta["width_divisor"] < 8
+    return (pytest.mark.slow,) if full else ()
 
 
 @pytest.fixture(scope="session")
