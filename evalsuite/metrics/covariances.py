@@ -58,6 +58,22 @@ def congruence(root_DR: NDArray[np.float64], cov_DD: NDArray[np.float64]) -> NDA
     return matrix_RR
 
 
+def cross_product(a_DR: NDArray[np.float64], b_DQ: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The product b' a [Q, R] of two roots; half of the products where b is triangular."""
+    if b_DQ.shape[0] == b_DQ.shape[1] and not np.triu(b_DQ, 1).any():
+        product_QR = blas.dtrmm(1.0, b_DQ, a_DR, lower=1, trans_a=1)
+    else:
+        product_QR = b_DQ.T @ a_DR
+    matrix_QR: NDArray[np.float64] = product_QR
+    return matrix_QR
+
+
+def gram(cross_QR: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The product cross' cross [R, R], of which only the lower triangle is to be read."""
+    gram_RR: NDArray[np.float64] = blas.dsyrk(1.0, cross_QR, trans=1, lower=1)
+    return gram_RR
+
+
 def lower_half(symmetric_DD: NDArray[np.float64]) -> NDArray[np.float64]:
     """Lower triangular with the same quadratic form, for `quadratic_forms`; Fortran order."""
     half_DD = np.asfortranarray(2.0 * np.tril(symmetric_DD, -1))
@@ -114,8 +130,8 @@ def _by_pivoted_cholesky(cov_DD: NDArray[np.float64]) -> NDArray[np.float64] | N
     root_DR = np.zeros((dim, rank), order="F")
     root_DR[pivots_D - 1] = np.tril(packed_DD[:, :rank])
     # What is left has diagonal at most `rounding`, and then all of it is, unless it is indefinite.
-    left = np.abs(cov_DD - root_DR @ root_DR.T).max(initial=0.0)
-    return root_DR if left <= 4 * rounding else None
+    left_DD = blas.dsyrk(-1.0, root_DR, beta=1.0, c=cov_DD.T, lower=1) if rank else cov_DD
+    return root_DR if np.abs(np.tril(left_DD)).max(initial=0.0) <= 4 * rounding else None
 
 
 def _by_eigenvectors(cov_DD: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -14,6 +14,8 @@ from evalsuite.errors import DataError
 from evalsuite.metrics.covariances import (
     EPS,
     congruence,
+    cross_product,
+    gram,
     lower_half,
     quadratic_forms,
     refuse_negative,
@@ -131,11 +133,9 @@ def frechet_distance(sample: Moments, reference: Moments | ReferenceFactor) -> f
     """
     factor = _factor(sample, reference)
     if sample.count - 1 < factor.root_DR.shape[1]:
-        narrow_DR = root_of_covariance(sample.cov_DD, sample.count)
-        wide = factor.moments
-        eigenvalues_R = np.linalg.eigvalsh(congruence(narrow_DR, wide.cov_DD))
-        _check_product(eigenvalues_R, sample, wide)
-        return _distance(sample, wide, eigenvalues_R, lambda: narrow_DR.T @ factor.root_DR)
+        cross_QR = _cross(sample, factor)
+        eigenvalues_R = np.linalg.eigvalsh(gram(cross_QR)) if cross_QR.size else np.zeros(0)
+        return _distance(sample, factor.moments, eigenvalues_R, lambda: cross_QR)
     eigenvalues_R = np.linalg.eigvalsh(congruence(factor.root_DR, sample.cov_DD))
     _check_product(eigenvalues_R, sample, factor.moments)
     return _distance(sample, factor.moments, eigenvalues_R, lambda: _cross(sample, factor))
@@ -243,9 +243,7 @@ def _rounding_of_roots(roots_R: NDArray[np.floating[Any]]) -> float:
 
 
 def _cross(sample: Moments, factor: ReferenceFactor) -> FloatMatrix:
-    root_DR = root_of_covariance(sample.cov_DD, sample.count)
-    cross_RR: FloatMatrix = root_DR.T @ factor.root_DR
-    return cross_RR
+    return cross_product(root_of_covariance(sample.cov_DD, sample.count), factor.root_DR)
 
 
 def _check_product(eigenvalues_R: NDArray[np.floating[Any]], a: Moments, b: Moments) -> None:
