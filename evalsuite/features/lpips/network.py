@@ -32,7 +32,7 @@ class Backbone(NamedTuple):
             kernel, stride, padding), `relu`, and maxima over squares as (side, stride).
         taps: places of the layers whose outputs are compared.
         least_side: pixels that an image must have in either direction.
-        batch_size: pairs of one pass, so few that images of 512 x 512 take about 1 GB.
+        batch_size: pairs of one pass, so few that images of 512 x 512 take less than 1 GB.
     """
 
     layers: tuple[tuple[int, ...] | str, ...]
