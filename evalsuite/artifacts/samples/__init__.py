@@ -47,9 +47,9 @@ def open_samples(path: Path, *, resize: str | None = None, convert_rgb: bool = F
         return _open_directory(path, pictures)
     if not path.exists():
         raise DataError(f"{path} does not exist: give a run, an NPZ, a folder of images or Parquet")
-    if path.suffix == ".npz":
+    if path.suffix.lower() == ".npz":
         return open_npz(path, pictures)
-    if path.suffix == ".parquet":
+    if path.suffix.lower() == ".parquet":
         return open_parquet([path], path, pictures)
     raise DataError(f"{path} is no run, NPZ, folder of images or Parquet file")
 
