@@ -23,6 +23,8 @@ from evalsuite.pipeline.channel import Channel, Closed
 
 T = TypeVar("T")
 Range = tuple[int, int]
+_DEPTH = 2
+"""Portions that wait here, besides the one that each process holds."""
 
 
 def decoded(
@@ -51,9 +53,9 @@ def decoded(
     ranges = [(low, min(low + portion, stop)) for low in range(start, stop, portion)]
     count = min(processes, len(ranges))
     if count > 1 and samples.encoded and samples.random_access:
-        yield from prefetched(_from_processes(samples, ranges, count), count)
+        yield from prefetched(_from_processes(samples, ranges, count), _DEPTH)
     else:
-        yield from prefetched(regrouped(samples.read(start, stop), portion), 2)
+        yield from prefetched(regrouped(samples.read(start, stop), portion), _DEPTH)
 
 
 def prefetched(source: Generator[T] | Iterator[T], depth: int) -> Generator[T]:
@@ -140,7 +142,7 @@ def _received(process: SpawnProcess, pipe: Connection, low: int, high: int) -> I
         images = np.empty(() if isinstance(header, Exception) else header, np.uint8)
         if not isinstance(header, Exception):
             pipe.recv_bytes_into(images.reshape(-1).data)
-    except (EOFError, ConnectionError) as error:
+    except (EOFError, OSError) as error:
         process.join(timeout=5)
         raise WorkerError(
             f"the process that decodes images {low}..{high - 1} ended with exit code"
@@ -156,7 +158,8 @@ def _decode(samples: SampleSet, ranges: Sequence[Range], pipe: Connection) -> No
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):
         try:
             for start, stop in ranges:
-                images = np.concatenate(list(samples.read(start, stop)))
+                pieces = list(samples.read(start, stop))
+                images = np.concatenate(pieces) if len(pieces) > 1 else pieces[0]
                 pipe.send(images.shape)
                 pipe.send_bytes(images.reshape(-1).data)
         except (BrokenPipeError, ConnectionResetError):

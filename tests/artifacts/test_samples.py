@@ -244,7 +244,7 @@ def test_npz_files_that_are_no_set(tmp_path: Path) -> None:
 def test_a_folder_of_two_kinds(tmp_path: Path) -> None:
     write_folder(tmp_path / "mixed")
     np.savez(tmp_path / "mixed" / "a.npz", PICTURES)
-    assert "holds 5 images and 1 NPZ files: give the one kind" in line_of(tmp_path / "mixed")
+    assert "holds 5 images and 1 NPZ file: give the one kind" in line_of(tmp_path / "mixed")
     write_parquet(tmp_path / "a.parquet", 0, 3)
     line_of(tmp_path)
 

@@ -86,7 +86,7 @@ def test_links_that_would_lose_images(tmp_path: Path) -> None:
 def test_an_empty_folder_and_one_of_other_files(tmp_path: Path) -> None:
     assert line_of(tmp_path).endswith("holds no PNG, JPEG or WebP images and no run")
     (tmp_path / "notes.txt").write_text("x")
-    assert line_of(tmp_path).endswith("(1 other files)")
+    assert line_of(tmp_path).endswith("(1 other file)")
     (tmp_path / "a.tiff").write_bytes(b"")
     assert "a.tiff is a picture of a kind that is not read" in line_of(tmp_path)
 

@@ -47,9 +47,9 @@ def open_samples(path: Path, *, resize: str | None = None, convert_rgb: bool = F
         return _open_directory(path, pictures)
     if not path.exists():
         raise DataError(f"{path} does not exist: give a run, an NPZ, a folder of images or Parquet")
-    if path.suffix == ".npz":
+    if path.suffix.lower() == ".npz":
         return open_npz(path, pictures)
-    if path.suffix == ".parquet":
+    if path.suffix.lower() == ".parquet":
         return open_parquet([path], path, pictures)
     raise DataError(f"{path} is no run, NPZ, folder of images or Parquet file")
 
@@ -61,7 +61,7 @@ def _open_directory(path: Path, pictures: PictureReader) -> SampleSet:
         "NPZ files": len(content.npz),
         "Parquet files": len(content.parquet),
     }
-    found = [f"{count:,} {kind}" for kind, count in counts.items() if count]
+    found = [_counted(count, kind) for kind, count in counts.items() if count]
     if len(found) > 1:
         raise DataError(f"{path} holds {' and '.join(found)}: give the one kind that is meant")
     if content.pictures:
@@ -70,5 +70,9 @@ def _open_directory(path: Path, pictures: PictureReader) -> SampleSet:
         return open_npz_files([path / name for name in content.npz], path, pictures)
     if content.parquet:
         return open_parquet([path / name for name in content.parquet], path, pictures)
-    others = f" ({content.num_others:,} other files)" if content.num_others else ""
+    others = f" ({_counted(content.num_others, 'other files')})" if content.num_others else ""
     raise DataError(f"{path} holds no PNG, JPEG or WebP images and no run{others}")
+
+
+def _counted(count: int, plural: str) -> str:
+    return f"{count:,} {plural if count != 1 else plural.removesuffix('s')}"
