@@ -41,8 +41,8 @@ def nearest(
     """The nearest reference images of each sample.
 
     A few more candidates than asked for are found by float32 distances; theirs are then computed in
-    float64 from the differences, so that equal features are at distance 0. Among equal distances
-    the lower row comes first.
+    float64 from the differences, so that equal features are at distance 0. Among candidates at
+    equal distances the lower row comes first.
 
     Args:
         samples_ND: float32 or float64 [N, D]; a chosen subset, or all.
