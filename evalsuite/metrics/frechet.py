@@ -22,11 +22,11 @@ from evalsuite.metrics.covariances import (
     root_of_covariance,
     zero_below,
 )
-from evalsuite.metrics.intervals import HalvedInfluence, balanced_groups
+from evalsuite.metrics.intervals import HalvedInfluence, balanced_groups, degrees_of_freedom
 from evalsuite.metrics.moments import Moments, check_finite_rows, moments_of
 
 HALVES_SAMPLES_PER_DIM = 5
-"""Samples per dimension from which halves are good for an error: 2.5 in each were simulated."""
+HALVES_SAMPLES_PER_CLASS = 4
 
 ASYMMETRY_TOLERANCE = 1e-5
 """Share of the largest entry by which a covariance may differ from its transpose."""
@@ -177,6 +177,16 @@ def frechet_influence(
     return frechet_fit(sample, reference).influence(features_ND)
 
 
+def halves_suffice(num_samples: int, dim: int, strata_N: NDArray[Any] | None = None) -> bool:
+    """Whether halves are large enough for an error: as small as the simulation has shown to serve.
+
+    At least 5 samples for each dimension, and with strata on average 4 for each class.
+    """
+    classes = num_samples - degrees_of_freedom(num_samples, strata_N)
+    enough = max(HALVES_SAMPLES_PER_DIM * dim, HALVES_SAMPLES_PER_CLASS * classes)
+    return num_samples >= enough
+
+
 def halved_influence(
     features_ND: NDArray[Any],
     fit: FrechetFit,
@@ -185,8 +195,8 @@ def halved_influence(
 ) -> HalvedInfluence:
     """Influence values of a fit, and those of fits to two halves with equal classes.
 
-    What `intervals.standard_error_from_halves` needs; it costs two more fits, and halves must
-    have well over D samples: N >= `HALVES_SAMPLES_PER_DIM` * D.
+    What `intervals.standard_error_from_halves` needs, where `halves_suffice`. It costs two more
+    fits.
 
     Args:
         features_ND: float32 or float64 [N, D], the samples behind the fit.

@@ -12,6 +12,8 @@ from evalsuite.metrics.frechet import (
     frechet_distance,
     frechet_fit,
     frechet_influence,
+    halved_influence,
+    halves_suffice,
     reference_factor,
 )
 from evalsuite.metrics.moments import Moments, moments_of
@@ -250,6 +252,22 @@ def test_the_map_carries_the_samples_onto_the_reference():
     np.testing.assert_allclose(
         transport_DD @ sample.cov_DD @ transport_DD.T, reference.cov_DD, atol=1e-11
     )
+
+
+def test_halves_are_fits_of_their_own_and_need_enough_samples():
+    features_ND, reference = draw(22), reference_factor(moments_of(draw(23)))
+    strata_N = np.arange(200) % 4
+    fit = frechet_fit(moments_of(features_ND), reference)
+    halved = halved_influence(features_ND, fit, reference, strata_N)
+    np.testing.assert_array_equal(halved.influence_N, fit.influence(features_ND))
+    half_N = halved.halves_N == 1
+    assert np.bincount(strata_N[half_N]).tolist() == [25] * 4
+    alone_N = frechet_influence(features_ND[half_N], moments_of(features_ND[half_N]), reference)
+    np.testing.assert_array_equal(halved.in_halves_N[half_N], alone_N)
+    assert halves_suffice(30, 6)
+    assert not halves_suffice(29, 6)
+    assert halves_suffice(200, 6, np.arange(200) % 50)
+    assert not halves_suffice(200, 6, np.arange(200) % 51)
 
 
 def test_influence_refuses_other_dimensions_and_bad_rows():
