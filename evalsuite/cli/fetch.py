@@ -16,7 +16,7 @@ from evalsuite.errors import UsageError
 @plan_options
 @click.option("--reference", metavar="NAME|PATH", help="Real data that the run compares with.")
 @click.option("--extractor", metavar="NAME", help="Feature extractor.")
-@click.option("--extractor-weights", type=PATH, help="Its weights instead of its own.")
+@click.option("--extractor-weights", metavar="PATH|hub:REPO", help="Its weights.")
 @click.option("--protocol", metavar="LIST", help="Named protocols [default: the preset's].")
 @click.option("--metrics", metavar="LIST", help="Metrics that the run computes.")
 @click.option(

@@ -88,7 +88,7 @@ def run(**values: Any) -> None:  # noqa: ANN401 - click passes each option
 @_work_options
 @device_option
 @click.option("--extractor", metavar="NAME", help="Also keep the features of this extractor.")
-@click.option("--extractor-weights", type=PATH, help="Its weights instead of its own.")
+@click.option("--extractor-weights", metavar="PATH|hub:REPO", help="Its weights.")
 @click.option("--json", "json_path", type=PATH, help="Write the result here.")
 def generate(**values: Any) -> None:  # noqa: ANN401 - click passes each option
     """Generate images without scoring; keeps every image unless --images says otherwise.

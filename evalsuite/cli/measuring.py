@@ -89,7 +89,8 @@ def measures_of(
     measures = []
     for name in _protocol_names(values, defaults):
         wanted = _extractor_name(values, name, given, defaults)
-        spec = extractor_of(wanted, values["extractor_weights"])
+        offline = bool(values.get("offline"))
+        spec = extractor_of(wanted, values["extractor_weights"], offline=offline)
         protocol = protocol_named(name, spec)
         metrics = parse_metrics(values["metrics"], protocol)
         reference = _reference_for(protocol, given, size, metrics)

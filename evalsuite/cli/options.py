@@ -154,7 +154,7 @@ SAMPLING_FIELDS = (
 _MEASURE_OPTIONS = [
     click.option("--reference", metavar="NAME|PATH", help="Real data to compare with."),
     click.option("--extractor", metavar="NAME", help="Feature extractor."),
-    click.option("--extractor-weights", type=PATH, help="Its weights instead of its own."),
+    click.option("--extractor-weights", metavar="PATH|hub:REPO", help="Its weights."),
     click.option(
         "--protocol",
         metavar="LIST",

@@ -22,7 +22,11 @@ if TYPE_CHECKING:
 @click.option(
     "--extractor", metavar="NAME", help="Extractor with a graph [default: inception-2015-12-05]."
 )
-@click.option("--extractor-weights", type=PATH, help="Its graph (.pb) instead of the fetched one.")
+@click.option(
+    "--extractor-weights",
+    metavar="PATH|hub:REPO",
+    help="Its graph (.pb) instead of the fetched one.",
+)
 @click.option("--num-samples", type=POSITIVE, help="The first N only [default: all].")
 @device_option
 @click.option("--json", "json_path", type=PATH, help="Write the result here.")

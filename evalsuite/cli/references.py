@@ -113,7 +113,7 @@ def _fetch(names: tuple[str, ...], allow_unverified: bool) -> None:
     help="What to keep, of images,features,moments [default: images,moments].",
 )
 @click.option("--extractor", metavar="NAME", help="Feature extractor of features and moments.")
-@click.option("--extractor-weights", type=PATH, help="Its weights instead of its own.")
+@click.option("--extractor-weights", metavar="PATH|hub:REPO", help="Its weights.")
 @device_option
 def _build(**values: Any) -> None:  # noqa: ANN401 - click passes each option
     """Make a reference of images: an NPZ in ADM's layout and a sidecar that says all about it.

@@ -1,13 +1,13 @@
 """From options to the typed requests of the rooms below."""
 
 import os
-from pathlib import Path
 from typing import Any
 
 from evalsuite.cli.options import PLAN_FIELDS, SAMPLING_FIELDS
 from evalsuite.config import ExtractorSpec, load_spec
 from evalsuite.errors import UsageError
 from evalsuite.pipeline.conditions import TextRequest
+from evalsuite.pipeline.extractor_weights import find_extractor_weights
 from evalsuite.pipeline.lock import read_lock
 from evalsuite.pipeline.plan import GuideRequest, PlanOptions, with_weights
 from evalsuite.pipeline.weights import WeightsRequest
@@ -53,9 +53,18 @@ def plan_options_of(values: dict[str, Any]) -> PlanOptions:
     )
 
 
-def extractor_of(name: str, weights: Path | None) -> ExtractorSpec:
-    """An extractor by name, with its own or other weights."""
-    return with_weights(load_spec(ExtractorSpec, name), weights)
+def extractor_of(name: str, weights: str | None, *, offline: bool = False) -> ExtractorSpec:
+    """An extractor by name, with its own weights, or with those of a path or of a hub.
+
+    Raises:
+        UsageError: no such extractor.
+        DataError: weights that are not there, or others than the published ones.
+        EnvironmentProblem: a hub that cannot be reached.
+    """
+    spec = load_spec(ExtractorSpec, name)
+    if weights is None:
+        return spec
+    return with_weights(spec, find_extractor_weights(weights, offline=offline))
 
 
 def _guide_of(values: dict[str, Any]) -> GuideRequest | None:

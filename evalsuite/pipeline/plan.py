@@ -10,7 +10,6 @@ from typing import Any, Literal, NamedTuple
 
 from pydantic import ValidationError
 
-from evalsuite.artifacts.digests import known_sha256
 from evalsuite.conditioning.classes import parse_classes
 from evalsuite.config import (
     NUMERICS_VERSION,
@@ -28,6 +27,7 @@ from evalsuite.errors import ConfigError, DataError, UsageError
 from evalsuite.models.foreign import ForeignModel, foreign_model, is_foreign
 from evalsuite.models.registry import ModelFamily, family_named
 from evalsuite.pipeline.conditions import ResolvedText, TextRequest, resolve_text
+from evalsuite.pipeline.extractor_weights import extractor_weights_sha256
 from evalsuite.pipeline.foreign_weights import find_foreign_weights
 from evalsuite.pipeline.labels import parse_label_rule
 from evalsuite.pipeline.materials import Materials
@@ -288,21 +288,21 @@ def check_count(resolved: ResolvedPlan, num_samples: int, replicate: int | None)
 
 
 def with_weights(spec: ExtractorSpec, weights: Path | None) -> ExtractorSpec:
-    """An extractor with the weights in a file.
+    """An extractor with the weights in a file, or in a network's folder.
 
     Of an extractor whose weights are published at places, or whose numbers have no prefix, it must
     hold those weights, and the extractor stays the same; any other becomes another extractor,
-    named by the SHA-256 of the file.
+    named by their SHA-256.
 
     Raises:
         DataError: there is no such file, or it holds other weights than the published ones.
     """
     if weights is None:
         return spec
-    if not weights.is_file():
+    if not weights.exists():
         raise DataError(f"--extractor-weights {weights} does not exist")
     source = spec.weights
-    sha256 = known_sha256(weights)
+    sha256 = extractor_weights_sha256(weights)
     update = {"file": str(weights.resolve())}
     if spec.short and not source.places:
         update["sha256"] = sha256

@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from evalsuite.artifacts.digests import known_sha256
 from evalsuite.artifacts.images import ImageRows, pixel_sha256
 from evalsuite.artifacts.receipts import (
     Receipt,
@@ -40,6 +39,7 @@ from evalsuite.features.aligned import AlignedExtractor
 from evalsuite.features.base import Extractor
 from evalsuite.features.registry import build_extractor
 from evalsuite.pipeline.channel import Channel, Closed
+from evalsuite.pipeline.extractor_weights import extractor_weights_sha256
 from evalsuite.pipeline.generation import BatchSampler, GeneratedBatch
 from evalsuite.pipeline.materials import Materials
 from evalsuite.pipeline.numerics import resolve_device
@@ -324,13 +324,13 @@ def check_extractor_weights(spec: ExtractorSpec) -> Path:
     if spec.weights.file is None:
         return _fetched_weights(spec)
     path = spec.path.parent / spec.weights.file
-    if not path.is_file():
+    if not path.exists():
         raise DataError(f"extractor {spec.name}: weights {path} do not exist")
     return _checked(spec, path)
 
 
 def _checked(spec: ExtractorSpec, path: Path) -> Path:
-    if known_sha256(path) not in spec.weights.accepted_sha256:
+    if extractor_weights_sha256(path) not in spec.weights.accepted_sha256:
         raise DataError(f"extractor {spec.name}: {path} has another SHA-256 than expected")
     return path
 
@@ -347,5 +347,5 @@ def _fetched_weights(spec: ExtractorSpec) -> Path:
     called = spec.name if spec.name in names_of(ExtractorSpec) else spec.path
     raise DataError(
         f"extractor {spec.name}: its weights are not on this machine: fetch them with `evalsuite"
-        f" fetch --extractor {called}` or give the file with --extractor-weights"
+        f" extractors fetch {called}` or give the file with --extractor-weights"
     )
