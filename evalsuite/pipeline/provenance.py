@@ -12,6 +12,7 @@ PACKAGES = (
     "torch",
     "numpy",
     "scipy",
+    "tensorflow",
     "ray",
     "pyarrow",
     "pillow",

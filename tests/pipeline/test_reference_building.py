@@ -27,9 +27,10 @@ from evalsuite.errors import (
     StorageError,
     UsageError,
 )
+from evalsuite.pipeline.embedding import embed
+from evalsuite.pipeline.measure import check_reference
 from evalsuite.pipeline.reference_building import build_reference
 from evalsuite.pipeline.reference_request import PARTS, BuildRequest
-from evalsuite.pipeline.scoring import check_reference, embed
 
 SPEC = load_spec(ExtractorSpec, "digits-convnet")
 HELD_OUT = data_root() / "reference_stats" / "digits-16-heldout.npz"
