@@ -79,6 +79,11 @@ def metrics_table(records: Sequence[Record]) -> None:
 
 def metrics_tables(records: Sequence[Record]) -> None:
     """One table of a single protocol's metrics; of several, one table with a column for each."""
+    if any(r.provenance.get("parity_confirmed", "") is None for r in records):
+        notice(
+            "parity with ADM's evaluator on its published files is not confirmed on this"
+            " installation: `evalsuite selftest adm-256` does that"
+        )
     names = list(dict.fromkeys(record.protocol_name for record in records))
     if len(names) < 2:
         metrics_table(records)

@@ -23,7 +23,9 @@ from evalsuite.metrics.values import MetricSpec, MetricValue, SampleData
 from evalsuite.pipeline.measure import Measure
 from evalsuite.pipeline.provenance import package_versions, source_revision
 from evalsuite.pipeline.reference_data import PreparedReference
+from evalsuite.pipeline.selftest import confirmed, installation
 
+SELFTEST = "adm-256"
 _OF_IMAGES = "reference_features"
 
 
@@ -100,7 +102,11 @@ def score(
     seconds = round(time.monotonic() - began, 3)
     about = {
         "samples": dict(samples),
-        "provenance": {"packages": package_versions(), "git": source_revision()},
+        "provenance": {
+            "packages": package_versions(),
+            "git": source_revision(),
+            **_confirmation(measure),
+        },
         "cost": {**cost, "score_seconds": seconds},
         "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
     }
@@ -110,6 +116,14 @@ def score(
         )
         for name, value in values.items()
     ]
+
+
+def _confirmation(measure: Measure) -> dict[str, str | None]:
+    """When parity on the published files was last confirmed here, for numbers called FID."""
+    if measure.spec.short or measure.backend != "torch":
+        return {}
+    when = confirmed(SELFTEST, installation(measure.spec.extractor_id))
+    return {"parity_confirmed": when.isoformat() if when else None}
 
 
 def _record(
