@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import blas, lapack  # type: ignore[import-untyped]
+from scipy.linalg import blas, lapack
 
 from evalsuite.errors import DataError
 

@@ -5,15 +5,14 @@ Legend: N samples, D feature dimensions.
 
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from evalsuite.metrics.frechet import (
-    HALVES_SAMPLES_PER_DIM,
     ReferenceFactor,
     frechet_distance,
     frechet_fit,
     halved_influence,
+    halves_suffice,
 )
 from evalsuite.metrics.frechet_infinity import frechet_at_infinity
 from evalsuite.metrics.intervals import (
@@ -69,7 +68,7 @@ def _frechet(
         limit = _at_infinite_samples(features_ND, factor, strata_N, value, notes)
         return MetricValue(value, None, limit, tuple(notes))
     fit = frechet_fit(sample, factor)
-    if sample.count >= HALVES_SAMPLES_PER_DIM * sample.dim and _has_pairs(strata_N):
+    if halves_suffice(sample.count, sample.dim, strata_N):
         halved = halved_influence(features_ND, fit, factor, strata_N)
         influence_N = halved.influence_N
         error: float | None = standard_error_from_halves(halved, strata_N)
@@ -78,13 +77,6 @@ def _frechet(
         error = error_of(influence_N, strata_N, notes)
     limit = _at_infinite_samples(features_ND, factor, strata_N, fit.value, notes)
     return MetricValue(fit.value, error, limit, tuple(notes), influence_N)
-
-
-def _has_pairs(strata_N: NDArray[Any] | None) -> bool:
-    """Whether each half still has two samples of every class."""
-    if strata_N is None:
-        return True
-    return int(np.unique(strata_N, return_counts=True)[1].min()) >= 4
 
 
 def _singular(sample: Moments, reference: Moments) -> list[str]:
