@@ -122,11 +122,12 @@ def _score_runs(runs: list[Any], num_samples: int, values: dict[str, Any]) -> _S
 
 def _show_runs(runs: list[Any], num_samples: int, scored: list[Any], means: list[Any]) -> None:
     from evalsuite.cli.output import metrics_tables
-    from evalsuite.report.summary import paste_line
+    from evalsuite.report.summary import by_protocol, paste_line
 
     for run, records in zip(runs, scored, strict=True):
         metrics_tables(records)
-        click.echo(paste_line(run.plan, run.manifest.model, num_samples, records))
+        for part in by_protocol(records):
+            click.echo(paste_line(run.plan, run.manifest.model, num_samples, part))
     for mean in means:
         error = "-" if mean.standard_error is None else f"{mean.standard_error:.4f}"
         click.echo(

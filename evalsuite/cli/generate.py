@@ -226,7 +226,7 @@ def _finish_run(
     from evalsuite.pipeline.coverage import missing_ranges
     from evalsuite.pipeline.evaluation import payload, score_run
     from evalsuite.report.html import write_report
-    from evalsuite.report.summary import paste_line
+    from evalsuite.report.summary import by_protocol, paste_line
 
     request, run = prepared.request, result.run
     _say_made(result)
@@ -259,4 +259,5 @@ def _finish_run(
     metrics_tables(records)
     click.echo(f"run     {run.root}")
     click.echo(f"report  {report}")
-    click.echo(paste_line(run.plan, run.manifest.model, count, records))
+    for together in by_protocol(records):
+        click.echo(paste_line(run.plan, run.manifest.model, count, together))

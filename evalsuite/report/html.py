@@ -161,10 +161,11 @@ def _records(run: RunDirectory) -> list[Record]:
 
 
 def _pasted_together(records: Sequence[Record]) -> list[list[Record]]:
-    """Records of one extractor and one reference, with those that need no reference."""
+    """Records of one extractor, protocol and reference, with those that need no reference."""
     parts = []
-    for extractor in dict.fromkeys(record.protocol.extractor_sha256 for record in records):
-        ours = [record for record in records if record.protocol.extractor_sha256 == extractor]
+    keys = dict.fromkeys((r.protocol.extractor_sha256, r.protocol_name) for r in records)
+    for key in keys:
+        ours = [r for r in records if (r.protocol.extractor_sha256, r.protocol_name) == key]
         names = dict.fromkeys(r.reference for r in ours if r.reference is not None)
         parts += [[r for r in ours if r.reference in {None, name}] for name in names] or [ours]
     return parts

@@ -36,6 +36,12 @@ def metric_rows(records: Sequence[Record]) -> list[MetricRow]:
     ]
 
 
+def by_protocol(records: Sequence[Record]) -> list[list[Record]]:
+    """Records that one named protocol gave, together; names like FID may stand in each."""
+    names = dict.fromkeys(record.protocol_name for record in records)
+    return [[r for r in records if r.protocol_name == name] for name in names]
+
+
 def number(value: float | None) -> str:
     """Four decimals; `undefined` for None."""
     return "undefined" if value is None else f"{value:.4f}"
@@ -49,9 +55,11 @@ def paste_line(plan: Plan, model: str, num_samples: int, records: Sequence[Recor
         for r in records
     )
     references = sorted({r.reference for r in records if r.reference})
+    protocols = dict.fromkeys(r.protocol_name for r in records if r.protocol_name)
     parts = [
         f"{model}: {values}",
         f"reference {', '.join(references) or 'none'}",
+        *(f"protocol {name}" for name in protocols),
         describe_conditions(plan),
         f"{plan.size[0]}x{plan.size[1]}",
         *describe_sampler(plan),

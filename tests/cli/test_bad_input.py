@@ -292,10 +292,10 @@ def images(count: int = 8, size: int = 16) -> np.ndarray:
     [
         ({"arr_0": images()[..., 0]}, "must be uint8 of shape (N, H, W, 3)"),
         ({"arr_0": images()[..., :2]}, "must be uint8 of shape (N, H, W, 3)"),
-        ({"arr_0": images().astype(np.float32)}, "must be uint8 of shape (N, H, W, 3)"),
-        ({"arr_0": images().transpose(0, 3, 1, 2)}, "must be uint8 of shape (N, H, W, 3)"),
-        ({"arr_0": images()[:0]}, "must be uint8 of shape (N, H, W, 3)"),
-        ({"images": images()}, "has no arr_0 (images); it holds images.npy"),
+        ({"arr_0": images().astype(np.float32)}, "arr_0 is float32 with values from 0 to 255"),
+        ({"arr_0": images().transpose(0, 3, 1, 2)}, "which looks like N,C,H,W: transpose it"),
+        ({"arr_0": images()[:0]}, "arr_0 holds 0 images"),
+        ({"images": images()}, "has no arr_0 (images); it holds images: if 'images' is them"),
         ({"arr_0": images(), "arr_1": np.arange(5)}, "arr_1 must hold 8 whole-number labels"),
         ({"arr_0": np.array([{"a": 1}], dtype=object)}, "pickled objects, which are never loaded"),
         ({"arr_0": images(size=32)}, "holds images of 32x32, but extractor digits-convnet takes"),
@@ -348,7 +348,7 @@ def test_a_folder_with_a_truncated_image(refuse: Refuse, tmp_path: Path) -> None
 def test_a_folder_with_an_odd_size(refuse: Refuse, tmp_path: Path) -> None:
     Image.fromarray(images(1, 20)[0]).save(pngs(tmp_path / "p") / "003.png")
     line = refuse(DATA, "evaluate", "p", *REFERENCE)
-    assert "003.png is 20x20, but 000.png is 16x16: all images must have one size" in line
+    assert "003.png is 20x20 (height x width), but 000.png is 16x16: all images must" in line
 
 
 @pytest.mark.parametrize(
@@ -370,7 +370,8 @@ def test_more_samples_than_there_are(refuse: Refuse, tmp_path: Path) -> None:
 
 def test_metrics_without_a_reference(refuse: Refuse, tmp_path: Path) -> None:
     pngs(tmp_path / "p")
-    line = refuse(USAGE, "evaluate", "p", "--extractor", "digits-convnet", "--metrics", "fid")
+    asked = ("--extractor", "digits-convnet", "--protocol", "torch-fidelity", "--metrics", "fid")
+    line = refuse(USAGE, "evaluate", "p", *asked)
     assert "fid needs a --reference" in line
 
 

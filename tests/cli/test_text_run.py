@@ -98,7 +98,7 @@ def test_a_person_sees_how_it_goes(text_run: TextRun) -> None:
     stderr, stdout = text_run.outcome.stderr, text_run.outcome.stdout
     assert "evalsuite: 5 prompts, 4 of them different" in stderr
     assert "images 16/16" in stderr
-    assert "nothing was scored: tiny-pixelgen names no reference yet" in stderr
+    assert "nothing was scored: tiny-pixelgen names no protocol; give --reference" in stderr
     assert stdout.splitlines() == ["run     made", "report  made/report/index.html"]
     assert "Traceback" not in stderr
 

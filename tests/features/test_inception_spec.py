@@ -135,7 +135,7 @@ def test_every_container_is_the_same_extractor(kit: ExtractorSpec, narrow_graph:
 def test_weights_are_found_where_fetch_puts_them(
     which: int, kit: ExtractorSpec, narrow_graph: Graph
 ) -> None:
-    with pytest.raises(DataError, match=r"fetch --extractor .*kit\.yaml` or .*--extractor-wei"):
+    with pytest.raises(DataError, match=r"extractors fetch .*kit\.yaml` or .*--extractor-wei"):
         check_extractor_weights(kit)
     path = cached_path(kit.weights.places[which])
     path.parent.mkdir(parents=True)

@@ -10,7 +10,7 @@ from evalsuite.artifacts.images import ImageRows, Keep, pixel_sha256
 from evalsuite.artifacts.receipts import Receipt, commit_receipt, digest_of_pixels
 from evalsuite.artifacts.records import Protocol, Record, short_count
 from evalsuite.artifacts.run_directory import IMAGES, Manifest, RunDirectory
-from evalsuite.config import LabelRule, Plan, SamplingSettings
+from evalsuite.config import LabelRule, Plan, ProtocolSpec, SamplingSettings, load_spec
 from evalsuite.metrics.registry import METRICS
 from evalsuite.pipeline.numerics import numerics_id
 from evalsuite.pipeline.ranges import ShardTask
@@ -146,7 +146,7 @@ def add_record(
         precision="float32",
         backend="torch",
         reference_sha256=None if reference is None else "ef" * 32,
-        details=dict(spec.protocol),
+        details=dict(spec.fields(load_spec(ProtocolSpec, "digits"))),
         label_rule=run.plan.labels.describe(),
         uint8_rule=run.plan.uint8_rule,
         codec="lossless",
