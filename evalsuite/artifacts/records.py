@@ -59,12 +59,19 @@ class Record(Frozen):
     protocol_id: str
     protocol_name: str | None = None
     """Named protocol that it was computed by; the numbers depend on `protocol` alone."""
+    also_of: tuple[str, ...] = ()
+    """Other named protocols that were asked for the same number."""
     reference: str | None
     samples: dict[str, Any]
     """What was scored: run, plan_id, model and settings, or the path of outside samples."""
     provenance: dict[str, Any]
     cost: dict[str, Any]
     created_at: str
+
+    @property
+    def protocol_names(self) -> tuple[str | None, ...]:
+        """All named protocols whose number this is."""
+        return (self.protocol_name, *self.also_of)
 
     @property
     def path(self) -> str:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
 from evalsuite.artifacts.features import FeatureTable
 from evalsuite.artifacts.images import Images
@@ -105,11 +106,26 @@ def _worker_seconds(run: RunDirectory) -> float:
 
 def write_scored(run: RunDirectory, scored: Scored) -> None:
     """Write a record, and the influence values that paired comparisons need, into a run."""
+    record = scored.record
     if scored.influence_N is not None:
         buffer = io.BytesIO()
         np.save(buffer, scored.influence_N, allow_pickle=False)
-        run.storage.replace(scored.record.influence_path, buffer.getvalue())
-    run.write_json(scored.record.path, scored.record.model_dump(mode="json"))
+        run.storage.replace(record.influence_path, buffer.getvalue())
+    before = _names_before(run, record) - {record.protocol_name}
+    kept = record.model_copy(update={"also_of": tuple(sorted(map(str, before)))})
+    run.write_json(record.path, kept.model_dump(mode="json"))
+
+
+def _names_before(run: RunDirectory, record: Record) -> set[str | None]:
+    """Named protocols of the record that this one replaces."""
+    if not run.storage.exists(record.path):
+        return set()
+    try:
+        return set(Record.model_validate_json(run.storage.read(record.path)).protocol_names) - {
+            None
+        }
+    except ValidationError:
+        return set()
 
 
 def check_scorable(run: RunDirectory) -> None:

@@ -22,7 +22,7 @@ from evalsuite.errors import CorruptionError, UsageError
 from evalsuite.metrics.registry import METRICS
 from evalsuite.report.cost import run_cost
 from evalsuite.report.grid import GRID_CLASSES, sample_grid
-from evalsuite.report.summary import number, paste_line
+from evalsuite.report.summary import by_protocol, number, paste_line
 from evalsuite.sampling.describe import nfe_of
 
 REPORT_PATH = "report/index.html"
@@ -163,9 +163,12 @@ def _records(run: RunDirectory) -> list[Record]:
 def _pasted_together(records: Sequence[Record]) -> list[list[Record]]:
     """Records of one extractor, protocol and reference, with those that need no reference."""
     parts = []
-    keys = dict.fromkeys((r.protocol.extractor_sha256, r.protocol_name) for r in records)
-    for key in keys:
-        ours = [r for r in records if (r.protocol.extractor_sha256, r.protocol_name) == key]
+    together = [
+        [r for r in of_protocol if r.protocol.extractor_sha256 == extractor]
+        for of_protocol in by_protocol(records)
+        for extractor in dict.fromkeys(r.protocol.extractor_sha256 for r in of_protocol)
+    ]
+    for ours in together:
         names = dict.fromkeys(r.reference for r in ours if r.reference is not None)
         parts += [[r for r in ours if r.reference in {None, name}] for name in names] or [ours]
     return parts

@@ -38,8 +38,11 @@ def metric_rows(records: Sequence[Record]) -> list[MetricRow]:
 
 def by_protocol(records: Sequence[Record]) -> list[list[Record]]:
     """Records that one named protocol gave, together; names like FID may stand in each."""
-    names = dict.fromkeys(record.protocol_name for record in records)
-    return [[r for r in records if r.protocol_name == name] for name in names]
+    names = dict.fromkeys(name for record in records for name in record.protocol_names)
+    return [
+        [r.model_copy(update={"protocol_name": name}) for r in records if name in r.protocol_names]
+        for name in names
+    ]
 
 
 def number(value: float | None) -> str:

@@ -28,7 +28,7 @@ from evalsuite.artifacts.records import Record
 from evalsuite.artifacts.references import open_reference
 from evalsuite.artifacts.run_directory import IMAGES, RunDirectory
 from evalsuite.artifacts.samples import open_samples
-from evalsuite.config import canonical_json
+from evalsuite.config import ProtocolSpec, canonical_json, load_spec
 from evalsuite.errors import CorruptionError, DataError, IncompleteError, UsageError
 from evalsuite.pipeline.evaluation import (
     check_disjoint,
@@ -41,6 +41,7 @@ from evalsuite.pipeline.export import export_adm_npz, export_png
 from evalsuite.pipeline.measure import Measure, check, parse_metrics
 from evalsuite.pipeline.plan import with_weights
 from evalsuite.pipeline.scoring import strata_of
+from evalsuite.report.summary import by_protocol
 
 
 def scored(path: Path, asked: Measure, num_samples: int | None = None) -> list[Record]:
@@ -426,3 +427,20 @@ def test_features_alone_need_no_images(folder: Path) -> None:
     assert score_run(run, measure(), 20)
     with pytest.raises(IncompleteError, match="stored pixels"):
         list(run.read_images(0, 20))
+
+
+def test_a_number_of_two_protocols_keeps_both_names(run: RunDirectory) -> None:
+    """FID is the same number by both; the Inception Score is not."""
+    other = load_spec(ProtocolSpec, "torch-fidelity")
+    names = ["fid", "inception_score"]
+    score_run(run, measure(metrics=names), 60)
+    score_run(run, measure(metrics=names)._replace(protocol=other), 60)
+    stored = [Record.model_validate(c) for c in run.read_json_folder("results")]
+    found = {(r.metric, frozenset(r.protocol_names)) for r in stored}
+    assert found == {
+        ("fid", frozenset({"digits", "torch-fidelity"})),
+        ("inception_score", frozenset({"digits"})),
+        ("inception_score", frozenset({"torch-fidelity"})),
+    }
+    parts = by_protocol(stored)
+    assert [sorted(r.metric for r in part) for part in parts] == [names, names]
