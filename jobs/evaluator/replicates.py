@@ -138,7 +138,7 @@ def _plan(name: str, rule: str, replicate: int, args: argparse.Namespace) -> tup
             replicate=replicate,
             labels="modulo" if rule == "balanced" else f"random:{replicate}",
             batch_size=args.num_samples,
-            sampling=PLANS[name],
+            sampling={"num_steps": args.num_steps} | PLANS[name],
         )
     )
     return found.plan, found.materials
@@ -147,20 +147,21 @@ def _plan(name: str, rule: str, replicate: int, args: argparse.Namespace) -> tup
 def score(args: argparse.Namespace) -> None:
     """Score every replicate, and print and keep the cells."""
     cells: list[Cell] = []
-    for rule in RULES:
-        for count in args.counts:
+    spawn = multiprocessing.get_context("spawn")
+    with concurrent.futures.ProcessPoolExecutor(args.processes, mp_context=spawn) as pool:
+        for rule, count in itertools.product(RULES, args.counts):
             by_plan = {
-                name: _scored(args.folder / f"{name}-{rule}.npz", count, rule, args.processes)
+                name: _scored(args.folder / f"{name}-{rule}.npz", count, rule, pool)
                 for name in PLANS
                 if (args.folder / f"{name}-{rule}.npz").is_file()
             }
             cells += cells_of(by_plan, rule, count)
+            if args.json is not None:
+                args.json.write_text(json.dumps([asdict(cell) for cell in cells], indent=1) + "\n")
     print(table_of(cells))
-    if args.json is not None:
-        args.json.write_text(json.dumps([asdict(cell) for cell in cells], indent=1) + "\n")
 
 
-def _scored(path: Path, count: int, rule: str, processes: int) -> list[Scores]:
+def _scored(path: Path, count: int, rule: str, pool: concurrent.futures.Executor) -> list[Scores]:
     """Replicates of `count` samples each, cut from the stored ones."""
     with np.load(path, allow_pickle=False) as archive:
         arrays = {name: archive[name] for name in archive.files}
@@ -169,9 +170,7 @@ def _scored(path: Path, count: int, rule: str, processes: int) -> list[Scores]:
         for start in range(0, arrays["labels"].shape[1] - count + 1, count):
             rows = slice(start, start + count)
             pieces.append({name: array[replicate, rows] for name, array in arrays.items()})
-    spawn = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(processes, mp_context=spawn) as pool:
-        return list(pool.map(_score_one, pieces, itertools.repeat(rule), chunksize=4))
+    return list(pool.map(_score_one, pieces, itertools.repeat(rule), chunksize=4))
 
 
 _REFERENCE: list[ReferenceData] = []
@@ -284,6 +283,7 @@ def main() -> None:
     make.add_argument("--early", type=Path, help="weights of an earlier checkpoint")
     make.add_argument("--num-replicates", type=int, default=40)
     make.add_argument("--num-samples", type=int, default=2000)
+    make.add_argument("--num-steps", type=int, default=15, help="fewer are quicker")
     make.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
     make.set_defaults(run=generate)
     check = commands.add_parser("score", help="reported errors against the spread")

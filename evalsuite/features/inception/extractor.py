@@ -13,7 +13,11 @@ from numpy.typing import NDArray
 from evalsuite.errors import DataError
 from evalsuite.features.base import FeatureBatch
 from evalsuite.features.inception.layers import IMAGE_CHANNELS, IMAGE_SIZE
-from evalsuite.features.inception.network import InceptionNetwork, InceptionOutput
+from evalsuite.features.inception.network import (
+    InceptionNetwork,
+    InceptionOutput,
+    layout_on,
+)
 from evalsuite.features.inception.resize import normalise, resize_bilinear
 from evalsuite.features.inception.weights import InceptionWeights
 
@@ -66,7 +70,8 @@ class InceptionExtractor:
     def _one_pass(self, images_BHWC: NDArray[np.uint8]) -> InceptionOutput:
         pixels = torch.from_numpy(np.ascontiguousarray(images_BHWC)).to(self._device)
         resized_BHWC = normalise(resize_bilinear(pixels, IMAGE_SIZE))
-        return self._network(resized_BHWC.permute(0, 3, 1, 2))
+        layout = layout_on(self._device)
+        return self._network(resized_BHWC.permute(0, 3, 1, 2).contiguous(memory_format=layout))
 
 
 @contextlib.contextmanager

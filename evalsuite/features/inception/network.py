@@ -28,6 +28,11 @@ class InceptionOutput(NamedTuple):
     logits_BK: Tensor
 
 
+def layout_on(device: torch.device) -> torch.memory_format:
+    """Channels last on a CPU; not on a GPU, where float32 runs 1.2 times faster without (H200)."""
+    return torch.contiguous_format if device.type == "cuda" else torch.channels_last
+
+
 class InceptionNetwork:
     """The frozen network on one device."""
 
@@ -42,13 +47,13 @@ class InceptionNetwork:
                 torch.from_numpy(array).to(device, dtype)
                 for array in fold(weights.layers[layer.module])
             )
-            kernel = kernel.contiguous(memory_format=torch.channels_last)
+            kernel = kernel.contiguous(memory_format=layout_on(device))
             self._convolve[layer.module] = prepare(layer, kernel, bias, batch_size)
         self._classes_DK = torch.from_numpy(weights.classes_DK).to(device, torch.float64)
         self._dtype = dtype
 
     def __call__(self, images_BCHW: Tensor) -> InceptionOutput:
-        """Features of images [B,3,299,299] in [-1, 1], float32, channels last.
+        """Features of images [B,3,299,299] in [-1, 1], float32, in the layout of `layout_on`.
 
         Logits are float64 sums, which no TF32 setting of the process can touch.
         """
