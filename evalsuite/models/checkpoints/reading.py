@@ -211,7 +211,10 @@ def _explained(path: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, SafetensorError) as error:
-        raise DataError(f"cannot read weights {path} as safetensors: {error}") from error
+        raise DataError(
+            f"cannot read weights {path} as safetensors ({error}): it is cut short or damaged;"
+            " download it again, or save it again"
+        ) from error
 
 
 def _safetensors_entry(path: Path, opened: Any, key: str, start: int) -> _Entry:  # noqa: ANN401
