@@ -14,7 +14,7 @@ from evalsuite.cli.options import (
     parse_tag,
     plan_options,
 )
-from evalsuite.cli.prepare import Prepared, confirm, forecast, prepare
+from evalsuite.cli.prepare import Prepared, confirm, forecast, hint_of_whole_batches, prepare
 
 if TYPE_CHECKING:
     from evalsuite.artifacts.records import Record
@@ -120,6 +120,7 @@ def _describe(prepared: Prepared, values: dict[str, Any]) -> None:
     request = prepared.request
     ahead = forecast(prepared)
     cost = ahead.cost
+    hint_of_whole_batches(prepared, cost.num_images)
     facts = {
         "plan_id": request.resolved.plan.plan_id,
         "output": str(request.root),

@@ -197,6 +197,16 @@ def test_a_dry_run_says_the_cost_and_writes_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_fewer_samples_than_a_batch_get_a_hint(call: Callable[..., Outcome]) -> None:
+    """With the numbers of the command; no hint where whole batches are asked for."""
+    few = ("run", "--model", "pixnerd-digits", "--num-samples", 2, "--dry-run")
+    outcome = call(*few, "--batch-size", 16)
+    assert outcome.code == 0, outcome.stderr
+    hint = "a batch of 16 is computed whole; --batch-size 2 makes only what is asked (another plan)"
+    assert outcome.stderr.strip() == f"evalsuite: {hint}"
+    assert call(*few, "--batch-size", 2).stderr == ""
+
+
 def test_a_dry_run_counts_what_stands(run_copy: Path, call: Callable[..., Outcome]) -> None:
     before = bytes_of(run_copy)
     options = ("--num-samples", 300, "--images", "all", "--output", run_copy, "--dry-run")
