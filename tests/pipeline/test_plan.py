@@ -114,7 +114,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"labels": "blocked:x"}, "blocked:PER_CLASS"),
     ({"labels": "random"}, "random:SEED"),
     ({"labels": "random:-1"}, "random:SEED"),
-    ({"labels": "random:" + "9" * 30}, "seed: Input should be less than"),
+    ({"labels": "random:" + "9" * 30}, "seed: 9999999999999999"),
     ({"labels": "file:"}, "file:PATH"),
     ({"labels": ""}, "label rule"),
     ({"classes": "10"}, "label 10 is out of range: the model has classes 0..9"),
