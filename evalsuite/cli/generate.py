@@ -118,6 +118,7 @@ def _describe(prepared: Prepared, values: dict[str, Any]) -> None:
     from evalsuite.pipeline.evaluation import payload
 
     request = prepared.request
+    classes = request.resolved.plan.classes
     ahead = forecast(prepared)
     cost = ahead.cost
     hint_of_whole_batches(prepared, cost.num_images)
@@ -126,6 +127,7 @@ def _describe(prepared: Prepared, values: dict[str, Any]) -> None:
         "output": str(request.root),
         "num_samples": request.demand.num_samples,
         "batch_size": request.resolved.plan.batch_size,
+        **({"classes": list(classes)} if classes is not None else {}),
         "nfe_per_image": cost.nfe,
         "images_done": ahead.images_asked - cost.num_images,
         "images_missing": cost.num_images,
@@ -138,6 +140,7 @@ def _describe(prepared: Prepared, values: dict[str, Any]) -> None:
     }
     shown = {
         **facts,
+        **({"classes": ", ".join(map(str, classes))} if classes is not None else {}),
         "disk_bytes": data_size(cost.disk_bytes),
         "disk_free_bytes": data_size(Storage(request.root).free_bytes()),
         "seconds": "unknown" if cost.seconds is None else duration(cost.seconds),

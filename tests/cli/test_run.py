@@ -207,6 +207,14 @@ def test_fewer_samples_than_a_batch_get_a_hint(call: Callable[..., Outcome]) -> 
     assert call(*few, "--batch-size", 2).stderr == ""
 
 
+def test_a_dry_run_says_which_classes_names_are(call: Callable[..., Outcome]) -> None:
+    options = ("--model", "pixnerd-digits", "--classes", "seven,0-2", "--dry-run")
+    said = call("generate", *options, "--json", "cost.json").stdout.splitlines()
+    assert [line.split(maxsplit=1)[1] for line in said if line.startswith("classes ")] == [
+        "7, 0, 1, 2"
+    ]
+
+
 def test_a_dry_run_counts_what_stands(run_copy: Path, call: Callable[..., Outcome]) -> None:
     before = bytes_of(run_copy)
     options = ("--num-samples", 300, "--images", "all", "--output", run_copy, "--dry-run")

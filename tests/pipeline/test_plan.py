@@ -121,7 +121,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"classes": "-1"}, "label -1 is out of range"),
     ({"classes": "0-12"}, "0..9"),
     ({"classes": "5-3"}, "5-3"),
-    ({"classes": "1,1"}, "names a class twice"),
+    ({"classes": "1,1"}, "names a class twice: 1 one"),
     ({"classes": "sevn"}, "did you mean 'seven'"),
     ({"classes": ""}, "unknown class"),
     ({"sampling": {"num_steps": 0}}, "num_steps"),
