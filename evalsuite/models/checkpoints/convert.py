@@ -60,12 +60,14 @@ def convert(path: Path, group: str, output: Path, dtype: KeptDtype = "stored") -
         dtype: `float32` writes floating-point tensors so; counters and indices stay integers.
 
     Raises:
-        UsageError: the output exists, or there is no such group.
+        UsageError: the output exists, its folder does not, or there is no such group.
         DataError: the checkpoint cannot be read, or holds a dtype that cannot be written.
         StorageError: the output cannot be written.
     """
     if output.exists():
         raise UsageError(f"{output} exists already: remove it or give another --output")
+    if not output.absolute().parent.exists():
+        raise UsageError(f"--output {output}: its folder does not exist; make it, or name another")
     checkpoint = open_checkpoint(path, restricted=True)
     if group not in checkpoint.groups:
         raise UsageError(f"{path} holds no group {group!r}; known: {', '.join(checkpoint.groups)}")

@@ -106,6 +106,8 @@ def test_an_existing_output_and_a_wrong_group_are_refused(tmp_path: Path) -> Non
     with pytest.raises(UsageError, match="exists already"):
         convert(path, "", path)
     assert path.read_bytes() == content
+    with pytest.raises(UsageError, match="its folder does not exist; make it"):
+        convert(path, "", tmp_path / "missing" / "out.safetensors")
     with pytest.raises(UsageError, match="no group 'ema'"):
         convert(path, "ema", tmp_path / "out.safetensors")
 
