@@ -31,8 +31,8 @@ class Outcome(NamedTuple):
 
     @property
     def complaints(self) -> list[str]:
-        """Lines on stderr but for the notice of the plan and the progress."""
-        ignored = ("evalsuite: plan ", "images ")
+        """Lines on stderr but for what is always said: the plan, the work ahead, the progress."""
+        ignored = ("evalsuite: plan ", "evalsuite: computing ", "evalsuite: a batch of ", "images ")
         return [line for line in self.stderr.splitlines() if not line.startswith(ignored)]
 
 

@@ -20,6 +20,7 @@ from evalsuite.config import (
     SamplingSettings,
     canonical_json,
     data_root,
+    explain,
     load_spec,
     names_of,
     parse_spec,
@@ -126,6 +127,31 @@ def test_a_wrong_value_is_one_line_with_its_key(
         load_spec(ModelPreset, written(tmp_path, yaml.safe_dump(preset_content() | changes)))
     assert named in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"guidance_interval": "0.2,0.8"}, "'0.2,0.8' is no list in brackets: write [0.2,0.8]"),
+        ({"guidance_interval": 0.2}, "guidance_interval: 0.2 is no list in brackets"),
+        ({"guidance_interval": [0.2]}, "guidance_interval: [0.2] has too few entries"),
+        ({"guidance_interval": [0.1, 0.2, 0.3]}, "has 3 entries, not 2"),
+        ({"guidance_interval": [0.8, 0.2]}, "0 <= LO < HI <= 1, not 0.8 0.2"),
+        ({"skip_unguided": "banana"}, "skip_unguided: 'banana' is neither true nor false"),
+        ({"timeshift": 0.0}, "timeshift: 0.0 is out of range: it must be at least 0.0001"),
+        ({"timeshift": "much"}, "timeshift: 'much' is no number"),
+        ({"noise_scale": -1}, "noise_scale: -1 is out of range: it must be more than 0"),
+        ({"num_steps": 2.5}, "num_steps: 2.5 is no whole number"),
+        ({"solver": "adam" * 30}, f"solver: 'adam{'adam' * 13}ada... is not 'euler', 'heun',"),
+    ],
+)
+def test_a_wrong_setting_is_told_with_its_value_and_what_is_taken(
+    changes: dict[str, Any], told: str
+) -> None:
+    sampling = preset_content()["sampling"]
+    with pytest.raises(ValidationError) as caught:
+        SamplingSettings.model_validate(sampling | changes)
+    assert told in explain(caught.value, SamplingSettings)
 
 
 def test_a_missing_key_is_named(tmp_path: Path) -> None:

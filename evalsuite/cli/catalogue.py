@@ -27,10 +27,11 @@ def models() -> None:
     epilog="Examples:\n\n\b\n  evalsuite models list\n  evalsuite models list | grep 512",
 )
 def _list_models() -> None:
-    from evalsuite.cli.preset_pages import print_table
+    from evalsuite.cli.preset_pages import in_order, print_table
     from evalsuite.config import ModelPreset, load_spec, names_of
 
-    print_table(result_console(), [load_spec(ModelPreset, name) for name in names_of(ModelPreset)])
+    presets = [load_spec(ModelPreset, name) for name in names_of(ModelPreset)]
+    print_table(result_console(), in_order(presets))
 
 
 @models.command(

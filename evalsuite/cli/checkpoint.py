@@ -72,9 +72,10 @@ def convert(checkpoint: Path, output: Path, ema: str, dtype: Literal["stored", "
 
     group = choose_group(open_checkpoint(checkpoint, restricted=True), ema, None)
     written = write(checkpoint, group, output, dtype)
+    doubts = f"; our models will refuse it: {'; '.join(written.doubts)}" if written.doubts else ""
     _say(
         f"{written.path}  {group or 'all weights'}, {written.num_tensors} tensors,"
-        f" {data_size(written.num_bytes)}  sha256 {written.sha256}"
+        f" {data_size(written.num_bytes)}  sha256 {written.sha256}{doubts}"
     )
 
 
@@ -90,7 +91,10 @@ def _show(summary: "CheckpointSummary") -> None:
         _say(f"aside   {name}  {num_tensors} tensors, {data_size(num_bytes)}")
     if summary.foreign:
         _say(f"foreign {', '.join(summary.foreign)}")
-        _say("        these are never loaded: `evalsuite convert` takes the weights alone")
+        _say(
+            "        their code is never run: the file has to be converted, and `evalsuite convert`"
+            " takes the weights alone"
+        )
 
 
 def _show_group(group: "GroupSummary") -> None:
@@ -111,7 +115,8 @@ def _show_group(group: "GroupSummary") -> None:
     _say(f"        looks like {group.family}{f' {group.note}' if group.note else ''}: {sizes}")
     if group.presets:
         relation = "fits" if group.presets_exact else "is nearest to"
-        _say(f"        {relation} {', '.join(group.presets)}")
+        faults = f", and does not fit: {'; '.join(group.faults)}" if group.faults else ""
+        _say(f"        {relation} {', '.join(group.presets)}{faults}")
 
 
 def _say(line: str) -> None:

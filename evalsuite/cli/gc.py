@@ -24,9 +24,12 @@ def gc(run: Path, dry_run: bool, force: bool) -> None:
     from evalsuite.pipeline.integrity import garbage_files
 
     directory = RunDirectory.open(run)
-    files = garbage_files(directory, older_than_s=0.0 if force else 3600.0)
+    everything = garbage_files(directory)
+    files = everything if force else garbage_files(directory, older_than_s=3600.0)
     for file in files:
         click.echo(file)
         if not dry_run:
             directory.storage.delete(file)
-    click.echo(f"{len(files)} files {'would be' if dry_run else ''} removed".replace("  ", " "))
+    kept = len(everything) - len(files)
+    young = f"; {kept} kept, younger than an hour: --force removes them too" if kept else ""
+    click.echo(f"{len(files)} files {'would be ' if dry_run else ''}removed{young}")

@@ -14,7 +14,7 @@ from evalsuite.cli.options import (
     parse_tag,
     plan_options,
 )
-from evalsuite.cli.prepare import Prepared, confirm, forecast, prepare
+from evalsuite.cli.prepare import Prepared, confirm, forecast, hint_of_whole_batches, prepare
 
 if TYPE_CHECKING:
     from evalsuite.artifacts.records import Record
@@ -118,13 +118,16 @@ def _describe(prepared: Prepared, values: dict[str, Any]) -> None:
     from evalsuite.pipeline.evaluation import payload
 
     request = prepared.request
+    classes = request.resolved.plan.classes
     ahead = forecast(prepared)
     cost = ahead.cost
+    hint_of_whole_batches(prepared, cost.num_images)
     facts = {
         "plan_id": request.resolved.plan.plan_id,
         "output": str(request.root),
         "num_samples": request.demand.num_samples,
         "batch_size": request.resolved.plan.batch_size,
+        **({"classes": list(classes)} if classes is not None else {}),
         "nfe_per_image": cost.nfe,
         "images_done": ahead.images_asked - cost.num_images,
         "images_missing": cost.num_images,
@@ -137,6 +140,7 @@ def _describe(prepared: Prepared, values: dict[str, Any]) -> None:
     }
     shown = {
         **facts,
+        **({"classes": ", ".join(map(str, classes))} if classes is not None else {}),
         "disk_bytes": data_size(cost.disk_bytes),
         "disk_free_bytes": data_size(Storage(request.root).free_bytes()),
         "seconds": "unknown" if cost.seconds is None else duration(cost.seconds),

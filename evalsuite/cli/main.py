@@ -1,5 +1,6 @@
 """The entry point: commands that are imported when they are used, errors in one line."""
 
+import functools
 import importlib
 import os
 import signal
@@ -37,7 +38,8 @@ COMMANDS = {
 }
 
 
-_RESUME = "what was committed stays; run the same command again to go on"
+_RESUMED = ("run", "generate", "evaluate")
+"""Commands that commit what they make piece by piece; all others begin anew."""
 
 
 class LazyGroup(click.Group):
@@ -90,7 +92,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in given
     given = ["--debug", *(a for a in given if a != "--debug")] if debug else given
-    signal.signal(signal.SIGTERM, _terminated)
+    command = next((argument for argument in given if argument in COMMANDS), "")
+    signal.signal(signal.SIGTERM, functools.partial(_terminated, command))
     try:
         code: Any = cli.main(args=given, prog_name="evalsuite", standalone_mode=False)
         sys.stdout.flush()
@@ -108,7 +111,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _complain(f"{' '.join(error.format_message().split())}{where}")
         code = error.exit_code
     except (click.Abort, KeyboardInterrupt):
-        _complain(f"stopped by Ctrl-C: {_RESUME}")
+        _complain(_stopped_by("Ctrl-C", command))
         code = 130
     except EvalsuiteError as error:
         if debug:
@@ -126,8 +129,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     sys.exit(code if isinstance(code, int) else 0)
 
 
-def _terminated(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - a handler's shape
-    raise Interrupted(f"stopped by SIGTERM: {_RESUME}", 128 + number)
+def _terminated(command: str, number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - a handler's shape
+    raise Interrupted(_stopped_by("SIGTERM", command), 128 + number)
+
+
+def _stopped_by(cause: str, command: str) -> str:
+    stays = "what was committed stays; " if command in _RESUMED else ""
+    return f"stopped by {cause}: {stays}run the same command again{' to go on' if stays else ''}"
 
 
 def _complain(message: str) -> None:

@@ -96,7 +96,9 @@ _PLAN_OPTIONS = [
         metavar="RULE",
         help="modulo, blocked:PER_CLASS, random:SEED or file:PATH [default: modulo].",
     ),
-    click.option("--classes", metavar="LIST", help="Only these classes, by number or name."),
+    click.option(
+        "--classes", metavar="LIST", help="Only these: numbers, ranges such as 0-4, or names."
+    ),
     click.option("--size", type=parse_size, metavar="HxW", help="Image size."),
     click.option("--batch-size", type=POSITIVE, help="Samples of one batch; part of the plan."),
     click.option("--guidance-scale", "--cfg", type=click.FloatRange(min=0), help="1 is off."),

@@ -146,6 +146,19 @@ def forecast(prepared: Prepared) -> "Forecast":
     )
 
 
+def hint_of_whole_batches(prepared: Prepared, num_missing: int) -> None:
+    """Say so when fewer samples are asked for than the one batch that is computed has."""
+    from evalsuite.cli.output import notice
+
+    batch_size = prepared.request.resolved.plan.batch_size
+    num_samples = prepared.request.demand.num_samples
+    if num_missing and num_samples < batch_size:
+        notice(
+            f"a batch of {batch_size} is computed whole; --batch-size {num_samples} makes only what"
+            " is asked (another plan)"
+        )
+
+
 def confirm(prepared: Prepared, values: dict[str, Any]) -> None:
     """Refuse what the disk cannot hold, and, without --yes, hours of work without a GPU."""
     import torch
@@ -162,6 +175,7 @@ def confirm(prepared: Prepared, values: dict[str, Any]) -> None:
             f"{storage.root}: {data_size(cost.disk_bytes)} are needed, {data_size(free)} are free:"
             " free some space, keep fewer images (--images grid) or choose another --output"
         )
+    hint_of_whole_batches(prepared, cost.num_images)
     local = prepared.request.address in {None, "local"}
     if not local or values["yes"] or torch.cuda.is_available():
         return

@@ -1,5 +1,6 @@
 """Model presets as people read them: one table of all, one page of each."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -8,7 +9,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from evalsuite.config import ModelPreset, PublishedResult, TextPreset
+from evalsuite.config import ModelPreset, PublishedResult, TextPreset, read_yaml
 
 _GAP = 2
 _FIGURES = {
@@ -20,6 +21,17 @@ _FIGURES = {
     "geneval": "GenEval",
     "dpg": "DPG",
 }
+
+
+def in_order(presets: Iterable[ModelPreset]) -> list[ModelPreset]:
+    """Models of one name together, the smaller ones first, then by image size and name."""
+
+    def order(preset: ModelPreset) -> tuple[str, int, int, list[int], str]:
+        stem, _, rest = preset.name.partition("-")
+        numbers = [int(digits) for digits in re.findall(r"\d+", rest)]
+        return stem, preset.parameters or 0, preset.size[0] * preset.size[1], numbers, rest
+
+    return sorted(presets, key=order)
 
 
 def print_table(console: Console, presets: Sequence[ModelPreset]) -> None:
@@ -67,7 +79,9 @@ def print_page(console: Console, preset: ModelPreset) -> None:
         _section(console, "Published results: claims of their sources, nothing measured here")
         _published(console, preset.published)
     console.print()
-    _print(console, f"file: {preset.path}")
+    base = read_yaml(preset.path).get("extends")
+    extends = f", which extends {base}: what it does not say is taken from there" if base else ""
+    _print(console, f"file: {preset.path}{extends}")
 
 
 _SETTINGS = {

@@ -1,10 +1,15 @@
 """`evalsuite status`: what a run holds."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from evalsuite.cli.options import PATH
+
+if TYPE_CHECKING:
+    from evalsuite.artifacts.receipts import Receipt
 
 
 @click.command(
@@ -39,10 +44,18 @@ def status(run: Path) -> None:
             f"{stage}: {done} samples in {len(receipts)} shards, "
             + (f"missing {lacking}" if gaps else "complete")
         )
-    seconds = sum(r.seconds.get("compute", 0.0) for r in directory.receipts(IMAGES))
+    images = directory.receipts(IMAGES)
+    seconds = sum(receipt.seconds.get("compute", 0.0) for receipt in images)
     click.echo(f"cost    {duration(seconds)} of workers' time in {len(attempts)} invocations")
-    for attempt in attempts:
-        click.echo(
-            f"        {attempt['started_at']}  {attempt['images_made']} images"
-            f"  {attempt['outcome']}"
-        )
+    for attempt in sorted(attempts, key=lambda attempt: str(attempt["started_at"])):
+        click.echo(f"        {attempt['started_at']}  {_said(attempt, images)}")
+
+
+def _said(attempt: dict[str, Any], images: "Sequence[Receipt]") -> str:
+    """What became of an invocation; of one that noted no end, what it has committed."""
+    if attempt["outcome"] != "running":
+        return f"{attempt['images_made']} images  {attempt['outcome']}"
+    own = [r for r in images if r.attempt_id.startswith(f"{attempt['invocation_id']}-")]
+    count = sum(receipt.stop - receipt.start for receipt in own)
+    last = f", last at {max(receipt.created_at for receipt in own)}" if own else ""
+    return f"{count} images committed{last}  no end noted: still running, or killed"

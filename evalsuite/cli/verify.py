@@ -8,6 +8,8 @@ import click
 from evalsuite.cli.options import PATH, device_option
 from evalsuite.errors import CorruptionError, ReproducibilityError
 
+_SHOWN = 5
+
 
 @click.command(
     epilog="Examples:\n\n\b\n  evalsuite verify runs/pixnerd-digits-a1b2c3d4\n"
@@ -88,6 +90,20 @@ def verify(
         wrong += check.differing if check.same_numerics else ()
     if wrong:
         raise ReproducibilityError(
-            f"{run}: samples {wrong[:5]} came out with other pixels on equal numerics:"
-            " the receipts or this machine are wrong"
+            f"{run}: samples {_listed(wrong)} came out with other pixels on equal numerics:"
+            f" {_likely_cause(directory.plan.family)}"
         )
+
+
+def _listed(samples: list[int]) -> str:
+    more = f" and {len(samples) - _SHOWN} more" if len(samples) > _SHOWN else ""
+    return ", ".join(map(str, samples[:_SHOWN])) + more
+
+
+def _likely_cause(family: str) -> str:
+    if family.startswith("python:"):
+        return (
+            f"most likely {family} draws random numbers elsewhere than from `generators`, or keeps"
+            " something between batches"
+        )
+    return "the receipts or this machine are wrong"

@@ -33,8 +33,11 @@ def parse_classes(text: str, num_classes: int, names: ClassNames | None) -> tupl
             chosen.append(_by_name(part, num_classes, names))
     for label in chosen:
         check_label(label, num_classes)
-    if len(set(chosen)) != len(chosen):
-        raise UsageError(f"--classes {text!r} names a class twice")
+    twice = [label for label in dict.fromkeys(chosen) if chosen.count(label) > 1]
+    if twice:
+        resolved = resolve_class_names(names) if names is not None else ()
+        which = _described(twice, resolved) if resolved else ", ".join(map(str, twice))
+        raise UsageError(f"--classes {text!r} names a class twice: {which}")
     return tuple(chosen)
 
 

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
 from evalsuite.config.presets import ExtractorSpec, ModelPreset
 from evalsuite.config.protocols import ProtocolSpec
@@ -15,6 +16,7 @@ from evalsuite.config.selftests import SelftestSpec
 from evalsuite.errors import ConfigError, StorageError, UsageError, nearest
 
 _Spec = TypeVar("_Spec", ModelPreset, ExtractorSpec, ReferenceSpec, ProtocolSpec, SelftestSpec)
+_LONGEST = 60  # characters of a wrong value that an error line repeats
 _NEVER_INHERITED = ("name", "card", "parameters", "known_rates", "published", "settings_are")
 """What was counted, measured or claimed of one model is not true of another that extends it."""
 _FOLDERS: Mapping[type[BaseModel], tuple[str, str]] = {
@@ -185,9 +187,57 @@ def explain(error: ValidationError, kind: type[BaseModel]) -> str:
             known += ["extends"] if known and kind is ModelPreset and len(fault["loc"]) == 1 else []
             parts.append(f"unknown key {where!r}: {nearest(str(fault['loc'][-1]), known)}")
         else:
-            message = fault["msg"].removeprefix("Value error, ")
-            parts.append(f"{where}: {message}" if where else message)
+            loc = fault["loc"]
+            if fault["type"] == "missing" and loc and isinstance(loc[-1], int):  # of a tuple
+                where = ".".join(str(part) for part in loc[:-1])
+            parts.append(f"{where}: {_in_words(fault)}" if where else _in_words(fault))
     return "; ".join(parts)
+
+
+def _in_words(fault: ErrorDetails) -> str:
+    """One fault, with the value that was given and what is taken instead."""
+    given, context = _shown(fault["input"]), fault.get("ctx", {})
+    match fault["type"]:
+        case "tuple_type" | "list_type":
+            value = fault["input"]
+            wanted = f": write [{value}]" if isinstance(value, str) and "," in value else ""
+            return f"{given} is no list in brackets{wanted}"
+        case "missing" if fault["loc"] and isinstance(fault["loc"][-1], int):
+            return f"{given} has too few entries"
+        case "too_long" | "too_short":
+            limit = context.get("max_length", context.get("min_length"))
+            return f"{given} has {context['actual_length']} entries, not {limit}"
+        case "literal_error":
+            return f"{given} is not {context['expected']}"
+        case kind if kind in _TYPES:
+            return f"{given} is {_TYPES[kind]}"
+        case kind if kind in _LIMITS:
+            key, words = _LIMITS[kind]
+            return f"{given} is out of range: it must be {words} {_plain(context[key])}"
+    return fault["msg"].removeprefix("Value error, ")
+
+
+_TYPES = {
+    **dict.fromkeys(("bool_parsing", "bool_type"), "neither true nor false"),
+    **dict.fromkeys(("int_parsing", "int_type", "int_from_float"), "no whole number"),
+    **dict.fromkeys(("float_parsing", "float_type"), "no number"),
+    "string_type": "no text",
+}
+_LIMITS = {
+    "greater_than_equal": ("ge", "at least"),
+    "greater_than": ("gt", "more than"),
+    "less_than_equal": ("le", "at most"),
+    "less_than": ("lt", "less than"),
+}
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
+
+
+def _plain(limit: object) -> str:
+    return f"{limit:g}" if isinstance(limit, float) else str(limit)
 
 
 def _known_keys(kind: type[BaseModel], loc: Iterable[int | str]) -> list[str]:

@@ -83,7 +83,9 @@ class SamplingSettings(Frozen):
     def _consistent(self) -> "SamplingSettings":
         low, high = self.guidance_interval
         if not 0 <= low < high <= 1:
-            raise ValueError("guidance_interval must be LO HI with 0 <= LO < HI <= 1")
+            raise ValueError(
+                f"guidance_interval must be LO HI with 0 <= LO < HI <= 1, not {low:g} {high:g}"
+            )
         if (self.order is not None) != (self.solver == "adams"):
             raise ValueError(f"order is for solver 'adams' alone, and it needs one ({self.solver})")
         for name, solvers in SOLVERS_WITH.items():

@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 
 from evalsuite.config import DtypeName, Plan
-from evalsuite.models.foreign import build_foreign
+from evalsuite.models.foreign import build_foreign, users_code
 from evalsuite.models.native import NativeModel, TextFeatures
 from evalsuite.models.protocol import SampledModel
 
@@ -36,7 +36,8 @@ def load_model(
         foreign = build_foreign(
             plan.family, code_folder, plan.source_sha256, plan.network, negative
         )
-        foreign.load(weights, plan.ema, device, _dtype_of(plan))
+        with users_code(plan.family, code_folder, "load()"):
+            foreign.load(weights, plan.ema, device, _dtype_of(plan))
         return foreign
     model = NativeModel(plan.family, plan.network, plan.sampling.t_eps, features)
     model.load(weights, plan.ema, device, plan.sampling.dtype)

@@ -4,6 +4,7 @@ Their code runs only when the user names it and says so (`--trust-remote-code`).
 """
 
 import ast
+import contextlib
 import hashlib
 import importlib
 import sys
@@ -16,10 +17,11 @@ from importlib.machinery import EXTENSION_SUFFIXES, SOURCE_SUFFIXES
 from pathlib import Path
 from typing import Any
 
+import torch
 from pydantic import BaseModel, ValidationError
 
 from evalsuite.config import EvaluationDefaults, ModelPreset, canonical_json, explain
-from evalsuite.errors import ConfigError, DataError, UsageError
+from evalsuite.errors import ConfigError, DataError, EvalsuiteError, UsageError
 from evalsuite.models.protocol import SampledModel
 
 PYTHON, DIFFUSERS = "python:", "diffusers:"
@@ -27,6 +29,7 @@ _OF_OUR_MODELS = ("network", "sampling", "text")
 """Keys of a preset that only models of the registry read."""
 _CODE_SUFFIXES = (*SOURCE_SUFFIXES, *EXTENSION_SUFFIXES)
 _INSTALLED = {"site-packages", "dist-packages"}
+_OURS = Path(__file__).resolve().parents[1]
 _TRUST = "its code would run here: look at it, then add --trust-remote-code"
 
 
@@ -117,8 +120,38 @@ def build_foreign(
     cls = _import_class(family, folder)
     if source_sha256(family, cls, folder) != source:
         raise DataError(f"the code of {family} is not the plan's: it has changed since")
-    model: SampledModel = cls()
+    with users_code(family, folder, "its constructor"):
+        model: SampledModel = cls()
     return model
+
+
+@contextlib.contextmanager
+def users_code(family: str, folder: Path | None, part: str) -> Iterator[None]:
+    """A block in which a user's class runs: its exceptions become one line with file and line.
+
+    Errors of ours and a GPU's want of memory pass. A pipeline's exceptions pass too: its code is
+    installed, or ours.
+
+    Args:
+        family: of the plan.
+        folder: that its module is imported from.
+        part: what runs, such as `sample()`.
+
+    Raises:
+        DataError: the class raised something.
+    """
+    try:
+        yield
+    except (EvalsuiteError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        if not family.startswith(PYTHON):
+            raise
+        fault = _fault_of(error, (folder or Path.cwd()).resolve())
+        raise DataError(
+            f"{family} failed in {part}: {fault} (`evalsuite --debug sample` with the same plan"
+            " shows the traceback)"
+        ) from error
 
 
 def source_sha256(name: str, cls: type[Any], folder: Path) -> str:
@@ -226,7 +259,9 @@ def _import_class(name: str, folder: Path) -> type[Any]:
     try:
         module = importlib.import_module(module_name)
     except (Exception, SystemExit) as error:
-        fault = _import_fault(error, folder.resolve())
+        fault = _fault_of(error, folder.resolve())
+        if isinstance(error, ModuleNotFoundError) and fault.startswith(type(error).__name__):
+            fault = f"{error}; it is looked for beside the preset, or else in the working directory"
         raise UsageError(f"--model {name}: cannot import {module_name}: {fault}") from error
     cls = getattr(module, class_name, None)
     if not isinstance(cls, type):
@@ -234,25 +269,27 @@ def _import_class(name: str, folder: Path) -> type[Any]:
     return cls
 
 
-def _import_fault(error: BaseException, folder: Path) -> str:
+def _fault_of(error: BaseException, folder: Path) -> str:
     """What went wrong in a user's code, with the file and the line where there is one."""
     said = f"{type(error).__name__}: {error}"
     if isinstance(error, SyntaxError) and error.filename:
         place = _shown(Path(error.filename), folder)
         return f"{place}, line {error.lineno}: {type(error).__name__}: {error.msg}"
-    for frame in traceback.extract_tb(error.__traceback__)[:0:-1]:  # the last first, ours never
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
         if _is_users(frame.filename):
             return f"{_shown(Path(frame.filename), folder)}, line {frame.lineno}: {said}"
-    if isinstance(error, ModuleNotFoundError):
-        return f"{error}; it is looked for beside the preset, or else in the working directory"
     return said
 
 
 def _is_users(filename: str) -> bool:
-    """Whether a file is neither Python's own nor installed."""
+    """Whether a file is neither Python's own, nor ours, nor installed."""
     path = Path(filename)
     is_pythons = filename.startswith("<") or path.is_relative_to(sysconfig.get_path("stdlib"))
-    return not is_pythons and not _INSTALLED.intersection(path.parts)
+    return (
+        not is_pythons
+        and not path.is_relative_to(_OURS)
+        and not _INSTALLED.intersection(path.parts)
+    )
 
 
 def _shown(path: Path, folder: Path) -> Path:

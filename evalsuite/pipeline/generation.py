@@ -12,6 +12,7 @@ from evalsuite.conditioning.encoder_files import library_versions
 from evalsuite.config import Plan
 from evalsuite.errors import DataError, WorkerError
 from evalsuite.models.building import load_model
+from evalsuite.models.foreign import users_code
 from evalsuite.models.native import TextFeatures
 from evalsuite.pipeline.conditions import features_of
 from evalsuite.pipeline.materials import Materials, check_materials
@@ -73,7 +74,8 @@ class BatchSampler:
 
         Raises:
             WorkerError: the GPU's memory is too small for the plan's batch size.
-            DataError: the sampler gave NaN or infinite pixels, or images of another size.
+            DataError: the sampler gave NaN or infinite pixels, or images of another size, or a
+                user's class raised something.
         """
         plan = self.plan
         prepare_torch(self.device)
@@ -104,7 +106,8 @@ class BatchSampler:
         noise_BCHW = draw_noise(generators, self._noise_shape).to(self.device)
         prompts = self._materials.prompts
         conditions: list[Any] = [prompts[i] for i in labels] if prompts else list(labels)
-        x_BCHW = self._model.sample(noise_BCHW, conditions, generators, self._settings)
+        with users_code(self.plan.family, self._materials.code_folder, "sample()"):
+            x_BCHW = self._model.sample(noise_BCHW, conditions, generators, self._settings)
         expected = (len(seeds), 3, *self.plan.size)
         if tuple(x_BCHW.shape) != expected:
             raise ValueError(f"the model gave images {tuple(x_BCHW.shape)}, not {expected}")

@@ -235,7 +235,7 @@ def _guide(
             " velocity: t_eps is for both or for neither"
         )
     _check_size(other, family, size)
-    request = replace(options.weights, given=asked.weights, ema=asked.ema)
+    request = replace(options.weights, given=asked.weights, ema=asked.ema, option="--guide-weights")
     if request.are_random and not options.weights.are_random:
         raise UsageError("--guide-weights: random ones are for trials with random --weights alone")
     found = find_weights(other, request)

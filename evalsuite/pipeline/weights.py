@@ -35,12 +35,14 @@ class WeightsRequest:
         ema: `auto`, `raw`, or the name of one set of weights in the checkpoint.
         offline: look nothing up; what is needed must be here.
         lock: what `fetch` brought, which pins revisions and hashes.
+        option: where `given` was given, for error lines.
     """
 
     given: str | None = None
     ema: str | None = None
     offline: bool = False
     lock: Lock | None = None
+    option: str = "--weights"
 
     @property
     def are_random(self) -> bool:
@@ -69,17 +71,17 @@ def find_weights(preset: ModelPreset, request: WeightsRequest) -> FoundWeights:
     """
     given = request.given
     if given is not None and request.are_random:
-        return _random(given, request.ema)
+        return _random(given, request)
     if given is None and preset.weights.file is not None:
         return _of_file(preset.path.parent / preset.weights.file, preset, request.ema, {})
     if given is None:
         return _of_places(preset, request)
     if given.startswith(HUB):
-        repo, revision, filename = parse_hub_name(given)
+        repo, revision, filename = parse_hub_name(given, request.option)
         return _of_hub(preset, request, repo, revision, filename, None)
     path = Path(given)
     if not path.exists():
-        raise DataError(f"--weights {given} does not exist")
+        raise DataError(f"{request.option} {given} does not exist")
     return _of_file(path.resolve(), preset, request.ema, {})
 
 
@@ -124,20 +126,20 @@ def weights_from_hub(
     return found
 
 
-def parse_hub_name(text: str) -> tuple[str, str | None, str]:
-    """(repository, revision, file) of `hub:OWNER/NAME[@REVISION]:FILE`."""
+def parse_hub_name(text: str, option: str = "--weights") -> tuple[str, str | None, str]:
+    """(repository, revision, file) of `hub:OWNER/NAME[@REVISION]:FILE`, as `option` gave it."""
     repo, colon, filename = text.removeprefix(HUB).partition(":")
     name, _, revision = repo.partition("@")
     if not colon or not filename or name.count("/") != 1:
-        raise UsageError(f"--weights {text!r} is not hub:OWNER/NAME[@REVISION]:FILE")
+        raise UsageError(f"{option} {text!r} is not hub:OWNER/NAME[@REVISION]:FILE")
     return name, revision or None, filename
 
 
-def _random(given: str, ema: str | None) -> FoundWeights:
+def _random(given: str, request: WeightsRequest) -> FoundWeights:
     seed = given.removeprefix(RANDOM_WEIGHTS)
     if not seed.isdecimal() or int(seed) >= SEED_LIMIT:
-        raise UsageError(f"--weights {given!r} is not random:SEED with a seed below 2^32")
-    if ema not in {None, "auto"}:
+        raise UsageError(f"{request.option} {given!r} is not random:SEED with a seed below 2^32")
+    if request.ema not in {None, "auto"}:
         raise UsageError("--ema is for checkpoints: random weights have none")
     name = f"{RANDOM_WEIGHTS}{int(seed)}"
     return FoundWeights(None, hashlib.sha256(name.encode()).hexdigest(), name, {"weights": name})

@@ -20,6 +20,7 @@ from harness import (
     pixel_hashes,
     receipts,
     small_disk,
+    start,
 )
 from PIL import Image
 
@@ -584,6 +585,35 @@ def test_sample_refuses(options: list[str], words: str, refuse: Refuse, tmp_path
     (tmp_path / "file").write_text("a file")
     code = STORAGE if "--output" in options else USAGE
     assert words in refuse(code, "sample", *PLAN, *options)
+
+
+def test_sample_says_what_it_computes(
+    call: Callable[..., Outcome], refuse: Refuse, tmp_path: Path
+) -> None:
+    """One batch, whole; noise is called noise; hours without a GPU are asked for."""
+    rate = {"device": "cpu", "seconds_per_evaluation": 1000, "source": "a guess"}
+    slow = {"extends": "pixnerd-digits", "name": "slow", "known_rates": [rate]}
+    (tmp_path / "slow.yaml").write_text(yaml.safe_dump(slow))
+    model = ("--model", "slow.yaml", "--num-steps", 1, "--guidance-scale", 1, "--index", 0)
+    few = (*model, "--batch-size", 2, "--device", "cpu")
+    assert "about 33.3 min" in call("sample", *few, "--weights", "random:1").stderr
+    many = (*model, "--batch-size", 20, "--device", "cpu")
+    (tmp_path / "slow-0.png").unlink()
+    line = refuse(USAGE, "sample", *many)
+    assert "this is about 5.6 h of work on a machine without GPU (a guess): add --yes" in line
+    said = call("sample", *many, "--yes", "--weights", "random:1").stderr
+    assert "computing one batch of 20 images, NFE 1: about 5.6 h" in said
+    assert "RANDOM WEIGHTS: the image is noise" in said
+
+
+def test_a_stopped_sample_does_not_promise_that_anything_stays(tmp_path: Path) -> None:
+    process = start("sample", *MODEL, "--num-steps", 20_000, "--index", 0, cwd=tmp_path)
+    assert process.stderr is not None
+    assert process.stderr.readline().startswith("evalsuite: computing one batch")
+    process.terminate()
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 143
+    assert stderr.splitlines()[-1] == "evalsuite: stopped by SIGTERM: run the same command again"
 
 
 def test_debug_shows_the_traceback(call: Callable[..., Outcome]) -> None:

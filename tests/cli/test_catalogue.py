@@ -32,7 +32,12 @@ def test_the_list_is_one_line_each(call: Call) -> None:
     """At the 120 columns of a pipe nothing wraps and nothing is cut."""
     outcome = call("models", "list")
     header, *rows = outcome.stdout.splitlines()
-    assert [row.split()[0] for row in rows] == NAMES
+    shown = [row.split()[0] for row in rows]
+    assert sorted(shown) == NAMES
+    jits = [name for name in shown if name.startswith("jit-")]
+    assert jits == ["jit-b-16-256", "jit-l-16-256", "jit-h-16-256"]
+    epochs = [name for name in shown if name.startswith("pixeldit-xl-256-ep")]
+    assert epochs == [f"pixeldit-xl-256-ep{count}" for count in (80, 160, 320)]
     assert all(len(row) <= 120 for row in rows)
     assert "…" not in outcome.stdout
     titles = ["name", "size", "condition", "params", "sampler", "guidance", "settings", "licence"]
@@ -74,6 +79,13 @@ def test_a_page_fits_and_leaves_nothing_out(name: str, width: int) -> None:
         assert "".join(value.split()) in words
     for text in (*found.sources.values(), *claims):
         assert all(word in words for word in text.split() if len(word) < width // 6)
+
+
+def test_a_page_of_ones_own_says_what_it_extends(call: Call, tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("extends: pixnerd-digits\nname: mine\n")
+    assert "mine.yaml, which extends pixnerd-digits: what" in " ".join(
+        call("models", "show", "./mine.yaml").stdout.split()
+    )
 
 
 def test_a_page_says_whose_the_settings_and_the_figures_are(call: Call) -> None:

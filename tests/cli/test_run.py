@@ -197,6 +197,24 @@ def test_a_dry_run_says_the_cost_and_writes_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_fewer_samples_than_a_batch_get_a_hint(call: Callable[..., Outcome]) -> None:
+    """With the numbers of the command; no hint where whole batches are asked for."""
+    few = ("generate", "--model", "pixnerd-digits", "--num-samples", 2, "--dry-run")
+    outcome = call(*few, "--batch-size", 16)
+    assert outcome.code == 0, outcome.stderr
+    hint = "a batch of 16 is computed whole; --batch-size 2 makes only what is asked (another plan)"
+    assert outcome.stderr.strip() == f"evalsuite: {hint}"
+    assert call(*few, "--batch-size", 2).stderr == ""
+
+
+def test_a_dry_run_says_which_classes_names_are(call: Callable[..., Outcome]) -> None:
+    options = ("--model", "pixnerd-digits", "--classes", "seven,0-2", "--dry-run")
+    said = call("generate", *options, "--json", "cost.json").stdout.splitlines()
+    assert [line.split(maxsplit=1)[1] for line in said if line.startswith("classes ")] == [
+        "7, 0, 1, 2"
+    ]
+
+
 def test_a_dry_run_counts_what_stands(run_copy: Path, call: Callable[..., Outcome]) -> None:
     before = bytes_of(run_copy)
     options = ("--num-samples", 300, "--images", "all", "--output", run_copy, "--dry-run")
@@ -337,6 +355,22 @@ def test_status_shows_what_stands_and_what_is_missing(
     assert "images: 180 samples in 9 shards, missing 40..59" in call("status", run_copy).stdout
 
 
+def test_status_tells_invocations_in_order_and_claims_no_life(
+    run_copy: Path, call: Callable[..., Outcome]
+) -> None:
+    """One that noted no end may have been killed: its committed images are told, and no more."""
+    (path,) = (run_copy / "attempts").iterdir()
+    attempt = json.loads(path.read_text())
+    path.write_text(json.dumps({**attempt, "outcome": "running", "images_made": 0}))
+    earlier = {"invocation_id": "ffffffff", "started_at": "2020-01-01T00:00:00+00:00"}
+    later = path.with_name("ffffffff.json")
+    later.write_text(json.dumps({**attempt, **earlier, "images_made": 7, "outcome": "complete"}))
+    first, second = call("status", run_copy).stdout.splitlines()[-2:]
+    assert first.split() == ["2020-01-01T00:00:00+00:00", "7", "images", "complete"]
+    assert "  200 images committed, last at 20" in second
+    assert second.endswith("no end noted: still running, or killed")
+
+
 def test_verify_recomputes_batches(run_copy: Path, call: Callable[..., Outcome]) -> None:
     outcome = call("verify", run_copy, "--num-batches", 3)
     assert outcome.code == 0, outcome.stderr
@@ -367,7 +401,9 @@ def test_gc_removes_what_no_receipt_names(run_copy: Path, call: Callable[..., Ou
         f"features/{extractor.name}/lost.safetensors",
     ):
         (run_copy / name).write_bytes(b"lost")
-    assert call("gc", run_copy).stdout.splitlines()[-1] == "0 files removed"  # an hour has not gone
+    assert call("gc", run_copy).stdout.splitlines() == [
+        "0 files removed; 2 kept, younger than an hour: --force removes them too"
+    ]
     listed = call("gc", run_copy, "--dry-run", "--force")
     assert listed.stdout.splitlines()[-1] == "2 files would be removed"
     assert len(bytes_of(run_copy)) == len(before) + 2

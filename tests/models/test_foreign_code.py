@@ -9,12 +9,15 @@ import pytest
 import torch
 from harness import call_main
 
-from evalsuite.artifacts.run_directory import Manifest
-from evalsuite.errors import ConfigError, DataError, UsageError
+from evalsuite.artifacts.run_directory import IMAGES, Manifest, RunDirectory
+from evalsuite.errors import ConfigError, DataError, StorageError, UsageError
 from evalsuite.models.foreign import foreign_model
 from evalsuite.pipeline.generation import BatchSampler
 from evalsuite.pipeline.materials import RerunRequest, materials_of
 from evalsuite.pipeline.plan import PlanOptions, ResolvedPlan, resolve_plan
+from evalsuite.pipeline.ranges import ShardTask
+from evalsuite.pipeline.stages import OutputFormat
+from evalsuite.pipeline.worker import ShardWorker, WorkerJob
 
 CPU = torch.device("cpu")
 MODEL = "python:stranger_model:Scaled"
@@ -185,6 +188,61 @@ def test_a_fault_of_the_users_code_ends_with_exit_code_2(folder: Path) -> None:
     assert outcome.code == 2
     assert outcome.stderr.strip().count("\n") == 0
     assert "stranger_net.py, line 1: SyntaxError" in outcome.stderr
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ("import stranger_late\n", "raise ValueError('boom\\nbang')\n", "in sample()"),
+        ("        pass\n", "        raise KeyError('boom bang')\n", "in load()"),
+        ("GAIN\n", "GAIN @ noise[0, 0, 0, :2]\n", "in sample()"),
+    ],
+)
+def test_an_exception_of_the_users_class_is_one_line(
+    folder: Path, old: str, new: str, told: str
+) -> None:
+    """Its type, and where in the user's own code it came from; --debug has the rest."""
+    code = CODE.replace(old, new)
+    (folder / "stranger_model.py").write_text(code)
+    line = 1 + code[: code.index(new)].count("\n")
+    command = ("sample", "--model", MODEL, "--trust-remote-code", "--index", 0)
+    outcome = call_main(*command)
+    assert outcome.code == 3
+    (said,) = outcome.complaints
+    assert f"{MODEL} failed {told}: stranger_model.py, line {line}: " in said
+    assert "Error: " in said
+    assert "evalsuite --debug sample" in said
+    with pytest.raises(DataError) as caught:
+        call_main("--debug", *command)
+    assert caught.value.__cause__ is not None
+
+
+def test_errors_of_ours_in_the_users_class_stay_what_they_are(folder: Path) -> None:
+    raising = "from evalsuite.errors import StorageError; raise StorageError('a full disk')\n"
+    (folder / "stranger_model.py").write_text(CODE.replace("import stranger_late\n", raising))
+    with pytest.raises(StorageError, match=r"^a full disk$"):
+        hashes(resolved())
+
+
+def test_verify_names_the_likely_cause_of_other_pixels(folder: Path) -> None:
+    """A class that draws noise of its own; the list of samples ends with how many there are."""
+    own = "import torch; return noise + torch.rand(noise.shape)\n"
+    (folder / "stranger_model.py").write_text(CODE.replace("import stranger_late\n", own))
+    trusted = ("--trust-remote-code", "--device", "cpu")
+    run = RunDirectory.create_or_open(folder / "made", manifest_of(resolved()))
+    worker = ShardWorker(
+        WorkerJob(
+            str(run.root), resolved().materials, (), OutputFormat("all", "parquet"), device="cpu"
+        )
+    )
+    worker.load()
+    for task in (ShardTask(0, 4, (IMAGES,)), ShardTask(4, 8, (IMAGES,))):  # each fits the buffer
+        worker.compute(task, f"attempt-{task.start}")
+        worker.commit(task, f"attempt-{task.start}")
+    outcome = call_main("verify", "made", "--num-batches", 9, *trusted)
+    assert outcome.code == 3
+    assert "samples 0, 1, 2, 3, 4 and 3 more came out" in outcome.stderr
+    assert "draws random numbers elsewhere than from `generators`" in outcome.stderr
 
 
 @pytest.mark.parametrize(

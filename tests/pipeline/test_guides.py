@@ -113,6 +113,8 @@ def test_a_guide_of_another_kind_is_refused(weaker: str, tmp_path: Path) -> None
     ):
         with pytest.raises(UsageError, match=words):
             resolved(guide)
+    with pytest.raises(DataError, match=r"^--guide-weights none\.ckpt does not exist"):
+        resolved(GuideRequest("none.ckpt"))
     with pytest.raises(UsageError, match="t_eps is for both or for neither"):
         resolved(GuideRequest(weaker, "pixelgen-xl-256"), "pixnerd-xl-256", weights=RANDOM)
     with pytest.raises(DataError, match=r"do not fit the model.*look like pixnerd-class"):

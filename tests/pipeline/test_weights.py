@@ -106,7 +106,7 @@ def test_several_averages_are_not_chosen_from(preset: str, tmp_path: Path) -> No
         resolved(preset, path)
     assert resolved(preset, path, "0.999").plan.ema == "ema_0.999"
     assert resolved(preset, path, "raw").plan.ema == "model"
-    with pytest.raises(UsageError, match=r"no such weights: did you mean 'ema_0.9999'"):
+    with pytest.raises(UsageError, match=r"no such weights: known: ema_0.9999, ema_0.999, model"):
         resolved(preset, path, "ema_0.99999")
 
 

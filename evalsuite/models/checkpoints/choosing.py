@@ -1,6 +1,6 @@
 """Which of a checkpoint's groups of weights to take: chosen or refused, never guessed."""
 
-from evalsuite.errors import UsageError, nearest
+from evalsuite.errors import UsageError
 from evalsuite.models.checkpoints.grouping import decay_of, is_ema, place_of
 from evalsuite.models.checkpoints.reading import Checkpoint
 
@@ -32,9 +32,7 @@ def choose_group(checkpoint: Checkpoint, ema: str, default: str | None) -> str:
         return fitting[0]
     if fitting:
         raise UsageError(f"--ema {ema} fits {', '.join(fitting)} of {checkpoint.path}: name one")
-    raise UsageError(
-        f"--ema {ema}: {checkpoint.path} holds no such weights: {nearest(ema, _names(checkpoint))}"
-    )
+    raise UsageError(f"--ema {ema}: {checkpoint.path} holds no such weights: {_known(checkpoint)}")
 
 
 def _automatic(checkpoint: Checkpoint, absent: str | None) -> str:
@@ -85,6 +83,14 @@ def _states_decay(group: str, text: str) -> bool:
         return decay_of(group) == float(text)
     except ValueError:
         return False
+
+
+def _known(checkpoint: Checkpoint) -> str:
+    """What `--ema` may say of a checkpoint; averages first."""
+    if set(checkpoint.groups) == {""}:
+        return "it has one set of weights, without a name: leave --ema out"
+    named = sorted(filter(None, checkpoint.groups), key=lambda group: not is_ema(group))
+    return f"known: {', '.join(named)}"
 
 
 def _names(checkpoint: Checkpoint) -> list[str]:

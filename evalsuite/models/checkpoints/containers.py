@@ -11,6 +11,7 @@ Container = Literal["torch_zip", "safetensors"]
 
 INDEX_SUFFIX = ".safetensors.index.json"
 _STEMS = ("diffusion_pytorch_model", "model")
+_NAMES_SHOWN = 4
 _MAX_HEADER_BYTES = 100_000_000  # the limit of the safetensors format
 _LEGACY_TORCH = bytes.fromhex("80028a0a6cfc9c46f9206aa850192e")
 _FOREIGN = (
@@ -67,7 +68,10 @@ def container_of(path: Path) -> Container:
     for magic, fault in _FOREIGN:
         if start.lstrip().startswith(magic):
             raise DataError(f"weights {path}: the file {fault}")
-    raise DataError(f"weights {path} are neither safetensors nor a torch checkpoint")
+    raise DataError(
+        f"weights {path} are neither safetensors nor a torch checkpoint: convert them where they"
+        " were made, or download the file again if it should be one"
+    )
 
 
 def _checked_zip(path: Path) -> Container:
@@ -80,9 +84,15 @@ def _checked_zip(path: Path) -> Container:
             f"weights {path} are cut short or damaged ({error}): download the file again"
         ) from error
     if "constants.pkl" in names:
-        raise DataError(f"weights {path} are a TorchScript program, not a checkpoint")
+        raise DataError(
+            f"weights {path} are a TorchScript program, not a checkpoint: save the state_dict() of"
+            " the model as safetensors"
+        )
     if "data.pkl" not in names:
-        raise DataError(f"weights {path} are a zip archive, but not one of torch.save")
+        raise DataError(
+            f"weights {path} are a zip archive, but not one of torch.save: unpack it if the weights"
+            " are in it"
+        )
     return "torch_zip"
 
 
@@ -100,11 +110,19 @@ def locate_weights(folder: Path) -> WeightsFolder:
             path = place / f"{stem}{suffix}"
             if path.is_file():
                 return WeightsFolder(path, config if config.is_file() else None)
-    held = ", ".join(sorted(entry.name for entry in place.iterdir())[:6]) or "nothing"
     raise DataError(
-        f"{place} holds no {_STEMS[0]}.safetensors, {_STEMS[0]}{INDEX_SUFFIX} or"
-        f" {_STEMS[0]}.bin (it holds {held}): name the weights file itself"
+        f"{place} is no folder of weights, which would hold {_STEMS[0]}.safetensors,"
+        f" {_STEMS[0]}{INDEX_SUFFIX} or {_STEMS[0]}.bin, there or in `transformer`; it holds"
+        f" {_held(place)}: name the weights file itself"
     )
+
+
+def _held(folder: Path) -> str:
+    """A few of the names in a folder; those that look like weights first."""
+    likely = (".safetensors", ".ckpt", ".pt", ".pth", ".bin", INDEX_SUFFIX)
+    names = sorted((e.name for e in folder.iterdir()), key=lambda n: (not n.endswith(likely), n))
+    more = f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""
+    return f"{', '.join(names[:_NAMES_SHOWN])}{more}" if names else "nothing"
 
 
 def read_shard_index(path: Path) -> dict[str, Path]:

@@ -11,7 +11,13 @@ from torch import Tensor
 from evalsuite.artifacts.digests import known_sha256
 from evalsuite.artifacts.storage import HashingWriter, Storage
 from evalsuite.errors import DataError, UsageError
-from evalsuite.models.checkpoints.reading import Checkpoint, TensorInfo, open_checkpoint
+from evalsuite.models.checkpoints.reading import (
+    QUANTISED,
+    Checkpoint,
+    TensorInfo,
+    all_finite,
+    open_checkpoint,
+)
 
 KeptDtype = Literal["stored", "float32"]
 _CODES = {
@@ -26,17 +32,19 @@ _CODES = {
     "uint8": "U8",
     "bool": "BOOL",
 }
+_QUANTISED_DTYPES = ("int8", "uint8")  # wider integers are counters and indices
 _ALIGNMENT = 64  # of the first tensor: a line of a processor's cache
 _PORTION = 1 << 22  # values that are written at once
 
 
 class Converted(NamedTuple):
-    """A file that was written."""
+    """A file that was written; `doubts` says why models of ours will refuse it, if they will."""
 
     path: Path
     sha256: str
     num_tensors: int
     num_bytes: int
+    doubts: tuple[str, ...] = ()
 
 
 def convert(path: Path, group: str, output: Path, dtype: KeptDtype = "stored") -> Converted:
@@ -49,15 +57,17 @@ def convert(path: Path, group: str, output: Path, dtype: KeptDtype = "stored") -
         path: any checkpoint that `open_checkpoint` takes.
         group: a key of its `groups`.
         output: a file that does not exist yet.
-        dtype: `float32` writes floating-point tensors so.
+        dtype: `float32` writes floating-point tensors so; counters and indices stay integers.
 
     Raises:
-        UsageError: the output exists, or there is no such group.
+        UsageError: the output exists, its folder does not, or there is no such group.
         DataError: the checkpoint cannot be read, or holds a dtype that cannot be written.
         StorageError: the output cannot be written.
     """
     if output.exists():
         raise UsageError(f"{output} exists already: remove it or give another --output")
+    if not output.absolute().parent.exists():
+        raise UsageError(f"--output {output}: its folder does not exist; make it, or name another")
     checkpoint = open_checkpoint(path, restricted=True)
     if group not in checkpoint.groups:
         raise UsageError(f"{path} holds no group {group!r}; known: {', '.join(checkpoint.groups)}")
@@ -67,16 +77,33 @@ def convert(path: Path, group: str, output: Path, dtype: KeptDtype = "stored") -
     temporary = f".{output.name}.{uuid.uuid4().hex}"
     with storage.create(temporary) as writer:
         writer.write(header)
-        for name, info in infos.items():
-            _write_values(writer, checkpoint.tensor(group, name), getattr(torch, info.dtype))
+        not_finite = [
+            name
+            for name, info in infos.items()
+            if not _write_values(writer, checkpoint.tensor(group, name), getattr(torch, info.dtype))
+        ]
     storage.move(temporary, output.name)
-    return Converted(output, writer.sha256, len(infos), writer.num_bytes)
+    doubts = _doubts(infos, not_finite)
+    return Converted(output, writer.sha256, len(infos), writer.num_bytes, doubts)
+
+
+def _doubts(infos: dict[str, TensorInfo], not_finite: list[str]) -> tuple[str, ...]:
+    """Clauses about tensors that no network of ours takes, each kind with one example."""
+    quantised = [name for name, info in infos.items() if info.dtype in _QUANTISED_DTYPES]
+    kinds = (("NaN or infinite values", not_finite), ("integer weights", quantised))
+    return tuple(
+        f"{what} in {names[0]}" + (f" and {len(names) - 1} more" if names[1:] else "")
+        for what, names in kinds
+        if names
+    )
 
 
 def _written(name: str, info: TensorInfo, dtype: KeptDtype) -> TensorInfo:
     """What a tensor becomes in the output."""
     if info.dtype not in _CODES:
-        raise DataError(f"{name} is {info.dtype}, which cannot be converted")
+        raise DataError(f"{name} is {info.dtype}, which cannot be converted: {QUANTISED}")
+    if dtype == "float32" and info.dtype in _QUANTISED_DTYPES:
+        raise DataError(f"{name} is {info.dtype} and cannot become float32: {QUANTISED}")
     if dtype == "stored" or "float" not in info.dtype:
         return info
     return TensorInfo("float32", info.shape, 4 * torch.Size(info.shape).numel())
@@ -114,8 +141,11 @@ def _header(infos: dict[str, TensorInfo], metadata: dict[str, str]) -> bytes:
     return len(text).to_bytes(8, "little") + text
 
 
-def _write_values(writer: HashingWriter, tensor: Tensor, dtype: torch.dtype) -> None:
-    flat = tensor.reshape(-1)
+def _write_values(writer: HashingWriter, tensor: Tensor, dtype: torch.dtype) -> bool:
+    """Write a tensor; False when one of its values is NaN or infinite."""
+    flat, is_finite = tensor.reshape(-1), True
     for start in range(0, flat.numel(), _PORTION):
         part = flat[start : start + _PORTION].to(dtype).contiguous()
+        is_finite = is_finite and all_finite(part)
         writer.write(part.view(torch.uint8).numpy().tobytes())
+    return is_finite

@@ -4,10 +4,14 @@ import math
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
+
+import torch
 
 from evalsuite.config import Scalar
 from evalsuite.models.checkpoints.families import (
     NearestPresets,
+    Network,
     Presets,
     nearest_presets,
     recognise,
@@ -15,6 +19,8 @@ from evalsuite.models.checkpoints.families import (
 from evalsuite.models.checkpoints.grouping import decay_of, is_ema
 from evalsuite.models.checkpoints.pickled import OtherTensors
 from evalsuite.models.checkpoints.reading import Checkpoint, TensorInfo, open_checkpoint
+from evalsuite.models.checkpoints.state import dtype_misfits, misfits
+from evalsuite.models.registry import family_named
 
 
 @dataclass(frozen=True)
@@ -29,8 +35,9 @@ class GroupSummary:
         family: what the keys look like; None when no known family has them.
         network: sizes that follow from the shapes.
         note: how it differs from the family's released networks; "" when it does not.
-        presets: presets that it agrees with in all sizes, or the one in most sizes.
-        presets_exact: whether it agrees in all.
+        presets: presets that it fits or agrees with in all sizes, or the one in most sizes.
+        presets_exact: whether it fits them: every key, shape and dtype.
+        faults: why it does not fit the first of `presets`, with which it agrees in all sizes.
     """
 
     name: str
@@ -45,6 +52,7 @@ class GroupSummary:
     note: str
     presets: tuple[str, ...]
     presets_exact: bool
+    faults: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -97,6 +105,7 @@ def _summary(checkpoint: Checkpoint, name: str, presets: Presets) -> GroupSummar
     infos = checkpoint.groups[name]
     found = recognise({key: info.shape for key, info in infos.items()})
     nearest = nearest_presets(found, presets) if found else NearestPresets((), exact=False)
+    fits = _fits(checkpoint, name, nearest, presets)
     return GroupSummary(
         name=name,
         is_ema=is_ema(name),
@@ -108,9 +117,39 @@ def _summary(checkpoint: Checkpoint, name: str, presets: Presets) -> GroupSummar
         family=found.family if found else None,
         network=found.network if found else {},
         note=found.note if found else "",
-        presets=nearest.names,
-        presets_exact=nearest.exact,
+        presets=fits.names,
+        presets_exact=fits.exact,
+        faults=fits.faults,
     )
+
+
+class _Fits(NamedTuple):
+    """Presets that a group can be loaded as; else the nearest, and why it cannot."""
+
+    names: tuple[str, ...]
+    exact: bool
+    faults: tuple[str, ...] = ()
+
+
+def _fits(checkpoint: Checkpoint, group: str, nearest: NearestPresets, presets: Presets) -> _Fits:
+    if not nearest.exact:
+        return _Fits(nearest.names, exact=False)
+    faults = {name: _faults(checkpoint, group, *presets[name]) for name in nearest.names}
+    fitting = tuple(name for name, found in faults.items() if not found)
+    if fitting:
+        return _Fits(fitting, exact=True)
+    return _Fits(nearest.names, exact=False, faults=faults[nearest.names[0]])
+
+
+def _faults(checkpoint: Checkpoint, group: str, family: str, network: Network) -> tuple[str, ...]:
+    """What loading a group as a preset would refuse; values are not looked at."""
+    with torch.device("meta"):
+        module = family_named(family).build(network)
+    faults = misfits(module, checkpoint, group, family)
+    if faults:
+        return tuple(faults)
+    dtypes = dtype_misfits(module, checkpoint, group, family)
+    return (*dtypes[:1], *([f"and {len(dtypes) - 1} more tensors"] if dtypes[1:] else []))
 
 
 def _num_values(info: TensorInfo) -> int:

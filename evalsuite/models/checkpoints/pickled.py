@@ -14,7 +14,13 @@ from torch import Tensor
 
 from evalsuite.config import Scalar
 from evalsuite.errors import DataError
-from evalsuite.models.checkpoints.restricted import DAMAGED, StoredTensor, read_restricted
+from evalsuite.models.checkpoints.restricted import (
+    DAMAGED,
+    Inert,
+    RestrictedContent,
+    StoredTensor,
+    read_restricted,
+)
 
 PickledLayout = Literal["lightning", "state_dict", "named_states"]
 """lightning: a `.ckpt` of Lightning. state_dict: one state dict, alone or under `state_dict`.
@@ -59,17 +65,32 @@ def read_pickled(path: Path, *, restricted: bool) -> Pickled:
         tree, foreign = read_restricted(path)
     else:
         tree, foreign = _load_weights_only(path), ()
+    return _understood(path, tree, foreign)
+
+
+def _understood(path: Path, tree: object, foreign: tuple[str, ...]) -> Pickled:
+    """What a tree that was read means.
+
+    Raises:
+        DataError: it holds no state dict, or one with entries that are no tensors.
+    """
     if not isinstance(tree, Mapping):
-        raise DataError(f"weights {path} hold no state dict, but one {type(tree).__name__}")
+        raise DataError(f"weights {path} hold no state dict, but {_kind(tree)}")
     layout, states, rest = _sorted_out(tree)
     if not states:
+        for name, state in rest.items():
+            if isinstance(state, Mapping) and any(map(_is_tensor, state.values())):
+                _tensors_of(path, state, f"{name}.")  # says which entry is no tensor
         raise DataError(f"weights {path} hold no state dict (top level: {_some(tree)})")
     seen: set[int] = set()
     counts = {name: _count(value, seen) for name, value in rest.items()}
     return Pickled(
         layout,
         _scalars(tree),
-        {name: _tensors_of(path, state) for name, state in states.items()},
+        {
+            name: _tensors_of(path, state, f"{name}." if name else "")
+            for name, state in states.items()
+        },
         {name: count for name, count in counts.items() if count.num_tensors},
         foreign,
     )
@@ -82,15 +103,15 @@ def is_short(text: str) -> bool:
 
 def _load_weights_only(path: Path) -> object:
     if path.suffix == ".safetensors":  # torch.load would believe the name
-        tree, foreign = read_restricted(path)
-        if foreign:
-            raise _needs_code(path, foreign)
-        return tree
+        content = read_restricted(path)
+        if content.foreign:
+            raise _needs_code(path, content)
+        return content.tree
     try:
         with warnings.catch_warnings(action="ignore"):  # of torch, on how the file was written
             tree = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except pickle.UnpicklingError as error:
-        raise _needs_code(path, read_restricted(path).foreign) from error
+        raise _needs_code(path, read_restricted(path)) from error
     except DAMAGED as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise DataError(f"cannot read weights {path}: {reason}; download it again") from error
@@ -100,7 +121,13 @@ def _load_weights_only(path: Path) -> object:
     return tree
 
 
-def _needs_code(path: Path, foreign: tuple[str, ...]) -> DataError:
+def _needs_code(path: Path, content: RestrictedContent) -> DataError:
+    """The refusal of a file that names code; it offers `convert` when that can take the weights."""
+    foreign = content.foreign
+    try:
+        _understood(path, content.tree, foreign)
+    except DataError as error:
+        return error
     more = f" and {len(foreign) - 6} more" if len(foreign) > 6 else ""
     named = f" ({', '.join(foreign[:6])}{more})" if foreign else ""
     return DataError(
@@ -149,8 +176,8 @@ def _is_state(value: Mapping[Any, object]) -> bool:
     return bool(value) and all(isinstance(k, str) and _is_tensor(v) for k, v in value.items())
 
 
-def _tensors_of(path: Path, state: Mapping[Any, object]) -> dict[str, Tensor]:
-    tensors = {_text(key): _dense(path, _text(key), value) for key, value in state.items()}
+def _tensors_of(path: Path, state: Mapping[Any, object], prefix: str) -> dict[str, Tensor]:
+    tensors = {_text(k): _dense(path, f"{prefix}{_text(k)}", v) for k, v in state.items()}
     if len(tensors) != len(state):
         raise DataError(
             f"weights {path} hold two tensors whose names are one as text, as 5 and '5'"
@@ -160,7 +187,11 @@ def _tensors_of(path: Path, state: Mapping[Any, object]) -> dict[str, Tensor]:
 
 def _dense(path: Path, key: str, value: object) -> Tensor:
     if not isinstance(value, Tensor | StoredTensor):
-        raise DataError(f"weights {path}: {key} is no tensor but one {type(value).__name__}")
+        raise DataError(
+            f"weights {path}: {key} is no tensor but {_kind(value)}, which is neither loaded nor"
+            " left out: where you trust the file, load it with torch, remove that entry and"
+            " torch.save it again"
+        )
     tensor = value.tensor if isinstance(value, StoredTensor) else value
     if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_meta:
         raise DataError(f"weights {path}: {key} is sparse, quantised or without values")
@@ -230,6 +261,13 @@ def _objects_below(value: object, seen: set[int]) -> Iterator[object]:
             waiting.extend(item.values())
         elif isinstance(item, list | tuple):
             waiting.extend(item)
+
+
+def _kind(value: object) -> str:
+    """What something is that should have been a tensor or a mapping of tensors."""
+    if isinstance(value, Inert):
+        return f"what {value.stands_for} would make (its code is never run)"
+    return f"one {type(value).__name__}"
 
 
 def _some(tree: Mapping[Any, object]) -> str:

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -25,6 +26,10 @@ from evalsuite.models.checkpoints.pickled import OtherTensors, PickledLayout, is
 from evalsuite.models.mapped_pages import release_file_pages
 
 Layout = PickledLayout | Literal["safetensors", "safetensors_sharded"]
+QUANTISED = (
+    "such weights are quantised, and without their scales no others follow from them: take the"
+    " file that they were made from"
+)
 _ALIGNMENT = 64  # bytes, of torch's memory on a CPU
 _DTYPES = {
     "F64": "float64",
@@ -134,6 +139,13 @@ def is_aligned(tensor: Tensor) -> bool:
     return tensor.data_ptr() % _ALIGNMENT == 0
 
 
+def all_finite(tensor: Tensor) -> bool:
+    """Whether no value is NaN or infinite: extremes show both, and need no temporary copy."""
+    if not tensor.is_floating_point() or not tensor.numel():
+        return True
+    return all(math.isfinite(extreme.item()) for extreme in torch.aminmax(tensor))
+
+
 def read_safetensors(path: Path) -> dict[str, Tensor]:
     """All tensors of a safetensors file, memory-mapped, under their own names.
 
@@ -199,7 +211,10 @@ def _explained(path: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, SafetensorError) as error:
-        raise DataError(f"cannot read weights {path} as safetensors: {error}") from error
+        raise DataError(
+            f"cannot read weights {path} as safetensors ({error}): it is cut short or damaged;"
+            " download it again, or save it again"
+        ) from error
 
 
 def _safetensors_entry(path: Path, opened: Any, key: str, start: int) -> _Entry:  # noqa: ANN401
@@ -207,7 +222,7 @@ def _safetensors_entry(path: Path, opened: Any, key: str, start: int) -> _Entry:
     code: str = part.get_dtype()
     shape = tuple(part.get_shape())
     if code not in _DTYPES:
-        raise DataError(f"weights {path}: tensor {key} is {code}, which is not read")
+        raise DataError(f"weights {path}: tensor {key} is {code}, which is not read: {QUANTISED}")
     dtype: torch.dtype = getattr(torch, _DTYPES[code])
     num_bytes = torch.Size(shape).numel() * dtype.itemsize
 

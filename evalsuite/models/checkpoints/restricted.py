@@ -12,7 +12,7 @@ import zipfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -53,9 +53,10 @@ class RestrictedContent(NamedTuple):
 
 
 class Inert:
-    """Stands for an object or a function of a class that is not rebuilt."""
+    """Stands for an object or a function of a class that is not rebuilt; `stands_for` names it."""
 
     __slots__ = ()
+    stands_for: ClassVar[str] = "a class that is not known"
 
     def __new__(cls, *_args: object, **_named: object) -> "Inert":
         """Take any arguments."""
@@ -66,7 +67,7 @@ class Inert:
 
     def __call__(self, *_args: object, **_named: object) -> "Inert":
         """What a call of an unknown function gives."""
-        return Inert()
+        return type(self)()
 
     def __setstate__(self, _state: object) -> None:
         pass
@@ -210,6 +211,7 @@ class _RestrictedUnpickler(pickle.Unpickler):
     def __init__(self, data: Any, records: _Records) -> None:  # noqa: ANN401 - a binary file
         super().__init__(data)
         self.foreign: set[str] = set()
+        self._inert: dict[str, type[Inert]] = {}
         self._records = records
 
     def find_class(self, module_name: str, global_name: str) -> Any:  # noqa: ANN401 - a stand-in
@@ -220,7 +222,10 @@ class _RestrictedUnpickler(pickle.Unpickler):
         if module_name == "torch" and global_name in _STORAGE_DTYPES:
             return _StorageType(_STORAGE_DTYPES[global_name])
         self.foreign.add(full_name)
-        return Inert
+        if full_name not in self._inert:
+            members = {"__slots__": (), "stands_for": full_name}
+            self._inert[full_name] = type("Inert", (Inert,), members)
+        return self._inert[full_name]
 
     def persistent_load(self, pid: Any) -> _Storage:  # noqa: ANN401 - whatever the pickle says
         """The storage that a tensor refers to."""

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from evalsuite.errors import DataError, UsageError
 from evalsuite.models.checkpoints.families import FAMILIES, Presets, Shapes, describe, recognise
-from evalsuite.models.checkpoints.reading import Checkpoint
+from evalsuite.models.checkpoints.reading import QUANTISED, Checkpoint, all_finite
 
 _SHOWN = 4  # faults of one kind that a line names
 _NARROW = (torch.float16, torch.bfloat16)
@@ -79,22 +79,48 @@ def check_fit(
         known = ", ".join(name or "(no prefix)" for name in checkpoint.groups)
         raise UsageError(f"weights {origin} hold no group {group or '(no prefix)'}; known: {known}")
     infos = checkpoint.groups[group]
-    layout = FAMILIES.get(family)
-    to_upstream: Callable[[str], str] = layout.to_upstream if layout else str
-    given = {to_upstream(name): info.shape for name, info in infos.items()}
-    strays = checkpoint.groups.get("", {}) if group else {}
-    faults = faults_of(
-        _shapes_of(network), {**{name: i.shape for name, i in strays.items()}, **given}
-    )
+    faults = misfits(network, checkpoint, group, family)
     if faults:
         found = recognise({name: info.shape for name, info in infos.items()})
         guess = f"; they look like {describe(found, presets or {})}" if found else ""
         raise DataError(f"weights {origin} do not fit the model: {'; '.join(faults)}{guess}")
-    names = {to_upstream(name): name for name in infos}
-    if len(names) != len(infos):
-        raise DataError(f"weights {origin} hold one tensor under two spellings of its name")
-    stored: dict[str, torch.dtype] = {k: getattr(torch, infos[n].dtype) for k, n in names.items()}
-    return Fit(names, _dtypes_for(network, stored, origin))
+    names = {_spelling(family)(name): name for name in infos}
+    wanted = {key: tensor.dtype for key, tensor in network.state_dict().items()}
+    for key, name in names.items():
+        fault = _dtype_fault(key, infos[name].dtype, wanted[key])
+        if fault:
+            raise DataError(f"weights {origin}: {fault}")
+    return Fit(names, wanted)
+
+
+def misfits(network: nn.Module, checkpoint: Checkpoint, group: str, family: str) -> list[str]:
+    """What keeps a group of a checkpoint from being a network's weights, by keys and shapes.
+
+    Arguments are those of `load_network`; dtypes are the matter of `dtype_misfits`.
+    """
+    infos, to_upstream = checkpoint.groups[group], _spelling(family)
+    given = {to_upstream(name): info.shape for name, info in infos.items()}
+    strays = checkpoint.groups.get("", {}) if group else {}
+    twice = [] if len(given) == len(infos) else ["one tensor is there under two spellings"]
+    shapes = {**{name: i.shape for name, i in strays.items()}, **given}
+    return twice + faults_of(_shapes_of(network), shapes)
+
+
+def dtype_misfits(network: nn.Module, checkpoint: Checkpoint, group: str, family: str) -> list[str]:
+    """For tensors of a group that cannot become the network's exactly: which dtype, and what to do.
+
+    The keys must fit.
+    """
+    wanted = {key: tensor.dtype for key, tensor in network.state_dict().items()}
+    infos = {_spelling(family)(n): info for n, info in checkpoint.groups[group].items()}
+    faults = [_dtype_fault(key, info.dtype, wanted[key]) for key, info in infos.items()]
+    return [fault for fault in faults if fault]
+
+
+def _spelling(family: str) -> Callable[[str], str]:
+    """The authors' spelling of a key of the family."""
+    layout = FAMILIES.get(family)
+    return layout.to_upstream if layout else str
 
 
 def faults_of(wanted: Shapes, given: Shapes) -> list[str]:
@@ -148,32 +174,23 @@ def _first_few(names: list[str]) -> str:
     return f"{', '.join(names[:_SHOWN])}{more}"
 
 
-def _dtypes_for(
-    network: nn.Module, stored: Mapping[str, torch.dtype], origin: str
-) -> dict[str, torch.dtype]:
-    """The dtypes of the network's tensors, when all stored ones can become them exactly."""
-    wanted = {key: tensor.dtype for key, tensor in network.state_dict().items()}
-    for key, dtype in stored.items():
-        if dtype != wanted[key] and not (dtype in _NARROW and wanted[key] == torch.float32):
-            name = str(dtype).removeprefix("torch.")
-            raise DataError(
-                f"weights {origin}: tensor {key} is {name}; float32, bfloat16 and float16 are"
-                " loaded (`evalsuite convert --dtype float32` changes others)"
-            )
-    return wanted
+def _dtype_fault(key: str, stored: str, wanted: torch.dtype) -> str:
+    """Why a stored tensor cannot become the network's exactly; "" when it can."""
+    dtype: torch.dtype = getattr(torch, stored)
+    if dtype == wanted or (dtype in _NARROW and wanted == torch.float32):
+        return ""
+    fault = f"tensor {key} is {stored}; float32, bfloat16 and float16 are loaded"
+    if stored == "float64":
+        return f"{fault}: `evalsuite convert --dtype float32` rounds it"
+    return f"{fault}: {QUANTISED}"
 
 
 def _assign(network: nn.Module, state: Mapping[str, Tensor], origin: str) -> None:
     for key, tensor in state.items():
-        if tensor.is_floating_point() and tensor.numel() and not _is_finite(tensor):
+        if not all_finite(tensor):
             raise DataError(f"weights {origin}: tensor {key} holds NaN or infinite values")
     network.load_state_dict(dict(state), assign=True)
     _check_complete(network)
-
-
-def _is_finite(tensor: Tensor) -> bool:
-    """Whether no value is NaN or infinite: extremes show both, and need no temporary copy."""
-    return all(math.isfinite(extreme.item()) for extreme in torch.aminmax(tensor))
 
 
 def _check_complete(network: nn.Module) -> None:

@@ -51,7 +51,8 @@ REFUSALS = [
     (("denoiser",), "auto", "ema_denoiser", "no EMA weights; --ema raw takes the raw ones"),
     (("ema_denoiser",), "raw", None, "averaged weights only"),
     (("core", "denoiser"), "raw", None, "several sets of raw weights.*core, denoiser"),
-    (("denoiser", "ema_denoiser"), "ema_denoser", None, "did you mean 'ema_denoiser'"),
+    (("denoiser", "ema_denoiser"), "nope", None, "known: ema_denoiser, denoiser$"),
+    (("",), "nope", None, "one set of weights, without a name: leave --ema out$"),
     (("ema_0.9999", "ema_0.999"), "0.99", None, "holds no such weights"),
     (("ema_0.999", "net_ema_0.999"), "0.999", None, "fits ema_0.999, net_ema_0.999"),
 ]

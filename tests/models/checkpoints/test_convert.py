@@ -32,6 +32,7 @@ from safetensors.torch import load_file, save_file
 from evalsuite.artifacts.storage import file_sha256
 from evalsuite.cli.checkpoint import convert as convert_command
 from evalsuite.cli.checkpoint import inspect_checkpoint
+from evalsuite.config import ModelPreset, load_spec
 from evalsuite.errors import DataError, EvalsuiteError, StorageError, UsageError
 from evalsuite.models.checkpoints.convert import convert
 from evalsuite.models.checkpoints.inspect import inspect
@@ -105,6 +106,8 @@ def test_an_existing_output_and_a_wrong_group_are_refused(tmp_path: Path) -> Non
     with pytest.raises(UsageError, match="exists already"):
         convert(path, "", path)
     assert path.read_bytes() == content
+    with pytest.raises(UsageError, match="its folder does not exist; make it"):
+        convert(path, "", tmp_path / "missing" / "out.safetensors")
     with pytest.raises(UsageError, match="no group 'ema'"):
         convert(path, "ema", tmp_path / "out.safetensors")
 
@@ -168,6 +171,54 @@ def test_inspect_a_lightning_file(tmp_path: Path) -> None:
     assert ema.dtypes == {"float32": len(state)}
     assert (ema.family, ema.presets, ema.presets_exact) == (FAMILY, ("small",), True)
     assert ema.network == NETWORK
+
+
+@pytest.mark.parametrize(
+    ("key", "tensor", "fault"),
+    [
+        ("final_layer.linear.bias", None, "missing final_layer.linear.bias"),
+        ("extra.weight", torch.ones(2), "unexpected extra.weight"),
+        ("final_layer.linear.bias", torch.ones(4), "final_layer.linear.bias is (4,), not (3,)"),
+        (
+            "final_layer.linear.bias",
+            torch.ones(3, dtype=torch.int8),
+            "final_layer.linear.bias is int8; float32, bfloat16 and float16 are loaded: such",
+        ),
+    ],
+)
+def test_inspect_says_fits_only_of_what_loads(
+    tmp_path: Path, key: str, tensor: torch.Tensor | None, fault: str
+) -> None:
+    """One tensor is missing, left over, of another shape or dtype."""
+    state = {k: t for k, t in small_state().items() if tensor is not None or k != key}
+    state |= {key: tensor} if tensor is not None else {}
+    group = inspect(saved(state, tmp_path / "w.pt"), PRESETS).groups[0]
+    assert (group.presets, group.presets_exact) == (("small",), False)
+    assert fault in "; ".join(group.faults)
+    with pytest.raises(DataError):
+        load_network(on_meta(), open_checkpoint(tmp_path / "w.pt"), "", FAMILY, "w.pt")
+
+
+def test_inspect_prints_why_a_preset_does_not_fit(tmp_path: Path) -> None:
+    """A real file without one of its tensors."""
+    preset = load_spec(ModelPreset, "pixnerd-digits")
+    state = load_file(preset.path.parent / str(preset.weights.file))
+    state.pop("final_layer.linear.bias")
+    save_file(state, tmp_path / "w.safetensors")
+    text = run(inspect_checkpoint, tmp_path / "w.safetensors")
+    assert "is nearest to pixnerd-digits, and does not fit: missing final_layer.linear.bias" in text
+    assert "fits pixnerd-digits" not in text
+
+
+def test_the_summary_says_what_will_not_load(tmp_path: Path) -> None:
+    """The file is written as it was asked."""
+    state = {"a": torch.tensor([1.0, float("nan")]), "b": torch.ones(2, dtype=torch.int8)}
+    path = saved({**state, "c": state["a"] * 2}, tmp_path / "w.pt")
+    text = run(convert_command, path, "--output", tmp_path / "out.safetensors")
+    assert text.strip().endswith(
+        "our models will refuse it: NaN or infinite values in a and 1 more; integer weights in b"
+    )
+    assert load_file(tmp_path / "out.safetensors").keys() == {"a", "b", "c"}
 
 
 def peak_bytes() -> int:

@@ -211,7 +211,7 @@ def test_a_torchscript_program_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "w.pt"
     with warnings.catch_warnings(action="ignore"):
         torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), path)
-    assert "TorchScript" in refusal(path)
+    assert "TorchScript program, not a checkpoint: save the state_dict()" in refusal(path)
 
 
 def test_a_zip_of_something_else_is_refused(tmp_path: Path) -> None:
@@ -219,6 +219,24 @@ def test_a_zip_of_something_else_is_refused(tmp_path: Path) -> None:
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("readme.txt", "x")
     assert "not one of torch.save" in refusal(path)
+
+
+def test_a_folder_without_weights_says_what_one_holds(tmp_path: Path) -> None:
+    """And names a few of the files, the likely ones first."""
+    for name in ("a.txt", "b.txt", "c.txt", "d.txt", "run.ckpt"):
+        (tmp_path / name).write_text("")
+    line = refusal(tmp_path)
+    assert "which would hold diffusion_pytorch_model.safetensors" in line
+    assert "it holds run.ckpt, a.txt, b.txt, c.txt and 1 more: name the weights file" in line
+
+
+def test_what_is_unknown_or_cut_says_what_to_do(tmp_path: Path) -> None:
+    path = tmp_path / "w.bin"
+    path.write_bytes(b"no weights at all, and a few more bytes")
+    assert "convert them where they were made" in refusal(path)
+    save_file({"a": torch.ones(9)}, path)
+    path.write_bytes(path.read_bytes()[:-1])
+    assert "cut short or damaged; download it again" in refusal(path)
 
 
 def test_pickles_without_weights(tmp_path: Path) -> None:

@@ -288,3 +288,24 @@ def test_compressed_and_big_endian_storages_are_refused(tmp_path: Path) -> None:
                 new.writestr(entry.filename, data, compress_type=kind)
         with pytest.raises(DataError, match="even restricted"):
             read_restricted(path)
+
+
+@pytest.mark.parametrize("place", ["state_dict", "model"])
+def test_an_entry_that_only_code_could_make_is_named_by_both_readers(
+    tmp_path: Path, place: str
+) -> None:
+    """`convert` is not advised where it would refuse, and nothing is left out silently."""
+    state = {"w": torch.ones(2), "bias": Payload(os.system, f"touch {marker(tmp_path)}")}
+    path = saved({place: state}, tmp_path / "w.ckpt")
+    for restricted in (False, True):
+        with pytest.raises(DataError, match=r"bias is no tensor but what .*system would make") as e:
+            open_checkpoint(path, restricted=restricted)
+        assert "evalsuite convert" not in str(e.value)
+        assert "remove that entry" in str(e.value)
+    assert not marker(tmp_path).exists()
+
+
+def test_a_whole_object_is_named(tmp_path: Path) -> None:
+    path = saved(Payload(os.system, "true"), tmp_path / "w.ckpt")
+    with pytest.raises(DataError, match=r"no state dict, but what \w+\.system would make"):
+        open_checkpoint(path)

@@ -131,6 +131,20 @@ def test_other_dtypes_are_refused_by_name(tmp_path: Path) -> None:
     assert "--dtype float32" in line
 
 
+def test_quantised_weights_are_no_dead_end(tmp_path: Path) -> None:
+    """`convert --dtype float32` is not advised: it refuses them too, and for the same reason."""
+    state = small_state()
+    state["blocks.0.attn.qkv.weight"] = state["blocks.0.attn.qkv.weight"].to(torch.int8)
+    save_file(state, tmp_path / "w.safetensors")
+    line = refusal(tmp_path / "w.safetensors")
+    assert "blocks.0.attn.qkv.weight is int8" in line
+    assert "take the file that they were made from" in line
+    assert "convert" not in line
+    with pytest.raises(DataError, match=r"int8 and cannot become float32: such weights are quant"):
+        convert(tmp_path / "w.safetensors", "", tmp_path / "out.safetensors", "float32")
+    assert not (tmp_path / "out.safetensors").exists()
+
+
 def test_each_kind_of_fault_is_listed(tmp_path: Path) -> None:
     state = small_state()
     del state["blocks.0.norm1.weight"]
