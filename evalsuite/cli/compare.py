@@ -2,7 +2,7 @@
 
 import functools
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -132,11 +132,11 @@ def _show(found: "Comparison") -> None:
             continue
         rows = [row for row in found.rows if row.b is entry]
         click.echo()
-        differing = plan_differences(found.base, entry)
-        what = (
-            "unknown: not both were made by a plan" if differing is None else "; ".join(differing)
-        )
-        click.echo(f"{found.base.name} and {entry.name} differ in {what or 'nothing'}")
+        pair, differing = f"{found.base.name} and {entry.name}", plan_differences(found.base, entry)
+        if differing is None:
+            click.echo(f"{pair}: not both were made by a plan, so what they differ in is unknown")
+        else:
+            click.echo(f"{pair} differ in {'; '.join(differing) or 'nothing'}")
         _show_rows(rows)
     for line in (*found.missing, *closing(found.rows)):
         click.echo(line)
@@ -151,7 +151,7 @@ def _show_inputs(entries: "Sequence[Entry]") -> None:
 
 
 def _show_rows(rows: "Sequence[Row]") -> None:
-    from evalsuite.pipeline.comparison_words import footnotes, statement
+    from evalsuite.pipeline.comparison_words import footnotes, refusal, statement
     from evalsuite.report.summary import number
 
     if not rows:
@@ -174,10 +174,28 @@ def _show_rows(rows: "Sequence[Row]") -> None:
             )
         )
     _print_table(("metric", a, b, f"{b} - {a}", "95 %", ""), cells)
+    refusals = {r.meeting.a.display: refusal(r) for r in rows if r.comparability.refusals}
+    for text, displays in _by_line(refusals.items()):
+        click.echo(f"  {', '.join(displays)}: {text}")
     for row in rows:
-        click.echo(f"  {statement(row)}")
-        for line in (*footnotes(row.comparability), *filter(None, [row.meeting.chosen])):
-            click.echo(f"    {line}")
+        if not row.comparability.refusals:
+            click.echo(f"  {statement(row)}")
+    lines = [
+        (row.meeting.a.display, line)
+        for row in rows
+        for line in (*footnotes(row.comparability), *filter(None, [row.meeting.chosen]))
+    ]
+    for text, displays in _by_line(lines):
+        few = "" if len(displays) == len(rows) else f"{', '.join(displays)}: "
+        click.echo(f"  {few}{text}")
+
+
+def _by_line(found: "Iterable[tuple[str, str]]") -> "list[tuple[str, list[str]]]":
+    """Each line once, with the metrics that it is about."""
+    lines: dict[str, list[str]] = {}
+    for display, line in found:
+        lines.setdefault(line, []).append(display)
+    return list(lines.items())
 
 
 def _kind_cell(difference: "Difference | None") -> str:
@@ -210,8 +228,9 @@ def _show_groups(found: "Grouping") -> None:
     for row in found.rows:
         for place in range(1, len(row.groups)):
             click.echo(f"  {group_statement(row, place)}")
-        for line in footnotes(row.comparability):
-            click.echo(f"    {line}")
+    lines = [(row.display, line) for row in found.rows for line in footnotes(row.comparability)]
+    for text, displays in _by_line(lines):
+        click.echo(f"  {', '.join(displays)}: {text}")
     for line in (*found.missing, *found.notes):
         click.echo(line)
 

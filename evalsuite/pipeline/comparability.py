@@ -192,12 +192,21 @@ def _label_rules(a: Side, b: Side, ours: str, theirs: str) -> tuple[Kind, str]:
         return Kind.DIFFERENT, _effect("label_rule", ours, theirs)
     if families[0][0] == "random":
         return Kind.EQUIVALENT, "both are random, each by a seed of its own"
-    in_order = a.protocol.details.get("order") == "sample_index"
-    if not in_order:
-        return Kind.EQUIVALENT, "both give each class as many images; this metric knows no order"
+    if not _knows_order(a.protocol):
+        return (
+            Kind.EQUIVALENT,
+            "both give each class as many images, and no order enters this number",
+        )
     if "balanced" in {_rule(ours), _rule(theirs)}:
         return Kind.UNKNOWN, f"the order of balanced labels is unknown, and {_ORDER}"
     return Kind.DIFFERENT, _ORDER
+
+
+def _knows_order(protocol: Protocol) -> bool:
+    """Whether the order of samples decides how they are split."""
+    size = protocol.details.get("split_size")
+    one_split = isinstance(size, int) and size >= protocol.num_samples
+    return protocol.details.get("order") == "sample_index" and not one_split
 
 
 def _family(text: str, side: Side) -> tuple[str, str]:

@@ -24,16 +24,13 @@ RETRAINING = (
     " method unless the gap exceeds that or several training seeds are grouped (--group-by)"
 )
 _UNBIASED = frozenset({"kid"})
-_SAME_METHOD = frozenset({"first_seed"})
 
 
 def statement(row: Row) -> str:
     """One sentence on a row: what differs by how much, and what that does not say."""
     name = row.meeting.a.display
-    pair = f"{row.a.name} and {row.b.name}"
     if row.comparability.refusals:
-        listed = "; ".join(map(caveat_of, row.comparability.refusals))
-        return f"{name}: {pair} are not compared: {listed}"
+        return f"{name}: {refusal(row)}"
     difference = row.difference
     if difference is None:
         return f"{name}: undefined for {' and '.join(_undefined(row))}"
@@ -48,11 +45,19 @@ def statement(row: Row) -> str:
     return f"{text} (95 %; {limits}; {why}){_reading(row)}"
 
 
+def refusal(row: Row) -> str:
+    """Why two records are not compared: each field with the size of its effect."""
+    listed = "; ".join(map(caveat_of, row.comparability.refusals))
+    return f"{row.a.name} and {row.b.name} are not compared: {listed}"
+
+
 def _reading(row: Row) -> str:
     """What the interval says, where the two may be read against each other at all."""
     difference = row.difference
     if difference is None or not row.comparability.ranked:
         return ""
+    if row.a.plan and row.b.plan and _are_replicates(row.a.plan, row.b.plan):
+        return "; both have one expectation, so all of it is sampling"
     if difference.holds_zero:
         return "; the interval holds 0: no difference is shown"
     return "; the interval does not hold 0"
@@ -62,12 +67,15 @@ def subject(a: Plan | None, b: Plan | None) -> str:
     """What a difference is between."""
     if a is None or b is None:
         return "these two sets of images"
-    fields = differing_fields(a, b).keys()
-    if fields <= _SAME_METHOD:
-        return "these two replicates of one plan" if fields else "two results of one plan"
+    if _are_replicates(a, b):
+        return "two results of one plan" if a == b else "these two replicates of one plan"
     if (a.weights_sha256, a.ema) != (b.weights_sha256, b.ema):
         return "these two sets of weights"
     return "these two settings of one set of weights"
+
+
+def _are_replicates(a: Plan, b: Plan) -> bool:
+    return differing_fields(a, b).keys() <= {"first_seed"}
 
 
 def _count(row: Row) -> str:
