@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from evalsuite.cli.options import PATH, POSITIVE
-from evalsuite.errors import DataError, UsageError
+from evalsuite.errors import DataError, UsageError, printable
 
 if TYPE_CHECKING:
     from evalsuite.pipeline.comparison import Comparison, Difference, Row
@@ -128,18 +128,18 @@ def _show(found: "Comparison") -> None:
 
     _show_inputs(found.entries)
     for entry in found.entries:
-        if entry is found.base:
+        if entry.name == found.base.name:
             continue
-        rows = [row for row in found.rows if row.b is entry]
+        rows = [row for row in found.rows if row.b.name == entry.name]
         click.echo()
         pair, differing = f"{found.base.name} and {entry.name}", plan_differences(found.base, entry)
         if differing is None:
-            click.echo(f"{pair}: not both were made by a plan, so what they differ in is unknown")
+            _say(f"{pair}: not both were made by a plan, so what they differ in is unknown")
         else:
-            click.echo(f"{pair} differ in {'; '.join(differing) or 'nothing'}")
+            _say(f"{pair} differ in {'; '.join(differing) or 'nothing'}")
         _show_rows(rows)
     for line in (*found.missing, *closing(found.rows)):
-        click.echo(line)
+        _say(line)
 
 
 def _show_inputs(entries: "Sequence[Entry]") -> None:
@@ -147,11 +147,11 @@ def _show_inputs(entries: "Sequence[Entry]") -> None:
     for entry in entries:
         tags = [f"{key}={value}" for key, value in sorted(entry.tags.items())]
         about = "; ".join([*([entry.model] if entry.model else []), *tags])
-        click.echo(f"{entry.name:{width}}  {entry.where}{f'  ({about})' if about else ''}")
+        _say(f"{entry.name:{width}}  {entry.where}{f'  ({about})' if about else ''}")
 
 
 def _show_rows(rows: "Sequence[Row]") -> None:
-    from evalsuite.pipeline.comparison_words import footnotes, refusal, statement
+    from evalsuite.pipeline.comparison_words import amounts, footnotes, refusal, statement
     from evalsuite.report.summary import number
 
     if not rows:
@@ -159,8 +159,7 @@ def _show_rows(rows: "Sequence[Row]") -> None:
     a, b = rows[0].a.name, rows[0].b.name
     cells = []
     for row in rows:
-        difference = row.difference
-        width = difference.half_width if difference else None
+        value, width = ("", None) if row.difference is None else amounts(row.difference)
         mark = " †" if row.comparability.unknown else ""
         mark += " !" if row.comparability.caveats else ""
         cells.append(
@@ -168,18 +167,18 @@ def _show_rows(rows: "Sequence[Row]") -> None:
                 row.meeting.a.display + mark,
                 number(row.meeting.a.value),
                 number(row.meeting.b.value),
-                _difference_cell(row),
-                "-" if width is None else f"± {width:.4f}",
-                _kind_cell(difference),
+                _difference_cell(row, value),
+                "-" if width is None else f"± {width}",
+                _kind_cell(row.difference),
             )
         )
     _print_table(("metric", a, b, f"{b} - {a}", "95 %", ""), cells)
     refusals = {r.meeting.a.display: refusal(r) for r in rows if r.comparability.refusals}
     for text, displays in _by_line(refusals.items()):
-        click.echo(f"  {', '.join(displays)}: {text}")
+        _say(f"  {', '.join(displays)}: {text}")
     for row in rows:
         if not row.comparability.refusals:
-            click.echo(f"  {statement(row)}")
+            _say(f"  {statement(row)}")
     lines = [
         (row.meeting.a.display, line)
         for row in rows
@@ -187,7 +186,7 @@ def _show_rows(rows: "Sequence[Row]") -> None:
     ]
     for text, displays in _by_line(lines):
         few = "" if len(displays) == len(rows) else f"{', '.join(displays)}: "
-        click.echo(f"  {few}{text}")
+        _say(f"  {few}{text}")
 
 
 def _by_line(found: "Iterable[tuple[str, str]]") -> "list[tuple[str, list[str]]]":
@@ -204,10 +203,10 @@ def _kind_cell(difference: "Difference | None") -> str:
     return "paired" if difference.paired else "unpaired"
 
 
-def _difference_cell(row: "Row") -> str:
+def _difference_cell(row: "Row", value: str) -> str:
     if row.comparability.refusals:
         return "refused"
-    return f"{row.difference.value:+.4f}" if row.difference else "undefined"
+    return value or "undefined"
 
 
 def _show_groups(found: "Grouping") -> None:
@@ -216,7 +215,7 @@ def _show_groups(found: "Grouping") -> None:
     from evalsuite.report.summary import number
 
     for name, members in found.members.items():
-        click.echo(f"{found.key}={name}: {', '.join(entry.where for entry in members)}")
+        _say(f"{found.key}={name}: {', '.join(entry.where for entry in members)}")
     cells = []
     for row in found.rows:
         for group in row.groups:
@@ -227,12 +226,17 @@ def _show_groups(found: "Grouping") -> None:
     _print_table(("metric", found.key, "mean", "spread", "training seeds"), cells)
     for row in found.rows:
         for place in range(1, len(row.groups)):
-            click.echo(f"  {group_statement(row, place)}")
+            _say(f"  {group_statement(row, place)}")
     lines = [(row.display, line) for row in found.rows for line in footnotes(row.comparability)]
     for text, displays in _by_line(lines):
-        click.echo(f"  {', '.join(displays)}: {text}")
+        _say(f"  {', '.join(displays)}: {text}")
     for line in (*found.missing, *found.notes):
-        click.echo(line)
+        _say(line)
+
+
+def _say(line: str) -> None:
+    """A line on stdout; tags and names that someone else wrote cannot steer the terminal."""
+    click.echo(printable(line))
 
 
 def _print_table(headings: "Sequence[str]", cells: "Sequence[Sequence[str]]") -> None:
@@ -246,7 +250,7 @@ def _print_table(headings: "Sequence[str]", cells: "Sequence[Sequence[str]]") ->
     for place, heading in enumerate(headings):
         table.add_column(Text(heading), justify="right" if place > 0 else "left")
     for row in cells:
-        table.add_row(*map(Text, row))
+        table.add_row(*(Text(printable(cell)) for cell in row))
     Console(file=sys.stdout, width=None if sys.stdout.isatty() else 120, highlight=False).print(
         table
     )

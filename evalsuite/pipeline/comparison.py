@@ -124,7 +124,7 @@ def compare(entries: Sequence[Entry], base: Entry, allowed: Collection[str] = ()
     rows: list[Row] = []
     missing: list[str] = []
     for other in entries:
-        if other is base:
+        if other.name == base.name:
             continue
         for metric in metrics_of((base, other)):
             found = meetings(base, other, metric, entries)

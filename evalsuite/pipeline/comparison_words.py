@@ -3,6 +3,7 @@
 No sentence says that one input is better: an interval of sampling is not about methods.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,7 +11,7 @@ from evalsuite.artifacts.records import Record
 from evalsuite.artifacts.run_directory import differing_fields
 from evalsuite.config import Plan
 from evalsuite.pipeline.comparability import Comparability, Relation
-from evalsuite.pipeline.comparison import Comparison, Row
+from evalsuite.pipeline.comparison import Comparison, Difference, Row
 from evalsuite.pipeline.comparison_inputs import Entry
 
 RETRAINING_PERCENT = 1.3
@@ -34,15 +35,28 @@ def statement(row: Row) -> str:
     difference = row.difference
     if difference is None:
         return f"{name}: undefined for {' and '.join(_undefined(row))}"
-    said = f"{name}: {subject(row.a.plan, row.b.plan)} differ by {difference.value:+.4f}"
+    value, width = amounts(difference)
+    said = f"{name}: {subject(row.a.plan, row.b.plan)} differ by {value}"
     why = "; ".join(difference.why)
-    if difference.half_width is None:
+    if width is None:
         return f"{said} ({row.b.name} - {row.a.name}) at {_count(row)}; {why}"
     limits = "sampling only" + (
         "" if row.metric in _UNBIASED else "; bias at finite N is not removed"
     )
-    text = f"{said} ± {difference.half_width:.4f} ({row.b.name} - {row.a.name}) at {_count(row)}"
+    text = f"{said} ± {width} ({row.b.name} - {row.a.name}) at {_count(row)}"
     return f"{text} (95 %; {limits}; {why}){_reading(row)}"
+
+
+def amounts(difference: Difference) -> tuple[str, str | None]:
+    """A difference with its sign and the half width of its interval, both as text.
+
+    Four decimals, or as many as two digits of the half width need.
+    """
+    width = difference.half_width
+    if not width:
+        return f"{difference.value:+.4f}", None if width is None else f"{width:.4f}"
+    decimals = min(max(4, 1 - math.floor(math.log10(width))), 12)
+    return f"{difference.value:+.{decimals}f}", f"{width:.{decimals}f}"
 
 
 def refusal(row: Row) -> str:
@@ -136,7 +150,7 @@ def _short(value: object) -> str:
 
 def payload(found: Comparison) -> dict[str, Any]:
     """What `--json` writes of a comparison."""
-    others = [entry for entry in found.entries if entry is not found.base]
+    others = [entry for entry in found.entries if entry.name != found.base.name]
     return {
         "against": found.base.name,
         "inputs": [

@@ -135,7 +135,7 @@ def _members(
 ) -> dict[str, tuple[Entry, ...]]:
     found: dict[str, list[Entry]] = {}
     first = [] if against is None else [against]
-    for entry in [*first, *(e for e in entries if e is not against)]:
+    for entry in [*first, *(e for e in entries if against is None or e.name != against.name)]:
         found.setdefault(value_of(entry, key), []).append(entry)
     if len(found) < 2:
         raise UsageError(f"--group-by {key}: all inputs are in one group, {next(iter(found))!r}")
