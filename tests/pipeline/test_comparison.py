@@ -285,6 +285,11 @@ def test_two_ways_of_measuring_meet_each_with_its_own(runs: Runs) -> None:
     assert [r.field for r in row.comparability.refusals] == ["details.k"]
     named = of_protocols(doubled, ["digits"])
     assert [r.protocol.details["k"] for e in named for r in e.records] == [3, 5, 3, 5]
+    unnamed = doubled[0].with_records(
+        r.model_copy(update={"protocol_name": None}) for r in doubled[0].records
+    )
+    (fits,) = of_protocols([unnamed], ["digits"])
+    assert [r.protocol.details["k"] for r in fits.records] == [3]
     with pytest.raises(UsageError, match="no records of protocol adm; it has digits"):
         of_protocols(doubled, ["adm"])
 
