@@ -4,6 +4,8 @@ import hashlib
 import math
 from typing import Any
 
+from pydantic import Field
+
 from evalsuite.config import Frozen, canonical_json
 
 RECORD_SCHEMA = 1
@@ -61,6 +63,8 @@ class Record(Frozen):
     """Named protocol that it was computed by; the numbers depend on `protocol` alone."""
     also_of: tuple[str, ...] = ()
     """Other named protocols that were asked for the same number."""
+    declared: dict[str, str] = Field(default_factory=dict)
+    """Sampling fields that nobody knows and the user stated: kept, not verified, in no id."""
     reference: str | None
     samples: dict[str, Any]
     """What was scored: run, plan_id, model and settings, or the path of outside samples."""

@@ -292,12 +292,25 @@ def gaps_of(covered: Sequence[tuple[int, int]], start: int, stop: int) -> list[t
 
 def differences(ours: Plan, other: Plan) -> list[str]:
     """The fields in which two plans differ, as `field: here X, asked Y`."""
-    here, asked = _flat(ours.model_dump(mode="json")), _flat(other.model_dump(mode="json"))
     return [
-        f"{key} is {here.get(key)!r} there, {asked.get(key)!r} was asked"
-        for key in sorted(here.keys() | asked.keys())
-        if here.get(key) != asked.get(key)
+        f"{key} is {here!r} there, {asked!r} was asked"
+        for key, (here, asked) in differing_fields(ours, other).items()
     ]
+
+
+def differing_fields(ours: Plan, other: Plan) -> dict[str, tuple[Any, Any]]:
+    """Both values of each field in which two plans differ, by its dotted name."""
+    here, there = flat_fields(ours), flat_fields(other)
+    return {
+        key: (here.get(key), there.get(key))
+        for key in sorted(here.keys() | there.keys())
+        if here.get(key) != there.get(key)
+    }
+
+
+def flat_fields(plan: Plan) -> dict[str, Any]:
+    """A plan's fields by their dotted names: `sampling.num_steps`."""
+    return _flat(plan.model_dump(mode="json"))
 
 
 def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:

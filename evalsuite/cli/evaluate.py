@@ -29,6 +29,12 @@ _Scored = tuple[Any, dict[str, Any], Callable[[], None]]
     type=click.Choice(["torch", "tensorflow"]),
     help="tensorflow runs ADM's very graph, in a process of its own [default: torch].",
 )
+@click.option(
+    "--declare",
+    multiple=True,
+    metavar="FIELD=VALUE",
+    help="State labels, uint8 or codec of samples, kept as declared, not verified.",
+)
 @device_option
 @measure_options
 def evaluate(samples: tuple[Path, ...], **values: Any) -> None:  # noqa: ANN401 - click passes each option
@@ -49,6 +55,8 @@ def evaluate(samples: tuple[Path, ...], **values: Any) -> None:  # noqa: ANN401 
     are_runs = [(path / "manifest.json").is_file() for path in samples]
     if len(samples) > 1 and not all(are_runs):
         raise UsageError("several SAMPLES must all be runs: replicates of one plan")
+    if are_runs[0] and values["declare"]:
+        raise UsageError("--declare: a run's plan says how its samples were made")
     if not are_runs[0]:
         records, facts, show = _score_outside(samples[0], values)
     else:
@@ -76,16 +84,27 @@ def evaluate(samples: tuple[Path, ...], **values: Any) -> None:  # noqa: ANN401 
 def _score_outside(path: Path, values: dict[str, Any]) -> _Scored:
     from evalsuite.artifacts.samples import open_samples
     from evalsuite.cli.measuring import measures_of
-    from evalsuite.cli.output import metrics_tables
+    from evalsuite.pipeline.comparability import declare, parse_declarations
     from evalsuite.pipeline.evaluation import score_samples
     from evalsuite.runtime.machine import default_cpu_workers
 
     samples = open_samples(path, resize=values["resize"], convert_rgb=values["convert_rgb"])
+    declared = parse_declarations(values["declare"])
+    if samples.codec is not None and "codec" in declared:
+        raise UsageError(f"--declare codec: of {path} it is known to be {samples.codec}")
     measures = measures_of(values, samples.size, None)
     scored = score_samples(samples, measures, values["num_samples"], default_cpu_workers())
-    records = [one.record for one in scored]
+    records = declare([one.record for one in scored], declared)
     facts: dict[str, Any] = {"plan_id": None, "num_samples": records[0].protocol.num_samples}
-    return records, facts | {"samples": str(path)}, lambda: metrics_tables(records)
+    return records, facts | {"samples": str(path)}, lambda: _show_outside(records, declared)
+
+
+def _show_outside(records: list[Any], declared: dict[str, str]) -> None:
+    from evalsuite.cli.output import metrics_tables
+
+    metrics_tables(records)
+    for field, value in declared.items():
+        click.echo(f"{field}: {value} (declared, not verified)")
 
 
 def _score_runs(runs: list[Any], num_samples: int, values: dict[str, Any]) -> _Scored:

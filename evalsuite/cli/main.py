@@ -19,6 +19,7 @@ COMMANDS = {
     "run": ("evalsuite.cli.generate", "run", "Generate images, score them, and leave a report."),
     "generate": ("evalsuite.cli.generate", "generate", "Generate images without scoring."),
     "evaluate": ("evalsuite.cli.evaluate", "evaluate", "Score a run, an NPZ, a folder or Parquet."),
+    "compare": ("evalsuite.cli.compare", "compare", "Differences with intervals, if comparable."),
     "sample": ("evalsuite.cli.sample", "sample", "Make one image again, by its index."),
     "verify": ("evalsuite.cli.verify", "verify", "Check a run's files and recompute some batches."),
     "status": ("evalsuite.cli.status", "status", "Show what a run holds and lacks."),

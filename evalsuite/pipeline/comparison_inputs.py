@@ -1,0 +1,321 @@
+"""What is compared: runs and JSON files of records, and which of their records meet."""
+
+import itertools
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pydantic import ValidationError
+
+from evalsuite.artifacts.records import RECORD_SCHEMA, Record
+from evalsuite.artifacts.run_directory import RunDirectory
+from evalsuite.config import Plan, ProtocolSpec, canonical_json, explain, load_spec, names_of
+from evalsuite.errors import CorruptionError, DataError, UsageError, nearest
+from evalsuite.metrics.registry import METRICS
+from evalsuite.pipeline.comparability import Side, comparability, declare
+
+
+@dataclass(frozen=True, eq=False)
+class Entry:
+    """One input of a comparison.
+
+    Attributes:
+        name: letter by which tables name it.
+        where: path as the user gave it.
+        records: what was measured of it.
+        run: the run, when it is one; only runs have influence values.
+        plan: what made its samples; None for samples that someone else made.
+        model: preset of the run.
+        tags: of its invocations, later ones win.
+    """
+
+    name: str
+    where: str
+    records: tuple[Record, ...]
+    run: RunDirectory | None
+    plan: Plan | None
+    model: str | None
+    tags: Mapping[str, str]
+
+    def of_metric(self, metric: str) -> list[Record]:
+        """Its records of one metric."""
+        return [record for record in self.records if record.metric == metric]
+
+    def with_records(self, records: Iterable[Record]) -> "Entry":
+        """The same input with other records."""
+        return Entry(
+            self.name, self.where, tuple(records), self.run, self.plan, self.model, self.tags
+        )
+
+
+class Meeting(NamedTuple):
+    """Two records that are to be compared, and why these."""
+
+    a: Record
+    b: Record
+    chosen: str | None
+
+
+def letters(count: int) -> list[str]:
+    """A, B, ... Z, AA, AB, ...: names of inputs."""
+    alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+    names = itertools.chain.from_iterable(
+        map("".join, itertools.product(alphabet, repeat=width)) for width in itertools.count(1)
+    )
+    return list(itertools.islice(names, count))
+
+
+def open_entry(name: str, path: Path) -> Entry:
+    """Read a run directory, or a file that `--json` of `run` or `evaluate` wrote.
+
+    Raises:
+        DataError: there is nothing, or it holds no records.
+        UsageError: a JSON file of several runs.
+        CorruptionError: a record that cannot be read.
+    """
+    if (path / "manifest.json").is_file():
+        return _open_run(name, path)
+    if path.is_dir():
+        raise DataError(f"{path} is no run: give a run directory, or a file that --json wrote")
+    if not path.exists():
+        raise DataError(f"{path} does not exist: give a run directory, or a file that --json wrote")
+    return _open_json(name, path)
+
+
+def _open_run(name: str, path: Path) -> Entry:
+    run = RunDirectory.open(path)
+    records = [
+        _record(content, f"a record in {path}/results")
+        for content in run.read_json_folder("results")
+    ]
+    if not records:
+        raise DataError(f"{path} holds no results: `evalsuite evaluate {path}` makes them")
+    attempts = sorted(
+        run.read_json_folder("attempts"), key=lambda one: str(one.get("started_at", ""))
+    )
+    tags = {key: str(value) for one in attempts for key, value in (one.get("tags") or {}).items()}
+    return Entry(name, str(path), tuple(records), run, run.plan, run.manifest.model, tags)
+
+
+def _open_json(name: str, path: Path) -> Entry:
+    try:
+        content = json.loads(path.read_bytes())
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} is not JSON: give a run, or a file that --json wrote") from error
+    found = content.get("records") if isinstance(content, dict) else None
+    if not isinstance(found, list) or not found:
+        raise DataError(f"{path} holds no records: give what `evalsuite evaluate --json` wrote")
+    if len(content.get("runs") or ()) > 1:
+        raise UsageError(f"{path} is of several runs: give the run directories, each by itself")
+    records = [_record(one, f"a record in {path}") for one in found]
+    samples = records[0].samples
+    return Entry(
+        name, str(path), tuple(records), None, _plan(samples, path), samples.get("model"), {}
+    )
+
+
+def _record(content: object, where: str) -> Record:
+    version = content.get("schema_version") if isinstance(content, dict) else None
+    if isinstance(version, int) and version > RECORD_SCHEMA:
+        raise DataError(
+            f"{where} has schema version {version}, newer than this evalsuite reads: upgrade it"
+        )
+    try:
+        record = Record.model_validate(content)
+    except ValidationError as error:
+        raise CorruptionError(f"{where} cannot be read: {explain(error, Record)}") from error
+    if record.protocol.protocol_id != record.protocol_id:
+        raise CorruptionError(f"{where}: its protocol does not hash to its protocol_id")
+    return record
+
+
+def _plan(samples: Mapping[str, Any], path: Path) -> Plan | None:
+    if "plan" not in samples:
+        return None
+    try:
+        return Plan.model_validate(samples["plan"])
+    except ValidationError as error:
+        raise CorruptionError(f"the plan in {path}: {explain(error, Plan)}") from error
+
+
+def declare_in(
+    entries: Sequence[Entry], declarations: Sequence[tuple[str | None, str, str]]
+) -> list[Entry]:
+    """Entries with statements of the user in their records.
+
+    Args:
+        entries: what is compared.
+        declarations: (letter or path of an input, or None for all that lack it; field; value).
+
+    Raises:
+        UsageError: a statement about a known field, an unknown input, or one that no input lacks.
+    """
+    stated = list(entries)
+    for target, field, value in declarations:
+        matched = False
+        for place, entry in enumerate(stated):
+            if target is not None and target not in {entry.name, entry.where}:
+                continue
+            lacking = all(
+                getattr(r.protocol, field) is None and field not in r.declared
+                for r in entry.records
+            )
+            if target is None and not lacking:
+                continue
+            matched = True
+            stated[place] = entry.with_records(declare(entry.records, {field: value}))
+        if not matched:
+            what = f"no input is {target!r}" if target else "it is known of every input"
+            raise UsageError(f"--declare {field}={value}: {what}")
+    return stated
+
+
+def side_of(record: Record, plan: Plan | None) -> Side:
+    """A record as the rules of comparability see it."""
+    return Side(record.protocol, record.declared, len(plan.label_classes) if plan else None)
+
+
+def of_protocols(entries: Sequence[Entry], names: Sequence[str]) -> list[Entry]:
+    """Entries with only the records that are of one of these named protocols.
+
+    A run keeps one record where two protocols define a metric alike, under the name of the last; so
+    a record also counts as of a known protocol when its fields and reference are that one's.
+
+    Raises:
+        UsageError: an input has no such record.
+    """
+    known = {n: load_spec(ProtocolSpec, n) for n in names if n in names_of(ProtocolSpec)}
+    kept = []
+    for entry in entries:
+        records = [r for r in entry.records if _is_of(r, names, known)]
+        if not records:
+            have = sorted({r.protocol_name or "none" for r in entry.records})
+            raise UsageError(
+                f"{entry.where} has no records of protocol {', '.join(names)}; it has"
+                f" {', '.join(have)}"
+            )
+        kept.append(entry.with_records(records))
+    return kept
+
+
+def _is_of(record: Record, names: Sequence[str], known: Mapping[str, ProtocolSpec]) -> bool:
+    if set(record.protocol_names) & set(names):
+        return True
+    return any(
+        record.metric in spec.metrics
+        and record.protocol.extractor.rpartition("-")[0] == spec.extractor
+        and dict(METRICS[record.metric].fields(spec)) == record.protocol.details
+        and record.reference in {None, *spec.references.values()}
+        for spec in known.values()
+    )
+
+
+def of_count(entries: Sequence[Entry], num_samples: int) -> list[Entry]:
+    """Entries with only the records of that many samples.
+
+    Raises:
+        UsageError: an input has none.
+    """
+    kept = []
+    for entry in entries:
+        records = [r for r in entry.records if r.protocol.num_samples == num_samples]
+        if not records:
+            have = sorted({r.protocol.num_samples for r in entry.records})
+            raise UsageError(
+                f"{entry.where} has no records of {num_samples} samples; it has"
+                f" {', '.join(map(str, have))}"
+            )
+        kept.append(entry.with_records(records))
+    return kept
+
+
+def of_metrics(entries: Sequence[Entry], names: Sequence[str]) -> list[Entry]:
+    """Entries with only the records of these metrics; an input may lack some.
+
+    Raises:
+        UsageError: no input has such a metric.
+    """
+    known = metrics_of(entries)
+    for name in names:
+        if name not in known:
+            raise UsageError(f"no input has a metric {name!r}: {nearest(name, known)}")
+    return [e.with_records(r for r in e.records if r.metric in names) for e in entries]
+
+
+def measurement_key(record: Record) -> bytes:
+    """What must be equal but for N: records of one key measure the same thing.
+
+    The backend is left out, because the two agree.
+    """
+    fields = record.protocol.model_dump(
+        mode="json",
+        exclude={"num_samples", "backend", "label_rule", "uint8_rule", "codec", "sample_resize"},
+    )
+    return canonical_json(fields)
+
+
+def metrics_of(entries: Iterable[Entry]) -> list[str]:
+    """Metrics of any entry, in the registry's order, unknown ones last."""
+    found = {record.metric for entry in entries for record in entry.records}
+    return [m for m in METRICS if m in found] + sorted(found - METRICS.keys())
+
+
+def meetings(a: Entry, b: Entry, metric: str, entries: Sequence[Entry]) -> list[Meeting]:
+    """Which records of a metric are compared: one pair for each way in which both measured it.
+
+    N is the largest that all entries have, else the largest that both have. Where the two have no
+    way in common, the pair with the fewest differences meets, and is refused by name.
+
+    Returns:
+        Empty when one of the two does not have the metric.
+    """
+    pairs = [*itertools.product(a.of_metric(metric), b.of_metric(metric))]
+    alike = [(x, y) for x, y in pairs if _alike(x, y)]
+    if not alike:
+        closest = min(pairs, key=lambda pair: _distance(pair, a.plan, b.plan), default=None)
+        return [] if closest is None else [Meeting(*closest, None)]
+    counts = {x.protocol.num_samples for x, _ in alike}
+    everywhere = [
+        {r.protocol.num_samples for r in e.of_metric(metric)}
+        for e in entries
+        if e.of_metric(metric)
+    ]
+    common = counts.intersection(*everywhere)
+    count = max(common or counts)
+    chosen = _choice(metric, count, pairs, common=bool(common), several=len(entries) > 2)
+    found: dict[bytes, tuple[Record, Record]] = {}
+    for x, y in sorted(alike, key=lambda pair: _distance(pair, a.plan, b.plan)):
+        if x.protocol.num_samples == count:
+            found.setdefault(measurement_key(x), (x, y))
+    return [Meeting(x, y, chosen) for x, y in found.values()]
+
+
+def _alike(x: Record, y: Record) -> bool:
+    same_count = x.protocol.num_samples == y.protocol.num_samples
+    return same_count and measurement_key(x) == measurement_key(y)
+
+
+def _distance(
+    pair: tuple[Record, Record], plan_x: Plan | None, plan_y: Plan | None
+) -> tuple[int, int, int]:
+    """Fewest refusals first, then fewest remarks, then the most samples."""
+    x, y = pair
+    found = comparability(side_of(x, plan_x), side_of(y, plan_y))
+    count = min(x.protocol.num_samples, y.protocol.num_samples)
+    return len(found.refusals), len(found.relations), -count
+
+
+def _choice(
+    metric: str, count: int, pairs: Sequence[tuple[Record, Record]], *, common: bool, several: bool
+) -> str | None:
+    others = {r.protocol.num_samples for pair in pairs for r in pair} - {count}
+    if not others:
+        return None
+    whose = "all" if common and several else "both"
+    listed = ", ".join(f"{n:,}" for n in sorted(others))
+    return (
+        f"{metric}: N = {count:,} was chosen, the largest that {whose} have; --num-samples takes"
+        f" another ({listed})"
+    )
