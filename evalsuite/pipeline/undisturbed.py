@@ -10,8 +10,12 @@ import torch
 
 from evalsuite.pipeline.numerics import prepare_torch
 
-_LEAVES = ("cuda.matmul", "cudnn.conv", "cudnn.rnn", "mkldnn.matmul", "mkldnn.conv", "mkldnn.rnn")
-"""Below torch.backends: what has a float32 precision of its own since torch 2.9."""
+_NODES = (
+    *("", "cudnn", "mkldnn"),
+    *("cuda.matmul", "cudnn.conv", "cudnn.rnn", "mkldnn.matmul", "mkldnn.conv", "mkldnn.rnn"),
+)
+"""Below torch.backends, from the root: what has a float32 precision of its own since torch 2.9, or
+"none" for that of what is above it."""
 
 
 @contextlib.contextmanager
@@ -72,29 +76,27 @@ class _Precisions:
     def __init__(self) -> None:
         self._matmul = _read_legacy(torch.get_float32_matmul_precision)
         self._cudnn = _read_legacy(lambda: torch.backends.cudnn.allow_tf32)
-        self._all = getattr(torch.backends, "fp32_precision", None)
-        self._leaves = {name: _leaf(name).fp32_precision for name in _LEAVES} if self._all else {}
+        known = hasattr(torch.backends, "fp32_precision")
+        self._nodes = {name: _node(name).fp32_precision for name in _NODES if known}
 
     def make_exact(self) -> None:
         """IEEE float32 everywhere, said through both interfaces."""
-        if self._all:
-            _set_precision(torch.backends, "ieee")
-            for name in self._leaves:
-                _set_precision(_leaf(name), "ieee")
+        for name in self._nodes:
+            _node(name).fp32_precision = "ieee"
         torch.set_float32_matmul_precision("highest")
         torch.backends.cudnn.allow_tf32 = False
 
     def put_back(self) -> None:
-        """As they were read."""
-        if self._all:
-            _set_precision(torch.backends, self._all)
+        """As they were read; what may have followed what is above it does so again."""
         if self._matmul is not None:
             torch.set_float32_matmul_precision(self._matmul)
         if self._cudnn is not None:
             torch.backends.cudnn.allow_tf32 = self._cudnn
-        for name, value in self._leaves.items():
-            if _leaf(name).fp32_precision != value:
-                _set_precision(_leaf(name), value)
+        for name, value in self._nodes.items():
+            node = _node(name)
+            node.fp32_precision = "none"
+            if node.fp32_precision != value:
+                node.fp32_precision = value
 
 
 def _read_legacy(read: Any) -> Any:  # noqa: ANN401 - a flag or a word
@@ -104,12 +106,8 @@ def _read_legacy(read: Any) -> Any:  # noqa: ANN401 - a flag or a word
         return None
 
 
-def _leaf(name: str) -> Any:  # noqa: ANN401 - modules that torch builds at import
+def _node(name: str) -> Any:  # noqa: ANN401 - modules that torch builds at import
     place: Any = torch.backends
-    for part in name.split("."):
+    for part in filter(None, name.split(".")):
         place = getattr(place, part)
     return place
-
-
-def _set_precision(place: Any, value: str) -> None:  # noqa: ANN401
-    place.fp32_precision = value

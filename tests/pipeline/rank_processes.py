@@ -1,4 +1,4 @@
-"""Processes that are the ranks of a small training job, started from a server that has torch loaded."""
+"""The ranks of a small training job: processes forked from a server that has torch loaded."""
 
 import multiprocessing
 from collections.abc import Callable
@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 TIMEOUT_S = 120
 _CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["evalsuite.pipeline.scorer", "evalsuite.pipeline.generation"])
+_CONTEXT.set_forkserver_preload(["evalsuite.pipeline.scorer", "run_maker", "test_scorer"])
 
 
 class Raised(NamedTuple):
