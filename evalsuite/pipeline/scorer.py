@@ -91,7 +91,8 @@ class Scorer:
             reference: registered name, or path of an NPZ, a sidecar or a folder.
             num_classes: labels are 0..num_classes-1; 1 without classes.
             num_samples: N.
-            size: (H, W) of the images; by default those of the reference's, if it has some.
+            size: (H, W) of the images; by default what the extractor takes, or the size of the
+                reference's images.
             metrics: names; the protocol's by default.
             protocol: a named protocol; the extractor's own by default.
             extractor: by default the one of the protocol, or of the reference.

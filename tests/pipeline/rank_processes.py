@@ -18,7 +18,13 @@ class Raised(NamedTuple):
     text: str
 
 
-def on_ranks(count: int, work: Callable[..., Any], folder: Path, *arguments: Any) -> list[Any]:
+def on_ranks(
+    count: int,
+    work: Callable[..., Any],
+    folder: Path,
+    *arguments: Any,
+    backend: str = "gloo",
+) -> list[Any]:
     """What `work(rank, *arguments)` gives, or the error it raises, on each of `count` ranks.
 
     With `count` 0 it is called in one process without torch.distributed.
@@ -29,7 +35,9 @@ def on_ranks(count: int, work: Callable[..., Any], folder: Path, *arguments: Any
     for rank in range(max(count, 1)):
         ours, theirs = _CONTEXT.Pipe()
         process = _CONTEXT.Process(
-            target=_rank, args=(theirs, str(store), rank, count, work, arguments), daemon=True
+            target=_rank,
+            args=(theirs, backend, str(store), rank, count, work, arguments),
+            daemon=True,
         )
         process.start()
         theirs.close()
@@ -43,14 +51,20 @@ def on_ranks(count: int, work: Callable[..., Any], folder: Path, *arguments: Any
 
 
 def _rank(
-    pipe: Connection, store: str, rank: int, count: int, work: Callable[..., Any], arguments: Any
+    pipe: Connection,
+    backend: str,
+    store: str,
+    rank: int,
+    count: int,
+    work: Callable[..., Any],
+    arguments: Any,
 ) -> None:
     import torch
     import torch.distributed as dist
 
     torch.set_num_threads(1)
     if count:
-        dist.init_process_group("gloo", f"file://{store}", rank=rank, world_size=count)
+        dist.init_process_group(backend, f"file://{store}", rank=rank, world_size=count)
     try:
         result = work(rank, *arguments)
     except Exception as error:  # noqa: BLE001 - the test looks at it

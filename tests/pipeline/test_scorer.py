@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
 import yaml
 from harness import REPOSITORY, environment
 from rank_processes import Raised, on_ranks
@@ -224,6 +225,27 @@ def test_missing_samples_are_named_on_every_rank(tmp_path: Path) -> None:
     assert first[1] is not None
 
 
+def in_a_group_of_two(rank: int) -> float | None:
+    """Ranks 1 and 2 of three, while rank 0 does something else."""
+    group = dist.new_group([1, 2])
+    if rank == 0:
+        with pytest.raises(UsageError, match="not in the process_group"):
+            new_scorer(process_group=group)
+        return None
+    return value_of_plain_images(new_scorer(process_group=group))
+
+
+def value_of_plain_images(scorer: "evalsuite.Scorer") -> float | None:
+    for batch in scorer.batches():
+        scorer.add(batch, batch.noise.clamp(-1, 1))
+    return scorer.result().records[0].value
+
+
+def test_ranks_may_be_some_of_a_job(tmp_path: Path) -> None:
+    alone = value_of_plain_images(new_scorer())
+    assert on_ranks(3, in_a_group_of_two, tmp_path) == [None, alone, alone]
+
+
 def nobody_can_start(rank: int, trouble: str) -> None:
     if trouble == "reference":
         evalsuite.Scorer("digits-16-trian", **SETTINGS)
@@ -348,6 +370,32 @@ def test_the_process_is_left_as_it_was_found(
     """And what it is like has no influence on the numbers."""
     (values,) = on_ranks(0, in_a_peculiar_process, tmp_path, interface)
     assert values == [record.value for record in expected[20]]
+
+
+def on_a_gpu(rank: int) -> tuple[float | None, float | None]:
+    """Values on the GPU under TensorFloat-32, twice; its generator and the flags stay."""
+    torch.backends.cuda.matmul.allow_tf32 = True
+    torch.backends.cudnn.benchmark = True
+    torch.cuda.manual_seed(3)
+    before = state_of_the_process() | {"cuda": torch.cuda.get_rng_state().tolist()}
+    scorer = new_scorer(device=None)
+    values = []
+    for _ in range(2):
+        for batch in scorer.batches():
+            scorer.add(batch, batch.noise.clamp(-1, 1).cuda())
+        values.append(scorer.result().records[0].value)
+    now = state_of_the_process() | {"cuda": torch.cuda.get_rng_state().tolist()}
+    assert now == before
+    return values[0], values[1]
+
+
+@pytest.mark.gpu
+def test_two_ranks_of_nccl_on_a_gpu(tmp_path: Path) -> None:
+    """Features are exchanged beside NCCL, which would refuse two ranks on one GPU."""
+    found = on_ranks(2, on_a_gpu, tmp_path, backend="nccl")
+    assert not any(isinstance(one, Raised) for one in found), found
+    assert len({value for one in found for value in one}) == 1
+    assert found[0][0] == pytest.approx(value_of_plain_images(new_scorer()), rel=1e-4)
 
 
 def test_images_that_cannot_be_taken() -> None:
