@@ -14,7 +14,7 @@ import pytest
 import torch
 import torch.distributed as dist
 import yaml
-from harness import REPOSITORY, environment
+from harness import NUM_SAMPLES, REPOSITORY, FinishedRun, environment
 from rank_processes import Raised, on_ranks
 from run_maker import BATCH, hashes_of, make_run, measure, resolved
 from tensorflow_kit import NARROWEST, graph_file
@@ -55,8 +55,8 @@ BOUNDS: dict[str, dict[str, float]] = {
 class Sampler:
     """The digits model as a training job has it: a function of noise and labels."""
 
-    def __init__(self) -> None:
-        found = resolved()
+    def __init__(self, num_steps: int = 2) -> None:
+        found = resolved(sampling={"num_steps": num_steps})
         self._plan = found.plan
         self._model = load_model(found.plan, found.materials.weights, torch.device("cpu"))
 
@@ -130,6 +130,17 @@ def test_any_number_of_ranks_gives_the_records_of_the_run(
             assert about["mixed_numerics"] is False
     if ranks == 4:
         assert [found[1][1] for found in by_rank] == [1, 1, 0, 0]
+
+
+@pytest.mark.ray
+def test_the_numbers_of_the_command_line(digits_run: FinishedRun) -> None:
+    """What `evalsuite run` printed for 200 samples under Ray."""
+    torch.set_num_threads(1)
+    scorer, sampler = new_scorer(NUM_SAMPLES), Sampler(num_steps=4)
+    for batch in scorer.batches():
+        scorer.add(batch, sampler(batch))
+    theirs = [Record.model_validate(record) for record in digits_run.json["records"]]
+    assert [comparable(r) for r in scorer.result().records] == [comparable(r) for r in theirs]
 
 
 def test_values_and_errors_for_a_logger(expected: dict[int, list[Record]]) -> None:
