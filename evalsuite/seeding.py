@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Sequence
 
-from evalsuite.config import Plan
+from evalsuite.config import LabelRule, Plan
 from evalsuite.errors import UsageError
 
 SEED_LIMIT = 2**32
@@ -36,7 +36,17 @@ def labels_of(
     Raises:
         UsageError: the label file is shorter than `stop`.
     """
-    rule, classes = plan.labels, plan.label_classes
+    return labels_by(plan.labels, plan.label_classes, start, stop, file_labels)
+
+
+def labels_by(
+    rule: LabelRule,
+    classes: Sequence[int],
+    start: int,
+    stop: int,
+    file_labels: Sequence[int] | None = None,
+) -> list[int]:
+    """Labels of samples start..stop-1 by a rule that chooses from `classes`; see `labels_of`."""
     indices = range(start, stop)
     if rule.rule == "modulo":
         return [classes[i % len(classes)] for i in indices]
