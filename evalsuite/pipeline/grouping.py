@@ -5,7 +5,7 @@ import statistics
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from scipy.special import stdtrit  # type: ignore[import-untyped]
+from scipy.special import stdtrit
 
 from evalsuite.artifacts.records import Record
 from evalsuite.artifacts.run_directory import differing_fields, flat_fields
