@@ -11,9 +11,10 @@ Legend: N images.
 import contextlib
 import hashlib
 import json
+import secrets
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -36,7 +37,7 @@ from evalsuite.artifacts.receipts import (
 from evalsuite.artifacts.run_directory import gaps_of
 from evalsuite.artifacts.storage import Storage
 from evalsuite.config import canonical_json
-from evalsuite.errors import CorruptionError, DataError
+from evalsuite.errors import CorruptionError, DataError, StorageError
 from evalsuite.pipeline.ranges import Range
 from evalsuite.pipeline.stages import STAGE_VERSION
 
@@ -237,6 +238,34 @@ class FeatureCache:
         self._storage.delete(receipt.name)
         for file in receipt.files:
             self._storage.delete(file.path)
+
+
+class ShardKeeper:
+    """Takes shards into the rows and commits them; a cache that fails is given up, and said."""
+
+    def __init__(
+        self,
+        rows: Rows,
+        cache: FeatureCache | None,
+        worker: Mapping[str, Any],
+        notice: Callable[[str], None],
+    ) -> None:
+        self._rows, self._cache = rows, cache
+        self._worker, self._notice = worker, notice
+        self._attempt_id = secrets.token_hex(4)
+        self._last_s = time.monotonic()
+
+    def __call__(self, shard: Shard) -> None:
+        """Keep a shard."""
+        self._rows.take(shard)
+        seconds, self._last_s = time.monotonic() - self._last_s, time.monotonic()
+        if self._cache is None:
+            return
+        try:
+            self._cache.commit(shard, self._attempt_id, seconds, self._worker)
+        except StorageError as error:
+            self._notice(f"features are not kept any more: {error}")
+            self._cache = None
 
 
 class CachedSet(NamedTuple):

@@ -7,7 +7,7 @@ import contextlib
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -24,7 +24,13 @@ from evalsuite.errors import (
 )
 from evalsuite.pipeline.decoding import Decoders
 from evalsuite.pipeline.embedding import check_size, opened_extractor
-from evalsuite.pipeline.feature_cache import Extracted, FeatureCache, Rows, Shard, trim
+from evalsuite.pipeline.feature_cache import (
+    Extracted,
+    FeatureCache,
+    Rows,
+    ShardKeeper,
+    trim,
+)
 from evalsuite.pipeline.measure import Measure
 from evalsuite.pipeline.numerics import numerics_id
 from evalsuite.pipeline.outside import (
@@ -232,7 +238,7 @@ class _Work:
         """Extract in this process; tells whether all files were read from end to end."""
         device = self._measure.device
         size = shard_size_of(total(gaps), 1, self._spec.batch_size, device.type)
-        keep = _Keeping(self._rows, cache, describe_here(device, numerics), self._notice)
+        keep = ShardKeeper(self._rows, cache, describe_here(device, numerics), self._notice)
         watch = _Watch(total(gaps), patience_s, self._listener)
         with (
             opened_extractor(self._spec, device) as extractor,
@@ -333,34 +339,6 @@ class _Work:
         if cache is not None and self._report.images_extracted:
             trim(cache.folder)
         return self._rows.result()
-
-
-class _Keeping:
-    """Takes shards into the rows and commits them; a cache that fails is given up, and said."""
-
-    def __init__(
-        self,
-        rows: Rows,
-        cache: FeatureCache | None,
-        worker: Mapping[str, Any],
-        notice: Callable[[str], None],
-    ) -> None:
-        self._rows, self._cache = rows, cache
-        self._worker, self._notice = worker, notice
-        self._attempt_id = secrets.token_hex(4)
-        self._last_s = time.monotonic()
-
-    def __call__(self, shard: Shard) -> None:
-        """Keep a shard."""
-        self._rows.take(shard)
-        seconds, self._last_s = time.monotonic() - self._last_s, time.monotonic()
-        if self._cache is None:
-            return
-        try:
-            self._cache.commit(shard, self._attempt_id, seconds, self._worker)
-        except StorageError as error:
-            self._notice(f"features are not kept any more: {error}")
-            self._cache = None
 
 
 class _Watch:
