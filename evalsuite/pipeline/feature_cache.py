@@ -213,7 +213,7 @@ class FeatureCache:
         return Storage(self.folder)
 
     def _receipts(self) -> list[Receipt]:
-        """The receipts; those that cannot be read are removed with what they named."""
+        """The receipts; those that cannot be read are removed, and their shards are leftovers."""
         receipts = []
         for name in self._storage.names(f"receipts/{STAGE}", ".json"):
             path = f"receipts/{STAGE}/{name}"
