@@ -142,10 +142,13 @@ def test_one_pass_without_a_cache(
 def test_shards_give_the_bits_of_one_pass(
     places: dict[str, Path], expected: FeatureTable, layout: str, shard_size: int
 ) -> None:
-    """From any layout and in shards of any size, made in any order by two workers."""
+    """From any layout and in shards of any size, made in any order by two workers.
+
+    One of them decodes in processes, which outlive its shards.
+    """
     job = job_of(places[layout])
     tasks = tasks_of([(0, COUNT)], shard_size, BATCH)
-    workers = [FeatureWorker(job), FeatureWorker(job)]
+    workers = [FeatureWorker(job), FeatureWorker(dataclasses.replace(job, decoders=2))]
     for worker in workers:
         worker.load()
     for number, task in enumerate(reversed(tasks)):

@@ -23,6 +23,7 @@ from evalsuite.artifacts.samples import open_samples
 from evalsuite.config import ExtractorSpec, load_spec
 from evalsuite.pipeline.embedding import embed
 from evalsuite.pipeline.feature_cache import FeatureCache, Rows
+from evalsuite.runtime import extraction
 
 pytestmark = pytest.mark.ray
 COUNT = 420
@@ -145,9 +146,18 @@ def test_a_killed_driver_is_resumed(
 
 
 def test_a_broken_picture_ends_it_at_once(
-    cluster: HostedCluster, call: Callable[..., Outcome], sets: Sets, tmp_path: Path
+    cluster: HostedCluster,
+    call: Callable[..., Outcome],
+    sets: Sets,
+    tmp_path: Path,
+    cache_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """With one line that names it; what others committed stays for the next time."""
+    """With one line that names it; what was committed stays. The worker decodes in processes.
+
+    That is what one on a GPU does; the fault comes from one of them.
+    """
+    monkeypatch.setattr(extraction, "_decoders_of", lambda cluster, kind: 2)
     (tmp_path / "png").mkdir()
     for picture in (sets.folder / "png").iterdir():
         (tmp_path / "png" / picture.name).hardlink_to(picture)
@@ -161,6 +171,7 @@ def test_a_broken_picture_ends_it_at_once(
     (line,) = [c for c in outcome.complaints if "cannot be read as an image" in c]
     assert "221.png" in line
     assert "lost" not in outcome.stderr
+    assert num_shards(cache_folder) >= 1
 
 
 def test_a_compressed_npz_has_one_reader(
