@@ -10,7 +10,6 @@ from evalsuite.errors import UsageError
 
 @click.command(
     epilog="Examples:\n\n\b\n  evalsuite gc runs/pixnerd-digits-a1b2c3d4 --dry-run\n"
-    "  evalsuite gc runs/pixnerd-digits-a1b2c3d4\n"
     "  evalsuite gc --cache"
 )
 @click.argument("run", type=PATH, required=False)
