@@ -1,7 +1,9 @@
 """Where outside samples are, how they are read, and whether they are still the same files."""
 
 import hashlib
+import os
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,7 @@ from evalsuite.artifacts.samples import SampleSet, open_samples
 from evalsuite.artifacts.samples.walking import walk
 from evalsuite.artifacts.samples.zip_arrays import zip_array
 from evalsuite.artifacts.storage import explained
-from evalsuite.config import ExtractorSpec, canonical_json
+from evalsuite.config import ExtractorSpec
 
 
 @dataclass(frozen=True)
@@ -41,20 +43,15 @@ class Source:
         Raises:
             StorageError: a file cannot be looked at.
         """
-        digest = hashlib.sha256()
-        for path in self.files():
-            with explained(path, "read"):
-                about = path.stat()
-            fields = [str(path), about.st_ino, about.st_size, about.st_mtime_ns, about.st_ctime_ns]
-            digest.update(canonical_json(fields))
-        return digest.hexdigest()
+        return stamp_of(self.files())
 
-    def files(self) -> list[Path]:
+    def files(self) -> list[str]:
         """The files that hold images."""
         if not self.path.is_dir():
-            return [self.path]
+            return [str(self.path)]
         found = walk(self.path)
-        return [self.path / name for name in (*found.pictures, *found.npz, *found.parquet)]
+        folder = str(self.path)
+        return [f"{folder}/{name}" for name in (*found.pictures, *found.npz, *found.parquet)]
 
     def check_sums(self, unwanted: threading.Event) -> None:
         """Verify the checksums of NPZ files, which only reading from end to end can do.
@@ -66,11 +63,26 @@ class Source:
             CorruptionError: the images are not the ones that were written.
         """
         for path in self.files():
-            if path.suffix == ".npz":
-                array = zip_array(path, "arr_0")
+            if path.endswith(".npz"):
+                array = zip_array(Path(path), "arr_0")
                 for _ in array.stream(0, array.value_bytes, 1 << 24):
                     if unwanted.is_set():
                         return
+
+
+def stamp_of(files: Sequence[str]) -> str:
+    """Digest of names, sizes and times of files.
+
+    Raises:
+        StorageError: a file cannot be looked at.
+    """
+    digest = hashlib.sha256()
+    for path in files:
+        with explained(Path(path), "read"):
+            about = os.stat(path)  # noqa: PTH116 - for a file of 50,000, this is quicker by half
+        times = f"{about.st_mtime_ns} {about.st_ctime_ns}"
+        digest.update(f"{path}\0{about.st_ino} {about.st_size} {times}\0".encode())
+    return digest.hexdigest()
 
 
 def identity_of(

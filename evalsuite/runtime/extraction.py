@@ -21,6 +21,7 @@ from evalsuite.errors import (
     EnvironmentProblem,
     IncompleteError,
     StorageError,
+    UsageError,
 )
 from evalsuite.pipeline.decoding import Decoders
 from evalsuite.pipeline.embedding import check_size, opened_extractor
@@ -32,7 +33,7 @@ from evalsuite.pipeline.feature_cache import (
     trim,
 )
 from evalsuite.pipeline.measure import Measure
-from evalsuite.pipeline.numerics import numerics_id
+from evalsuite.pipeline.numerics import numerics_id, resolve_device
 from evalsuite.pipeline.outside import (
     FeatureJob,
     describe_here,
@@ -43,7 +44,7 @@ from evalsuite.pipeline.outside import (
     tasks_of,
 )
 from evalsuite.pipeline.ranges import Range, total
-from evalsuite.pipeline.source import Source, identity_of
+from evalsuite.pipeline.source import Source, identity_of, stamp_of
 from evalsuite.runtime.cluster import Cluster, check_shared_directory, connected, first_line
 from evalsuite.runtime.machine import default_cpu_workers, num_cores
 from evalsuite.runtime.progress import Progress
@@ -126,6 +127,11 @@ class OutsideExtraction:
                 else work.on_this_machine()
             )
         else:
+            if self.workforce.address or self.workforce.num_workers not in {None, 1}:
+                raise UsageError(
+                    f"--backend {measure.backend} has one process of this machine: leave out"
+                    " --num-workers and --address"
+                )
             found = extract_uncached(samples, num_samples, measure, decoders)
             report.images_extracted = num_samples
         report.seconds = round(time.monotonic() - began, 3)
@@ -149,12 +155,15 @@ class _Work:
         self._samples, self._num_samples = samples, num_samples
         self._spec: ExtractorSpec = measure.spec
         self._measure, self._decoders, self._report = measure, decoders, report
-        self._stamp = self._source.stamp()
+        self._files = self._source.files()
+        self._stamp = stamp_of(self._files)
         self._rows = Rows(num_samples)
 
     def on_this_machine(self) -> Extracted:
         """In this process; what takes long, by workers of a private Ray."""
         device = self._measure.device
+        if self._asked.device == "cuda":
+            resolve_device("cuda")
         numerics = numerics_there(device.type)
         cache = self._opened(numerics)
         gaps = self._rows.gaps()
@@ -329,7 +338,7 @@ class _Work:
                 f"features of samples {gaps[0][0]}..{gaps[0][1] - 1} are still missing: run the"
                 " same command again"
             )
-        if self._source.stamp() != self._stamp:
+        if stamp_of(self._files) != self._stamp:
             if cache is not None:
                 cache.remove()
             raise CorruptionError(
