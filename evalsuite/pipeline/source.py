@@ -79,7 +79,7 @@ def stamp_of(files: Sequence[str]) -> str:
     digest = hashlib.sha256()
     for path in files:
         with explained(Path(path), "read"):
-            about = os.stat(path)  # noqa: PTH116 - for a file of 50,000, this is quicker by half
+            about = os.stat(path)  # noqa: PTH116 - without a Path for each of 50,000
         times = f"{about.st_mtime_ns} {about.st_ctime_ns}"
         digest.update(f"{path}\0{about.st_ino} {about.st_size} {times}\0".encode())
     return digest.hexdigest()
