@@ -194,6 +194,13 @@ def test_workers_are_of_no_use_for_a_run(call: Callable[..., Outcome], tmp_path:
     assert "--num-workers is of no use for a run" in outcome.stderr
 
 
+def test_tensorflow_has_one_process(call: Callable[..., Outcome], sets: Sets) -> None:
+    options = ("--backend", "tensorflow", "--num-workers", 2)
+    outcome = call("evaluate", sets.folder / "compressed.npz", *ASKED, *options)
+    assert outcome.code == 2
+    assert "--backend tensorflow has one process of this machine" in outcome.stderr
+
+
 def test_features_are_kept_until_they_are_removed(
     call: Callable[..., Outcome], sets: Sets, cache_folder: Path
 ) -> None:
