@@ -91,6 +91,11 @@ def _score_outside(path: Path, values: dict[str, Any]) -> _Scored:
     from evalsuite.runtime.extraction import OutsideExtraction, Workforce
     from evalsuite.runtime.machine import default_cpu_workers
 
+    if values["backend"] == "tensorflow" and (values["num_workers"] or values["address"]):
+        raise UsageError(
+            "--backend tensorflow has one process of this machine: leave out --num-workers and"
+            " --address"
+        )
     samples = open_samples(path, resize=values["resize"], convert_rgb=values["convert_rgb"])
     measures = measures_of(values, samples.size, None)
     source = Source(path.absolute(), values["resize"], values["convert_rgb"])

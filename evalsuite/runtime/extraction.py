@@ -21,7 +21,6 @@ from evalsuite.errors import (
     EnvironmentProblem,
     IncompleteError,
     StorageError,
-    UsageError,
 )
 from evalsuite.pipeline.decoding import Decoders
 from evalsuite.pipeline.embedding import check_size, opened_extractor
@@ -127,11 +126,6 @@ class OutsideExtraction:
                 else work.on_this_machine()
             )
         else:
-            if self.workforce.address or self.workforce.num_workers not in {None, 1}:
-                raise UsageError(
-                    f"--backend {measure.backend} has one process of this machine: leave out"
-                    " --num-workers and --address"
-                )
             found = extract_uncached(samples, num_samples, measure, decoders)
             report.images_extracted = num_samples
         report.seconds = round(time.monotonic() - began, 3)
