@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -35,13 +36,16 @@ _Scored = tuple[Any, dict[str, Any], Callable[[], None]]
     metavar="FIELD=VALUE",
     help="State labels, uint8 or codec of samples, kept as declared, not verified.",
 )
+@click.option("--num-workers", type=POSITIVE, help="[default: all cores or GPUs, if it is long].")
+@click.option("--address", metavar="ADDR", help="Ray: local, auto or host:port [default: local].")
 @device_option
 @measure_options
 def evaluate(samples: tuple[Path, ...], **values: Any) -> None:  # noqa: ANN401 - click passes each option
     """Score SAMPLES: a run, an ADM-style NPZ, a folder of images, or Parquet shards.
 
     Several runs are replicates of one plan: each is scored, and the mean is given; runs that
-    share samples are refused.
+    share samples are refused. Features of other samples are kept in this machine's cache: the same
+    command goes on where it was stopped, and a second one extracts nothing.
     """
     from evalsuite.artifacts.run_directory import RunDirectory
     from evalsuite.cli.output import check_json_target, write_json
@@ -60,6 +64,11 @@ def evaluate(samples: tuple[Path, ...], **values: Any) -> None:  # noqa: ANN401 
     if not are_runs[0]:
         records, facts, show = _score_outside(samples[0], values)
     else:
+        for name in ("num_workers", "address"):
+            if values[name] is not None:
+                raise UsageError(
+                    f"--{name.replace('_', '-')} is of no use for a run, which has its features"
+                )
         runs = [RunDirectory.open(path) for path in samples]
         for run in runs:
             check_scorable(run)
@@ -84,19 +93,38 @@ def evaluate(samples: tuple[Path, ...], **values: Any) -> None:  # noqa: ANN401 
 def _score_outside(path: Path, values: dict[str, Any]) -> _Scored:
     from evalsuite.artifacts.samples import open_samples
     from evalsuite.cli.measuring import measures_of
+    from evalsuite.cli.output import ProgressView, notice
     from evalsuite.pipeline.comparability import declare, parse_declarations
     from evalsuite.pipeline.evaluation import score_samples
+    from evalsuite.pipeline.source import Source
+    from evalsuite.runtime.extraction import OutsideExtraction, Workforce
     from evalsuite.runtime.machine import default_cpu_workers
 
+    if values["backend"] == "tensorflow" and (values["num_workers"] or values["address"]):
+        raise UsageError(
+            "--backend tensorflow has one process of this machine: leave out --num-workers and"
+            " --address"
+        )
     samples = open_samples(path, resize=values["resize"], convert_rgb=values["convert_rgb"])
     declared = parse_declarations(values["declare"])
     if samples.codec is not None and "codec" in declared:
         raise UsageError(f"--declare codec: of {path} it is known to be {samples.codec}")
     measures = measures_of(values, samples.size, None)
-    scored = score_samples(samples, measures, values["num_samples"], default_cpu_workers())
+    source = Source(path.absolute(), values["resize"], values["convert_rgb"])
+    workforce = Workforce(values["num_workers"], values["address"], values["device"])
+    with ProgressView() as view:
+        extraction = OutsideExtraction(source, workforce, view.show, notice)
+        scored = score_samples(
+            samples, measures, values["num_samples"], default_cpu_workers(), extraction
+        )
     records = declare([one.record for one in scored], declared)
-    facts: dict[str, Any] = {"plan_id": None, "num_samples": records[0].protocol.num_samples}
-    return records, facts | {"samples": str(path)}, lambda: _show_outside(records, declared)
+    facts = {
+        "plan_id": None,
+        "num_samples": records[0].protocol.num_samples,
+        "samples": str(path),
+        "features": [asdict(report) for report in extraction.reports],
+    }
+    return records, facts, lambda: _show_outside(records, declared)
 
 
 def _show_outside(records: list[Any], declared: dict[str, str]) -> None:

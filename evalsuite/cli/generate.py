@@ -155,7 +155,7 @@ def _describe(prepared: Prepared, values: dict[str, Any]) -> None:
 def _generate(prepared: Prepared) -> "SessionResult":
     from evalsuite.cli.encoding_view import EncodingView
     from evalsuite.cli.output import ProgressView, notice
-    from evalsuite.runtime.driver import Progress
+    from evalsuite.runtime.progress import Progress
     from evalsuite.runtime.session import run_session
 
     request = prepared.request
@@ -170,13 +170,7 @@ def _generate(prepared: Prepared) -> "SessionResult":
         def listener(progress: Progress) -> None:
             if progress.loading:
                 encoding.update()
-            view.update(
-                progress.images_done,
-                progress.images_total,
-                progress.workers,
-                progress.losses,
-                loading=progress.loading,
-            )
+            view.show(progress)
 
         return run_session(request, listener, notice)
 

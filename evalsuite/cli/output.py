@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Console
@@ -17,6 +17,9 @@ from evalsuite.artifacts.records import Record
 from evalsuite.artifacts.storage import Storage, explained
 from evalsuite.errors import StorageError
 from evalsuite.report.summary import metric_rows
+
+if TYPE_CHECKING:
+    from evalsuite.runtime.progress import Progress as Standing
 
 _LINE_EVERY_S = 10.0
 
@@ -130,14 +133,33 @@ class ProgressView:
         if self._bar is not None:
             self._bar.stop()
 
+    def show(self, progress: "Standing") -> None:
+        """Show where the work of an invocation stands."""
+        self.update(
+            progress.images_done,
+            progress.images_total,
+            progress.workers,
+            progress.losses,
+            loading=progress.loading,
+            rate=progress.images_per_second,
+        )
+
     def update(
-        self, images_done: int, images_total: int, workers: int, losses: int, *, loading: bool
+        self,
+        images_done: int,
+        images_total: int,
+        workers: int,
+        losses: int,
+        *,
+        loading: bool,
+        rate: float | None = None,
     ) -> None:
         """Show where the work stands."""
         now = time.monotonic()
         if self._began is None and not loading:
             self._began = now
-        rate = images_done / (now - self._began) if self._began and now > self._began else 0.0
+        if rate is None:
+            rate = images_done / (now - self._began) if self._began and now > self._began else 0.0
         if sys.stderr.isatty():
             self._show_bar(images_done, images_total, rate, workers, losses, loading=loading)
         else:

@@ -50,12 +50,66 @@ def decoded(
         EvalsuiteError: whatever reading meets, as if it were read here.
         WorkerError: a process was killed.
     """
-    ranges = [(low, min(low + portion, stop)) for low in range(start, stop, portion)]
-    count = min(processes, len(ranges))
-    if count > 1 and samples.encoded and samples.random_access:
-        yield from prefetched(_from_processes(samples, ranges, count), _DEPTH)
-    else:
-        yield from prefetched(regrouped(samples.read(start, stop), portion), _DEPTH)
+    with Decoders(samples, processes) as decoders:
+        yield from decoders.read(start, stop, portion)
+
+
+class Decoders:
+    """Reads ranges of one sample set, one after the other, with processes that outlive a range."""
+
+    def __init__(self, samples: SampleSet, processes: int) -> None:
+        """Prepare to read `samples`; see `decoded`. Processes start when they are first needed."""
+        self._samples = samples
+        self._count = processes if samples.encoded and samples.random_access else 1
+        self._workers: list[tuple[SpawnProcess, Connection]] = []
+
+    def __enter__(self) -> "Decoders":
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def read(self, start: int, stop: int, portion: int) -> Generator[Images]:
+        """Images start..stop-1 in portions; as `decoded`. End or close it before the next read."""
+        ranges = [(low, min(low + portion, stop)) for low in range(start, stop, portion)]
+        count = min(self._count, len(ranges))
+        if count > 1:
+            yield from prefetched(self._from_processes(ranges, count), _DEPTH)
+        else:
+            yield from prefetched(regrouped(self._samples.read(start, stop), portion), _DEPTH)
+
+    def close(self) -> None:
+        """End the processes."""
+        workers, self._workers = self._workers, []
+        for process, pipe in workers:
+            pipe.close()
+            process.terminate()
+        for process, _ in workers:
+            process.join()
+            process.close()
+
+    def _from_processes(self, ranges: Sequence[Range], count: int) -> Generator[Images]:
+        """Portions in order: process k decodes ranges k, k + count, ..., and a full pipe stops it.
+
+        Each is asked for two at a time, so that it need not wait for the next question. Whatever
+        ends this early ends the processes, which have answers in hand that nobody will read.
+        """
+        whole = False
+        try:
+            while len(self._workers) < count:
+                self._workers.append(_started(self._samples))
+            for number in range(min(2 * count, len(ranges))):
+                _ask(self._workers[number % count][1], ranges[number])
+            for number, (low, high) in enumerate(ranges):
+                process, pipe = self._workers[number % count]
+                images = _received(process, pipe, low, high)
+                if number + 2 * count < len(ranges):
+                    _ask(pipe, ranges[number + 2 * count])
+                yield images
+            whole = True
+        finally:
+            if not whole:
+                self.close()
 
 
 def prefetched(source: Generator[T] | Iterator[T], depth: int) -> Generator[T]:
@@ -103,29 +157,11 @@ def _fill(channel: Channel[T], source: Iterator[T]) -> None:
             source.close()
 
 
-def _from_processes(samples: SampleSet, ranges: Sequence[Range], count: int) -> Generator[Images]:
-    """Portions in order: process k decodes ranges k, k + count, ..., and a full pipe stops it."""
-    workers: list[tuple[SpawnProcess, Connection]] = []
-    try:
-        for k in range(count):
-            workers.append(_started(samples, ranges[k::count]))
-        for number, (low, high) in enumerate(ranges):
-            process, pipe = workers[number % count]
-            yield _received(process, pipe, low, high)
-    finally:
-        for process, pipe in workers:
-            pipe.close()
-            process.terminate()
-        for process, _ in workers:
-            process.join()
-            process.close()
-
-
-def _started(samples: SampleSet, ranges: Sequence[Range]) -> tuple[SpawnProcess, Connection]:
+def _started(samples: SampleSet) -> tuple[SpawnProcess, Connection]:
     """A process and the end of its pipe; Ctrl-C, which reaches every process, is for us alone."""
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe(duplex=True)
-    process = context.Process(target=_decode, args=(samples, list(ranges), theirs), daemon=True)
+    process = context.Process(target=_decode, args=(samples, theirs), daemon=True)
     resource_tracker.ensure_running()  # the first start of a process would unblock the signal
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
@@ -134,6 +170,12 @@ def _started(samples: SampleSet, ranges: Sequence[Range]) -> tuple[SpawnProcess,
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
         theirs.close()
     return process, ours
+
+
+def _ask(pipe: Connection, asked: Range) -> None:
+    """Send a range; that a process is gone is noticed where its answer is missing."""
+    with contextlib.suppress(ConnectionError):
+        pipe.send(asked)
 
 
 def _received(process: SpawnProcess, pipe: Connection, low: int, high: int) -> Images:
@@ -153,18 +195,18 @@ def _received(process: SpawnProcess, pipe: Connection, low: int, high: int) -> I
     return images
 
 
-def _decode(samples: SampleSet, ranges: Sequence[Range], pipe: Connection) -> None:
-    """The body of a process: its ranges in order, until nobody reads any more."""
-    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-        try:
-            for start, stop in ranges:
+def _decode(samples: SampleSet, pipe: Connection) -> None:
+    """The body of a process: the ranges that it is asked for, until nobody asks any more."""
+    with contextlib.suppress(ConnectionError, EOFError):
+        while True:
+            start, stop = pipe.recv()
+            try:
                 pieces = list(samples.read(start, stop))
                 images = np.concatenate(pieces) if len(pieces) > 1 else pieces[0]
-                pipe.send(images.shape)
-                pipe.send_bytes(images.reshape(-1).data)
-        except (BrokenPipeError, ConnectionResetError):
-            return
-        except Exception as error:  # noqa: BLE001 - the process boundary: the parent raises it
-            if not isinstance(error, EvalsuiteError):
-                error.add_note("".join(traceback.format_exception(error)))
-            pipe.send(error)
+            except Exception as error:  # noqa: BLE001 - the process boundary: the parent raises it
+                if not isinstance(error, EvalsuiteError):
+                    error.add_note("".join(traceback.format_exception(error)))
+                pipe.send(error)
+                return
+            pipe.send(images.shape)
+            pipe.send_bytes(images.reshape(-1).data)

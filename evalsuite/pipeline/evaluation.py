@@ -6,7 +6,7 @@ import io
 import itertools
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,8 +29,10 @@ from evalsuite.config import ExtractorSpec
 from evalsuite.errors import CorruptionError, DataError, UsageError
 from evalsuite.metrics.intervals import mean_over_replicates
 from evalsuite.pipeline.embedding import embed
+from evalsuite.pipeline.feature_cache import Extracted
 from evalsuite.pipeline.integrity import find_faults
 from evalsuite.pipeline.measure import Measure, check
+from evalsuite.pipeline.outside import extract_uncached
 from evalsuite.pipeline.reference_data import prepare_reference
 from evalsuite.pipeline.scoring import (
     SamplingFields,
@@ -41,6 +43,9 @@ from evalsuite.pipeline.scoring import (
 )
 from evalsuite.sampling.describe import nfe_of
 from evalsuite.seeding import labels_of
+
+Obtain = Callable[[SampleSet, int, Measure, int], Extracted]
+"""(samples, num_samples, measure, decoders) to features by the measure's extractor and backend."""
 
 
 class MeanOverRuns(NamedTuple):
@@ -188,6 +193,7 @@ def score_samples(
     measures: Sequence[Measure],
     num_samples: int | None = None,
     decoders: int = 1,
+    obtain: Obtain = extract_uncached,
 ) -> list[Scored]:
     """Score samples that someone else made, by one or several protocols.
 
@@ -198,6 +204,7 @@ def score_samples(
         measures: what to compute.
         num_samples: the first so many; all of them by default.
         decoders: processes that decode images.
+        obtain: gives the features of the samples, in this process or by workers.
 
     Raises:
         DataError: they cannot be read, or are too few.
@@ -213,15 +220,13 @@ def score_samples(
     labels = None if samples.labels_N is None else samples.labels_N[:count].tolist()
     sampling = SamplingFields(None, None, samples.codec, samples.resize)
     scored: list[Scored] = []
-    for key, group in _by_extractor(measures).items():
+    for group in _by_extractor(measures).values():
         began = time.monotonic()
         references = [prepare_reference(measure, decoders) for measure in group]
-        table, images_sha256 = embed(
-            samples, count, group[0].spec, group[0].device, key[1], decoders
-        )
+        table, pixels_digest = obtain(samples, count, group[0], decoders)
         about = {
             "path": Path(samples.where).name,
-            "images_sha256": images_sha256,
+            "pixels_digest": pixels_digest,
             "labels_sha256": _digest(labels),
         }
         cost = {"evaluation_seconds": round(time.monotonic() - began, 3)}

@@ -120,8 +120,12 @@ def _joined(address: str) -> Iterator[None]:
         ray.shutdown()
 
 
-def check_shared_directory(root: Path) -> None:
-    """Every node must see the run directory: they read a nonce that is written there.
+def check_shared_directory(root: Path, remedy: str = "give an --output") -> None:
+    """Every node must see a directory: they read a nonce that is written there.
+
+    Args:
+        root: the run directory, or another that workers write to.
+        remedy: how another one is given.
 
     Raises:
         EnvironmentProblem: nodes that do not; the line names them.
@@ -155,7 +159,7 @@ def check_shared_directory(root: Path) -> None:
     if blind:
         raise EnvironmentProblem(
             f"{root} is not shared: nodes {', '.join(blind)} cannot read it;"
-            " give an --output on a file system that every node mounts"
+            f" {remedy} on a file system that every node mounts"
         )
 
 

@@ -19,10 +19,11 @@ from ray.exceptions import (
 
 from evalsuite.errors import EnvironmentProblem, EvalsuiteError, Interrupted, WorkerError
 from evalsuite.pipeline.ranges import ShardTask
-from evalsuite.pipeline.worker import CommitReport, NotStartedError, WorkerJob
+from evalsuite.pipeline.worker import CommitReport, NotStartedError
 from evalsuite.runtime.cluster import first_line
+from evalsuite.runtime.progress import Progress
 from evalsuite.runtime.signals import StopRequest
-from evalsuite.runtime.workers import Flight, Worker, start_worker
+from evalsuite.runtime.workers import Flight, Job, Worker, start_worker
 
 MAX_LOSSES = 3
 """Times that one shard, or loading, may lose its worker."""
@@ -34,18 +35,6 @@ SILENCE_S = 60.0
 _FEWEST_SHARDS = 3  # before a median says anything
 _POLL_S = 0.25
 _LOST = (RayActorError, WorkerCrashedError, OutOfMemoryError)
-
-
-@dataclass(frozen=True)
-class Progress:
-    """What a person sees of a run."""
-
-    images_done: int
-    """Computed, of the images of this invocation."""
-    images_total: int
-    workers: int
-    losses: int
-    loading: bool
 
 
 @dataclass
@@ -64,7 +53,7 @@ class Driver:
 
     def __init__(
         self,
-        job: WorkerJob,
+        job: Job,
         num_workers: int,
         invocation_id: str,
         listener: Callable[[Progress], None],

@@ -30,7 +30,8 @@ from evalsuite.pipeline.repair import keep_as_before, take_out
 from evalsuite.pipeline.stages import OutputFormat
 from evalsuite.pipeline.worker import WorkerJob
 from evalsuite.runtime.cluster import check_shared_directory, connected
-from evalsuite.runtime.driver import Driver, DriverReport, Progress
+from evalsuite.runtime.driver import Driver, DriverReport
+from evalsuite.runtime.progress import Progress
 from evalsuite.runtime.signals import StopRequest, signals_to
 from evalsuite.sampling.describe import describe_conditions, describe_sampler
 

@@ -1,4 +1,4 @@
-"""Worker processes: the plain `ShardWorker` wrapped as a Ray actor, one for each GPU or core."""
+"""Worker processes: plain worker classes wrapped as Ray actors, one for each GPU or core."""
 
 import contextlib
 import os
@@ -10,10 +10,12 @@ from typing import Any
 import ray
 
 from evalsuite.errors import EnvironmentProblem
+from evalsuite.pipeline.outside import FeatureJob, FeatureWorker
 from evalsuite.pipeline.ranges import ShardTask
 from evalsuite.pipeline.worker import ShardWorker, WorkerJob
 from evalsuite.runtime.cluster import Cluster
 
+Job = WorkerJob | FeatureJob
 IN_FLIGHT = 2
 """Shards handed to one worker at a time: one computes while the other is written."""
 _ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
@@ -91,21 +93,26 @@ class Worker:
                 os.kill(self.about["pid"], signal.SIGKILL)
 
 
-def start_worker(name: str, job: WorkerJob, *, is_ours: bool) -> Worker:
+def start_worker(name: str, job: Job, *, is_ours: bool) -> Worker:
     """Start a fresh process and let it load."""
     on_gpu = job.device == "cuda"
-    variables = dict(_ONE_THREAD) if on_gpu else {**_ONE_THREAD, "CUDA_VISIBLE_DEVICES": ""}
-    wrapped = ray.remote(concurrency_groups={"gpu": 1, "io": 1, "control": 1})(ShardWorker)
+    kind = FeatureWorker if isinstance(job, FeatureJob) else ShardWorker
+    wrapped = ray.remote(concurrency_groups={"gpu": 1, "io": 1, "control": 1})(kind)
     actor = wrapped.options(
         num_cpus=1,
         num_gpus=1 if on_gpu else 0,
         max_restarts=0,
         max_task_retries=0,
         scheduling_strategy="SPREAD",
-        runtime_env={"env_vars": variables},
+        runtime_env={"env_vars": environment_of(on_gpu=on_gpu)},
     ).remote(job)
     loading = actor.load.options(concurrency_group="gpu").remote()
     return Worker(name, actor, loading, is_ours=is_ours)
+
+
+def environment_of(*, on_gpu: bool) -> dict[str, str]:
+    """Variables of a worker's process: one thread, and GPUs for those alone that hold one."""
+    return dict(_ONE_THREAD) if on_gpu else {**_ONE_THREAD, "CUDA_VISIBLE_DEVICES": ""}
 
 
 def count_workers(
