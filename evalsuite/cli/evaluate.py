@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from evalsuite.cli.options import PATH, POSITIVE, device_option, measure_options
+from evalsuite.cli.paired import paired_options
 from evalsuite.errors import DataError, UsageError
 
 _Scored = tuple[Any, dict[str, Any], Callable[[], None]]
@@ -29,6 +30,7 @@ _Scored = tuple[Any, dict[str, Any], Callable[[], None]]
     type=click.Choice(["torch", "tensorflow"]),
     help="tensorflow runs ADM's very graph, in a process of its own [default: torch].",
 )
+@paired_options
 @device_option
 @measure_options
 def evaluate(samples: tuple[Path, ...], **values: Any) -> None:  # noqa: ANN401 - click passes each option
@@ -39,6 +41,7 @@ def evaluate(samples: tuple[Path, ...], **values: Any) -> None:  # noqa: ANN401 
     """
     from evalsuite.artifacts.run_directory import RunDirectory
     from evalsuite.cli.output import check_json_target, write_json
+    from evalsuite.cli.paired import score_pairs
     from evalsuite.pipeline.evaluation import check_disjoint, check_scorable, payload
 
     check_json_target(values["json_path"])
@@ -47,9 +50,11 @@ def evaluate(samples: tuple[Path, ...], **values: Any) -> None:  # noqa: ANN401 
             raise DataError(f"{path} does not exist: give a run, an NPZ, a folder or Parquet")
     began = time.monotonic()
     are_runs = [(path / "manifest.json").is_file() for path in samples]
-    if len(samples) > 1 and not all(are_runs):
+    if values["paired_with"] is not None or values["lpips_weights"]:
+        records, facts, show = score_pairs(samples, values)
+    elif len(samples) > 1 and not all(are_runs):
         raise UsageError("several SAMPLES must all be runs: replicates of one plan")
-    if not are_runs[0]:
+    elif not are_runs[0]:
         records, facts, show = _score_outside(samples[0], values)
     else:
         runs = [RunDirectory.open(path) for path in samples]
