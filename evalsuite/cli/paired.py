@@ -52,7 +52,7 @@ def score_pairs(
         UsageError: options that do not go together.
         DataError: sets that are no pairs, or images or weights that cannot be used.
     """
-    from evalsuite.cli.output import metrics_tables
+    from evalsuite.cli.output import metrics_table
     from evalsuite.features.lpips.files import load_lpips
     from evalsuite.pipeline.numerics import resolve_device
     from evalsuite.pipeline.paired import pair
@@ -60,18 +60,17 @@ def score_pairs(
     from evalsuite.runtime.machine import default_cpu_workers
 
     _check_options(paths, values)
-    pairwise, of_sets = _metric_names(values)
+    pairwise, with_fid = _metric_names(values)
     device = resolve_device("cpu" if values["device"] == "cpu" else "auto")
     pairs = first_pairs(
         pair(_opened(paths[0], values), _opened(values["paired_with"], values)),
         values["num_samples"],
     )
-    measures = _measures(values, pairs, of_sets, device) if of_sets is not None else []
+    measures = _measures(values, pairs, device) if with_fid else []
     lpips = load_lpips(values["lpips_weights"], device) if "lpips" in pairwise else None
-    scored, found = score_reconstructions(
+    records, found = score_reconstructions(
         pairs, pairwise, measures, device, lpips, default_cpu_workers()
     )
-    records = [one.record for one in scored]
     facts = {
         "plan_id": None,
         "num_samples": pairs.num_pairs,
@@ -82,7 +81,7 @@ def score_pairs(
     }
 
     def show() -> None:
-        metrics_tables(records)
+        metrics_table(records)
         identical = f"{found.num_identical} of them identical in every pixel"
         click.echo(f"{pairs.num_pairs} pairs by {pairs.paired_by}, {identical}")
 
@@ -102,29 +101,31 @@ def _check_options(paths: tuple[Path, ...], values: dict[str, Any]) -> None:
         raise DataError(f"--paired-with {values['paired_with']} does not exist")
 
 
-def _metric_names(values: dict[str, Any]) -> tuple[list[str], str | None]:
-    """Metrics of pairs, and those of sets for the protocol, None without any."""
-    from evalsuite.errors import nearest
-    from evalsuite.metrics.registry import METRICS
+def _metric_names(values: dict[str, Any]) -> tuple[list[str], bool]:
+    """Metrics of pairs, and whether rFID is wanted.
+
+    Raises:
+        UsageError: other metrics, or LPIPS and its weights not together.
+    """
     from evalsuite.pipeline.paired import PAIRED_METRICS, parse_paired_metrics
 
     has_lpips = bool(values["lpips_weights"])
     if values["metrics"] is None:
-        return parse_paired_metrics(None, has_lpips=has_lpips), "fid"
+        return parse_paired_metrics(None, has_lpips=has_lpips), True
     asked = [name.strip() for name in values["metrics"].split(",") if name.strip()]
     if not asked:
         raise UsageError("--metrics names no metric")
     for name in asked:
-        if name not in (*PAIRED_METRICS, *METRICS):
+        if name not in (*PAIRED_METRICS, "fid"):
             raise UsageError(
-                f"unknown metric {name!r}: {nearest(name, (*PAIRED_METRICS, *METRICS))}"
+                f"{name} is no metric of pairs, which are psnr, ssim, lpips and fid: leave it out,"
+                " or give the originals as --reference instead"
             )
-    of_pairs = [name for name in asked if name in PAIRED_METRICS]
-    of_sets = [name for name in asked if name in METRICS]
-    pairwise = parse_paired_metrics(",".join(of_pairs), has_lpips=has_lpips)
+    of_pairs = ",".join(name for name in asked if name in PAIRED_METRICS)
+    pairwise = parse_paired_metrics(of_pairs, has_lpips=has_lpips)
     if has_lpips and "lpips" not in pairwise:
         raise UsageError("--lpips-weights is given, but lpips is not among --metrics")
-    return pairwise, ",".join(of_sets) if of_sets else None
+    return pairwise, "fid" in asked
 
 
 def _opened(path: Path, values: dict[str, Any]) -> "SampleSet":
@@ -142,13 +143,11 @@ def _opened(path: Path, values: dict[str, Any]) -> "SampleSet":
     return open_samples(path, resize=values["resize"], convert_rgb=values["convert_rgb"])
 
 
-def _measures(
-    values: dict[str, Any], pairs: "Pairs", metrics: str, device: "torch.device"
-) -> "list[Measure]":
-    """One measure for each named protocol, against the originals."""
+def _measures(values: dict[str, Any], pairs: "Pairs", device: "torch.device") -> "list[Measure]":
+    """FID by each named protocol, against the originals."""
     from evalsuite.cli.resolve import extractor_of
     from evalsuite.config import ProtocolSpec, load_spec
-    from evalsuite.pipeline.measure import Measure, parse_metrics, protocol_named
+    from evalsuite.pipeline.measure import Measure, protocol_named
 
     reference = _reference(values, pairs)
     names = [n.strip() for n in (values["protocol"] or "").split(",") if n.strip()] or [None]
@@ -158,9 +157,8 @@ def _measures(
         extractor = values["extractor"] or own or _EXTRACTOR
         spec = extractor_of(extractor, values["extractor_weights"])
         protocol = protocol_named(name, spec)
-        chosen = parse_metrics(metrics, protocol)
         backend: Backend = values["backend"] or "torch"
-        measures.append(Measure(spec, reference, chosen, device, protocol, backend))
+        measures.append(Measure(spec, reference, ["fid"], device, protocol, backend))
     return measures
 
 

@@ -12,26 +12,27 @@ from typing import Any
 
 import torch
 
-from evalsuite.artifacts.records import Detail, Protocol, Record, finite_or_none, short_count
+from evalsuite.artifacts.features import FeatureTable
+from evalsuite.artifacts.records import Protocol, Record, finite_or_none, short_count
 from evalsuite.artifacts.references import Reference
 from evalsuite.artifacts.samples import SampleSet
 from evalsuite.errors import DataError
 from evalsuite.features.lpips.network import Lpips
-from evalsuite.pipeline.evaluation import score_samples
+from evalsuite.metrics.paired_frechet import rfid
+from evalsuite.metrics.registry import METRICS
+from evalsuite.pipeline.embedding import embed
+from evalsuite.pipeline.evaluation import balanced_labels
 from evalsuite.pipeline.measure import Measure, check
 from evalsuite.pipeline.numerics import prepare_torch
 from evalsuite.pipeline.paired import PairedScores, PairedValue, Pairs, score_paired
 from evalsuite.pipeline.provenance import package_versions, source_revision
-from evalsuite.pipeline.scoring import Scored
+from evalsuite.pipeline.reference_data import prepare_reference
+from evalsuite.pipeline.scoring import SamplingFields, all_threads, protocol_of
 from evalsuite.pipeline.worker import check_extractor_weights
 
 NO_EXTRACTOR = "none"
 """In the protocol of a metric that compares pixels."""
 _DISPLAYS = {"psnr": "PSNR", "ssim": "SSIM", "lpips-alex": "LPIPS-Alex", "lpips-vgg": "LPIPS-VGG"}
-_FIXED_ORIGINALS = (
-    "its error is that of drawing reconstructions at random against these fixed originals; over"
-    " pairs that are drawn together it is smaller"
-)
 
 
 def reference_of(originals: SampleSet, path: Path | None) -> Reference:
@@ -69,13 +70,13 @@ def score_reconstructions(
     device: torch.device,
     lpips: Lpips | None = None,
     workers: int = 1,
-) -> tuple[list[Scored], PairedScores]:
-    """One record for each metric of pairs and for each metric of the measures.
+) -> tuple[list[Record], PairedScores]:
+    """One record for each metric of pairs, and an rFID for each measure.
 
     Args:
         pairs: reconstructions and originals.
         metrics: of pairs, of `paired.parse_paired_metrics`.
-        measures: distances of sets, whose reference is the originals.
+        measures: of FID alone, whose reference is the originals.
         device: where SSIM is computed.
         lpips: the network, where LPIPS is asked.
         workers: threads and processes that may be busy at a time.
@@ -94,14 +95,20 @@ def score_reconstructions(
         "provenance": {"packages": package_versions(), "git": source_revision()},
         "cost": {"evaluation_seconds": round(time.monotonic() - began, 3)},
         "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "reference": Path(pairs.originals.where).name,
     }
-    scored = [
-        Scored(_paired_record(value, pairs, found.originals_sha256, lpips, about), None)
-        for value in found.values
+    records = [
+        _paired_record(value, pairs, found.originals_sha256, lpips, about) for value in found.values
     ]
-    for one in score_samples(pairs.samples, measures, None, workers) if measures else ():
-        scored.append(one._replace(record=_set_record(one.record, about["samples"])))
-    return scored, found
+    tables: dict[tuple[str, str], FeatureTable] = {}
+    for measure in measures:
+        key = (measure.spec.extractor_id, measure.backend)
+        if key not in tables:
+            tables[key] = embed(
+                pairs.samples, pairs.num_pairs, measure.spec, device, measure.backend, workers
+            ).table
+        records.append(_rfid_record(tables[key], pairs, measure, about, workers))
+    return records, found
 
 
 def _about(pairs: Pairs, found: PairedScores) -> dict[str, Any]:
@@ -114,14 +121,34 @@ def _about(pairs: Pairs, found: PairedScores) -> dict[str, Any]:
     }
 
 
-def _set_record(record: Record, about: Mapping[str, Any]) -> Record:
-    """A record of `score_samples` that says what its reference is."""
-    display, notes = record.display, record.notes
-    if record.metric == "fid":
-        display = record.display.replace("FID-", "rFID-")
-        notes = (*notes, _FIXED_ORIGINALS) if record.standard_error is not None else notes
-    samples = {**record.samples, **about}
-    return record.model_copy(update={"display": display, "notes": notes, "samples": samples})
+def _rfid_record(
+    table: FeatureTable, pairs: Pairs, measure: Measure, about: Mapping[str, Any], workers: int
+) -> Record:
+    """FID against the originals: the number and the protocol of any other reference's FID."""
+    began = time.monotonic()
+    # precision needs features of the reference's images, as the error over pairs does
+    prepared = prepare_reference(measure._replace(metrics=["fid", "precision"]), workers)
+    assert prepared is not None
+    assert prepared.data.features_MD is not None
+    labels = None if pairs.samples.labels_N is None else pairs.samples.labels_N.tolist()
+    with all_threads():
+        value = rfid(table.pool_ND, prepared.data.features_MD, balanced_labels(labels))
+    sampling = SamplingFields(None, None, pairs.samples.codec, pairs.samples.resize)
+    protocol = protocol_of(METRICS["fid"], pairs.num_pairs, measure, prepared, sampling)
+    seconds = {"evaluation_seconds": round(time.monotonic() - began, 3)}
+    return Record(
+        metric="fid",
+        display=f"{measure.spec.short}rFID-{short_count(pairs.num_pairs)}",
+        better="lower",
+        value=finite_or_none(value.value),
+        standard_error=finite_or_none(value.standard_error),
+        extrapolated=None,
+        notes=value.notes,
+        protocol=protocol,
+        protocol_id=protocol.protocol_id,
+        protocol_name=measure.protocol.name,
+        **{**about, "cost": seconds},
+    )
 
 
 def _paired_record(
@@ -132,7 +159,6 @@ def _paired_record(
     about: Mapping[str, Any],
 ) -> Record:
     with_network = value.metric.startswith("lpips")
-    details: dict[str, Detail] = dict(value.details)
     weights = lpips.weights_sha256 if with_network and lpips is not None else NO_EXTRACTOR
     protocol = Protocol(
         metric=value.metric,
@@ -143,7 +169,7 @@ def _paired_record(
         precision="float32" if with_network else "float64",
         backend="numpy" if value.metric == "psnr" else "torch",
         reference_sha256=originals_sha256,
-        details=details,
+        details=dict(value.details),
         label_rule=None,
         uint8_rule=None,
         codec=pairs.samples.codec,
@@ -159,6 +185,5 @@ def _paired_record(
         notes=value.notes,
         protocol=protocol,
         protocol_id=protocol.protocol_id,
-        reference=Path(pairs.originals.where).name,
         **about,
     )
