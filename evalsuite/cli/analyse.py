@@ -188,9 +188,13 @@ def _indices_of(values: dict[str, Any]) -> tuple[int, ...]:
 def _check_output(output: Path | None) -> None:
     if output is None:
         return
+    from evalsuite.cli.output import is_writable_file
+
     is_picture = output.suffix.lower() == ".png"
-    if is_picture and (output.is_dir() or not output.absolute().parent.is_dir()):
-        raise StorageError(f"--output {output} cannot be written: its folder must exist")
+    if is_picture and not is_writable_file(output):
+        raise StorageError(
+            f"--output {output} cannot be written: its folder must exist and be writable"
+        )
     if not is_picture and output.exists() and not output.is_dir():
         raise UsageError(f"--output {output} is neither a .png nor a folder")
 

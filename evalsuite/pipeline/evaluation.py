@@ -63,7 +63,7 @@ def score_run(run: RunDirectory, measure: Measure, num_samples: int) -> list[Rec
         DataError: corrupted files, a reference that does not fit, too few samples.
     """
     check_scorable(run)
-    check(measure, num_samples)
+    check(measure, num_samples, run.plan.size)
     began = time.monotonic()
     check_files(run, measure.spec, num_samples)
     table = run_features(run, measure, num_samples)
@@ -193,7 +193,7 @@ def score_samples(
         )
     count = num_samples or samples.num_images
     for measure in measures:
-        check(measure, count)
+        check(measure, count, samples.size)
     labels = None if samples.labels_N is None else samples.labels_N[:count].tolist()
     sampling = SamplingFields(None, None, samples.codec, samples.resize)
     scored: list[Scored] = []
