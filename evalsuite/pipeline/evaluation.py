@@ -27,7 +27,7 @@ from evalsuite.artifacts.samples import PORTION, SampleSet
 from evalsuite.config import ExtractorSpec
 from evalsuite.errors import CorruptionError, DataError, UsageError
 from evalsuite.metrics.intervals import mean_over_replicates
-from evalsuite.pipeline.embedding import embed
+from evalsuite.pipeline.embedding import check_size, embed
 from evalsuite.pipeline.integrity import find_faults
 from evalsuite.pipeline.measure import Measure, check
 from evalsuite.pipeline.reference_data import prepare_reference
@@ -193,6 +193,7 @@ def score_samples(
         )
     count = num_samples or samples.num_images
     for measure in measures:
+        check_size(samples, measure.spec)
         check(measure, count, samples.size)
     labels = None if samples.labels_N is None else samples.labels_N[:count].tolist()
     sampling = SamplingFields(None, None, samples.codec, samples.resize)

@@ -171,7 +171,7 @@ def test_a_reference_of_another_resolution(refuse: Refuse, tmp_path: Path) -> No
         assert "the samples are 16x16, but reference large is of 32x32 images" in line
         assert "--resize RULE, such as adm-crop:32" in line
     line = refuse(DATA, "evaluate", "large.npz", *AGAINST_DIGITS)
-    assert "32x32" in line
+    assert "holds images of 32x32, but extractor digits-convnet takes 16x16 only" in line
     line = refuse(DATA, "evaluate", "s.npz", *EXTRACTOR, "--reference", "large.npz")
     assert "large" in line
 
