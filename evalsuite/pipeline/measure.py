@@ -86,7 +86,9 @@ def check(measure: Measure, num_samples: int, size: tuple[int, int] | None = Non
     _check_parts(measure)
     if measure.reference is not None:
         check_reference(measure.reference, measure.spec, measure.metrics)
-        if size is not None and any(_compares(name) for name in measure.metrics):
+        # a size that the extractor does not take is refused for that
+        fits = size is not None and measure.spec.input_size in {None, size}
+        if size is not None and fits and any(_compares(name) for name in measure.metrics):
             _check_resolution(measure.reference, size)
 
 
