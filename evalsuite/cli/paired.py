@@ -97,6 +97,8 @@ def _check_options(paths: tuple[Path, ...], values: dict[str, Any]) -> None:
         raise UsageError(
             "with --paired-with the originals are the reference: leave --reference out"
         )
+    if values.get("declare"):
+        raise UsageError("--declare is of sampling, which reconstructions have none of")
     if not values["paired_with"].exists():
         raise DataError(f"--paired-with {values['paired_with']} does not exist")
 
