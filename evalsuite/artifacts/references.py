@@ -79,6 +79,8 @@ def open_reference(name_or_path: str) -> Reference:
         CorruptionError: the file is not the one that its sidecar names.
     """
     path = Path(name_or_path)
+    if path.is_symlink() and not path.exists():
+        raise DataError(f"reference {path} is a link to nothing, or a loop of links")
     if path.is_dir():
         return Reference(path.name, None, None, open_samples(path), None, path)
     if path.suffix == ".npz":

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from evalsuite.cli.options import PATH, POSITIVE, device_option, measure_options
+from evalsuite.cli.paired import paired_options
 from evalsuite.errors import DataError, UsageError
 
 _Scored = tuple[Any, dict[str, Any], Callable[[], None]]
@@ -38,6 +39,7 @@ _Scored = tuple[Any, dict[str, Any], Callable[[], None]]
 )
 @click.option("--num-workers", type=POSITIVE, help="[default: all cores or GPUs, if it is long].")
 @click.option("--address", metavar="ADDR", help="Ray: local, auto or host:port [default: local].")
+@paired_options
 @device_option
 @measure_options
 def evaluate(samples: tuple[Path, ...], **values: Any) -> None:  # noqa: ANN401 - click passes each option
@@ -47,9 +49,9 @@ def evaluate(samples: tuple[Path, ...], **values: Any) -> None:  # noqa: ANN401 
     share samples are refused. Features of other samples are kept in this machine's cache: the same
     command goes on where it was stopped, and a second one extracts nothing.
     """
-    from evalsuite.artifacts.run_directory import RunDirectory
     from evalsuite.cli.output import check_json_target, write_json
-    from evalsuite.pipeline.evaluation import check_disjoint, check_scorable, payload
+    from evalsuite.cli.paired import score_pairs
+    from evalsuite.pipeline.evaluation import payload
 
     check_json_target(values["json_path"])
     for path in samples:
@@ -57,29 +59,15 @@ def evaluate(samples: tuple[Path, ...], **values: Any) -> None:  # noqa: ANN401 
             raise DataError(f"{path} does not exist: give a run, an NPZ, a folder or Parquet")
     began = time.monotonic()
     are_runs = [(path / "manifest.json").is_file() for path in samples]
-    if len(samples) > 1 and not all(are_runs):
+    if values["paired_with"] is not None or values["lpips_weights"]:
+        records, facts, show = score_pairs(samples, values)
+    elif len(samples) > 1 and not all(are_runs):
         raise UsageError("several SAMPLES must all be runs: replicates of one plan")
-    if are_runs[0] and values["declare"]:
-        raise UsageError("--declare: a run's plan says how its samples were made")
-    if not are_runs[0]:
+    elif not are_runs[0]:
         records, facts, show = _score_outside(samples[0], values)
     else:
-        for name in ("num_workers", "address"):
-            if values[name] is not None:
-                raise UsageError(
-                    f"--{name.replace('_', '-')} is of no use for a run, which has its features"
-                )
-        runs = [RunDirectory.open(path) for path in samples]
-        for run in runs:
-            check_scorable(run)
-        counts = [values["num_samples"] or run.num_asked() for run in runs]
-        if len(runs) > 1:
-            if len(set(counts)) > 1:
-                raise UsageError(
-                    f"the runs hold {counts} samples: give --num-samples that all have"
-                )
-            check_disjoint(runs, counts[0])
-        records, facts, show = _score_runs(runs, counts[0], values)
+        runs, count = _opened_runs(samples, values)
+        records, facts, show = _score_runs(runs, count, values)
     total = time.monotonic() - began
     facts |= {
         "seconds": {"total": round(total, 3)},
@@ -88,6 +76,28 @@ def evaluate(samples: tuple[Path, ...], **values: Any) -> None:  # noqa: ANN401 
     if values["json_path"]:
         write_json(values["json_path"], payload(records, facts))
     show()  # last: whoever reads stdout may go away
+
+
+def _opened_runs(paths: tuple[Path, ...], values: dict[str, Any]) -> tuple[list[Any], int]:
+    """Runs that may be scored together, and of how many samples."""
+    from evalsuite.artifacts.run_directory import RunDirectory
+    from evalsuite.pipeline.evaluation import check_disjoint, check_scorable
+
+    if values["declare"]:
+        raise UsageError("--declare: a run's plan says how its samples were made")
+    for name in ("num_workers", "address"):
+        if values[name] is not None:
+            flag = "--" + name.replace("_", "-")
+            raise UsageError(f"{flag} is of no use for a run, which has its features")
+    runs = [RunDirectory.open(path) for path in paths]
+    for run in runs:
+        check_scorable(run)
+    counts = [values["num_samples"] or run.num_asked() for run in runs]
+    if len(set(counts)) > 1:
+        raise UsageError(f"the runs hold {counts} samples: give --num-samples that all have")
+    if len(runs) > 1:
+        check_disjoint(runs, counts[0])
+    return runs, counts[0]
 
 
 def _score_outside(path: Path, values: dict[str, Any]) -> _Scored:

@@ -20,6 +20,8 @@ COMMANDS = {
     "generate": ("evalsuite.cli.generate", "generate", "Generate images without scoring."),
     "evaluate": ("evalsuite.cli.evaluate", "evaluate", "Score a run, an NPZ, a folder or Parquet."),
     "compare": ("evalsuite.cli.compare", "compare", "Differences with intervals, if comparable."),
+    "classes": ("evalsuite.cli.analyse", "classes", "Show which classes push a distance up."),
+    "neighbours": ("evalsuite.cli.analyse", "neighbours", "Find the real images nearest to some."),
     "sample": ("evalsuite.cli.sample", "sample", "Make one image again, by its index."),
     "verify": ("evalsuite.cli.verify", "verify", "Check a run's files and recompute some batches."),
     "status": ("evalsuite.cli.status", "status", "Show what a run holds and lacks."),

@@ -50,7 +50,7 @@ def scoring_of(
     try:
         measures = measures_of(values, plan.size, defaults)
         for measure in measures:
-            check(measure, num_samples)
+            check(measure, num_samples, plan.size)
             check_extractor_weights(measure.spec)
     except (DataError, UsageError) as error:
         if asked or defaults.reference is not None:

@@ -48,14 +48,22 @@ def check_json_target(path: Path | None) -> None:
     """Refuse a --json that could not be written at the end."""
     if path is None:
         return
-    if (
-        path.is_dir()
-        or not path.absolute().parent.is_dir()
-        or not os.access(path.absolute().parent, os.W_OK)
-    ):
+    if not is_writable_file(path):
         raise StorageError(
             f"--json {path} cannot be written: its folder must exist and be writable"
         )
+
+
+def is_writable_file(path: Path) -> bool:
+    """Whether a file could be written there: no folder, no loop of links, in a folder of ours."""
+    parent = path.absolute().parent
+    try:
+        path.stat()
+    except FileNotFoundError:
+        pass
+    except OSError:
+        return False
+    return not path.is_dir() and parent.is_dir() and os.access(parent, os.W_OK)
 
 
 def metrics_table(records: Sequence[Record]) -> None:

@@ -1,6 +1,9 @@
 """Precision, recall, density and coverage as metrics, from one shared pass over the distances."""
 
 from collections.abc import Callable, Mapping
+from typing import Any
+
+from numpy.typing import NDArray
 
 from evalsuite.config import ProtocolSpec
 from evalsuite.metrics.neighbours import count_duplicates
@@ -40,9 +43,13 @@ def neighbour_fields(protocol: ProtocolSpec) -> Mapping[str, Detail]:
     return {"k": rule.k, "arithmetic": rule.arithmetic, **strict}
 
 
+def duplicates_note(features_ND: NDArray[Any]) -> str | None:
+    """What to say when samples repeat, whose balls then have radius 0; None when none does."""
+    repeated = count_duplicates(features_ND)
+    have = "sample has" if repeated == 1 else "samples have"
+    return f"{repeated} {have} exactly the features of an earlier one" if repeated else None
+
+
 def _duplicates(work: Computation) -> list[str]:
-    """A note when samples repeat, whose balls then have radius 0."""
-    repeated = count_duplicates(work.samples.pool_ND)
-    if not repeated:
-        return []
-    return [f"{repeated} samples have exactly the features of an earlier one"]
+    note = duplicates_note(work.samples.pool_ND)
+    return [] if note is None else [note]

@@ -100,7 +100,25 @@ def embed(
         ) as portions,
     ):
         table = collected(extract_all(extractor, hashed(portions)), num_samples)
+    _check_finite(table, samples)
     return Embedded(table, digest.hexdigest())
+
+
+def _check_finite(table: FeatureTable, samples: SampleSet) -> None:
+    """Name the first image whose features are NaN or infinite."""
+    parts = (table.pool_ND, table.spatial_NP, table.probabilities_NK)
+    bad_N = np.zeros(len(table.pool_ND), dtype=bool)
+    for part in parts:
+        if part is not None:
+            bad_N |= ~np.isfinite(part.sum(axis=1, dtype=np.float64))
+    if not bad_N.any():
+        return
+    first = int(bad_N.argmax())
+    name = f" ({samples.names[first]})" if samples.names else ""
+    raise DataError(
+        f"{samples.where}: image {first}{name} has features that are NaN or infinite, as"
+        f" {int(bad_N.sum())} of {len(bad_N)} have: the extractor's weights are broken"
+    )
 
 
 def collected(batches: Iterable[FeatureBatch], num_samples: int) -> FeatureTable:

@@ -28,7 +28,7 @@ from evalsuite.artifacts.samples import PORTION, SampleSet
 from evalsuite.config import ExtractorSpec
 from evalsuite.errors import CorruptionError, DataError, UsageError
 from evalsuite.metrics.intervals import mean_over_replicates
-from evalsuite.pipeline.embedding import embed
+from evalsuite.pipeline.embedding import check_size, embed
 from evalsuite.pipeline.feature_cache import Extracted
 from evalsuite.pipeline.integrity import find_faults
 from evalsuite.pipeline.measure import Measure, check
@@ -69,7 +69,7 @@ def score_run(run: RunDirectory, measure: Measure, num_samples: int) -> list[Rec
         DataError: corrupted files, a reference that does not fit, too few samples.
     """
     check_scorable(run)
-    check(measure, num_samples)
+    check(measure, num_samples, run.plan.size)
     began = time.monotonic()
     check_files(run, measure.spec, num_samples)
     table = run_features(run, measure, num_samples)
@@ -216,7 +216,8 @@ def score_samples(
         )
     count = num_samples or samples.num_images
     for measure in measures:
-        check(measure, count)
+        check_size(samples, measure.spec)
+        check(measure, count, samples.size)
     labels = None if samples.labels_N is None else samples.labels_N[:count].tolist()
     sampling = SamplingFields(None, None, samples.codec, samples.resize)
     scored: list[Scored] = []

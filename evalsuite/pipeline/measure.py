@@ -10,6 +10,8 @@ from evalsuite.config import ExtractorSpec, ProtocolSpec, load_spec
 from evalsuite.errors import DataError, UsageError, nearest
 from evalsuite.metrics.registry import METRICS
 
+FEWEST_IMAGES = 2
+"""Of a reference: a covariance needs as many."""
 Backend = Literal["torch", "tensorflow"]
 
 
@@ -61,12 +63,17 @@ def parse_metrics(text: str | None, protocol: ProtocolSpec) -> list[str]:
     return [name for name in METRICS if name in asked]
 
 
-def check(measure: Measure, num_samples: int) -> None:
+def check(measure: Measure, num_samples: int, size: tuple[int, int] | None = None) -> None:
     """Raise what can be refused before any work.
+
+    Args:
+        measure: what is to be computed.
+        num_samples: of how many samples.
+        size: (H, W) of the samples, where it is known.
 
     Raises:
         UsageError: a metric that needs a reference has none.
-        DataError: too few samples, or a reference that does not fit extractor and metrics.
+        DataError: too few samples, or a reference that does not fit samples, extractor and metrics.
     """
     for name in measure.metrics:
         metric = METRICS[name]
@@ -74,12 +81,32 @@ def check(measure: Measure, num_samples: int) -> None:
             raise DataError(
                 f"{name} needs at least {metric.minimum_samples} samples, not {num_samples}"
             )
-        compares = any(need.startswith("reference_") for need in metric.needs)
-        if compares and measure.reference is None:
+        if _compares(name) and measure.reference is None:
             raise UsageError(f"{name} needs a --reference")
     _check_parts(measure)
     if measure.reference is not None:
         check_reference(measure.reference, measure.spec, measure.metrics)
+        # a size that the extractor does not take is refused for that
+        fits = size is not None and measure.spec.input_size in {None, size}
+        if size is not None and fits and any(_compares(name) for name in measure.metrics):
+            _check_resolution(measure.reference, size)
+
+
+def _check_resolution(reference: Reference, size: tuple[int, int]) -> None:
+    """Raise DataError when a reference is known to be of images of another size."""
+    known = reference.spec.size if reference.spec else None
+    if known is None and reference.images is not None:
+        known = reference.images.size
+    if known is not None and tuple(known) != tuple(size):
+        raise DataError(
+            f"the samples are {size[0]}x{size[1]}, but reference {reference.name} is of"
+            f" {known[0]}x{known[1]} images, so they would differ by their resolution alone: choose"
+            f" another --reference, or give --resize RULE, such as adm-crop:{known[0]}"
+        )
+
+
+def _compares(name: str) -> bool:
+    return any(need.startswith("reference_") for need in METRICS[name].needs)
 
 
 def _check_parts(measure: Measure) -> None:
@@ -107,6 +134,11 @@ def check_reference(reference: Reference, spec: ExtractorSpec, metrics: Sequence
     for name in metrics:
         _check_part(reference, name)
     images = reference.images
+    if images is not None and images.num_images < FEWEST_IMAGES:
+        raise DataError(
+            f"reference {reference.name} holds {images.num_images} image: nothing is computed from"
+            f" fewer than {FEWEST_IMAGES}"
+        )
     if images is not None and spec.input_size not in {None, images.size}:
         raise DataError(
             f"reference {reference.name}: images of {images.size} do not fit {spec.name}"

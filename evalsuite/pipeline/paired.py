@@ -3,9 +3,11 @@
 Legend: N pairs, H height, W width, C channels.
 """
 
-import os
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path, PurePosixPath
+import contextlib
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import PurePosixPath
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -19,12 +21,15 @@ from evalsuite.errors import CorruptionError, DataError, UsageError, nearest
 from evalsuite.features.lpips.network import VERSION, Lpips
 from evalsuite.metrics.intervals import standard_error
 from evalsuite.metrics.reconstruction import PSNR_PROTOCOL, SSIM_PROTOCOL, psnr, ssim
+from evalsuite.pipeline.decoding import decoded
+from evalsuite.pipeline.scoring import all_threads
 
 PAIRED_METRICS = ("psnr", "ssim", "lpips")
-_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
-_SHARDS = (".parquet", ".npz")
-_BLOCK = 16
+_BLOCK = 32
 """Pairs at a time where LPIPS does not say."""
+_SLICE = 4
+"""Pairs that a thread takes at a time."""
+_Compute = Callable[[Images, Images], NDArray[np.float64]]
 
 
 class Pairs(NamedTuple):
@@ -61,10 +66,19 @@ class PairedValue(NamedTuple):
 
 
 class PairedScores(NamedTuple):
-    """All that was asked, and how many pairs are equal in every pixel."""
+    """All that was asked.
+
+    Attributes:
+        values: one for each metric.
+        num_identical: pairs that are equal in every pixel.
+        images_sha256: of the pixels of the reconstructions, in order.
+        originals_sha256: of those of the originals.
+    """
 
     values: tuple[PairedValue, ...]
     num_identical: int
+    images_sha256: str
+    originals_sha256: str
 
 
 def pair(samples: SampleSet, originals: SampleSet) -> Pairs:
@@ -75,10 +89,15 @@ def pair(samples: SampleSet, originals: SampleSet) -> Pairs:
     Raises:
         DataError: the sets differ in number or size of images, or in names; the line says which.
     """
-    if samples.num_images != originals.num_images:
+    names, wanted = image_names(samples), image_names(originals)
+    if names is not None and wanted is not None:
+        _check_names(samples.where, names, originals.where, wanted)
+    elif samples.num_images != originals.num_images:
+        more, fewer = sorted((samples, originals), key=lambda s: -s.num_images)
         raise DataError(
             f"{samples.where} holds {samples.num_images} images and {originals.where}"
-            f" {originals.num_images}: pairs need as many of each"
+            f" {originals.num_images}: image {fewer.num_images} of {more.where} and those after it"
+            " have no partner"
         )
     if samples.size != originals.size:
         here, there = (f"{s.size[0]}x{s.size[1]}" for s in (samples, originals))
@@ -86,32 +105,14 @@ def pair(samples: SampleSet, originals: SampleSet) -> Pairs:
             f"images of {samples.where} are {here} (height x width) and those of"
             f" {originals.where} {there}: pairs need one size"
         )
-    names, wanted = image_names(samples), image_names(originals)
-    if names is None or wanted is None:
-        return Pairs(samples, originals, "order")
-    _check_names(samples.where, names, originals.where, wanted)
-    return Pairs(samples, originals, "names")
+    return Pairs(samples, originals, "order" if names is None or wanted is None else "names")
 
 
 def image_names(samples: SampleSet) -> tuple[str, ...] | None:
-    """Names without endings of a folder's images, in the set's order; None of other sources.
-
-    A run, or another folder of shards, is another source.
-
-    Raises:
-        DataError: the folder holds other images than were opened.
-    """
-    folder = Path(samples.where)
-    if not folder.is_dir():
+    """Names without endings of images that are files, in the set's order; None of other sources."""
+    if samples.names is None:
         return None
-    files = sorted(_files_below(folder))
-    if not files or any(file.endswith(_SHARDS) for file in files):
-        return None
-    if len(files) != samples.num_images:
-        raise DataError(
-            f"{folder} holds {len(files)} images now, but {samples.num_images} were opened"
-        )
-    return tuple(str(PurePosixPath(file).with_suffix("")) for file in files)
+    return tuple(str(PurePosixPath(name).with_suffix("")) for name in samples.names)
 
 
 def parse_paired_metrics(text: str | None, *, has_lpips: bool) -> list[str]:
@@ -131,7 +132,11 @@ def parse_paired_metrics(text: str | None, *, has_lpips: bool) -> list[str]:
 
 
 def score_paired(
-    pairs: Pairs, metrics: Sequence[str], device: torch.device, lpips: Lpips | None = None
+    pairs: Pairs,
+    metrics: Sequence[str],
+    device: torch.device,
+    lpips: Lpips | None = None,
+    workers: int = 1,
 ) -> PairedScores:
     """Compute metrics of pairs, reading both sets once, some images at a time.
 
@@ -140,6 +145,8 @@ def score_paired(
         metrics: of `parse_paired_metrics`.
         device: where SSIM is computed; LPIPS has its own.
         lpips: the network, where LPIPS is asked.
+        workers: threads that compute PSNR and SSIM, and processes that decode; the numbers do not
+            depend on it.
 
     Raises:
         DataError: images that cannot be read, or are too small for a metric.
@@ -147,32 +154,59 @@ def score_paired(
     size = lpips.batch_size if lpips is not None else _BLOCK
     parts: dict[str, list[NDArray[np.float64]]] = {name: [] for name in metrics}
     num_identical = num_read = 0
-    for images, originals in zip(
-        _blocks(pairs.samples, size), _blocks(pairs.originals, size), strict=True
-    ):
-        num_read += len(images)
-        num_identical += int((images == originals).all(axis=(1, 2, 3)).sum())
-        for name in metrics:
-            parts[name].append(_values(name, images, originals, device, lpips))
+    digests = (hashlib.sha256(), hashlib.sha256())
+    with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        for images, originals in _blocks(pairs, size, workers):
+            num_read += len(images)
+            for digest, pixels in zip(digests, (images, originals), strict=True):
+                digest.update(np.ascontiguousarray(pixels).data)
+            num_identical += int((images == originals).all(axis=(1, 2, 3)).sum())
+            for name in metrics:
+                if name == "lpips":
+                    parts[name].append(_lpips(lpips, images, originals))
+                else:
+                    parts[name].append(_spread(_computation(name, device), images, originals, pool))
     if num_read != pairs.num_pairs:
         raise CorruptionError(
             f"{pairs.samples.where} gave {num_read} of its {pairs.num_pairs} images"
         )
     values = tuple(_mean_of(name, np.concatenate(parts[name]), lpips) for name in metrics)
-    return PairedScores(values, num_identical)
+    return PairedScores(values, num_identical, *(digest.hexdigest() for digest in digests))
 
 
-def _values(
-    name: str, images: Images, originals: Images, device: torch.device, lpips: Lpips | None
+def _blocks(pairs: Pairs, size: int, workers: int) -> Iterator[tuple[Images, Images]]:
+    """Images and their originals, `size` at a time, each set decoded ahead by half the workers."""
+    with contextlib.ExitStack() as stack:
+        first, second = (
+            stack.enter_context(
+                contextlib.closing(decoded(one, 0, pairs.num_pairs, size, workers // 2))
+            )
+            for one in (pairs.samples, pairs.originals)
+        )
+        yield from zip(first, second, strict=True)
+
+
+def _computation(name: str, device: torch.device) -> _Compute:
+    return psnr if name == "psnr" else lambda images, originals: ssim(images, originals, device)
+
+
+def _spread(
+    compute: _Compute, images: Images, originals: Images, pool: ThreadPoolExecutor
 ) -> NDArray[np.float64]:
-    if name == "psnr":
-        return psnr(images, originals)
-    if name == "ssim":
-        return ssim(images, originals, device)
+    """Values of all pairs; each is computed by itself, so that threads change nothing."""
+    slices = [slice(start, start + _SLICE) for start in range(0, len(images), _SLICE)]
+    return np.concatenate(
+        list(pool.map(lambda part: compute(images[part], originals[part]), slices))
+    )
+
+
+def _lpips(lpips: Lpips | None, images: Images, originals: Images) -> NDArray[np.float64]:
+    """LPIPS takes whole batches: the last is filled up, and cut again."""
     assert lpips is not None
     missing = lpips.batch_size - len(images)
     padding = ((0, missing), (0, 0), (0, 0), (0, 0))
-    distances_N = lpips(np.pad(images, padding), np.pad(originals, padding))
+    with all_threads():
+        distances_N = lpips(np.pad(images, padding), np.pad(originals, padding))
     return distances_N[: len(images)]
 
 
@@ -203,42 +237,22 @@ def _averaged(
     return PairedValue(name, mean, error, values_N, details, notes)
 
 
-def _blocks(samples: SampleSet, size: int) -> Iterator[Images]:
-    """All images, `size` at a time, the last block with the rest."""
-    held: list[Images] = []
-    for portion in samples.portions(samples.num_images):
-        held.append(portion)
-        if sum(map(len, held)) >= size:
-            images = np.concatenate(held)
-            whole = len(images) // size * size
-            yield from (images[start : start + size] for start in range(0, whole, size))
-            held = [images[whole:]] if whole < len(images) else []
-    if held:
-        yield np.concatenate(held)
-
-
-def _files_below(folder: Path) -> Iterator[str]:
-    """Relative POSIX paths of images and shards that are not hidden."""
-    for here, folders, files in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        for name in files:
-            if name.lower().endswith(_SUFFIXES + _SHARDS) and not name.startswith("."):
-                yield (Path(here) / name).relative_to(folder).as_posix()
-
-
 def _check_names(where: str, names: Sequence[str], originals: str, wanted: Sequence[str]) -> None:
     """Raise DataError unless both hold the same names in the same order, each once."""
     for folder, found in ((where, names), (originals, wanted)):
-        if len(set(found)) < len(found):
-            twice = next(name for name in found if found.count(name) > 1)
-            raise DataError(f"{folder} holds {twice} with several endings: it is no one's pair")
+        seen: set[str] = set()
+        for name in found:
+            if name in seen:
+                raise DataError(f"{folder} holds {name} with several endings: it is no one's pair")
+            seen.add(name)
     lonely, missing = sorted(set(names) - set(wanted)), sorted(set(wanted) - set(names))
-    if lonely:
-        more = f" ({len(lonely)} such names)" if len(lonely) > 1 else ""
-        raise DataError(
-            f"{where} has {lonely[0]} and {originals} has not, but {missing[0]}{more}: pairs need"
-            " the same names"
-        )
+    for here, there, alone in ((where, originals, lonely), (originals, where, missing)):
+        if alone:
+            more = f" (nor {len(alone) - 1} more)" if len(alone) > 1 else ""
+            raise DataError(
+                f"{here} has {alone[0]} and {there} has not{more}: folders are paired by the names"
+                " of their files"
+            )
     if list(names) != list(wanted):
         first = next(a for a, b in zip(names, wanted, strict=True) if a != b)
         raise DataError(

@@ -7,7 +7,7 @@ import contextlib
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from evalsuite.artifacts.features import FeatureTable
 from evalsuite.artifacts.records import Detail, Protocol, Record, finite_or_none, short_count
 from evalsuite.config import Plan
+from evalsuite.metrics.manifold_entries import duplicates_note
 from evalsuite.metrics.registry import METRICS, compute_metrics
 from evalsuite.metrics.values import MetricSpec, MetricValue, SampleData
 from evalsuite.pipeline.measure import Measure
@@ -99,6 +100,7 @@ def score(
             measure.protocol,
             str(measure.device),
         )
+    values = _with_duplicates(values, table)
     seconds = round(time.monotonic() - began, 3)
     about = {
         "samples": dict(samples),
@@ -124,6 +126,19 @@ def _confirmation(measure: Measure) -> dict[str, str | None]:
         return {}
     when = confirmed(SELFTEST, installation(measure.spec.extractor_id))
     return {"parity_confirmed": when.isoformat() if when else None}
+
+
+def _with_duplicates(
+    values: Mapping[str, MetricValue], table: FeatureTable
+) -> dict[str, MetricValue]:
+    """Say beside every number of pooled features how many samples repeat an earlier one."""
+    note = duplicates_note(table.pool_ND)
+    return {
+        name: replace(value, notes=(*value.notes, note))
+        if note and "pool" in METRICS[name].needs and note not in value.notes
+        else value
+        for name, value in values.items()
+    }
 
 
 def _record(

@@ -95,7 +95,7 @@ SIGNED = PICTURES.astype(np.float32) / 127.5 - 1
         (SIGNED.astype(np.float16), ["float16", "in [-1, 1]"]),
         (PICTURES.astype(np.float64), ["float64", "in [0, 255]", "(images).round()"]),
         (SIGNED * 3000, ["which are no pixels"]),
-        (SIGNED * np.nan, ["nan", "which are no pixels"]),
+        (SIGNED * np.nan, ["float32 and holds NaN", "pixels must be uint8"]),
         (PICTURES.astype(np.int64), ["int64", "images.astype(np.uint8)"]),
         (PICTURES.astype(np.int64) - 9, ["int64", "do not fit into 8 bits"]),
         (PICTURES > 7, ["is bool, but pixels must be uint8"]),

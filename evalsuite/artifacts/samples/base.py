@@ -34,6 +34,7 @@ class SampleSet:
             everything before `start` is decompressed and thrown away.
         encoded: whether an image costs computing (decoding, resizing) and not only reading, so
             that several processes are faster than one.
+        names: relative POSIX paths of the images, where each is a file of its own.
     """
 
     where: str
@@ -45,6 +46,7 @@ class SampleSet:
     resize: str | None = None
     random_access: bool = True
     encoded: bool = True
+    names: tuple[str, ...] | None = None
 
     def portions(self, stop: int) -> Iterator[Images]:
         """Images 0..stop-1 in portions of uint8 [n,H,W,3]."""

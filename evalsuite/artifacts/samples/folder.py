@@ -81,6 +81,7 @@ def open_folder(
         codec="lossless" if all(n.lower().endswith(".png") for n in names) else "lossy",
         read=reader.read,
         resize=pictures.resize,
+        names=reader.names,
     )
 
 

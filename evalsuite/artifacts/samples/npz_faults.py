@@ -78,6 +78,8 @@ def _fault_of_dtype(array: ZipArray) -> str | None:
     if dtype.kind not in "iuf":
         return f"is {dtype}, but pixels must be uint8"
     low, high = _extent(array)
+    if np.isnan(low):
+        return f"is {dtype} and holds NaN in its first images: pixels must be uint8, 0 to 255"
     seen = f"is {dtype} with values from {low:g} to {high:g} in its first images"
     if dtype.kind in "iu":
         inside = low >= 0 and high <= 255

@@ -183,6 +183,10 @@ def _load_state(path: Path, *, mapped: bool) -> dict[str, Tensor]:
             state = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except _UNREADABLE as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
+        if isinstance(error, pickle.UnpicklingError):  # torch's text would advise to run the code
+            reason = (
+                "it is damaged, or holds other Python objects than tensors, which are not loaded"
+            )
         raise DataError(f"cannot read weights {path}: {reason}; download it again") from error
     if not isinstance(state, dict):
         raise DataError(f"weights {path} hold no state dict, but one {type(state).__name__}")

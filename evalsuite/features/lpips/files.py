@@ -87,6 +87,10 @@ def _read(file: Path) -> dict[str, Tensor]:
         )
     except _UNREADABLE as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
+        if isinstance(error, pickle.UnpicklingError):  # torch's text would advise to run the code
+            reason = (
+                "it is damaged, or holds other Python objects than tensors, which are not loaded"
+            )
         raise DataError(f"cannot read weights {file}: {reason}") from error
     if not isinstance(content, dict) or not all(
         isinstance(key, str) and isinstance(value, Tensor) for key, value in content.items()
