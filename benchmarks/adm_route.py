@@ -4,7 +4,6 @@ Source: guided-diffusion `evaluations/evaluator.py`, whose operations these are.
 D feature dimensions, K classes.
 """
 
-import inspect
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -19,7 +18,6 @@ from evalsuite.features.tensorflow_graph.client import TensorFlowGraph
 
 _SPLIT = 5000
 _EPSILON = 1e-6
-_SQRTM = {"disp": False} if "disp" in inspect.signature(scipy.linalg.sqrtm).parameters else {}
 
 
 class Statistics(NamedTuple):
@@ -49,8 +47,7 @@ def frechet_by_sqrtm(a: Statistics, b: Statistics) -> float:
 
 
 def _root(product_DD: NDArray[np.float64]) -> NDArray[Any]:
-    found = scipy.linalg.sqrtm(product_DD, **_SQRTM)
-    root_DD: NDArray[Any] = found[0] if isinstance(found, tuple) else found
+    root_DD: NDArray[Any] = scipy.linalg.sqrtm(product_DD)
     return root_DD
 
 

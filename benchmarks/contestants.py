@@ -104,6 +104,8 @@ class Contestant:
         for process in self._processes:
             assert process.stdout
             line = process.stdout.readline()
+            while line and not line.startswith("{"):  # what libraries print while they load
+                line = process.stdout.readline()
             if not line:
                 raise SystemExit(
                     f"{self.name} ended with exit code {process.wait()}; its last words are above"
