@@ -48,7 +48,8 @@ class AlignedExtractor:
     def _extract_until(self, stop: int) -> list[FeatureBatch]:
         if stop == self._first:
             return []
-        images = np.concatenate(self._pending)
+        single = len(self._pending) == 1
+        images = self._pending[0] if single else np.concatenate(self._pending)
         taken, rest = images[: stop - self._first], images[stop - self._first :]
         self._pending = [rest] if len(rest) else []
         size = self._extractor.batch_size
@@ -57,12 +58,23 @@ class AlignedExtractor:
         while at < stop:
             slot = at % size
             count = min(size - slot, stop - at)
-            block = np.zeros((size, *taken.shape[1:]), dtype=np.uint8)
-            block[slot : slot + count] = taken[at - self._first : at - self._first + count]
+            block = _whole(taken[at - self._first : at - self._first + count], slot, size)
             results.append(_rows(self._extractor(block), slot, slot + count))
             at += count
         self._first = stop
         return results
+
+
+def _whole(images_NHWC: Images, slot: int, size: int) -> Images:
+    """A batch of `size` with these images from `slot` on, and zeros elsewhere.
+
+    The images themselves where they fill it, unless torch would warn that they are read-only.
+    """
+    if len(images_NHWC) == size and images_NHWC.flags.writeable:
+        return images_NHWC
+    block = np.zeros((size, *images_NHWC.shape[1:]), dtype=np.uint8)
+    block[slot : slot + len(images_NHWC)] = images_NHWC
+    return block
 
 
 def extract_all(extractor: Extractor, batches: Iterable[Images]) -> Iterator[FeatureBatch]:

@@ -5,7 +5,7 @@ Legend: N images.
 
 import contextlib
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -20,7 +20,7 @@ from evalsuite.errors import DataError
 from evalsuite.features.aligned import extract_all
 from evalsuite.features.base import Extractor, FeatureBatch
 from evalsuite.features.tensorflow_graph.client import TensorFlowExtractor, TensorFlowGraph
-from evalsuite.pipeline.decoding import decoded
+from evalsuite.pipeline.decoding import decoded, prefetched
 from evalsuite.pipeline.measure import Backend
 from evalsuite.pipeline.numerics import prepare_torch
 from evalsuite.pipeline.worker import check_extractor_weights, load_extractor
@@ -88,18 +88,20 @@ def embed(
     check_size(samples, spec)
     digest = hashlib.sha256()
 
-    def hashed(portions: Iterable[Images]) -> Iterator[Images]:
-        for images in portions:
-            digest.update(np.ascontiguousarray(images).data)
-            yield images
+    def hashed(portions: Generator[Images]) -> Generator[Images]:
+        with contextlib.closing(portions):
+            for images in portions:
+                digest.update(np.ascontiguousarray(images).data)
+                yield images
 
     with (
         opened_extractor(spec, device, backend) as extractor,
         contextlib.closing(
-            decoded(samples, 0, num_samples, extractor.batch_size, decoders)
+            # A thread hashes ahead, or a GPU would wait for it.
+            prefetched(hashed(decoded(samples, 0, num_samples, extractor.batch_size, decoders)), 1)
         ) as portions,
     ):
-        table = collected(extract_all(extractor, hashed(portions)), num_samples)
+        table = collected(extract_all(extractor, portions), num_samples)
     _check_finite(table, samples)
     return Embedded(table, digest.hexdigest())
 
