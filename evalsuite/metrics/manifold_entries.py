@@ -10,6 +10,8 @@ from evalsuite.metrics.neighbours import count_duplicates
 from evalsuite.metrics.values import Computation, Detail, MetricValue
 
 _SAME = 1e-12
+_MEANINGLESS = 0.5
+"""No share of independent samples spreads so far; the jackknife of a step does."""
 
 
 def share(name: str) -> Callable[[Computation], MetricValue]:
@@ -30,6 +32,9 @@ def share(name: str) -> Callable[[Computation], MetricValue]:
             notes.append(
                 "no standard error: the share is the same whichever group of samples is left out"
             )
+            return MetricValue(value, notes=tuple(notes))
+        if error > _MEANINGLESS and name != "density":
+            notes.append("no standard error: leaving out any group of samples turns the share over")
             return MetricValue(value, notes=tuple(notes))
         return MetricValue(value, error, None, tuple(notes))
 

@@ -20,7 +20,7 @@ def rfid(
 
     A pair that is drawn moves both sides, so its influence is the sum of what its reconstruction
     does to the distance and of what its original does, which nearly cancel. Taking the originals as
-    fixed claims errors that are 3 to 8 times too wide (`tests/metrics/test_paired_frechet.py`). For
+    fixed claims errors up to 10 times too wide (`tests/metrics/test_paired_frechet.py`). For
     the same reason nothing is extrapolated: most of the bias of a finite N cancels as well.
 
     Source: the delta method, as `frechet.FrechetFit.influence`, in both arguments of a distance

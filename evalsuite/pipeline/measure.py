@@ -8,6 +8,7 @@ import torch
 from evalsuite.artifacts.references import Reference
 from evalsuite.config import ExtractorSpec, ProtocolSpec, load_spec
 from evalsuite.errors import DataError, UsageError, nearest
+from evalsuite.metrics.frechet_infinity import smallest_size
 from evalsuite.metrics.registry import METRICS
 
 FEWEST_IMAGES = 2
@@ -84,6 +85,13 @@ def check(measure: Measure, num_samples: int, size: tuple[int, int] | None = Non
         if _compares(name) and measure.reference is None:
             raise UsageError(f"{name} needs a --reference")
     _check_parts(measure)
+    if "fid_infinity" in measure.metrics:
+        needed = 2 * smallest_size(num_samples, measure.spec.pool_dim)
+        if num_samples < needed:
+            raise DataError(
+                f"fid_infinity needs at least {needed} samples of {measure.spec.pool_dim} feature"
+                f" dimensions, not {num_samples}: kid has no bias at any N"
+            )
     if measure.reference is not None:
         check_reference(measure.reference, measure.spec, measure.metrics)
         # a size that the extractor does not take is refused for that
