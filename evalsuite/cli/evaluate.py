@@ -85,10 +85,10 @@ def _opened_runs(paths: tuple[Path, ...], values: dict[str, Any]) -> tuple[list[
 
     if values["declare"]:
         raise UsageError("--declare: a run's plan says how its samples were made")
-    for name in ("num_workers", "address"):
-        if values[name] is not None:
+    for name in ("num_workers", "address", "resize", "convert_rgb"):
+        if values[name]:
             flag = "--" + name.replace("_", "-")
-            raise UsageError(f"{flag} is of no use for a run, which has its features")
+            raise UsageError(f"{flag} is of no use for a run: its pixels and features are its own")
     runs = [RunDirectory.open(path) for path in paths]
     for run in runs:
         check_scorable(run)
@@ -148,7 +148,7 @@ def _show_outside(records: list[Any], declared: dict[str, str]) -> None:
 def _score_runs(runs: list[Any], num_samples: int, values: dict[str, Any]) -> _Scored:
     from evalsuite.cli.measuring import measures_of
     from evalsuite.config import ModelPreset, load_spec, names_of
-    from evalsuite.pipeline.evaluation import mean_of_replicates, payload, score_run
+    from evalsuite.pipeline.evaluation import mean_of_replicates, payload, score_run_by
     from evalsuite.report.html import write_report
 
     model = runs[0].manifest.model
@@ -157,7 +157,7 @@ def _score_runs(runs: list[Any], num_samples: int, values: dict[str, Any]) -> _S
     measures = measures_of(values, runs[0].plan.size, defaults)
     scored = []
     for run in runs:
-        scored.append([r for measure in measures for r in score_run(run, measure, num_samples)])
+        scored.append(score_run_by(run, measures, num_samples))
         write_report(run)
     means = mean_of_replicates(scored) if len(runs) > 1 else []
     facts: dict[str, Any] = {
@@ -165,9 +165,13 @@ def _score_runs(runs: list[Any], num_samples: int, values: dict[str, Any]) -> _S
         "num_samples": num_samples,
         "run": [str(run.root) for run in runs],
     }
+    several = len(measures) > 1
     if means:
         facts["replicates"] = {
-            mean.metric: {"mean": mean.mean, "standard_error": mean.standard_error}
+            f"{mean.protocol_name}:{mean.metric}" if several else mean.metric: {
+                "mean": mean.mean,
+                "standard_error": mean.standard_error,
+            }
             for mean in means
         }
         facts["runs"] = [
@@ -189,4 +193,5 @@ def _show_runs(runs: list[Any], num_samples: int, scored: list[Any], means: list
         error = "-" if mean.standard_error is None else f"{mean.standard_error:.4f}"
         click.echo(
             f"mean over {mean.num_runs} replicates: {mean.display} {mean.mean:.4f} ± {error}"
+            f" (protocol {mean.protocol_name})"
         )

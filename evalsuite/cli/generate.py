@@ -222,7 +222,7 @@ def _finish_run(
     """Score, report, and print what a person wants to see at the end."""
     from evalsuite.cli.output import metrics_tables, notice, write_json
     from evalsuite.pipeline.coverage import missing_ranges
-    from evalsuite.pipeline.evaluation import payload, score_run
+    from evalsuite.pipeline.evaluation import payload, score_run_by
     from evalsuite.report.html import write_report
     from evalsuite.report.summary import by_protocol, paste_line
 
@@ -244,9 +244,7 @@ def _finish_run(
         return
     scoring = time.monotonic()
     count = request.demand.num_samples
-    records: list[Record] = []
-    for measure in prepared.scoring.measures:
-        records += score_run(run, measure, count)
+    records: list[Record] = score_run_by(run, prepared.scoring.measures, count)
     facts["seconds"] |= {
         "score": round(time.monotonic() - scoring, 3),
         "total": round(time.monotonic() - began, 3),

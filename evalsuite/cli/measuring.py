@@ -47,8 +47,10 @@ def scoring_of(
     defaults = preset.evaluation
     if not asked and defaults.protocol is None and None in {defaults.reference, defaults.extractor}:
         return Scoring((), f"{preset.name} names no protocol; give --reference and --extractor")
+    # the driver may have no GPU though its workers do
+    here = {**values, "device": "cpu" if values["device"] == "cpu" else "auto"}
     try:
-        measures = measures_of(values, plan.size, defaults)
+        measures = measures_of(here, plan.size, defaults)
         for measure in measures:
             check(measure, num_samples, plan.size)
             check_extractor_weights(measure.spec)
@@ -85,7 +87,7 @@ def measures_of(
 
     reference_name = values["reference"] or (defaults.reference if defaults else None)
     given = open_reference(reference_name) if reference_name else None
-    device = resolve_device("cpu" if values["device"] == "cpu" else "auto")
+    device = resolve_device(values["device"])
     measures = []
     for name in _protocol_names(values, defaults):
         wanted = _extractor_name(values, name, given, defaults)
@@ -193,7 +195,8 @@ def _reference_for(
         if given is not None:
             raise UsageError(
                 f"reference {given.name} is not for protocol {protocol.name}, which has none of its"
-                f" own for {size[0]}x{size[1]} images: evaluate it by itself with --reference"
+                f" own for {size[0]}x{size[1]} images: make one of its images with `evalsuite"
+                " references build FILE.npz --with images`, or leave the protocol out"
             )
         return None
     try:

@@ -52,6 +52,7 @@ class MeanOverRuns(NamedTuple):
     """The mean of one metric over runs that share no sample."""
 
     metric: str
+    protocol_name: str | None
     display: str
     mean: float
     standard_error: float | None
@@ -59,9 +60,15 @@ class MeanOverRuns(NamedTuple):
 
 
 def score_run(run: RunDirectory, measure: Measure, num_samples: int) -> list[Record]:
-    """Score the first `num_samples` of a run and write the records.
+    """`score_run_by` one protocol; arguments and errors are the same."""
+    return score_run_by(run, [measure], num_samples)
 
-    Features that the run has are used; otherwise stored pixels are embedded here.
+
+def score_run_by(run: RunDirectory, measures: Sequence[Measure], num_samples: int) -> list[Record]:
+    """Score the first `num_samples` of a run by one or several protocols and write the records.
+
+    Features that the run has are used; otherwise stored pixels are embedded here, once for all
+    measures that share extractor and backend.
 
     Raises:
         UsageError: the weights are random numbers.
@@ -69,27 +76,32 @@ def score_run(run: RunDirectory, measure: Measure, num_samples: int) -> list[Rec
         DataError: corrupted files, a reference that does not fit, too few samples.
     """
     check_scorable(run)
-    check(measure, num_samples, run.plan.size)
-    began = time.monotonic()
-    check_files(run, measure.spec, num_samples)
-    table = run_features(run, measure, num_samples)
+    for measure in measures:
+        check(measure, num_samples, run.plan.size)
     labels = labels_of(run.plan, 0, num_samples, run.manifest.file_labels)
-    reference = prepare_reference(measure)
-    scored = score(
-        table,
-        strata_of(run.plan.labels.describe(), labels),
-        measure,
-        reference,
-        sampling_fields(run.plan),
-        _about_run(run),
-        {
-            "worker_seconds": _worker_seconds(run),
-            "evaluation_seconds": round(time.monotonic() - began, 3),
-        },
-    )
-    for one in scored:
-        write_scored(run, one)
-    return [one.record for one in scored]
+    records = []
+    for group in _by_extractor(measures).values():
+        began = time.monotonic()
+        check_files(run, group[0].spec, num_samples)
+        references = [prepare_reference(measure) for measure in group]
+        table = run_features(run, group[0], num_samples)
+        for measure, reference in zip(group, references, strict=True):
+            scored = score(
+                table,
+                strata_of(run.plan.labels.describe(), labels),
+                measure,
+                reference,
+                sampling_fields(run.plan),
+                _about_run(run),
+                {
+                    "worker_seconds": _worker_seconds(run),
+                    "evaluation_seconds": round(time.monotonic() - began, 3),
+                },
+            )
+            for one in scored:
+                write_scored(run, one)
+            records += [one.record for one in scored]
+    return records
 
 
 def _about_run(run: RunDirectory) -> dict[str, Any]:
@@ -282,14 +294,20 @@ def mean_of_replicates(records: Sequence[Sequence[Record]]) -> list[MeanOverRuns
             errors = [row.standard_error for row in rows if row.standard_error is not None]
             pooled = len(errors) == len(rows)
             error = math.sqrt(sum(e * e for e in errors)) / len(rows) if pooled else spread
-            means.append(MeanOverRuns(rows[0].metric, rows[0].display, mean, error, len(values)))
+            first = rows[0]
+            means.append(
+                MeanOverRuns(
+                    first.metric, first.protocol_name, first.display, mean, error, len(values)
+                )
+            )
     return means
 
 
 def payload(records: Sequence[Record], extra: dict[str, Any]) -> dict[str, Any]:
-    """What `--json` writes."""
+    """What `--json` writes: `metrics` by name, or by `PROTOCOL:NAME` when there are several."""
+    several = len({record.protocol_name for record in records}) > 1
     metrics = {
-        record.metric: {
+        f"{record.protocol_name}:{record.metric}" if several else record.metric: {
             "value": record.value,
             "standard_error": record.standard_error,
             "protocol_id": record.protocol_id,

@@ -36,13 +36,17 @@ def protocol_named(name: str | None, spec: ExtractorSpec) -> ProtocolSpec:
     """A protocol by name or path, by default the extractor's own.
 
     Raises:
-        UsageError: no such protocol, or it is of another extractor than `spec`.
+        UsageError: no such protocol, or it is of another network than that of `spec`, or of one
+            that resizes otherwise. Other weights of the same network have a prefix of their own.
     """
     protocol = load_spec(ProtocolSpec, name or spec.default_protocol)
-    if name is not None and protocol.extractor not in {None, spec.name} and not spec.short:
-        raise UsageError(
-            f"protocol {protocol.name} is of extractor {protocol.extractor}, not {spec.name}"
-        )
+    if protocol.extractor not in {None, spec.name}:
+        of = load_spec(ExtractorSpec, str(protocol.extractor))
+        if (of.family, of.resize) != (spec.family, spec.resize):
+            raise UsageError(
+                f"protocol {protocol.name} is of extractor {of.name}, and {spec.name} is another"
+                " network or resizes otherwise: its numbers would be no numbers of that protocol"
+            )
     return protocol
 
 

@@ -371,9 +371,20 @@ def test_more_samples_than_there_are(refuse: Refuse, tmp_path: Path) -> None:
 
 def test_metrics_without_a_reference(refuse: Refuse, tmp_path: Path) -> None:
     pngs(tmp_path / "p")
-    asked = ("--extractor", "digits-convnet", "--protocol", "torch-fidelity", "--metrics", "fid")
+    own = (REPOSITORY / "configs/protocols/digits.yaml").read_text().partition("references:")[0]
+    (tmp_path / "mine.yaml").write_text(own)
+    asked = ("--extractor", "digits-convnet", "--protocol", "mine.yaml", "--metrics", "fid")
     line = refuse(USAGE, "evaluate", "p", *asked)
     assert "fid needs a --reference" in line
+
+
+def test_a_protocol_of_another_network(refuse: Refuse, tmp_path: Path) -> None:
+    """Digits have no ADM number, whatever prefix it would wear."""
+    pngs(tmp_path / "p")
+    line = refuse(
+        USAGE, "evaluate", "p", *REFERENCE, "--protocol", "adm", "--extractor", "digits-convnet"
+    )
+    assert "protocol adm is of extractor inception-2015-12-05" in line
 
 
 def changed_weights(target: Path, change: Callable[[np.ndarray], np.ndarray]) -> Path:
