@@ -17,8 +17,8 @@ from evalsuite.metrics.moments import check_finite_rows, moments_of
 NUM_POINTS = 15
 SMALLEST = 5000
 SMALLEST_SHARE = 10
-SMALLEST_SAMPLES_PER_DIM = 2
-"""Below 2 D samples the bias of a distance is far from a line in 1/N."""
+SMALLEST_SAMPLES_PER_DIM = 4
+"""Below 4 D samples the bias of a distance is far from a line in 1/N."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,9 +101,9 @@ def frechet_at_infinity(
 
 
 def smallest_size(count: int, dim: int) -> int:
-    """The paper's 5,000, or a tenth of fewer samples, but at least 2 samples per dimension."""
+    """The paper's 5,000, or a tenth of fewer samples, but at least 4 samples per dimension."""
     scaled = min(SMALLEST, count // SMALLEST_SHARE)
-    return max(scaled, SMALLEST_SAMPLES_PER_DIM * dim, 2)
+    return max(scaled, SMALLEST_SAMPLES_PER_DIM * dim)
 
 
 def _even_sizes(count: int, dim: int, num_points: int) -> list[int]:

@@ -21,7 +21,7 @@ from evalsuite.metrics.intervals import (
     standard_error_from_halves,
 )
 from evalsuite.metrics.manifolds import ManifoldSettings, manifold_metrics
-from evalsuite.metrics.moments import moments_of
+from evalsuite.metrics.moments import Moments, moments_of
 from evalsuite.metrics.registry import METRICS, compute_metrics
 from evalsuite.metrics.values import Computation, ReferenceData, SampleData
 
@@ -190,7 +190,7 @@ def test_below_two_samples_per_dimension_a_distance_has_no_error():
     assert make_inputs(2 * DIM).compute("fid")["fid"].standard_error > 0
 
 
-@pytest.mark.parametrize("count", [10 * DIM - 1, 30, 5])
+@pytest.mark.parametrize("count", [10 * DIM - 1, 8 * DIM])
 def test_below_ten_samples_per_dimension_a_distance_is_extrapolated(count):
     inputs = make_inputs(count)
     value = inputs.compute("fid")["fid"]
@@ -203,21 +203,48 @@ def test_below_ten_samples_per_dimension_a_distance_is_extrapolated(count):
         for half in (0, 1)
     ]
     assert value.extrapolated == pytest.approx(2 * value.value - sum(halves) / 2, rel=1e-12)
-    assert value.notes[-1] == (
+    assert value.notes[-1].startswith(
         f"N is only {count / DIM:.3g} samples per feature dimension; "
         f"extrapolated to infinite N: {value.extrapolated:.4f}"
     )
     assert make_inputs(10 * DIM).compute("fid")["fid"].extrapolated is None
 
 
+@pytest.mark.parametrize("count", [8 * DIM - 1, 2 * DIM, DIM, 2])
+def test_below_eight_samples_per_dimension_nothing_is_said_of_infinite_n(count):
+    value = make_inputs(count).compute("fid")["fid"]
+    assert value.extrapolated is None
+    assert value.notes[-1] == (
+        f"N is only {count / DIM:.3g} samples per feature dimension: the bias is large and not in "
+        "proportion to 1/N, so nothing is said of infinite N; use kid, or more samples"
+    )
+
+
+@pytest.mark.parametrize("samples_per_dim", [8, 9.9])
+def test_where_a_limit_is_given_most_of_the_bias_is_gone(samples_per_dim):
+    """The true distance is 0; what smaller N would give is further from it than F(N) is high."""
+    dim, count = 32, int(32 * samples_per_dim)
+    truth = Moments(10**9, np.zeros(dim), np.eye(dim))
+    found = []
+    for seed in range(20):
+        pool_ND = np.random.default_rng(seed).normal(size=(count, dim))
+        found.append(make_inputs(count, pool=truth, pool_ND=pool_ND).compute("fid")["fid"])
+    plain, limit = (np.mean([getattr(f, name) for f in found]) for name in ("value", "extrapolated"))
+    assert plain > 0
+    assert abs(limit) < 0.1 * plain
+    for value in found:
+        assert ("below 0, which no distance is" in value.notes[-1]) == (value.extrapolated < 0)
+    assert any(value.extrapolated < 0 for value in found)
+
+
 def test_halves_alternate_within_each_class():
     # By index alone, every half would hold one class: labels alternate just as halves would.
-    strata_N = np.arange(40) % 2
+    strata_N = np.arange(72) % 2
     rng = np.random.default_rng(0)
-    pool_ND = rng.normal(size=(40, DIM)) + 5.0 * strata_N[:, None]
-    inputs = make_inputs(40, strata_N, pool_ND=pool_ND)
+    pool_ND = rng.normal(size=(72, DIM)) + 5.0 * strata_N[:, None]
+    inputs = make_inputs(72, strata_N, pool_ND=pool_ND)
     value = inputs.compute("fid")["fid"]
-    first_N = np.arange(40) % 4 < 2
+    first_N = np.arange(72) % 4 < 2
     halves = [
         frechet_distance(moments_of(pool_ND[half_N]), inputs.reference.pool)
         for half_N in (first_N, ~first_N)
@@ -230,7 +257,6 @@ def test_fewer_samples_than_dimensions_give_a_value_and_a_note(count):
     value = make_inputs(count).compute("fid")["fid"]
     assert value.value > 0
     assert f"covariance of the samples is singular: {count} images for 8" in value.notes[0]
-    assert (value.extrapolated is None) == (count < 4)
 
 
 def test_a_reference_with_fewer_images_than_dimensions_is_noted():
