@@ -45,17 +45,15 @@ def sfid(work: Computation) -> MetricValue:
 
 def fid_infinity(work: Computation) -> MetricValue:
     """FID at infinite N by a line through subsets; see `frechet_infinity`."""
-    features_ND, strata_N = work.samples.pool_ND, work.samples.strata_N
-    factor = work.reference.pool_factor
-    line = frechet_at_infinity(features_ND, factor)
+    line = frechet_at_infinity(work.samples.pool_ND, work.reference.pool_factor)
     notes = [
         f"line through {len(line.sizes_P)} subsets of {line.sizes_P[0]} to {line.sizes_P[-1]}"
-        f" samples; root mean square deviation from it {line.residual:.2g}"
+        f" samples; root mean square deviation from it {line.residual:.2g}",
+        "no standard error: that of sampling would leave out that the bias is not quite a line",
     ]
-    fit = frechet_fit(moments_of(features_ND), factor)
-    influence_N = line.influence(fit.influence(features_ND))
-    error = error_of(influence_N, strata_N, notes)
-    return MetricValue(line.value, error, None, tuple(notes), influence_N)
+    if line.value < 0:
+        notes.append(f"{line.value:.4f} is{_impossible(line.value).removeprefix(',')}")
+    return MetricValue(line.value, notes=tuple(notes))
 
 
 def _frechet(
@@ -122,4 +120,4 @@ def _at_infinite_samples(
 
 def _impossible(distance: float) -> str:
     """What to say of an extrapolated distance that is negative."""
-    return ", below 0, which no distance is: its error is larger than it" if distance < 0 else ""
+    return ", below 0, which no distance is: the error exceeds the distance" if distance < 0 else ""

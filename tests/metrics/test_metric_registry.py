@@ -222,7 +222,7 @@ def test_below_eight_samples_per_dimension_nothing_is_said_of_infinite_n(count):
 
 @pytest.mark.parametrize("samples_per_dim", [8, 9.9])
 def test_where_a_limit_is_given_most_of_the_bias_is_gone(samples_per_dim):
-    """The true distance is 0; what smaller N would give is further from it than F(N) is high."""
+    """The true distance is 0, around which limits scatter; those below it are called out."""
     dim, count = 32, int(32 * samples_per_dim)
     truth = Moments(10**9, np.zeros(dim), np.eye(dim))
     found = []
@@ -347,11 +347,27 @@ def test_samples_that_repeat_are_counted():
     assert "10 samples have exactly the features of an earlier one" in value.notes
 
 
-def test_kid_and_fid_at_infinity_have_errors():
+def test_kid_has_an_error_and_fid_at_infinity_says_why_it_has_none():
     values = make_inputs(400).compute("kid", "fid_infinity")
-    for value in values.values():
-        assert value.standard_error > 0
-        assert value.influence_N.shape == (400,)
+    assert values["kid"].standard_error > 0
+    assert values["kid"].influence_N.shape == (400,)
+    limit = values["fid_infinity"]
+    assert (limit.standard_error, limit.influence_N) == (None, None)
+    assert limit.notes[1].startswith("no standard error: that of sampling would leave out")
+
+
+def test_fid_at_infinity_below_zero_is_called_out():
+    """Samples that are the reference's own distribution, of which about half fall below."""
+    truth = Moments(10**9, np.zeros(DIM), np.eye(DIM))
+    signs = set()
+    for seed in range(12):
+        pool_ND = np.random.default_rng(seed).normal(size=(8 * DIM, DIM))
+        value = make_inputs(8 * DIM, pool=truth, pool_ND=pool_ND).compute("fid_infinity")
+        limit = value["fid_infinity"]
+        signs.add(limit.value < 0)
+        said = f"{limit.value:.4f} is below 0, which no distance is: the error exceeds the distance"
+        assert (said in limit.notes) == (limit.value < 0)
+    assert signs == {True, False}
 
 
 def test_what_follows_from_a_reference_is_computed_once():
