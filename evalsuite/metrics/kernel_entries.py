@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from evalsuite.config import ProtocolSpec
 from evalsuite.metrics.kernel_distance import (
+    NUM_SUBSETS,
     kernel_distance,
     kernel_distance_of_subsets,
     kid_reference,
@@ -22,9 +23,11 @@ def kid(work: Computation) -> MetricValue:
         return MetricValue(found.value, error, None, tuple(notes), found.influence_N)
     subsets = kernel_distance_of_subsets(work.samples.pool_ND, features_MD, device=device)
     notes.append(
-        f"mean over random subsets, whose standard deviation is {subsets.std:.2g}; the error is"
-        f" that of all pairs ({found.value:.6g})"
+        f"mean over {NUM_SUBSETS} random subsets, whose standard deviation is"
+        f" {subsets.std:.2g}; over all pairs it is {found.value:.6g}"
     )
+    if error is not None:
+        error = subsets.standard_error(error)
     return MetricValue(subsets.mean, error, None, tuple(notes))
 
 
