@@ -3,10 +3,12 @@
 Legend: N samples, D feature dimensions.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 from numpy.typing import NDArray
 
+from evalsuite.config import ProtocolSpec
 from evalsuite.metrics.frechet import (
     ReferenceFactor,
     frechet_distance,
@@ -14,14 +16,21 @@ from evalsuite.metrics.frechet import (
     halved_influence,
     halves_suffice,
 )
-from evalsuite.metrics.frechet_infinity import SMALLEST_SAMPLES_PER_DIM, frechet_at_infinity
+from evalsuite.metrics.frechet_infinity import (
+    NUM_POINTS,
+    ORDER_SEED,
+    SMALLEST,
+    SMALLEST_SAMPLES_PER_DIM,
+    SMALLEST_SHARE,
+    frechet_at_infinity,
+)
 from evalsuite.metrics.intervals import (
     balanced_groups,
     extrapolated,
     standard_error_from_halves,
 )
 from evalsuite.metrics.moments import Moments, moments_of
-from evalsuite.metrics.values import Computation, MetricValue, error_of, present
+from evalsuite.metrics.values import Computation, Detail, Least, MetricValue, error_of, present
 
 INTERVAL_SAMPLES_PER_DIM = 2
 EXTRAPOLATION_SAMPLES_PER_DIM = 10
@@ -54,6 +63,26 @@ def fid_infinity(work: Computation) -> MetricValue:
     if line.value < 0:
         notes.append(f"{line.value:.4f} is{_impossible(line.value).removeprefix(',')}")
     return MetricValue(line.value, notes=tuple(notes))
+
+
+def infinity_fields(protocol: ProtocolSpec) -> Mapping[str, Detail]:  # noqa: ARG001
+    """What decides the line."""
+    return {
+        "points": NUM_POINTS,
+        "smallest_subset": (
+            f"N/{SMALLEST_SHARE}, at most {SMALLEST}, at least {SMALLEST_SAMPLES_PER_DIM} D"
+        ),
+        "order_seed": ORDER_SEED,
+    }
+
+
+def infinity_least(protocol: ProtocolSpec, dim: int) -> Least:  # noqa: ARG001
+    """Twice the smallest subset."""
+    return Least(
+        LINE_SAMPLES_PER_DIM * dim,
+        why=f", for {dim} feature dimensions ({LINE_SAMPLES_PER_DIM} for each)",
+        remedy="take more samples, or kid, which has no bias at any N",
+    )
 
 
 def _frechet(

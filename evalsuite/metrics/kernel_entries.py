@@ -5,12 +5,14 @@ from collections.abc import Mapping
 from evalsuite.config import ProtocolSpec
 from evalsuite.metrics.kernel_distance import (
     NUM_SUBSETS,
+    SUBSET_SEED,
+    SUBSET_SIZE,
     kernel_distance,
     kernel_distance_of_subsets,
     kid_reference,
 )
 from evalsuite.metrics.mmd import cmmd, cmmd_reference
-from evalsuite.metrics.values import Computation, Detail, MetricValue, error_of, present
+from evalsuite.metrics.values import Computation, Detail, Least, MetricValue, error_of, present
 
 
 def kid(work: Computation) -> MetricValue:
@@ -32,8 +34,27 @@ def kid(work: Computation) -> MetricValue:
 
 
 def kid_fields(protocol: ProtocolSpec) -> Mapping[str, Detail]:
-    """The estimator."""
-    return {"estimator": protocol.kid}
+    """The estimator, and which subsets it draws."""
+    if protocol.kid == "all_pairs":
+        return {"estimator": protocol.kid}
+    return {
+        "estimator": protocol.kid,
+        "subsets": NUM_SUBSETS,
+        "subset_size": SUBSET_SIZE,
+        "subset_seed": SUBSET_SEED,
+    }
+
+
+def kid_least(protocol: ProtocolSpec, dim: int) -> Least:  # noqa: ARG001
+    """Two of both sets; or as many as a subset has."""
+    if protocol.kid == "all_pairs":
+        return Least()
+    return Least(
+        SUBSET_SIZE,
+        SUBSET_SIZE,
+        f", for the subsets of protocol {protocol.name}",
+        "take more samples, or a protocol whose kid is over all pairs",
+    )
 
 
 def cmmd_metric(work: Computation) -> MetricValue:

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from evalsuite.config import ProtocolSpec
 from evalsuite.metrics.neighbours import count_duplicates
-from evalsuite.metrics.values import Computation, Detail, MetricValue
+from evalsuite.metrics.values import Computation, Detail, Least, MetricValue
 
 _SAME = 1e-12
 _MEANINGLESS = 0.5
@@ -20,7 +20,7 @@ def share(name: str) -> Callable[[Computation], MetricValue]:
     def compute(work: Computation) -> MetricValue:
         found = work.manifold
         value = float(getattr(found.values, name))
-        notes = list(_duplicates(work))
+        notes = []
         if found.standard_errors is None:
             needed = work.manifold_settings.jackknife_samples
             notes.append(
@@ -48,13 +48,14 @@ def neighbour_fields(protocol: ProtocolSpec) -> Mapping[str, Detail]:
     return {"k": rule.k, "arithmetic": rule.arithmetic, **strict}
 
 
+def neighbour_least(protocol: ProtocolSpec, dim: int) -> Least:  # noqa: ARG001
+    """A point and its k neighbours, of both sets."""
+    k = protocol.neighbours.k
+    return Least(k + 1, k + 1, f", for {k} neighbours")
+
+
 def duplicates_note(features_ND: NDArray[Any]) -> str | None:
     """What to say when samples repeat, whose balls then have radius 0; None when none does."""
     repeated = count_duplicates(features_ND)
     have = "sample has" if repeated == 1 else "samples have"
     return f"{repeated} {have} exactly the features of an earlier one" if repeated else None
-
-
-def _duplicates(work: Computation) -> list[str]:
-    note = duplicates_note(work.samples.pool_ND)
-    return [] if note is None else [note]

@@ -20,6 +20,7 @@ from evalsuite.metrics.intervals import (
     standard_error,
     standard_error_from_halves,
 )
+from evalsuite.metrics.manifold_entries import duplicates_note
 from evalsuite.metrics.manifolds import ManifoldSettings, manifold_metrics
 from evalsuite.metrics.moments import Moments, moments_of
 from evalsuite.metrics.registry import METRICS, compute_metrics
@@ -88,7 +89,25 @@ def test_the_metrics_and_their_order():
         ("adm-float32", "recall", {"k": 3, "arithmetic": "float32"}),
         ("dgm-eval", "density", {"k": 5, "arithmetic": "float32", "strict": True}),
         ("adm", "kid", {"estimator": "all_pairs"}),
-        ("torch-fidelity", "kid", {"estimator": "subsets"}),
+        (
+            "torch-fidelity",
+            "kid",
+            {
+                "estimator": "subsets",
+                "subsets": 100,
+                "subset_size": 1000,
+                "subset_seed": 2020,
+            },
+        ),
+        (
+            "adm",
+            "fid_infinity",
+            {
+                "points": 15,
+                "smallest_subset": "N/10, at most 5000, at least 4 D",
+                "order_seed": 0,
+            },
+        ),
         (
             "adm",
             "inception_score",
@@ -229,7 +248,9 @@ def test_where_a_limit_is_given_most_of_the_bias_is_gone(samples_per_dim):
     for seed in range(20):
         pool_ND = np.random.default_rng(seed).normal(size=(count, dim))
         found.append(make_inputs(count, pool=truth, pool_ND=pool_ND).compute("fid")["fid"])
-    plain, limit = (np.mean([getattr(f, name) for f in found]) for name in ("value", "extrapolated"))
+    plain, limit = (
+        np.mean([getattr(f, name) for f in found]) for name in ("value", "extrapolated")
+    )
     assert plain > 0
     assert abs(limit) < 0.1 * plain
     for value in found:
@@ -306,10 +327,45 @@ def test_a_jackknife_that_sees_no_spread_claims_no_certainty():
 
 
 def test_too_few_samples_are_refused_with_have_and_need():
-    with pytest.raises(DataError, match=r"^Precision needs at least 4 samples, there are 3$"):
+    with pytest.raises(DataError, match=r"^precision needs at least 4 samples, not 3, for 3 n"):
         make_inputs(3).compute("precision")
-    with pytest.raises(DataError, match=r"^FID needs at least 2 samples, there are 1$"):
+    with pytest.raises(DataError, match=r"^fid needs at least 2 samples, not 1: take more"):
         make_inputs(1).compute("fid")
+
+
+@pytest.mark.parametrize(
+    ("protocol", "metric", "samples", "images"),
+    [
+        ("digits", "fid", 2, None),
+        ("digits", "fid_infinity", 8 * DIM, None),
+        ("digits", "inception_score", 2, None),
+        ("jit", "inception_score", 10, None),
+        ("dgm-eval", "inception_score", 10, None),
+        ("digits", "recall", 4, 4),
+        ("dgm-eval", "coverage", 6, 6),
+        ("digits", "kid", 2, 2),
+        ("torch-fidelity", "kid", 1000, 1000),
+        ("cmmd", "cmmd", 2, 2),
+    ],
+)
+def test_the_fewest_samples_and_images_follow_from_protocol_and_width(
+    protocol, metric, samples, images
+):
+    """At the least a metric is computed; with one fewer of either it is refused."""
+    spec = load_spec(ProtocolSpec, protocol)
+    rng = np.random.default_rng(0)
+
+    def of_images(count):
+        return rng.normal(size=(count, DIM)).astype(np.float32)
+
+    enough_MD = of_images(images or 3)
+    fine = make_inputs(samples, protocol=spec, features_MD=enough_MD).compute(metric)[metric]
+    assert math.isfinite(fine.value)
+    with pytest.raises(DataError, match=f"^{metric} needs at least {samples} samples, not "):
+        make_inputs(samples - 1, protocol=spec, features_MD=enough_MD).compute(metric)
+    if images is not None:
+        with pytest.raises(DataError, match=f"^{metric} needs at least {images} reference images"):
+            make_inputs(samples, protocol=spec, features_MD=enough_MD[1:]).compute(metric)
 
 
 @pytest.mark.parametrize("name", ["fid", "precision"])
@@ -342,9 +398,11 @@ def test_probabilities_that_sorted_classes_make_are_called_out():
 
 def test_samples_that_repeat_are_counted():
     pool_ND = make_inputs(60).samples.pool_ND
-    pool_ND[10:20] = pool_ND[0]
-    value = make_inputs(60, pool_ND=pool_ND).compute("recall")["recall"]
-    assert "10 samples have exactly the features of an earlier one" in value.notes
+    assert duplicates_note(pool_ND) is None
+    pool_ND[10] = pool_ND[0]
+    assert duplicates_note(pool_ND) == "1 sample has exactly the features of an earlier one"
+    pool_ND[11:20] = pool_ND[0]
+    assert duplicates_note(pool_ND) == "10 samples have exactly the features of an earlier one"
 
 
 def test_kid_has_an_error_and_fid_at_infinity_says_why_it_has_none():
