@@ -14,7 +14,11 @@ from evalsuite.metrics.frechet import (
     frechet_influence,
     halved_influence,
 )
-from evalsuite.metrics.inception_score import inception_score, inception_score_influence
+from evalsuite.metrics.inception_score import (
+    consecutive_splits,
+    inception_score,
+    influence_of_splits,
+)
 from evalsuite.metrics.intervals import (
     balanced_groups,
     standard_error,
@@ -154,7 +158,8 @@ def test_values_and_errors_are_those_of_the_functions():
     score = values["inception_score"]
     assert score.value == inception_score(inputs.samples.probabilities_NK)
     assert score.standard_error == standard_error(
-        inception_score_influence(inputs.samples.probabilities_NK), strata_N
+        influence_of_splits(inputs.samples.probabilities_NK, consecutive_splits(120, 5000)),
+        strata_N,
     )
     shares, errors = manifold_metrics(
         inputs.samples.pool_ND, inputs.reference.features_MD, MANIFOLDS, strata_N
