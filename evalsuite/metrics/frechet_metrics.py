@@ -39,6 +39,8 @@ LINE_SAMPLES_PER_DIM = 2 * SMALLEST_SAMPLES_PER_DIM
 """Below, a half is too small for a bias in proportion to 1/N: with as many samples as dimensions
 the extrapolation of a distance of 0 is -1.7 where F(N) is 6.4, with 8 times as many -0.01 of 0.7
 (simulated Gaussians, D = 64)."""
+IMPOSSIBLE = "below 0, which no distance is: the error exceeds the distance"
+"""What to say of an extrapolated distance that is negative."""
 
 
 def fid(work: Computation) -> MetricValue:
@@ -61,7 +63,7 @@ def fid_infinity(work: Computation) -> MetricValue:
         "no standard error: that of sampling would leave out that the bias is not quite a line",
     ]
     if line.value < 0:
-        notes.append(f"{line.value:.4f} is{_impossible(line.value).removeprefix(',')}")
+        notes.append(f"{line.value:.4f} is {IMPOSSIBLE}")
     return MetricValue(line.value, notes=tuple(notes))
 
 
@@ -143,10 +145,6 @@ def _at_infinite_samples(
         frechet_distance(moments_of(features_ND[halves_N == half]), factor) for half in (0, 1)
     ]
     limit = extrapolated(value, sum(distances) / 2)
-    notes.append(f"{only}; extrapolated to infinite N: {limit:.4f}{_impossible(limit)}")
+    flag = f", {IMPOSSIBLE}" if limit < 0 else ""
+    notes.append(f"{only}; extrapolated to infinite N: {limit:.4f}{flag}")
     return limit
-
-
-def _impossible(distance: float) -> str:
-    """What to say of an extrapolated distance that is negative."""
-    return ", below 0, which no distance is: the error exceeds the distance" if distance < 0 else ""

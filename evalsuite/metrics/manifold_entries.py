@@ -20,25 +20,25 @@ def share(name: str) -> Callable[[Computation], MetricValue]:
     def compute(work: Computation) -> MetricValue:
         found = work.manifold
         value = float(getattr(found.values, name))
-        notes = []
         if found.standard_errors is None:
             needed = work.manifold_settings.jackknife_samples
-            notes.append(
-                f"no standard error: it needs {needed} samples, there are {len(work.samples)}"
+            return _without_error(
+                value, f"it needs {needed} samples, there are {len(work.samples)}"
             )
-            return MetricValue(value, notes=tuple(notes))
         error = float(getattr(found.standard_errors, name))
         if error < _SAME:
-            notes.append(
-                "no standard error: the share is the same whichever group of samples is left out"
+            return _without_error(
+                value, "the share is the same whichever group of samples is left out"
             )
-            return MetricValue(value, notes=tuple(notes))
         if error > _MEANINGLESS and name != "density":
-            notes.append("no standard error: leaving out any group of samples turns the share over")
-            return MetricValue(value, notes=tuple(notes))
-        return MetricValue(value, error, None, tuple(notes))
+            return _without_error(value, "leaving out any group of samples turns the share over")
+        return MetricValue(value, error)
 
     return compute
+
+
+def _without_error(value: float, why: str) -> MetricValue:
+    return MetricValue(value, notes=(f"no standard error: {why}",))
 
 
 def neighbour_fields(protocol: ProtocolSpec) -> Mapping[str, Detail]:
