@@ -17,6 +17,7 @@ from torch.nn.functional import max_pool2d, relu
 
 from evalsuite.errors import DataError
 from evalsuite.features.base import FeatureBatch
+from evalsuite.metrics.exact_arithmetic import exact_float32
 
 IMAGE_SIZE = 16
 POOL_WIDTH = 64
@@ -102,8 +103,7 @@ class DigitsExtractor:
             )
         if images_NHWC.dtype != np.uint8 or len(images_NHWC) != self.batch_size:
             raise ValueError(f"expected {self.batch_size} uint8 images in a batch")
-        exact = torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False)
-        with torch.inference_mode(), exact:
+        with exact_float32(self._device):
             output = self._network(to_unit_range(images_NHWC, self._device))
             probabilities_BK = output.logits_BK.softmax(dim=-1)
         return FeatureBatch(

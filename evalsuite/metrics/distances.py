@@ -3,8 +3,6 @@
 Legend: N and M points, D feature dimensions, B blocks of 10,000 points.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -154,17 +152,6 @@ def tiles(count: int, tile: int) -> list[slice]:
         for block in range(0, count, ADM_TILE)
         for start in range(block, min(block + ADM_TILE, count), tile)
     ]
-
-
-@contextmanager
-def exact_products() -> Iterator[None]:
-    """Matrix products in full float32 meanwhile: no TF32 on a GPU, no bfloat16 on a CPU."""
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before)
 
 
 def _reordered(points: Points, order_N: Tensor) -> Points:

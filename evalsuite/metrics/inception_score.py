@@ -146,25 +146,6 @@ def score_of_splits(probabilities_NK: NDArray[Any], splits: Splits) -> SplitScor
     return SplitScore(sum(scores) / len(scores), float(np.std(scores)))
 
 
-def inception_score_influence(
-    probabilities_NK: NDArray[Any], split_size: int = ADM_SPLIT_SIZE
-) -> NDArray[np.float64]:
-    """`influence_of_splits` for `inception_score`.
-
-    Returns:
-        float64 [N], mean 0 within each split; all NaN when a probability is exactly 0.
-
-    Raises:
-        DataError: as `inception_score`.
-        ValueError: split_size is not positive.
-    """
-    splits = consecutive_splits(len(probabilities_NK), split_size)
-    influence_N = influence_of_splits(probabilities_NK, splits)
-    if count_zeros(probabilities_NK):
-        influence_N[:] = math.nan
-    return influence_N
-
-
 def influence_of_splits(probabilities_NK: NDArray[Any], splits: Splits) -> NDArray[np.float64]:
     """First-order change of the mean score per unit of extra weight on each sample.
 
@@ -203,16 +184,6 @@ def check_order(probabilities_NK: NDArray[Any], split_size: int = ADM_SPLIT_SIZE
     shuffled = score_of_splits(probabilities_NK, splits).mean
     error = standard_error(influence_of_splits(probabilities_NK, splits))
     return OrderCheck(in_order, shuffled, abs(in_order - shuffled) > ORDER_ERRORS * error)
-
-
-def class_sorted(labels_N: NDArray[Any]) -> bool:
-    """Whether samples come class by class: each of several classes in one run, one longer than 1.
-
-    Consecutive splits then hold few classes, which caps the score far below that of a mixed order.
-    """
-    runs = 1 + int(np.count_nonzero(labels_N[1:] != labels_N[:-1]))
-    classes = len(np.unique(labels_N))
-    return 1 < classes == runs < len(labels_N)
 
 
 def count_zeros(probabilities_NK: NDArray[Any]) -> int:

@@ -46,7 +46,7 @@ def standard_error(influence_N: NDArray[Any], strata_N: NDArray[Any] | None = No
     strata.
 
     Args:
-        influence_N: float [N], see `frechet_influence` and `inception_score_influence`.
+        influence_N: float [N], see `frechet_influence` and `influence_of_splits`.
         strata_N: integer class of each sample; None when the samples are independent.
 
     Raises:
@@ -73,6 +73,9 @@ def paired_standard_error(
     strata_N: NDArray[Any] | None = None,
 ) -> float:
     """Standard error of metric(a) - metric(b), where sample i of both shares noise and label.
+
+    What a single distance's error has in excess (`standard_error_from_halves`) cancels here: by
+    simulation 31 of 32 cells cover 93.2 to 98.2 % (`docs/uncertainty-simulation.md`).
 
     Source: the delta method on the difference. Arguments and errors are those of
     `standard_error`; a ValueError too when the two have different lengths.
@@ -116,23 +119,6 @@ def standard_error_from_halves(
         for half in (0, 1)
     ]
     return math.sqrt(max(whole - (sum(halves) / 2 - whole) / 2, whole / 2))
-
-
-def paired_standard_error_from_halves(
-    a: HalvedInfluence, b: HalvedInfluence, strata_N: NDArray[Any] | None = None
-) -> float:
-    """`standard_error_from_halves` of metric(a) - metric(b), whose samples share noise and label.
-
-    Raises:
-        DataError: as `standard_error_from_halves`.
-        ValueError: different lengths, or samples that were halved differently.
-    """
-    if not np.array_equal(a.halves_N, b.halves_N):
-        raise ValueError("paired influence values must come from the same halves")
-    difference = HalvedInfluence(
-        a.influence_N - b.influence_N, a.in_halves_N - b.in_halves_N, a.halves_N
-    )
-    return standard_error_from_halves(difference, strata_N)
 
 
 def extrapolated(value_N: float, mean_value_half: float) -> float:

@@ -3,6 +3,7 @@
 Legend: N samples, M reference images, D feature dimensions.
 """
 
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -34,6 +35,18 @@ class SubsetDistance(NamedTuple):
 
     mean: float
     std: float
+
+    def standard_error(self, all_pairs: float, num_subsets: int = NUM_SUBSETS) -> float:
+        """Error of the mean: of the images, which all pairs have too, and of drawing subsets.
+
+        Given both sets, the subsets are independent draws whose mean is the distance over all
+        pairs, so that the two variances add.
+
+        Args:
+            all_pairs: standard error of the distance over all pairs.
+            num_subsets: how many were drawn, at least 2.
+        """
+        return math.hypot(all_pairs, self.std / math.sqrt(num_subsets - 1))
 
 
 def kid_reference(

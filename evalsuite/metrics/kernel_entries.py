@@ -4,12 +4,15 @@ from collections.abc import Mapping
 
 from evalsuite.config import ProtocolSpec
 from evalsuite.metrics.kernel_distance import (
+    NUM_SUBSETS,
+    SUBSET_SEED,
+    SUBSET_SIZE,
     kernel_distance,
     kernel_distance_of_subsets,
     kid_reference,
 )
 from evalsuite.metrics.mmd import cmmd, cmmd_reference
-from evalsuite.metrics.values import Computation, Detail, MetricValue, error_of, present
+from evalsuite.metrics.values import Computation, Detail, Least, MetricValue, error_of, present
 
 
 def kid(work: Computation) -> MetricValue:
@@ -22,15 +25,36 @@ def kid(work: Computation) -> MetricValue:
         return MetricValue(found.value, error, None, tuple(notes), found.influence_N)
     subsets = kernel_distance_of_subsets(work.samples.pool_ND, features_MD, device=device)
     notes.append(
-        f"mean over random subsets, whose standard deviation is {subsets.std:.2g}; the error is"
-        f" that of all pairs ({found.value:.6g})"
+        f"mean over {NUM_SUBSETS} random subsets, whose standard deviation is"
+        f" {subsets.std:.2g}; over all pairs it is {found.value:.6g}"
     )
+    if error is not None:
+        error = subsets.standard_error(error)
     return MetricValue(subsets.mean, error, None, tuple(notes))
 
 
 def kid_fields(protocol: ProtocolSpec) -> Mapping[str, Detail]:
-    """The estimator."""
-    return {"estimator": protocol.kid}
+    """The estimator, and which subsets it draws."""
+    if protocol.kid == "all_pairs":
+        return {"estimator": protocol.kid}
+    return {
+        "estimator": protocol.kid,
+        "subsets": NUM_SUBSETS,
+        "subset_size": SUBSET_SIZE,
+        "subset_seed": SUBSET_SEED,
+    }
+
+
+def kid_least(protocol: ProtocolSpec, dim: int) -> Least:  # noqa: ARG001
+    """Two of both sets; or as many as a subset has."""
+    if protocol.kid == "all_pairs":
+        return Least()
+    return Least(
+        SUBSET_SIZE,
+        SUBSET_SIZE,
+        f", for the subsets of protocol {protocol.name}",
+        "take more samples, or a protocol whose kid is over all pairs",
+    )
 
 
 def cmmd_metric(work: Computation) -> MetricValue:

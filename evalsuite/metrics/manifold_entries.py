@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from evalsuite.config import ProtocolSpec
 from evalsuite.metrics.neighbours import count_duplicates
-from evalsuite.metrics.values import Computation, Detail, MetricValue
+from evalsuite.metrics.values import Computation, Detail, Least, MetricValue
 
 _SAME = 1e-12
 _MEANINGLESS = 0.5
@@ -20,25 +20,25 @@ def share(name: str) -> Callable[[Computation], MetricValue]:
     def compute(work: Computation) -> MetricValue:
         found = work.manifold
         value = float(getattr(found.values, name))
-        notes = list(_duplicates(work))
         if found.standard_errors is None:
             needed = work.manifold_settings.jackknife_samples
-            notes.append(
-                f"no standard error: it needs {needed} samples, there are {len(work.samples)}"
+            return _without_error(
+                value, f"it needs {needed} samples, there are {len(work.samples)}"
             )
-            return MetricValue(value, notes=tuple(notes))
         error = float(getattr(found.standard_errors, name))
         if error < _SAME:
-            notes.append(
-                "no standard error: the share is the same whichever group of samples is left out"
+            return _without_error(
+                value, "the share is the same whichever group of samples is left out"
             )
-            return MetricValue(value, notes=tuple(notes))
         if error > _MEANINGLESS and name != "density":
-            notes.append("no standard error: leaving out any group of samples turns the share over")
-            return MetricValue(value, notes=tuple(notes))
-        return MetricValue(value, error, None, tuple(notes))
+            return _without_error(value, "leaving out any group of samples turns the share over")
+        return MetricValue(value, error)
 
     return compute
+
+
+def _without_error(value: float, why: str) -> MetricValue:
+    return MetricValue(value, notes=(f"no standard error: {why}",))
 
 
 def neighbour_fields(protocol: ProtocolSpec) -> Mapping[str, Detail]:
@@ -48,13 +48,14 @@ def neighbour_fields(protocol: ProtocolSpec) -> Mapping[str, Detail]:
     return {"k": rule.k, "arithmetic": rule.arithmetic, **strict}
 
 
+def neighbour_least(protocol: ProtocolSpec, dim: int) -> Least:  # noqa: ARG001
+    """A point and its k neighbours, of both sets."""
+    k = protocol.neighbours.k
+    return Least(k + 1, k + 1, f", for {k} neighbours")
+
+
 def duplicates_note(features_ND: NDArray[Any]) -> str | None:
     """What to say when samples repeat, whose balls then have radius 0; None when none does."""
     repeated = count_duplicates(features_ND)
     have = "sample has" if repeated == 1 else "samples have"
     return f"{repeated} {have} exactly the features of an earlier one" if repeated else None
-
-
-def _duplicates(work: Computation) -> list[str]:
-    note = duplicates_note(work.samples.pool_ND)
-    return [] if note is None else [note]

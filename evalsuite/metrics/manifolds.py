@@ -19,10 +19,10 @@ from evalsuite.metrics.distances import (
     Arithmetic,
     Distances,
     Points,
-    exact_products,
     points_of,
     tiles,
 )
+from evalsuite.metrics.exact_arithmetic import exact_float32
 from evalsuite.metrics.intervals import balanced_groups
 
 CPU = torch.device("cpu")
@@ -146,7 +146,7 @@ def manifold_metrics(
     _check_sets(samples_ND, reference_MD, settings)
     count = len(samples_ND)
     grouping = _grouping(count, settings, strata_N)
-    with exact_products():
+    with exact_float32(settings.device):
         samples = _points(samples_ND, "sample features", settings, grouping.order_N)
         reference = _points(reference_MD, "reference features", settings)
         if reference_radii is None:
@@ -184,7 +184,7 @@ def reference_radii(reference_MD: NDArray[Any], settings: ManifoldSettings) -> N
         DataError: as `manifold_metrics`.
     """
     _check_count(reference_MD, "reference images", settings.k)
-    with exact_products():
+    with exact_float32(settings.device):
         reference = _points(reference_MD, "reference features", settings)
         radii: NDArray[np.float32] = _radii(reference, settings).cpu().numpy()
     return radii

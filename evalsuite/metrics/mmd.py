@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from evalsuite.errors import DataError
+from evalsuite.metrics.exact_arithmetic import exact_float32
 from evalsuite.metrics.moments import check_finite_rows
 
 CMMD_SIGMA = 10.0
@@ -195,13 +196,14 @@ def _sums_across(
             f"the reference {y_MD.dtype} with {y_MD.shape[1]}"
         )
     sums_N = np.empty(len(features_ND))
-    for rows in _tiles(len(features_ND)):
-        x_ND = _tensor(features_ND[rows], device)
-        total_N = torch.zeros(len(x_ND), dtype=torch.float64, device=device)
-        for columns in _tiles(len(y_MD)):
-            tile_NM = _tile(x_ND, _tensor(y_MD[columns], device), reference.kernel)
-            total_N += tile_NM.sum(dim=1, dtype=torch.float64)
-        sums_N[rows] = total_N.cpu().numpy()
+    with exact_float32(device):
+        for rows in _tiles(len(features_ND)):
+            x_ND = _tensor(features_ND[rows], device)
+            total_N = torch.zeros(len(x_ND), dtype=torch.float64, device=device)
+            for columns in _tiles(len(y_MD)):
+                tile_NM = _tile(x_ND, _tensor(y_MD[columns], device), reference.kernel)
+                total_N += tile_NM.sum(dim=1, dtype=torch.float64)
+            sums_N[rows] = total_N.cpu().numpy()
     return sums_N / len(y_MD)
 
 
@@ -213,12 +215,12 @@ def _sums_within(
     if len(features_ND) < 2:
         raise DataError(f"a discrepancy needs at least 2 {what}, there are {len(features_ND)}")
     unlike_N, self_N = np.zeros(len(features_ND)), np.empty(len(features_ND))
-    for rows in _tiles(len(features_ND)):
-        x_ND = _tensor(features_ND[rows], device)
-        for columns in _tiles(len(features_ND)):
-            if columns.start < rows.start:
-                continue
-            tile_NM = _tile(x_ND, _tensor(features_ND[columns], device), kernel)
+    tiles = list(_tiles(len(features_ND)))
+    upper = [(rows, columns) for rows in tiles for columns in tiles if columns.start >= rows.start]
+    with exact_float32(device):
+        for rows, columns in upper:
+            x_ND, y_ND = (_tensor(features_ND[part], device) for part in (rows, columns))
+            tile_NM = _tile(x_ND, y_ND, kernel)
             if columns == rows:
                 self_N[rows] = tile_NM.diagonal().double().cpu().numpy()
                 tile_NM.fill_diagonal_(0)

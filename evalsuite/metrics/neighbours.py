@@ -15,10 +15,10 @@ from evalsuite.errors import DataError
 from evalsuite.metrics.distances import (
     Arithmetic,
     Distances,
-    exact_products,
     points_of,
     tiles,
 )
+from evalsuite.metrics.exact_arithmetic import exact_float32
 
 _TILE = 1000
 _SPARE = 8
@@ -59,7 +59,7 @@ def nearest(
         raise ValueError("num_nearest must be at least 1")
     _check_sets(samples_ND, reference_MD, num_nearest)
     count = min(num_nearest + _SPARE, len(reference_MD))
-    with exact_products():
+    with exact_float32(device):
         indices_NC = _candidates(samples_ND, reference_MD, count, device)
     found = [
         _ranked(samples_ND[rows], reference_MD, indices_NC[rows], num_nearest)

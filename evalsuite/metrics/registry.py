@@ -4,16 +4,23 @@ from collections.abc import Sequence
 
 from evalsuite.config import ProtocolSpec
 from evalsuite.errors import DataError, UsageError, nearest
-from evalsuite.metrics.frechet_metrics import fid, fid_infinity, sfid
-from evalsuite.metrics.kernel_entries import cmmd_metric, kid, kid_fields
-from evalsuite.metrics.manifold_entries import neighbour_fields, share
-from evalsuite.metrics.score_metrics import inception_score, split_fields
+from evalsuite.metrics.frechet_metrics import (
+    fid,
+    fid_infinity,
+    infinity_fields,
+    infinity_least,
+    sfid,
+)
+from evalsuite.metrics.kernel_entries import cmmd_metric, kid, kid_fields, kid_least
+from evalsuite.metrics.manifold_entries import neighbour_fields, neighbour_least, share
+from evalsuite.metrics.score_metrics import inception_score, split_fields, split_least
 from evalsuite.metrics.values import (
     Computation,
     MetricSpec,
     MetricValue,
     ReferenceData,
     SampleData,
+    present,
 )
 
 _PER_SAMPLE = {"pool": "pool_ND", "spatial": "spatial_NP", "probabilities": "probabilities_NK"}
@@ -48,12 +55,17 @@ def compute_metrics(
     for name in names:
         if name not in METRICS:
             raise UsageError(f"there is no metric {name!r}, {nearest(name, METRICS)}")
-        _check_inputs(METRICS[name], samples, reference)
+        _check_inputs(METRICS[name], samples, reference, protocol)
     work = Computation(samples, reference, protocol, device)
     return {name: METRICS[name].compute(work) for name in dict.fromkeys(names)}
 
 
-def _check_inputs(spec: MetricSpec, samples: SampleData, reference: ReferenceData | None) -> None:
+def _check_inputs(
+    spec: MetricSpec,
+    samples: SampleData,
+    reference: ReferenceData | None,
+    protocol: ProtocolSpec,
+) -> None:
     for need in sorted(spec.needs):
         if need in _PER_SAMPLE:
             found = getattr(samples, _PER_SAMPLE[need])
@@ -70,11 +82,10 @@ def _check_inputs(spec: MetricSpec, samples: SampleData, reference: ReferenceDat
         sizes["strata"] = len(samples.strata_N)
     if len(set(sizes.values())) != 1:
         raise ValueError(f"inputs have different numbers of samples: {sizes}")
-    count = min(sizes.values())
-    if count < spec.minimum_samples:
-        raise DataError(
-            f"{spec.display} needs at least {spec.minimum_samples} samples, there are {count}"
-        )
+    images_MD = reference.features_MD if reference else None
+    used = images_MD is not None and "reference_features" in spec.needs
+    least = spec.least(protocol, samples.pool_ND.shape[-1])
+    least.check(spec.name, min(sizes.values()), len(present(images_MD)) if used else None)
 
 
 _WITH_NEIGHBOURS = frozenset({"pool", "reference_features"})
@@ -82,19 +93,27 @@ _WITH_NEIGHBOURS = frozenset({"pool", "reference_features"})
 METRICS: dict[str, MetricSpec] = {
     spec.name: spec
     for spec in (
-        MetricSpec("fid", "FID", "lower", frozenset({"pool", "reference_pool"}), 2, fid),
-        MetricSpec("sfid", "sFID", "lower", frozenset({"spatial", "reference_spatial"}), 2, sfid),
+        MetricSpec("fid", "FID", "lower", frozenset({"pool", "reference_pool"}), fid),
+        MetricSpec("sfid", "sFID", "lower", frozenset({"spatial", "reference_spatial"}), sfid),
         MetricSpec(
             "inception_score",
             "IS",
             "higher",
             frozenset({"probabilities"}),
-            2,
             inception_score,
             split_fields,
+            split_least,
         ),
         *(
-            MetricSpec(name, display, "higher", _WITH_NEIGHBOURS, 4, share(name), neighbour_fields)
+            MetricSpec(
+                name,
+                display,
+                "higher",
+                _WITH_NEIGHBOURS,
+                share(name),
+                neighbour_fields,
+                neighbour_least,
+            )
             for name, display in (
                 ("precision", "Precision"),
                 ("recall", "Recall"),
@@ -102,15 +121,16 @@ METRICS: dict[str, MetricSpec] = {
                 ("coverage", "Coverage"),
             )
         ),
-        MetricSpec("kid", "KID", "lower", _WITH_NEIGHBOURS, 2, kid, kid_fields),
+        MetricSpec("kid", "KID", "lower", _WITH_NEIGHBOURS, kid, kid_fields, kid_least),
         MetricSpec(
             "fid_infinity",
             "FID-infinity",
             "lower",
             frozenset({"pool", "reference_pool"}),
-            2,
             fid_infinity,
+            infinity_fields,
+            infinity_least,
         ),
-        MetricSpec("cmmd", "CMMD", "lower", _WITH_NEIGHBOURS, 2, cmmd_metric),
+        MetricSpec("cmmd", "CMMD", "lower", _WITH_NEIGHBOURS, cmmd_metric),
     )
 }

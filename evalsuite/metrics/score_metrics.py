@@ -17,7 +17,7 @@ from evalsuite.metrics.inception_score import (
     influence_of_splits,
     score_of_splits,
 )
-from evalsuite.metrics.values import Computation, Detail, MetricValue, error_of, present
+from evalsuite.metrics.values import Computation, Detail, Least, MetricValue, error_of, present
 
 
 def inception_score(work: Computation) -> MetricValue:
@@ -70,3 +70,9 @@ def split_fields(protocol: ProtocolSpec) -> Mapping[str, Detail]:
     )
     zeros: dict[str, Detail] = {} if rule.zeros == "nan" else {"zeros": rule.zeros}
     return {**size, "order": order, "bias": "none", **zeros}
+
+
+def split_least(protocol: ProtocolSpec, dim: int) -> Least:  # noqa: ARG001
+    """Two, or one for each of a fixed number of splits."""
+    number = protocol.splits.number
+    return Least() if number is None else Least(max(number, 2), why=f", for its {number} splits")

@@ -6,13 +6,14 @@ Legend: N samples, M reference images, D pooled width, P spatial width, K classe
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, Literal, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from evalsuite.config import ProtocolSpec
+from evalsuite.errors import DataError
 from evalsuite.metrics.distances import Arithmetic
 from evalsuite.metrics.frechet import ReferenceFactor, reference_factor
 from evalsuite.metrics.intervals import degrees_of_freedom, standard_error
@@ -165,6 +166,35 @@ class MetricValue:
     influence_N: NDArray[np.float64] | None = None
 
 
+class Least(NamedTuple):
+    """The fewest samples and reference images from which a metric is computed.
+
+    Attributes:
+        samples: N.
+        images: M, where images of the reference are used.
+        why: clause on what needs so many, with its comma.
+        remedy: what to do about too few samples.
+    """
+
+    samples: int = 2
+    images: int = 2
+    why: str = ""
+    remedy: str = "take more samples, or leave it out"
+
+    def check(self, name: str, num_samples: int, num_images: int | None = None) -> None:
+        """Raise DataError when there are fewer; `num_images` is None where none are used."""
+        if num_samples < self.samples:
+            raise DataError(
+                f"{name} needs at least {self.samples} samples, not {num_samples}{self.why}:"
+                f" {self.remedy}"
+            )
+        if num_images is not None and num_images < self.images:
+            raise DataError(
+                f"{name} needs at least {self.images} reference images, not {num_images}{self.why}:"
+                " choose another reference, or leave it out"
+            )
+
+
 @dataclass(frozen=True)
 class MetricSpec:
     """One metric.
@@ -174,18 +204,18 @@ class MetricSpec:
         display: name in tables.
         better: direction of improvement.
         needs: inputs that must be present.
-        minimum_samples: fewest samples for which it is defined.
         compute: a computation whose inputs satisfy `needs` => value.
-        fields: the protocol's fields that can change this metric and no other.
+        fields: what can change this metric and no other, of the protocol and of its definition.
+        least: protocol and D => what it is computed from at least.
     """
 
     name: str
     display: str
     better: Literal["lower", "higher"]
     needs: frozenset[str]
-    minimum_samples: int
     compute: Callable[[Computation], MetricValue]
     fields: Callable[[ProtocolSpec], Mapping[str, Detail]] = lambda _: {}
+    least: Callable[[ProtocolSpec, int], Least] = lambda _protocol, _dim: Least()
 
 
 def error_of(

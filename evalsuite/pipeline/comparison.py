@@ -1,5 +1,9 @@
 """Differences of one metric between two inputs, with the interval that their samples allow.
 
+A paired difference has the plain error of influence values, where a record's own is taken from
+halves: what halves take back cancels in a difference, and in simulation 31 of 32 cells cover 93.2
+to 98.2 % (`docs/uncertainty-simulation.md`).
+
 Legend: N samples.
 """
 

@@ -8,7 +8,6 @@ import torch
 from evalsuite.artifacts.references import Reference
 from evalsuite.config import ExtractorSpec, ProtocolSpec, load_spec
 from evalsuite.errors import DataError, UsageError, nearest
-from evalsuite.metrics.frechet_infinity import smallest_size
 from evalsuite.metrics.registry import METRICS
 
 FEWEST_IMAGES = 2
@@ -80,28 +79,25 @@ def check(measure: Measure, num_samples: int, size: tuple[int, int] | None = Non
         UsageError: a metric that needs a reference has none.
         DataError: too few samples, or a reference that does not fit samples, extractor and metrics.
     """
-    for name in measure.metrics:
-        metric = METRICS[name]
-        if num_samples < metric.minimum_samples:
-            raise DataError(
-                f"{name} needs at least {metric.minimum_samples} samples, not {num_samples}"
-            )
+    leasts = {
+        name: METRICS[name].least(measure.protocol, measure.spec.pool_dim)
+        for name in measure.metrics
+    }
+    for name, least in leasts.items():
+        least.check(name, num_samples)
         if _compares(name) and measure.reference is None:
             raise UsageError(f"{name} needs a --reference")
     _check_parts(measure)
-    if "fid_infinity" in measure.metrics:
-        needed = 2 * smallest_size(num_samples, measure.spec.pool_dim)
-        if num_samples < needed:
-            raise DataError(
-                f"fid_infinity needs at least {needed} samples of {measure.spec.pool_dim} feature"
-                f" dimensions, not {num_samples}: kid has no bias at any N"
-            )
     if measure.reference is not None:
         check_reference(measure.reference, measure.spec, measure.metrics)
         # a size that the extractor does not take is refused for that
         fits = size is not None and measure.spec.input_size in {None, size}
         if size is not None and fits and any(_compares(name) for name in measure.metrics):
             _check_resolution(measure.reference, size)
+        images = measure.reference.images
+        for name, least in leasts.items():
+            if images is not None and "reference_features" in METRICS[name].needs:
+                least.check(name, num_samples, images.num_images)
 
 
 def _check_resolution(reference: Reference, size: tuple[int, int]) -> None:

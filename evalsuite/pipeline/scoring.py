@@ -135,7 +135,7 @@ def _with_duplicates(
     note = duplicates_note(table.pool_ND)
     return {
         name: replace(value, notes=(*value.notes, note))
-        if note and "pool" in METRICS[name].needs and note not in value.notes
+        if note and "pool" in METRICS[name].needs
         else value
         for name, value in values.items()
     }

@@ -29,7 +29,6 @@ from evalsuite.metrics.frechet import (
 from evalsuite.metrics.intervals import (
     HalvedInfluence,
     paired_standard_error,
-    paired_standard_error_from_halves,
     standard_error,
     standard_error_from_halves,
 )
@@ -146,7 +145,7 @@ def simulate(cell: Cell, dim: int, repeats: int, seed: int = 0) -> Outcome:
         paired_errors.append(
             (
                 paired_standard_error(a_halved.influence_N, b_halved.influence_N, strata_N),
-                paired_standard_error_from_halves(a_halved, b_halved, strata_N),
+                _paired_from_halves(a_halved, b_halved, strata_N),
             )
         )
     return Outcome(
@@ -198,6 +197,16 @@ def _score(
 ) -> tuple[FrechetFit, HalvedInfluence]:
     fit = frechet_fit(moments_of(features_ND), reference)
     return fit, halved_influence(features_ND, fit, reference, strata_N)
+
+
+def _paired_from_halves(
+    a: HalvedInfluence, b: HalvedInfluence, strata_N: NDArray[np.int64] | None
+) -> float:
+    """`standard_error_from_halves` of a difference whose samples share noise, label and halves."""
+    difference = HalvedInfluence(
+        a.influence_N - b.influence_N, a.in_halves_N - b.in_halves_N, a.halves_N
+    )
+    return standard_error_from_halves(difference, strata_N)
 
 
 def _check(values: list[float], errors: list[tuple[float, float]]) -> Check:

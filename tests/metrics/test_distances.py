@@ -8,10 +8,10 @@ from evalsuite.errors import DataError
 from evalsuite.metrics.distances import (
     Arithmetic,
     Distances,
-    exact_products,
     points_of,
     tiles,
 )
+from evalsuite.metrics.exact_arithmetic import exact_float32
 from evalsuite.metrics.float16_sums import squared_norms
 
 CPU = torch.device("cpu")
@@ -179,12 +179,12 @@ def test_products_are_exact_whatever_the_process_allows():
     features_ND = np.random.default_rng(6).normal(size=(64, 256)).astype(np.float32)
     points = points_of(features_ND, "features", Arithmetic.FLOAT32, CPU)
     everything = slice(0, 64)
-    with exact_products():
+    with exact_float32(CPU):
         expected = Distances(points, points).tile(everything, everything)
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("medium")
     try:
-        with exact_products():
+        with exact_float32(CPU):
             found = Distances(points, points).tile(everything, everything)
         assert torch.get_float32_matmul_precision() == "medium"
     finally:

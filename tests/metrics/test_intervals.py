@@ -15,7 +15,11 @@ from evalsuite.metrics.frechet import (
     halved_influence,
     reference_factor,
 )
-from evalsuite.metrics.inception_score import inception_score, inception_score_influence
+from evalsuite.metrics.inception_score import (
+    consecutive_splits,
+    inception_score,
+    influence_of_splits,
+)
 from evalsuite.metrics.intervals import (
     HalvedInfluence,
     balanced_groups,
@@ -23,7 +27,6 @@ from evalsuite.metrics.intervals import (
     extrapolated,
     mean_over_replicates,
     paired_standard_error,
-    paired_standard_error_from_halves,
     standard_error,
     standard_error_from_halves,
 )
@@ -205,21 +208,6 @@ def test_errors_from_halves_take_back_what_halves_have_in_excess():
     assert standard_error_from_halves(noisy) == pytest.approx(floor, rel=1e-12)
 
 
-def test_paired_errors_from_halves_are_those_of_the_difference():
-    rng = np.random.default_rng(2)
-    halves_N, strata_N = balanced_groups(60, 2, np.arange(60) % 3), np.arange(60) % 3
-    a, b = (HalvedInfluence(*rng.normal(size=(2, 60)), halves_N) for _ in range(2))
-    difference = HalvedInfluence(
-        a.influence_N - b.influence_N, a.in_halves_N - b.in_halves_N, halves_N
-    )
-    paired = paired_standard_error_from_halves(a, b, strata_N)
-    assert paired == standard_error_from_halves(difference, strata_N)
-    assert paired_standard_error_from_halves(a, a) == 0.0
-    other = HalvedInfluence(b.influence_N, b.in_halves_N, 1 - halves_N)
-    with pytest.raises(ValueError, match="same halves"):
-        paired_standard_error_from_halves(a, other)
-
-
 @pytest.mark.parametrize("balanced", [False, True])
 def test_close_to_the_reference_only_the_error_from_halves_is_the_spread(balanced):
     rng = np.random.default_rng(3)
@@ -244,12 +232,13 @@ def test_close_to_the_reference_only_the_error_from_halves_is_the_spread(balance
 
 def test_reported_inception_score_error_is_the_observed_spread():
     rng = np.random.default_rng(3)
+    splits = consecutive_splits(500, 200)
     values, errors = [], []
     for _ in range(REPEATS):
         p_NK = np.exp(rng.normal(size=(500, 8)) * rng.uniform(0.2, 4.0, size=(500, 1)))
         p_NK /= p_NK.sum(axis=1, keepdims=True)
         # Two full splits and a short one that weighs as much.
         values.append(inception_score(p_NK, 200))
-        errors.append(standard_error(inception_score_influence(p_NK, 200)))
+        errors.append(standard_error(influence_of_splits(p_NK, splits)))
     observed = np.std(values, ddof=1)
     assert np.sqrt(np.mean(np.square(errors))) == pytest.approx(observed, rel=0.15)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from evalsuite.errors import DataError
+from evalsuite.metrics.intervals import standard_error
 from evalsuite.metrics.kernel_distance import (
     RBF_KERNEL,
     kernel_distance,
@@ -45,6 +46,27 @@ def test_subsets_are_random_and_the_same_each_time():
     assert first == kernel_distance_of_subsets(x_ND, y_MD, num_subsets=40, subset_size=20)
     assert first.std > 0
     assert abs(first.mean - by_definition(x_ND, y_MD)) < 4 * first.std / np.sqrt(40)
+
+
+def test_the_error_of_the_mean_over_subsets_is_what_repeats_show():
+    """Shuffled references stand for other draws of subsets, whose seed is fixed."""
+    y_MD = draw(6, 80, shift=0.4)
+    rng = np.random.default_rng(7)
+    means, errors, plain = [], [], []
+    for seed in range(250):
+        x_ND = draw(100 + seed)
+        subsets = kernel_distance_of_subsets(
+            x_ND, rng.permutation(y_MD), num_subsets=20, subset_size=6
+        )
+        influence_N = kernel_distance(x_ND, kid_reference(y_MD)).influence_N
+        means.append(subsets.mean)
+        plain.append(standard_error(influence_N))
+        errors.append(subsets.standard_error(plain[-1], num_subsets=20))
+    spread = np.std(means, ddof=1)
+    assert np.sqrt(np.mean(np.square(errors))) == pytest.approx(spread, rel=0.15)
+    covered = np.abs(means - np.mean(means)) < 1.96 * np.array(errors)
+    assert 0.9 < covered.mean() <= 0.99
+    assert np.sqrt(np.mean(np.square(plain))) < 0.6 * spread
 
 
 def test_too_few_images_for_a_subset_are_refused():

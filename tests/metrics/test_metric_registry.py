@@ -14,14 +14,19 @@ from evalsuite.metrics.frechet import (
     frechet_influence,
     halved_influence,
 )
-from evalsuite.metrics.inception_score import inception_score, inception_score_influence
+from evalsuite.metrics.inception_score import (
+    consecutive_splits,
+    inception_score,
+    influence_of_splits,
+)
 from evalsuite.metrics.intervals import (
     balanced_groups,
     standard_error,
     standard_error_from_halves,
 )
+from evalsuite.metrics.manifold_entries import duplicates_note
 from evalsuite.metrics.manifolds import ManifoldSettings, manifold_metrics
-from evalsuite.metrics.moments import moments_of
+from evalsuite.metrics.moments import Moments, moments_of
 from evalsuite.metrics.registry import METRICS, compute_metrics
 from evalsuite.metrics.values import Computation, ReferenceData, SampleData
 
@@ -88,7 +93,25 @@ def test_the_metrics_and_their_order():
         ("adm-float32", "recall", {"k": 3, "arithmetic": "float32"}),
         ("dgm-eval", "density", {"k": 5, "arithmetic": "float32", "strict": True}),
         ("adm", "kid", {"estimator": "all_pairs"}),
-        ("torch-fidelity", "kid", {"estimator": "subsets"}),
+        (
+            "torch-fidelity",
+            "kid",
+            {
+                "estimator": "subsets",
+                "subsets": 100,
+                "subset_size": 1000,
+                "subset_seed": 2020,
+            },
+        ),
+        (
+            "adm",
+            "fid_infinity",
+            {
+                "points": 15,
+                "smallest_subset": "N/10, at most 5000, at least 4 D",
+                "order_seed": 0,
+            },
+        ),
         (
             "adm",
             "inception_score",
@@ -135,7 +158,8 @@ def test_values_and_errors_are_those_of_the_functions():
     score = values["inception_score"]
     assert score.value == inception_score(inputs.samples.probabilities_NK)
     assert score.standard_error == standard_error(
-        inception_score_influence(inputs.samples.probabilities_NK), strata_N
+        influence_of_splits(inputs.samples.probabilities_NK, consecutive_splits(120, 5000)),
+        strata_N,
     )
     shares, errors = manifold_metrics(
         inputs.samples.pool_ND, inputs.reference.features_MD, MANIFOLDS, strata_N
@@ -190,7 +214,7 @@ def test_below_two_samples_per_dimension_a_distance_has_no_error():
     assert make_inputs(2 * DIM).compute("fid")["fid"].standard_error > 0
 
 
-@pytest.mark.parametrize("count", [10 * DIM - 1, 30, 5])
+@pytest.mark.parametrize("count", [10 * DIM - 1, 8 * DIM])
 def test_below_ten_samples_per_dimension_a_distance_is_extrapolated(count):
     inputs = make_inputs(count)
     value = inputs.compute("fid")["fid"]
@@ -203,21 +227,50 @@ def test_below_ten_samples_per_dimension_a_distance_is_extrapolated(count):
         for half in (0, 1)
     ]
     assert value.extrapolated == pytest.approx(2 * value.value - sum(halves) / 2, rel=1e-12)
-    assert value.notes[-1] == (
+    assert value.notes[-1].startswith(
         f"N is only {count / DIM:.3g} samples per feature dimension; "
         f"extrapolated to infinite N: {value.extrapolated:.4f}"
     )
     assert make_inputs(10 * DIM).compute("fid")["fid"].extrapolated is None
 
 
+@pytest.mark.parametrize("count", [8 * DIM - 1, 2 * DIM, DIM, 2])
+def test_below_eight_samples_per_dimension_nothing_is_said_of_infinite_n(count):
+    value = make_inputs(count).compute("fid")["fid"]
+    assert value.extrapolated is None
+    assert value.notes[-1] == (
+        f"N is only {count / DIM:.3g} samples per feature dimension: the bias is large and not in "
+        "proportion to 1/N, so nothing is said of infinite N; use kid, or more samples"
+    )
+
+
+@pytest.mark.parametrize("samples_per_dim", [8, 9.9])
+def test_where_a_limit_is_given_most_of_the_bias_is_gone(samples_per_dim):
+    """The true distance is 0, around which limits scatter; those below it are called out."""
+    dim, count = 32, int(32 * samples_per_dim)
+    truth = Moments(10**9, np.zeros(dim), np.eye(dim))
+    found = []
+    for seed in range(20):
+        pool_ND = np.random.default_rng(seed).normal(size=(count, dim))
+        found.append(make_inputs(count, pool=truth, pool_ND=pool_ND).compute("fid")["fid"])
+    plain, limit = (
+        np.mean([getattr(f, name) for f in found]) for name in ("value", "extrapolated")
+    )
+    assert plain > 0
+    assert abs(limit) < 0.1 * plain
+    for value in found:
+        assert ("below 0, which no distance is" in value.notes[-1]) == (value.extrapolated < 0)
+    assert any(value.extrapolated < 0 for value in found)
+
+
 def test_halves_alternate_within_each_class():
     # By index alone, every half would hold one class: labels alternate just as halves would.
-    strata_N = np.arange(40) % 2
+    strata_N = np.arange(72) % 2
     rng = np.random.default_rng(0)
-    pool_ND = rng.normal(size=(40, DIM)) + 5.0 * strata_N[:, None]
-    inputs = make_inputs(40, strata_N, pool_ND=pool_ND)
+    pool_ND = rng.normal(size=(72, DIM)) + 5.0 * strata_N[:, None]
+    inputs = make_inputs(72, strata_N, pool_ND=pool_ND)
     value = inputs.compute("fid")["fid"]
-    first_N = np.arange(40) % 4 < 2
+    first_N = np.arange(72) % 4 < 2
     halves = [
         frechet_distance(moments_of(pool_ND[half_N]), inputs.reference.pool)
         for half_N in (first_N, ~first_N)
@@ -230,7 +283,6 @@ def test_fewer_samples_than_dimensions_give_a_value_and_a_note(count):
     value = make_inputs(count).compute("fid")["fid"]
     assert value.value > 0
     assert f"covariance of the samples is singular: {count} images for 8" in value.notes[0]
-    assert (value.extrapolated is None) == (count < 4)
 
 
 def test_a_reference_with_fewer_images_than_dimensions_is_noted():
@@ -280,10 +332,45 @@ def test_a_jackknife_that_sees_no_spread_claims_no_certainty():
 
 
 def test_too_few_samples_are_refused_with_have_and_need():
-    with pytest.raises(DataError, match=r"^Precision needs at least 4 samples, there are 3$"):
+    with pytest.raises(DataError, match=r"^precision needs at least 4 samples, not 3, for 3 n"):
         make_inputs(3).compute("precision")
-    with pytest.raises(DataError, match=r"^FID needs at least 2 samples, there are 1$"):
+    with pytest.raises(DataError, match=r"^fid needs at least 2 samples, not 1: take more"):
         make_inputs(1).compute("fid")
+
+
+@pytest.mark.parametrize(
+    ("protocol", "metric", "samples", "images"),
+    [
+        ("digits", "fid", 2, None),
+        ("digits", "fid_infinity", 8 * DIM, None),
+        ("digits", "inception_score", 2, None),
+        ("jit", "inception_score", 10, None),
+        ("dgm-eval", "inception_score", 10, None),
+        ("digits", "recall", 4, 4),
+        ("dgm-eval", "coverage", 6, 6),
+        ("digits", "kid", 2, 2),
+        ("torch-fidelity", "kid", 1000, 1000),
+        ("cmmd", "cmmd", 2, 2),
+    ],
+)
+def test_the_fewest_samples_and_images_follow_from_protocol_and_width(
+    protocol, metric, samples, images
+):
+    """At the least a metric is computed; with one fewer of either it is refused."""
+    spec = load_spec(ProtocolSpec, protocol)
+    rng = np.random.default_rng(0)
+
+    def of_images(count):
+        return rng.normal(size=(count, DIM)).astype(np.float32)
+
+    enough_MD = of_images(images or 3)
+    fine = make_inputs(samples, protocol=spec, features_MD=enough_MD).compute(metric)[metric]
+    assert math.isfinite(fine.value)
+    with pytest.raises(DataError, match=f"^{metric} needs at least {samples} samples, not "):
+        make_inputs(samples - 1, protocol=spec, features_MD=enough_MD).compute(metric)
+    if images is not None:
+        with pytest.raises(DataError, match=f"^{metric} needs at least {images} reference images"):
+            make_inputs(samples, protocol=spec, features_MD=enough_MD[1:]).compute(metric)
 
 
 @pytest.mark.parametrize("name", ["fid", "precision"])
@@ -316,16 +403,34 @@ def test_probabilities_that_sorted_classes_make_are_called_out():
 
 def test_samples_that_repeat_are_counted():
     pool_ND = make_inputs(60).samples.pool_ND
-    pool_ND[10:20] = pool_ND[0]
-    value = make_inputs(60, pool_ND=pool_ND).compute("recall")["recall"]
-    assert "10 samples have exactly the features of an earlier one" in value.notes
+    assert duplicates_note(pool_ND) is None
+    pool_ND[10] = pool_ND[0]
+    assert duplicates_note(pool_ND) == "1 sample has exactly the features of an earlier one"
+    pool_ND[11:20] = pool_ND[0]
+    assert duplicates_note(pool_ND) == "10 samples have exactly the features of an earlier one"
 
 
-def test_kid_and_fid_at_infinity_have_errors():
+def test_kid_has_an_error_and_fid_at_infinity_says_why_it_has_none():
     values = make_inputs(400).compute("kid", "fid_infinity")
-    for value in values.values():
-        assert value.standard_error > 0
-        assert value.influence_N.shape == (400,)
+    assert values["kid"].standard_error > 0
+    assert values["kid"].influence_N.shape == (400,)
+    limit = values["fid_infinity"]
+    assert (limit.standard_error, limit.influence_N) == (None, None)
+    assert limit.notes[1].startswith("no standard error: that of sampling would leave out")
+
+
+def test_fid_at_infinity_below_zero_is_called_out():
+    """Samples that are the reference's own distribution, of which about half fall below."""
+    truth = Moments(10**9, np.zeros(DIM), np.eye(DIM))
+    signs = set()
+    for seed in range(12):
+        pool_ND = np.random.default_rng(seed).normal(size=(8 * DIM, DIM))
+        value = make_inputs(8 * DIM, pool=truth, pool_ND=pool_ND).compute("fid_infinity")
+        limit = value["fid_infinity"]
+        signs.add(limit.value < 0)
+        said = f"{limit.value:.4f} is below 0, which no distance is: the error exceeds the distance"
+        assert (said in limit.notes) == (limit.value < 0)
+    assert signs == {True, False}
 
 
 def test_what_follows_from_a_reference_is_computed_once():

@@ -241,12 +241,12 @@ def test_fewer_samples_than_a_metric_needs(run: RunDirectory, metric: str, fewes
 
 
 def test_small_numbers_of_samples_say_so(run: RunDirectory) -> None:
-    """Below two samples per dimension there is no interval, below ten an extrapolation."""
+    """Below two samples per dimension there is no interval, below eight no value at infinite N."""
     (record,) = score_run(run, measure(metrics=["fid"]), 60)
     assert record.standard_error is None
-    assert record.extrapolated is not None
+    assert record.extrapolated is None
     assert any("no standard error" in note for note in record.notes)
-    assert any("samples per feature dimension" in note for note in record.notes)
+    assert any("nothing is said of infinite N; use kid" in note for note in record.notes)
 
 
 def other_extractor(tmp_path: Path) -> Any:

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from evalsuite.errors import DataError
 from evalsuite.features.base import FeatureBatch
-from evalsuite.features.foundation.precision import exact_float32
 from evalsuite.features.foundation.resizing import Resizing, resize
+from evalsuite.metrics.exact_arithmetic import exact_float32
 
 Triple = tuple[float, float, float]
 
@@ -57,7 +57,7 @@ class FoundationExtractor:
             raise DataError(f"the extractor takes RGB images, height x width x 3, not {shape}")
         if images_NHWC.dtype != np.uint8 or len(images_NHWC) != self.batch_size:
             raise ValueError(f"expected {self.batch_size} uint8 images in a batch")
-        with torch.inference_mode(), exact_float32():
+        with exact_float32(self._device):
             images = torch.from_numpy(np.ascontiguousarray(images_NHWC)).to(self._device)
             features_BD = self._embed(self._normalised(images.permute(0, 3, 1, 2)))
         return FeatureBatch(features_BD.float().cpu().numpy(), None, None)

@@ -3,9 +3,6 @@
 Legend: N images, H, W, C; B images of one pass.
 """
 
-import contextlib
-from collections.abc import Iterator
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -20,6 +17,7 @@ from evalsuite.features.inception.network import (
 )
 from evalsuite.features.inception.resize import normalise, resize_bilinear
 from evalsuite.features.inception.weights import InceptionWeights
+from evalsuite.metrics.exact_arithmetic import exact_float32
 
 _CPU_PASS = 4
 """Images of one pass on a CPU, whose activations then stay near its caches (measured)."""
@@ -54,7 +52,7 @@ class InceptionExtractor:
             raise DataError(f"Inception takes height x width x 3 (RGB) images, these are {shape}")
         if images_NHWC.dtype != np.uint8 or len(images_NHWC) != self.batch_size:
             raise ValueError(f"expected {self.batch_size} uint8 images in a batch")
-        with _exact(self._device):
+        with exact_float32(self._device):
             passes = [
                 self._one_pass(images_NHWC[start : start + self._pass_size])
                 for start in range(0, self.batch_size, self._pass_size)
@@ -72,14 +70,3 @@ class InceptionExtractor:
         resized_BHWC = normalise(resize_bilinear(pixels, IMAGE_SIZE))
         layout = layout_on(self._device)
         return self._network(resized_BHWC.permute(0, 3, 1, 2).contiguous(memory_format=layout))
-
-
-@contextlib.contextmanager
-def _exact(device: torch.device) -> Iterator[None]:
-    """No gradients, no autocast, no TF32, deterministic cuDNN, whatever the process has set."""
-    with torch.inference_mode(), torch.autocast(device.type, enabled=False):
-        if device.type != "cuda":
-            yield
-            return
-        with torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
-            yield

@@ -15,7 +15,7 @@ from torch.nn.functional import conv2d
 
 from evalsuite.config import canonical_json
 from evalsuite.errors import DataError
-from evalsuite.features.foundation.precision import exact_float32
+from evalsuite.metrics.exact_arithmetic import exact_float32
 
 VERSION = "0.1"
 """Of the published linear weights; those of 0.0 belong to images that are not scaled."""
@@ -143,7 +143,7 @@ class Lpips:
                 f"LPIPS ({self.backbone}) needs at least {least} x {least} pixels, these images"
                 f" have {images_NHWC.shape[1]} x {images_NHWC.shape[2]}"
             )
-        with torch.inference_mode(), exact_float32():
+        with exact_float32(self._device):
             pairs = zip(self._taps(images_NHWC), self._taps(originals_NHWC), strict=True)
             distance_B = torch.zeros(self.batch_size, dtype=torch.float64, device=self._device)
             for line, (a_BCHW, b_BCHW) in zip(self._lines, pairs, strict=True):
