@@ -20,7 +20,7 @@ from evalsuite.artifacts.references import (
     recognised,
     registered_references,
 )
-from evalsuite.config import ReferenceSpec, data_root, load_spec, names_of
+from evalsuite.config import ProtocolSpec, ReferenceSpec, data_root, load_spec, names_of
 from evalsuite.errors import ConfigError, CorruptionError, DataError, EvalsuiteError, UsageError
 
 NAME = "digits-16-heldout"
@@ -311,6 +311,16 @@ def test_specs_that_contradict_themselves(
 ) -> None:
     with pytest.raises(ConfigError, match=words):
         open_reference(str(sidecar_of(tmp_path, **fields)))
+
+
+def test_protocols_that_references_name_are_of_their_extractor() -> None:
+    for spec in registered_references():
+        for name in spec.protocols:
+            protocol = load_spec(ProtocolSpec, name)
+            assert protocol.extractor == spec.extractor, f"{spec.name}: {name}"
+    dinov2 = load_spec(ReferenceSpec, "edm2-img512-dinov2")
+    assert dinov2.name in load_spec(ProtocolSpec, dinov2.protocols[0]).references.values()
+    assert "torch-fidelity" in load_spec(ReferenceSpec, "adm-imagenet-256").protocols
 
 
 def test_all_registered_references_are_listed() -> None:
