@@ -58,6 +58,11 @@ class Reference:
     path: Path | None = None
 
     @property
+    def has_features(self) -> bool:
+        """Whether the features of its images were stored beside it, see `read_features`."""
+        return self.spec is not None and self.spec.features is not None
+
+    @property
     def coarse(self) -> str | None:
         """What to say beside a number that is made from the images."""
         return self.spec.coarse if self.spec else None

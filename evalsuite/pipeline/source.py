@@ -15,6 +15,7 @@ from evalsuite.artifacts.samples.walking import walk
 from evalsuite.artifacts.samples.zip_arrays import zip_array
 from evalsuite.artifacts.storage import explained
 from evalsuite.config import ExtractorSpec
+from evalsuite.pipeline.provenance import decoding_version
 
 
 @dataclass(frozen=True)
@@ -115,4 +116,5 @@ def identity_of(
         "convert_rgb": source.convert_rgb,
         "extractor": spec.extractor_id,
         "numerics": numerics,
+        **({"decoding": decoding_version()} if samples.encoded else {}),
     }
