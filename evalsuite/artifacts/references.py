@@ -41,7 +41,8 @@ class Reference:
     """Real data to compare with.
 
     Attributes:
-        name: as it is shown.
+        name: as it is shown; `file:NAME` when the file has the name of a registered reference and
+            is not known to be it.
         pool: moments of pooled features, if stored.
         spatial: moments of spatial features, if stored.
         images: the real images, if stored.
@@ -55,6 +56,11 @@ class Reference:
     images: SampleSet | None
     spec: ReferenceSpec | None
     path: Path | None = None
+
+    @property
+    def has_features(self) -> bool:
+        """Whether the features of its images were stored beside it, see `read_features`."""
+        return self.spec is not None and self.spec.features is not None
 
     @property
     def coarse(self) -> str | None:
@@ -82,7 +88,7 @@ def open_reference(name_or_path: str) -> Reference:
     if path.is_symlink() and not path.exists():
         raise DataError(f"reference {path} is a link to nothing, or a loop of links")
     if path.is_dir():
-        return Reference(path.name, None, None, open_samples(path), None, path)
+        return Reference(_own_name(path.name), None, None, open_samples(path), None, path)
     if path.suffix == ".npz":
         return _npz_by_path(path)
     bare, _, part = name_or_path.partition("#")
@@ -160,7 +166,7 @@ def _pickle_by_path(path: Path, part: str | None) -> Reference:
     if spec is not None:
         return _open(path, spec)
     moments = _moments_of_pickle(path, part, None)
-    return Reference(path.stem, moments, None, None, None, path)
+    return Reference(_own_name(path.stem), moments, None, None, None, path)
 
 
 def _verified_path(spec: ReferenceSpec) -> Path:
@@ -187,7 +193,8 @@ def _changed(path: Path, spec: ReferenceSpec) -> CorruptionError:
 
 
 def _open(path: Path, spec: ReferenceSpec | None) -> Reference:
-    name, count = (spec.name, spec.statistics_count) if spec else (path.stem, None)
+    name = _own_name(path.stem) if spec is None else _name_of(spec)
+    count = spec.statistics_count if spec else None
     if spec is not None and spec.layout == "pickle":
         moments = _moments_of_pickle(path, spec.part, count)
         return Reference(name, moments, None, None, spec, path)
@@ -197,6 +204,22 @@ def _open(path: Path, spec: ReferenceSpec | None) -> Reference:
     if pool is None and images is None:
         raise DataError(f"reference {path} holds neither mu and sigma nor images (arr_0)")
     return Reference(name, pool, spatial, images, spec, path)
+
+
+def _name_of(spec: ReferenceSpec) -> str:
+    """The name in a spec, which a sidecar of other bytes may not share with a registered one."""
+    if spec.name not in names_of(ReferenceSpec):
+        return spec.name
+    registered = load_spec(ReferenceSpec, spec.name)
+    if spec.path.resolve() == registered.path.resolve():
+        return spec.name
+    same_bytes = spec.sha256 is not None and spec.sha256 == registered.sha256
+    return spec.name if same_bytes else f"file:{spec.name}"
+
+
+def _own_name(name: str) -> str:
+    """The name of a file or folder that no registered reference is known to be."""
+    return f"file:{name}" if name in names_of(ReferenceSpec) else name
 
 
 def _moments_of_pickle(path: Path, part: str | None, count: int | None) -> StoredMoments:

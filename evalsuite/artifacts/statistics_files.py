@@ -17,12 +17,11 @@ from numpy.typing import NDArray
 
 from evalsuite.artifacts.images import UNREADABLE
 from evalsuite.artifacts.samples import read_npz_array
+from evalsuite.config.base import MOST_ASYMMETRY
 from evalsuite.errors import DataError
 
 Array = NDArray[np.float64]
 
-_MOST_ASYMMETRY = 1e-4
-"""Of the largest entry: float32 sums in another order give up to a few 1e-6, a mistake much."""
 _DAMAGED = (
     *(pickle.UnpicklingError, EOFError, TypeError, ValueError, AttributeError, LookupError),
     *(ArithmeticError, RecursionError, MemoryError, UnicodeError, OSError),
@@ -82,7 +81,7 @@ def checked_moments(
     cov_DD = sigma.astype(np.float64)
     largest = float(np.abs(cov_DD).max())
     asymmetry = float(np.abs(cov_DD - cov_DD.T).max())
-    if asymmetry > _MOST_ASYMMETRY * largest:
+    if asymmetry > MOST_ASYMMETRY * largest:
         raise DataError(
             f"{where}: {cov} is not symmetric (differs by {asymmetry:.3g}, largest {largest:.3g}):"
             " it is no covariance"

@@ -41,7 +41,8 @@ def selftest(
 
     check_json_target(json_path)
     spec = load_spec(SelftestSpec, name)
-    identity = installation(load_spec(ExtractorSpec, spec.extractor).extractor_id)
+    extractor_id = load_spec(ExtractorSpec, spec.extractor).extractor_id
+    identity = installation(extractor_id, resolve_device(device), spec.protocol)
     found = find_files(spec, files, allow_unverified=allow_unverified)
     rows = run_selftest(
         spec,

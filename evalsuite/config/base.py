@@ -18,6 +18,9 @@ IntervalEnds = Literal["open", "open_but_zero", "left_open", "closed"]
 Uint8Rule = Literal["half_up", "half_even"]
 RANDOM_WEIGHTS = "random:"
 """How `--weights` and a plan's `ema` begin when the weights are random numbers."""
+MOST_ASYMMETRY = 1e-5
+"""Share of the largest entry by which a covariance may differ from its transpose: float32 sums in
+another order give up to a few 1e-6, a mistake much."""
 SOLVERS_WITH = {
     "step": ("euler",),
     "corrector_guidance": ("heun", "heun_reuse"),

@@ -9,6 +9,7 @@ import signal
 import threading
 import traceback
 from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
@@ -20,6 +21,7 @@ from evalsuite.artifacts.images import Images
 from evalsuite.artifacts.samples import SampleSet
 from evalsuite.errors import EvalsuiteError, WorkerError
 from evalsuite.pipeline.channel import Channel, Closed
+from evalsuite.pipeline.source import sums_checked
 
 T = TypeVar("T")
 Range = tuple[int, int]
@@ -47,10 +49,11 @@ def decoded(
         processes: how many decode.
 
     Raises:
-        EvalsuiteError: whatever reading meets, as if it were read here.
+        EvalsuiteError: whatever reading meets, as if it were read here; at the end, that checksums
+            which only reading from end to end can compare do not match.
         WorkerError: a process was killed.
     """
-    with Decoders(samples, processes) as decoders:
+    with Decoders(samples, processes) as decoders, decoders.checked(start, stop):
         yield from decoders.read(start, stop, portion)
 
 
@@ -77,6 +80,15 @@ class Decoders:
             yield from prefetched(self._from_processes(ranges, count), _DEPTH)
         else:
             yield from prefetched(regrouped(self._samples.read(start, stop), portion), _DEPTH)
+
+    def checked(self, start: int, stop: int) -> AbstractContextManager[None]:
+        """Around reading start..stop-1: see that checksums of the files are compared.
+
+        Raises:
+            CorruptionError: when it ends, a file is damaged.
+        """
+        in_one_go = self._count < 2 and (start, stop) == (0, self._samples.num_images)
+        return contextlib.nullcontext() if in_one_go else sums_checked(self._samples)
 
     def close(self) -> None:
         """End the processes."""

@@ -289,6 +289,7 @@ def extract_uncached(
     """Features of the first samples, in this process, with nothing kept.
 
     Raises:
+        CorruptionError: a file of the samples is damaged.
         DataError: images or weights that cannot be used.
     """
     check_size(samples, measure.spec)
@@ -296,6 +297,7 @@ def extract_uncached(
     with (
         opened_extractor(measure.spec, measure.device, measure.backend) as extractor,
         Decoders(samples, decoders) as reading,
+        reading.checked(0, num_samples),
     ):
         size = CPU_BATCHES * extractor.batch_size
         extract_here(reading, extractor, [(0, num_samples)], size, rows.take)

@@ -35,6 +35,11 @@ def package_versions() -> dict[str, str]:
     return {"python": platform.python_version(), **found}
 
 
+def decoding_version() -> str:
+    """Of the library that decodes and resizes pictures, which may change their pixels."""
+    return f"pillow {metadata.version('pillow')}"
+
+
 def source_revision() -> dict[str, Any] | None:
     """Git revision of this package's checkout and whether it has changes; None outside of one."""
     root = Path(__file__).resolve().parents[2]

@@ -4,8 +4,10 @@ The images are never held together: pixels go through to the file, moments are s
 Legend: N images, H height, W width.
 """
 
+import contextlib
 import hashlib
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -35,6 +37,7 @@ from evalsuite.pipeline.reference_sidecar import (
     sidecar_bytes,
     sidecar_of,
 )
+from evalsuite.pipeline.source import sums_checked
 from evalsuite.pipeline.worker import load_extractor
 
 Progress = Callable[[int, int], None]
@@ -198,15 +201,19 @@ def _chosen(samples: SampleSet, per_class: int | None, seed: int) -> NDArray[np.
 def _images_of(samples: SampleSet, chosen_N: NDArray[np.int64], processes: int) -> Iterator[Images]:
     """The chosen images in portions, in their order."""
     count = len(chosen_N)
+    checking: AbstractContextManager[None] = contextlib.nullcontext()
     if samples.random_access and count < samples.num_images:
+        checking = sums_checked(samples)
         read = _ChosenReader(samples.read, chosen_N).read
-        samples, chosen_N = replace(samples, num_images=count, read=read), np.arange(count)
+        samples = replace(samples, num_images=count, read=read, check_sums=None)
+        chosen_N = np.arange(count)
     at, stop = 0, int(chosen_N[-1]) + 1
-    for images in decoded(samples, 0, stop, portion_of(samples.size), processes):
-        low, high = np.searchsorted(chosen_N, (at, at + len(images)))
-        if high > low:
-            yield images[chosen_N[low:high] - at]
-        at += len(images)
+    with checking:
+        for images in decoded(samples, 0, stop, portion_of(samples.size), processes):
+            low, high = np.searchsorted(chosen_N, (at, at + len(images)))
+            if high > low:
+                yield images[chosen_N[low:high] - at]
+            at += len(images)
 
 
 @dataclass(frozen=True)
@@ -232,11 +239,19 @@ def _check_images(request: BuildRequest, samples: SampleSet, count: int) -> None
         )
     if "moments" in request.parts and count < 2:
         raise DataError(f"{samples.where}: moments need at least 2 images, not {count}")
-    if "images" in request.parts:
-        needed = count * samples.size[0] * samples.size[1] * 3
-        free = Storage(request.output).free_bytes()
-        if needed > free:
-            raise StorageError(
-                f"--output {request.output} has {free:,} bytes free, but the images need"
-                f" {needed:,}: choose another, or leave images out of --with"
-            )
+    _check_space(request, samples, count)
+
+
+def _check_space(request: BuildRequest, samples: SampleSet, count: int) -> None:
+    needed = {"images": samples.size[0] * samples.size[1] * 3}
+    if (spec := request.extractor) is not None:
+        widths = (spec.pool_dim, spec.spatial_dim, spec.num_classes)
+        needed["features"] = 8 + 4 * sum(width or 0 for width in widths)
+    sizes = {part: count * size for part, size in needed.items() if part in request.parts}
+    free = Storage(request.output).free_bytes()
+    if sum(sizes.values()) > free:
+        listed = " and ".join(sizes)
+        raise StorageError(
+            f"--output {request.output} has {free:,} bytes free, but the {listed} need"
+            f" {sum(sizes.values()):,}: choose another, or leave {listed} out of --with"
+        )

@@ -5,7 +5,7 @@ Legend: M reference images.
 
 import contextlib
 import hashlib
-import os
+import io
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,15 +16,19 @@ from numpy.typing import NDArray
 
 from evalsuite.artifacts.digests import cache_root, known_sha256
 from evalsuite.artifacts.features import FeatureTable, decode_features, encode_features
-from evalsuite.artifacts.references import Reference, StoredMoments
+from evalsuite.artifacts.references import Reference, StoredMoments, read_features
+from evalsuite.artifacts.samples.walking import walk
 from evalsuite.artifacts.storage import Storage
 from evalsuite.config import canonical_json
-from evalsuite.errors import CorruptionError, StorageError
+from evalsuite.errors import CorruptionError, DataError, StorageError
 from evalsuite.metrics.moments import Moments, moments_of
 from evalsuite.metrics.values import ReferenceData
 from evalsuite.pipeline.embedding import Embedded, embed
-from evalsuite.pipeline.measure import Measure, check_reference
+from evalsuite.pipeline.measure import Backend, Measure, check_reference
 from evalsuite.pipeline.numerics import numerics_id, numerics_of, prepare_torch
+from evalsuite.pipeline.provenance import decoding_version, package_versions
+
+_FEATURES = "features.bin"
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,11 +49,13 @@ class PreparedReference:
 def prepare_reference(measure: Measure, decoders: int = 1) -> PreparedReference | None:
     """Load moments, and embed the reference's images only where a metric needs them.
 
-    Embedded images and what follows from them are remembered by the content of the files, so the
-    next evaluation against the same reference embeds nothing.
+    Features that were stored with the images serve where the same extractor made them. Embedded
+    images and what follows from them are remembered by the content of the files, so the next
+    evaluation against the same reference embeds nothing.
 
     Raises:
         DataError: a reference that does not fit, or images that cannot be used.
+        CorruptionError: stored features or images are not the ones that were written.
     """
     reference = measure.reference
     if reference is None:
@@ -57,8 +63,8 @@ def prepare_reference(measure: Measure, decoders: int = 1) -> PreparedReference 
     check_reference(reference, measure.spec, measure.metrics)
     embedded, memo = None, None
     digests: dict[str, str] = {}
-    if _must_embed(reference, measure.needs) and reference.images is not None:
-        embedded, memo = _embedded(measure, reference, decoders)
+    if _must_embed(reference, measure.needs):
+        embedded, memo = _stored(measure, reference) or _embedded(measure, reference, decoders)
         names = ("reference_pool", "reference_spatial", "reference_features")
         digests = dict.fromkeys(names, embedded.images_sha256)
     pool = _moments(reference.pool, embedded.table.pool_ND if embedded else None)
@@ -90,46 +96,87 @@ def _moments(stored: StoredMoments | None, features: NDArray[np.float32] | None)
 
 
 class DiskMemo:
-    """Arrays in a folder of this machine's cache; one that cannot be written is no error."""
+    """Arrays of M rows in a folder of this machine's cache; one that cannot be written is no error.
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    Each is kept behind a digest of its name and bytes: one that is damaged, or is not what its name
+    says, is made again.
+    """
+
+    def __init__(self, folder: Path, num_rows: int) -> None:
+        self._folder, self._num_rows = folder, num_rows
 
     def recall(self, name: str, make: Callable[[], NDArray[Any]]) -> NDArray[Any]:
         """The array of this name: remembered, or made now."""
-        path = self._folder / f"{name}.npy"
-        with contextlib.suppress(OSError, ValueError, EOFError):
-            found: NDArray[Any] = np.load(path, allow_pickle=False)
-            return found
+        path = self._folder / f"{name}.bin"
+        content = _remembered(path)
+        with contextlib.suppress(ValueError, EOFError):
+            if content is not None:
+                found: NDArray[Any] = np.load(io.BytesIO(content), allow_pickle=False)
+                if found.shape[:1] == (self._num_rows,):
+                    return found
         array = make()
-        _replace(path, _npy_bytes(array))
+        _remember(path, _npy_bytes(array))
         return array
+
+
+def _stored(measure: Measure, reference: Reference) -> tuple[Embedded, DiskMemo] | None:
+    """Features that were built with the reference, where this extractor made them, by torch."""
+    spec = reference.spec
+    if spec is None or spec.features is None or measure.backend != "torch":
+        return None
+    if spec.extractor_id != measure.spec.extractor_id:
+        return None
+    table = read_features(reference)
+    assert table is not None
+    prepare_torch(measure.device)
+    numerics = numerics_id(numerics_of(measure.device))
+    folder = _folder_of({"features": spec.features.sha256, "numerics": numerics})
+    # the same digest as if the images had been embedded now
+    images_sha256 = (spec.build or {}).get("images_sha256", spec.features.sha256)
+    return Embedded(table, str(images_sha256)), DiskMemo(folder, len(table.pool_ND))
 
 
 def _embedded(
     measure: Measure, reference: Reference, decoders: int
 ) -> tuple[Embedded, DiskMemo | None]:
     images = reference.images
-    assert images is not None
+    if images is None:
+        raise DataError(
+            f"reference {reference.name} holds no images for {measure.backend} to make features of:"
+            " use --backend torch, or choose another --reference"
+        )
     identity = content_identity(reference.path) if reference.path else None
     if identity is None:
         return _embed(measure, reference, decoders), None
     prepare_torch(measure.device)
-    key = {
-        "images": identity,
-        "resize": images.resize,
-        "extractor": measure.spec.extractor_id,
-        "backend": measure.backend,
-        "numerics": numerics_id(numerics_of(measure.device)),
-    }
-    name = hashlib.sha256(canonical_json(key)).hexdigest()[:32]
-    folder = cache_root() / "references" / name
+    folder = _folder_of(
+        {
+            "images": identity,
+            "resize": images.resize,
+            "extractor": measure.spec.extractor_id,
+            "backend": _backend_version(measure.backend),
+            "numerics": numerics_id(numerics_of(measure.device)),
+            **({"decoding": decoding_version()} if images.encoded else {}),
+        }
+    )
     found = _read(folder)
     if found is None:
         found = _embed(measure, reference, decoders)
         content = bytes.fromhex(found.images_sha256) + encode_features(_without_classes(found))
-        _replace(folder / "features.bin", hashlib.sha256(content).digest() + content)
-    return found, DiskMemo(folder)
+        _remember(folder / _FEATURES, content)
+    return found, DiskMemo(folder, len(found.table.pool_ND))
+
+
+def _folder_of(key: Mapping[str, Any]) -> Path:
+    name = hashlib.sha256(canonical_json(dict(key))).hexdigest()[:32]
+    return cache_root() / "references" / name
+
+
+def _backend_version(backend: Backend) -> str:
+    """The numerics tell torch's version, of TensorFlow nothing."""
+    if backend == "torch":
+        return backend
+    return f"{backend} {package_versions().get('tensorflow', 'unknown')}"
 
 
 def _embed(measure: Measure, reference: Reference, decoders: int) -> Embedded:
@@ -143,44 +190,52 @@ def _without_classes(found: Embedded) -> FeatureTable:
     return found.table._replace(probabilities_NK=None)
 
 
-def content_identity(path: Path) -> str | None:
-    """Digest of the files behind images: of the file, or of a folder's names and files."""
+def content_identity(path: Path) -> str:
+    """Digest of the files behind images: of the file, or of the names and files that are read."""
     if path.is_file():
         return known_sha256(path)
-    digest = hashlib.sha256()
-    for folder, names, files in os.walk(path):
-        names.sort()
-        for file in sorted(files):
-            full = Path(folder) / file
-            relative = full.relative_to(path).as_posix()
-            digest.update(canonical_json([relative, known_sha256(full)]))
+    found, digest = walk(path), hashlib.sha256()
+    for name in (*found.pictures, *found.npz, *found.parquet):
+        digest.update(canonical_json([name, known_sha256(path / name)]))
     return digest.hexdigest()
 
 
 def _read(folder: Path) -> Embedded | None:
     """What was remembered; a file that is damaged counts as none."""
-    path = folder / "features.bin"
-    try:
-        content = path.read_bytes()
-    except OSError:
-        return None
-    if hashlib.sha256(content[32:]).digest() != content[:32]:
+    content = _remembered(folder / _FEATURES)
+    if content is None:
         return None
     try:
-        return Embedded(decode_features(content[64:], str(path)), content[32:64].hex())
+        return Embedded(decode_features(content[32:], str(folder)), content[:32].hex())
     except CorruptionError:
         return None
 
 
-def _replace(path: Path, content: bytes) -> None:
+def _remember(path: Path, content: bytes) -> None:
+    """Write content behind its digest, if that can be."""
     with contextlib.suppress(OSError, StorageError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        Storage(path.parent).replace(path.name, content)
+        Storage(path.parent).replace(path.name, _digest_of(path, content) + content)
+
+
+def _remembered(path: Path) -> bytes | None:
+    """What was written under this name; None where it is not there or damaged."""
+    try:
+        content = path.read_bytes()
+    except OSError:
+        return None
+    intact = _digest_of(path, memoryview(content)[32:]) == content[:32]
+    return content[32:] if intact else None
+
+
+def _digest_of(path: Path, content: bytes | memoryview) -> bytes:
+    """Of the content and of the names of file and folder, which say what it is."""
+    digest = hashlib.sha256(f"{path.parent.name}/{path.name}\0".encode())
+    digest.update(content)
+    return digest.digest()
 
 
 def _npy_bytes(array: NDArray[Any]) -> bytes:
-    import io
-
     buffer = io.BytesIO()
     np.save(buffer, array, allow_pickle=False)
     return buffer.getvalue()

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from evalsuite import __version__
 from evalsuite.artifacts.digests import known_sha256
 from evalsuite.artifacts.samples import SampleSet
+from evalsuite.artifacts.samples.walking import walk
 from evalsuite.config import ReferenceFeatures, ReferenceImages, ReferenceSpec
 from evalsuite.pipeline.numerics import numerics_id, numerics_of
 from evalsuite.pipeline.provenance import package_versions
@@ -104,14 +105,14 @@ def _split(request: BuildRequest) -> str:
 
 
 def _source_facts(source: Path) -> dict[str, Any]:
-    """Names the source by its bytes; a folder by the names and sizes of its files."""
+    """Names the source by its bytes; a folder by the names and sizes of the files that are read."""
     if source.is_file():
         return {"source_sha256": known_sha256(source)}
-    files = sorted((p.relative_to(source).as_posix(), p) for p in source.rglob("*") if p.is_file())
-    listing = hashlib.sha256()
-    for name, path in files:
-        listing.update(f"{name}\t{path.stat().st_size}\n".encode())
-    return {"source_files": len(files), "source_listing_sha256": listing.hexdigest()}
+    found, listing = walk(source), hashlib.sha256()
+    names = (*found.pictures, *found.npz, *found.parquet)
+    for name in names:
+        listing.update(f"{name}\t{(source / name).stat().st_size}\n".encode())
+    return {"source_files": len(names), "source_listing_sha256": listing.hexdigest()}
 
 
 def sidecar_bytes(spec: ReferenceSpec) -> bytes:

@@ -124,7 +124,7 @@ def _confirmation(measure: Measure) -> dict[str, str | None]:
     """When parity on the published files was last confirmed here, for numbers called FID."""
     if measure.spec.short or measure.backend != "torch":
         return {}
-    when = confirmed(SELFTEST, installation(measure.spec.extractor_id))
+    when = confirmed(SELFTEST, installation(measure.spec.extractor_id, measure.device))
     return {"parity_confirmed": when.isoformat() if when else None}
 
 

@@ -6,13 +6,24 @@ import json
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from evalsuite import __version__
 from evalsuite.artifacts.digests import cache_root, known_sha256
 from evalsuite.artifacts.storage import Storage
-from evalsuite.config import FilePlace, SelftestSpec, canonical_json, load_spec
+from evalsuite.config import (
+    ExtractorSpec,
+    FilePlace,
+    ProtocolSpec,
+    SelftestSpec,
+    canonical_json,
+    load_spec,
+    names_of,
+)
 from evalsuite.errors import CorruptionError, DataError
+
+if TYPE_CHECKING:
+    import torch
 
 Score = Callable[[Path, Path, Path], Mapping[str, float]]
 """(samples, reference, graph) => values by metric."""
@@ -106,15 +117,34 @@ def run_selftest(spec: SelftestSpec, files: FoundFiles, score: Score) -> list[Ro
     return rows
 
 
-def installation(extractor_id: str) -> dict[str, str]:
-    """What a confirmation holds for: this code to the last byte, torch, and the extractor."""
+def installation(
+    extractor_id: str, device: "torch.device | str" = "cpu", protocol: str = "adm"
+) -> dict[str, str]:
+    """What a confirmation holds for: this code to the last byte, and all that decides numbers.
+
+    Args:
+        extractor_id: of the extractor whose numbers are confirmed.
+        device: where it computes.
+        protocol: name or path of the one whose numbers are compared.
+
+    Raises:
+        UsageError: there is no such protocol.
+    """
     import torch
 
+    from evalsuite.pipeline.numerics import numerics_id, numerics_of
+
+    numerics = numerics_of(torch.device(device))
+    numerics.pop("threads", None)  # metrics use as many as there are
     return {
         "evalsuite": __version__,
         "source_sha256": _source_sha256(),
         "torch": torch.__version__,
         "extractor_id": extractor_id,
+        "extractor_sha256": _extractor_sha256(extractor_id),
+        "protocol_sha256": _content_sha256(load_spec(ProtocolSpec, protocol)),
+        "device": f"{numerics['device']}: {numerics['model']}",
+        "numerics_id": numerics_id(numerics),
     }
 
 
@@ -165,6 +195,19 @@ def _name(spec: SelftestSpec, identity: Mapping[str, str]) -> str:
     about = {"selftest": spec.model_dump(mode="json"), "installation": dict(identity)}
     digest = hashlib.sha256(canonical_json(about)).hexdigest()
     return f"{_FOLDER}/{spec.name}-{digest[:16]}.json"
+
+
+def _extractor_sha256(extractor_id: str) -> str:
+    """Of the settings of a registered extractor; another one is told by its id alone."""
+    name = extractor_id.rpartition("-")[0]
+    if name not in names_of(ExtractorSpec):
+        return "not registered"
+    return _content_sha256(load_spec(ExtractorSpec, name))
+
+
+def _content_sha256(spec: ExtractorSpec | ProtocolSpec) -> str:
+    """Of everything that its YAML says, wherever that lies."""
+    return hashlib.sha256(canonical_json(spec.model_dump(mode="json"))).hexdigest()
 
 
 @functools.cache

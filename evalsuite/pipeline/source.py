@@ -1,9 +1,11 @@
 """Where outside samples are, how they are read, and whether they are still the same files."""
 
+import contextlib
 import hashlib
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ from evalsuite.artifacts.samples.walking import walk
 from evalsuite.artifacts.samples.zip_arrays import zip_array
 from evalsuite.artifacts.storage import explained
 from evalsuite.config import ExtractorSpec
+from evalsuite.pipeline.provenance import decoding_version
 
 
 @dataclass(frozen=True)
@@ -64,10 +67,28 @@ class Source:
         """
         for path in self.files():
             if path.endswith(".npz"):
-                array = zip_array(Path(path), "arr_0")
-                for _ in array.stream(0, array.value_bytes, 1 << 24):
-                    if unwanted.is_set():
-                        return
+                zip_array(Path(path), "arr_0").verify(unwanted)
+
+
+@contextlib.contextmanager
+def sums_checked(samples: SampleSet) -> Iterator[None]:
+    """Around reading of parts: compare the checksums of whole files in a thread meanwhile.
+
+    Raises:
+        CorruptionError: a file is damaged, wherever in it; what was made of it is worthless.
+    """
+    if samples.check_sums is None:
+        yield
+        return
+    unwanted = threading.Event()
+    with ThreadPoolExecutor(1) as helper:
+        checking = helper.submit(samples.check_sums, unwanted)
+        try:
+            yield
+        except BaseException:
+            unwanted.set()
+            raise
+        checking.result()
 
 
 def stamp_of(files: Sequence[str]) -> str:
@@ -95,4 +116,5 @@ def identity_of(
         "convert_rgb": source.convert_rgb,
         "extractor": spec.extractor_id,
         "numerics": numerics,
+        **({"decoding": decoding_version()} if samples.encoded else {}),
     }

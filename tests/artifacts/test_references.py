@@ -20,7 +20,7 @@ from evalsuite.artifacts.references import (
     recognised,
     registered_references,
 )
-from evalsuite.config import ReferenceSpec, data_root, load_spec, names_of
+from evalsuite.config import ProtocolSpec, ReferenceSpec, data_root, load_spec, names_of
 from evalsuite.errors import ConfigError, CorruptionError, DataError, EvalsuiteError, UsageError
 
 NAME = "digits-16-heldout"
@@ -225,6 +225,22 @@ def test_a_registered_file_is_recognised_by_its_bytes(tmp_path: Path) -> None:
     assert open_reference(str(path)).spec is None
 
 
+@pytest.mark.parametrize("name", [NAME, "adm-imagenet-256", "edm2-img512"])
+def test_no_other_file_wears_a_registered_name(tmp_path: Path, cache: Path, name: str) -> None:
+    """Neither by its own name nor by its sidecar's, whether the right bytes are known or not."""
+    np.savez(tmp_path / f"{name}.npz", **moments())
+    (tmp_path / f"{name}.pkl").write_bytes(pickle.dumps({"mu": np.zeros(D), "sigma": np.eye(D)}))
+    (tmp_path / name).mkdir()
+    Image.fromarray(np.zeros((4, 4, 3), np.uint8)).save(tmp_path / name / "a.png")
+    for path in (f"{name}.npz", f"{name}.pkl", name):
+        assert open_reference(str(tmp_path / path)).name == f"file:{name}"
+    content = (tmp_path / f"{name}.npz").read_bytes()
+    sha256 = hashlib.sha256(content).hexdigest()
+    path = sidecar_of(tmp_path, name, file=f"{name}.npz", sha256=sha256)
+    assert open_reference(str(path)).name == f"file:{name}"
+    assert open_reference(str(tmp_path / f"{name}.npz")).name == f"file:{name}"
+
+
 def test_a_fetched_reference(tmp_path: Path, cache: Path) -> None:
     """From a real server into the cache, opened by its sidecar; not after it has changed."""
     content = Path(written(tmp_path, **moments())).read_bytes()
@@ -311,6 +327,16 @@ def test_specs_that_contradict_themselves(
 ) -> None:
     with pytest.raises(ConfigError, match=words):
         open_reference(str(sidecar_of(tmp_path, **fields)))
+
+
+def test_protocols_that_references_name_are_of_their_extractor() -> None:
+    for spec in registered_references():
+        for name in spec.protocols:
+            protocol = load_spec(ProtocolSpec, name)
+            assert protocol.extractor == spec.extractor, f"{spec.name}: {name}"
+    dinov2 = load_spec(ReferenceSpec, "edm2-img512-dinov2")
+    assert dinov2.name in load_spec(ProtocolSpec, dinov2.protocols[0]).references.values()
+    assert "torch-fidelity" in load_spec(ReferenceSpec, "adm-imagenet-256").protocols
 
 
 def test_all_registered_references_are_listed() -> None:

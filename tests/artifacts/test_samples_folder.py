@@ -4,6 +4,7 @@ import io
 import warnings
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -180,6 +181,47 @@ def test_a_picture_of_100_megapixels_is_refused_before_it_is_decoded(tmp_path: P
         warnings.simplefilter("always")
         assert "a.png has 100 megapixels (10000x10000), more than the 64" in line_of(tmp_path)
     assert not caught
+
+
+@pytest.mark.parametrize(("suffix", "kind"), [("jpeg", "JPEG"), ("webp", "WebP")])
+@pytest.mark.parametrize("index", [0, 127])
+def test_a_lossy_picture_named_png_is_refused(
+    tmp_path: Path, suffix: str, kind: str, index: int
+) -> None:
+    """At once or, where the probe does not meet it, when it is read."""
+    folder = write_folder(tmp_path / "png", count=129)
+    Image.fromarray(PICTURES[index]).save(folder / f"{index:03d}.png", suffix)
+    assert f"{index:03d}.png is a {kind} picture, though it is named .png" in line_of(folder)
+
+
+def test_the_codec_is_told_by_bytes(tmp_path: Path) -> None:
+    """ImageNet has a PNG among its JPEGs, by the name of one; a WebP may be either."""
+    plain = {"format": "webp", "lossless": False}
+    cases: list[tuple[list[dict[str, Any]], str, str | None]] = [
+        ([{"format": "png"}, {"format": "png"}], "JPEG", "lossless"),
+        ([{"format": "png"}, {"format": "jpeg"}], "JPEG", "lossy"),
+        ([plain, plain], "webp", "lossy"),
+        ([plain | {"lossless": True}] * 2, "webp", "lossless"),
+        ([plain | {"lossless": True, "exif": b"Exif\0\0II*\0\x08\0\0\0\0\0"}] * 2, "webp", None),
+    ]
+    for number, (options, suffix, codec) in enumerate(cases):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        for i, option in enumerate(options):
+            Image.fromarray(PICTURES[i]).save(folder / f"{i}.{suffix}", **option)
+        samples = open_samples(folder)
+        assert samples.codec == codec, f"case {number}"
+        images_of(samples, 0, 2)
+
+
+def test_the_codec_of_pictures_that_nobody_looked_at_is_unknown(tmp_path: Path) -> None:
+    """Unless their names bind them: only every second of these is looked at."""
+    folder = tmp_path / "webp"
+    folder.mkdir()
+    for i in range(129):
+        Image.fromarray(PICTURES[i]).save(folder / f"{i:03d}.webp", lossless=True)
+    assert open_samples(folder).codec is None
+    assert open_samples(write_folder(tmp_path / "png", count=129)).codec == "lossless"
 
 
 @pytest.mark.parametrize("lossless", [False, True])

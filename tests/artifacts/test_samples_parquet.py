@@ -131,6 +131,19 @@ def test_jpeg_inside_is_lossy(tmp_path: Path) -> None:
     assert open_samples(tmp_path).codec == "lossy"
 
 
+def test_a_jpeg_behind_a_png_is_refused(tmp_path: Path) -> None:
+    """The first of a file says how the codec is told; a PNG among JPEGs changes nothing in it."""
+    buffer = io.BytesIO()
+    Image.fromarray(PICTURES[1]).save(buffer, "jpeg")
+    write_table(tmp_path / "a.parquet", {"image": [*cells(0, 3), {"bytes": buffer.getvalue()}]})
+    text = line_of(tmp_path / "a.parquet")
+    assert "a.parquet: sample 3 is a JPEG picture, while the first ones" in text
+    write_table(tmp_path / "a.parquet", {"image": [{"bytes": buffer.getvalue()}, *cells(0, 3)]})
+    samples = open_samples(tmp_path)
+    assert samples.codec == "lossy"
+    np.testing.assert_array_equal(images_of(samples, 1, 4), PICTURES[:3])
+
+
 def test_files_without_images(tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"
     write_table(path, {"text": ["a"], "label": [1]})

@@ -63,7 +63,7 @@ def test_different_dtypes_of_mean_and_covariance(tmp_path: Path) -> None:
 def test_rounding_is_no_asymmetry(tmp_path: Path) -> None:
     """float32 sums in another order differ a little; they are kept as they are."""
     sigma = cov().astype(np.float32)
-    sigma[0, 1] *= 1 + 1e-5
+    sigma[0, 1] *= 1 + 2e-6
     found = read_moments_npz(npz(tmp_path, mu=np.zeros(D), sigma=sigma), "mu", "sigma", None)
     assert found is not None
     np.testing.assert_array_equal(found.cov_DD, sigma.astype(np.float64))
@@ -86,6 +86,13 @@ UNFIT = {
     "triangular": ({"mu": np.zeros(D), "sigma": np.triu(cov())}, "sigma is not symmetric"),
     "one entry": (
         {"mu": np.zeros(D), "sigma": broken(lambda s: s.__setitem__((0, 1), 9.0))},
+        "not symmetric",
+    ),
+    "more than any use of it takes": (
+        {
+            "mu": np.zeros(D),
+            "sigma": broken(lambda s: s.__setitem__((0, 1), s[1, 0] + 2e-5 * s.max())),
+        },
         "not symmetric",
     ),
     "negative": (

@@ -292,6 +292,22 @@ def test_the_digest_is_of_configuration_and_weights(copy: Callable[[str], Path])
     assert len({before, changed, network_sha256(folder)}) == 3
 
 
+def test_weights_that_the_digest_would_not_tell_are_refused(copy: Callable[[str], Path]) -> None:
+    """An adapter would be added to the network, and a quantization change its weights."""
+    folder = copy("dinov2")
+    (folder / "adapter_config.json").write_text("{}")
+    with pytest.raises(DataError, match=r"holds an adapter_config\.json, whose weights"):
+        network_sha256(folder)
+    with pytest.raises(DataError, match=r"holds an adapter_config\.json"):
+        built("dinov2-vitl14", folder)
+    (folder / "adapter_config.json").unlink()
+    config = json.loads((folder / "config.json").read_text())
+    config["quantization_config"] = {"quant_method": "bitsandbytes", "load_in_8bit": True}
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(DataError, match=r"config\.json has a quantization_config"):
+        built("dinov2-vitl14", folder)
+
+
 def test_an_extractor_is_named_by_the_weights_that_the_user_brings() -> None:
     """Without them there is no digest to record; with them the identity is theirs."""
     spec = load_spec(ExtractorSpec, "dinov2-vitl14")

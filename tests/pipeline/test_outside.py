@@ -233,9 +233,18 @@ def test_changed_files_are_other_samples(
     assert source.stamp() != before
 
 
-def test_the_key_has_everything_that_decides_the_bits(places: dict[str, Path]) -> None:
-    def key(resize: str | None, *, convert: bool, stamp: str = "s", numerics: str = "n") -> str:
-        source = Source(places["png"], resize, convert)
+def test_the_key_has_everything_that_decides_the_bits(
+    places: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def key(
+        resize: str | None,
+        *,
+        convert: bool,
+        stamp: str = "s",
+        numerics: str = "n",
+        layout: str = "png",
+    ) -> str:
+        source = Source(places[layout], resize, convert)
         return FeatureCache.of(identity_of(source, stamp, source.open(), SPEC, numerics)).key
 
     plain = key(None, convert=False)
@@ -247,6 +256,10 @@ def test_the_key_has_everything_that_decides_the_bits(places: dict[str, Path]) -
     }
     assert len({plain} | others) == 5
     assert key(None, convert=False) == plain
+    of_npz = key(None, convert=False, layout="npz")
+    monkeypatch.setattr("evalsuite.pipeline.source.decoding_version", lambda: "pillow 0")
+    assert key(None, convert=False) != plain
+    assert key(None, convert=False, layout="npz") == of_npz  # its pixels are not decoded
 
 
 def test_what_is_done_when_it_ends_early_is_kept(

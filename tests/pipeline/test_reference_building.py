@@ -290,8 +290,13 @@ def test_nothing_is_overwritten(tmp_path: Path) -> None:
 
 def test_a_small_disk_is_seen_before_the_pass(tmp_path: Path) -> None:
     with small_disk(tmp_path / "disk", "256k") as disk:
-        with pytest.raises(StorageError, match="bytes free, but the images need 414,720"):
-            build_reference(request(tmp_path, output=disk))
+        for parts, text in (
+            ({"images"}, "the images need 414,720"),
+            ({"moments", "features"}, "the features need 406,080"),
+            (set(PARTS), "the images and features need 820,800"),
+        ):
+            with pytest.raises(StorageError, match=f"bytes free, but {text}"):
+                build_reference(request(tmp_path, output=disk, parts=frozenset(parts)))
         assert bytes_of(disk) == {}
 
 

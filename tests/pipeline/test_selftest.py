@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from numpy.typing import NDArray
 from tensorflow_kit import KIT, NARROWEST, graph_file, images_of, read, running_graph
@@ -16,7 +17,7 @@ from tensorflow_kit import KIT, NARROWEST, graph_file, images_of, read, running_
 from evalsuite.artifacts.downloads import cached_path
 from evalsuite.artifacts.storage import file_sha256
 from evalsuite.cli.selftest import selftest
-from evalsuite.config import SelftestSpec, load_spec, names_of
+from evalsuite.config import ExtractorSpec, ProtocolSpec, SelftestSpec, load_spec, names_of
 from evalsuite.errors import ConfigError, CorruptionError, DataError, UsageError
 from evalsuite.metrics.frechet import frechet_distance
 from evalsuite.metrics.inception_score import inception_score
@@ -361,8 +362,41 @@ def test_half_a_record_confirms_nothing(tmp_path: Path) -> None:
         assert confirmed(str(path), IDENTITY) is None
 
 
-def test_an_installation_is_code_torch_and_extractor() -> None:
-    one, other = installation("inception-1"), installation("inception-2")
-    assert set(one) == {"evalsuite", "source_sha256", "torch", "extractor_id"}
-    assert one == installation("inception-1")
-    assert {key for key in one if one[key] != other[key]} == {"extractor_id"}
+def changed(one: dict[str, str], other: dict[str, str]) -> set[str]:
+    assert set(one) == set(other)
+    return {key for key in one if one[key] != other[key]}
+
+
+def test_an_installation_is_code_and_all_that_decides_numbers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    one = installation("inception-1")
+    assert one == installation("inception-1", torch.device("cpu"), "adm")
+    assert set(one) >= {"evalsuite", "source_sha256", "torch", "device", "numerics_id"}
+    assert changed(one, installation("inception-2")) == {"extractor_id"}
+    assert changed(one, installation("inception-1", protocol="jit")) == {"protocol_sha256"}
+    registered = installation(load_spec(ExtractorSpec, "inception-2015-12-05").extractor_id)
+    assert changed(one, registered) == {"extractor_id", "extractor_sha256"}
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "SSE41")
+    assert changed(one, installation("inception-1")) == {"numerics_id"}
+
+
+def test_the_number_of_threads_withdraws_no_confirmation() -> None:
+    """Metrics are compared with all of them, and read again with one."""
+    before, one = torch.get_num_threads(), installation("inception-1")
+    try:
+        torch.set_num_threads(before + 1)
+        assert installation("inception-1") == one
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_another_protocol_by_the_same_name_is_another_installation(tmp_path: Path) -> None:
+    """Of a YAML what it says counts, and not where it lies or how it is laid out."""
+    own = load_spec(ProtocolSpec, "adm").path.read_text()
+    copy = tmp_path / "adm.yaml"
+    copy.write_text(f"# a comment\n{own}")
+    one = installation("inception-1")
+    assert installation("inception-1", protocol=str(copy)) == one
+    copy.write_text(own.replace("k: 3", "k: 4"))
+    assert changed(one, installation("inception-1", protocol=str(copy))) == {"protocol_sha256"}

@@ -3,6 +3,7 @@
 Legend: N images, H height, W width, C channels.
 """
 
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
@@ -35,6 +36,9 @@ class SampleSet:
         encoded: whether an image costs computing (decoding, resizing) and not only reading, so
             that several processes are faster than one.
         names: relative POSIX paths of the images, where each is a file of its own.
+        check_sums: reads the files from end to end and compares their checksums, which `read` does
+            where it reads all images in one go; it ends early when the event is set. None where
+            every read is checked as far as it can be.
     """
 
     where: str
@@ -47,6 +51,7 @@ class SampleSet:
     random_access: bool = True
     encoded: bool = True
     names: tuple[str, ...] | None = None
+    check_sums: Callable[[threading.Event], None] | None = None
 
     def portions(self, stop: int) -> Iterator[Images]:
         """Images 0..stop-1 in portions of uint8 [n,H,W,3]."""

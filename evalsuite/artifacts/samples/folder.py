@@ -12,7 +12,12 @@ from numpy.typing import NDArray
 
 from evalsuite.artifacts.images import Images
 from evalsuite.artifacts.samples.base import SampleSet, stacked
-from evalsuite.artifacts.samples.pictures import PictureHeader, PictureReader
+from evalsuite.artifacts.samples.pictures import (
+    PictureHeader,
+    PictureReader,
+    codec_of,
+    kind_of,
+)
 from evalsuite.errors import DataError
 
 _PROBED = 64
@@ -38,13 +43,16 @@ class FolderReader:
         """Images start..stop-1 in portions uint8 [n,H,W,3].
 
         Raises:
-            DataError: a file is no image, is broken, or has another size than the first.
+            DataError: a file is no image, is broken, has another size than the first, or is named
+                .png and is none.
         """
         return stacked((self._image(name) for name in self.names[start:stop]), self.size)
 
     def _image(self, name: str) -> Images:
         path = self.folder / name
-        image = self.pictures.decode(read_file(path), str(path))
+        data = read_file(path)
+        image = self.pictures.decode(data, str(path))
+        _check_kind(path, data)
         if image.shape[:2] != self.size:
             raise DataError(
                 mixed_sizes(str(path), (image.shape[0], image.shape[1]), self.names[0], self.size)
@@ -60,25 +68,32 @@ def open_folder(
     That order is the plain text order of relative paths, so 10.png comes before 2.png; Inception
     Score depends on it. When every file lies in one of several subfolders, one level deep, the
     labels are the places of the subfolders in sorted order. Headers of some files all over the
-    folder are looked at here, those of the others when they are read.
+    folder are looked at here, those of the others when they are read. What is named .png must be
+    PNG, so that the codec is what it is told to be; of other names the bytes alone count.
 
     Raises:
-        DataError: a file is no image, or sizes differ and no rule resizes them.
+        DataError: a file is no image, sizes differ and no rule resizes them, or a file is named
+            .png and is none.
     """
     pictures = pictures or PictureReader()
     first = _header(folder, names[0], pictures)
-    for name in names[:: max(1, len(names) // _PROBED)]:
-        size = _header(folder, name, pictures).size
+    step = max(1, len(names) // _PROBED)
+    lossless = []
+    for name in names[::step]:
+        header = _header(folder, name, pictures)
+        size = header.size
+        lossless.append(header.lossless)
         if pictures.size_of(size) != pictures.size_of(first.size):
             raise DataError(mixed_sizes(str(folder / name), size, names[0], first.size))
     size = pictures.size_of(first.size)
+    all_png = all(name.lower().endswith(".png") for name in names)
     reader = FolderReader(folder, tuple(names), size, pictures)
     return SampleSet(
         where=str(folder),
         num_images=len(names),
         size=size,
         labels_N=labels_of_subfolders(names),
-        codec="lossless" if all(n.lower().endswith(".png") for n in names) else "lossy",
+        codec=codec_of(lossless, every=all_png or step == 1),
         read=reader.read,
         resize=pictures.resize,
         names=reader.names,
@@ -121,4 +136,16 @@ def read_file(path: Path) -> bytes:
 
 def _header(folder: Path, name: str, pictures: PictureReader) -> PictureHeader:
     path = folder / name
-    return pictures.header(read_file(path), str(path))
+    data = read_file(path)
+    header = pictures.header(data, str(path))
+    _check_kind(path, data)
+    return header
+
+
+def _check_kind(path: Path, data: bytes) -> None:
+    kind = kind_of(data)
+    if path.suffix.lower() == ".png" and kind != "PNG":
+        raise DataError(
+            f"{path} is a {kind} picture, though it is named .png: rename it, because a lossy"
+            " picture changes the numbers and is told beside them"
+        )

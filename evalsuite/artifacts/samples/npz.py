@@ -5,6 +5,7 @@ Legend: N images, H height, W width, C channels.
 
 import itertools
 import re
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,6 +48,15 @@ class NpzReader:
             if low < high:
                 yield from self._read_one(array, low, high)
             first += count
+
+    def check_sums(self, unwanted: threading.Event) -> None:
+        """Compare the checksums of all arrays, until `unwanted` is set.
+
+        Raises:
+            CorruptionError: the images are not the ones that were written.
+        """
+        for array in self.arrays:
+            array.verify(unwanted)
 
     def _read_one(self, array: ZipArray, start: int, stop: int) -> Iterator[Images]:
         height, width = array.shape[1:3]
@@ -132,6 +142,7 @@ def _sample_set(where: Path, files: list[Path], pictures: PictureReader | None) 
         resize=resize,
         random_access=all(array.stored_at is not None for array in reader.arrays),
         encoded=resize is not None,
+        check_sums=reader.check_sums,
     )
 
 

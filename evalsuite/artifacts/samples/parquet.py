@@ -17,7 +17,12 @@ from numpy.typing import NDArray
 from evalsuite.artifacts.images import Images, pixel_sha256
 from evalsuite.artifacts.samples.base import SampleSet, stacked
 from evalsuite.artifacts.samples.folder import mixed_sizes
-from evalsuite.artifacts.samples.pictures import PictureReader
+from evalsuite.artifacts.samples.pictures import (
+    PictureReader,
+    codec_of,
+    is_lossless,
+    kind_of,
+)
 from evalsuite.errors import CorruptionError, DataError
 
 _INDEX, _HASH, _LABEL = "sample_index", "pixel_sha256", "label"
@@ -53,6 +58,7 @@ class ParquetReader:
         first: (H, W) of the first image, before resizing.
         pictures: how they are decoded.
         where: for messages.
+        lossless: whether all images are told to be, which each must be then.
     """
 
     parts: tuple[ParquetPart, ...]
@@ -61,6 +67,7 @@ class ParquetReader:
     first: tuple[int, int]
     pictures: PictureReader
     where: str
+    lossless: bool = False
     _cursors: list[_Cursor] = field(default_factory=list, compare=False)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -71,7 +78,8 @@ class ParquetReader:
         """Images start..stop-1 in portions uint8 [n,H,W,3].
 
         Raises:
-            DataError: an image is absent, broken or of another size.
+            DataError: an image is absent, broken, of another size, or lossy when all others before
+                it were found lossless.
             CorruptionError: a file cannot be read, or pixels do not match their hash.
         """
         return stacked(self._images(start, stop), self.pictures.size_of(self.first))
@@ -113,6 +121,12 @@ class ParquetReader:
     def decode(self, row: dict[str, Any], where: str) -> Images:
         """Pixels of a row, checked against their hash before they are resized."""
         data = encoded_bytes(row[self.column], where)
+        if self.lossless and kind_of(data) is not None and not is_lossless(data):  # None: no image
+            raise DataError(
+                f"{where} is a {kind_of(data)} picture, while the first ones of each file are"
+                " lossless: keep lossy and lossless pictures apart, because that is told beside"
+                " the numbers"
+            )
         if not self.hashed:
             return self.pictures.decode(data, where)
         pixels = PictureReader().decode(data, where)
@@ -130,7 +144,7 @@ def open_parquet(
     Other people's files are read in the order of their paths, row by row; their images are a
     column of bytes, or a struct with `bytes` as the Hugging Face library `datasets` writes it.
     Whole numbers in a column `label` are the labels. Whether the codec is lossless is told by the
-    first image of each file.
+    first image of each file; where it is, a lossy image further on is refused when it is read.
 
     Raises:
         DataError: there are no images, or the shards do not follow.
@@ -153,13 +167,15 @@ def open_parquet(
         text = f"{part.path}: sample {part.first_index}"
         headers.append(pictures.header(encoded_bytes(row[column], text), text))
     first = headers[0].size
-    reader = ParquetReader(tuple(parts), column, own, first, pictures, str(where))
+    codec = codec_of((header.lossless for header in headers), every=True)
+    lossless = codec == "lossless"
+    reader = ParquetReader(tuple(parts), column, own, first, pictures, str(where), lossless)
     return SampleSet(
         where=str(where),
         num_images=sum(sum(part.rows) for part in parts),
         size=pictures.size_of(first),
         labels_N=_labels(parts, schemas),
-        codec="lossless" if all(header.lossless for header in headers) else "lossy",
+        codec=codec,
         read=reader.read,
         resize=pictures.resize,
     )

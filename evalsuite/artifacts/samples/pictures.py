@@ -6,6 +6,7 @@ Legend: H height, W width, C channels.
 """
 
 import io
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -39,8 +40,8 @@ class PictureHeader(NamedTuple):
     """(H, W)."""
     mode: str
     """As Pillow names it."""
-    lossless: bool
-    """PNG; a WebP may be either and is taken for lossy."""
+    lossless: bool | None
+    """None where the header does not tell."""
 
 
 @dataclass(frozen=True)
@@ -68,8 +69,7 @@ class PictureReader:
             DataError: the bytes are no picture, or one that would be refused.
         """
         with self._opened(data, where) as image:
-            lossless = isinstance(image, PngImagePlugin.PngImageFile)
-            return PictureHeader((image.height, image.width), image.mode, lossless)
+            return PictureHeader((image.height, image.width), image.mode, is_lossless(data))
 
     def decode(self, data: bytes, where: str) -> Images:
         """Pixels uint8 [H,W,3].
@@ -131,6 +131,39 @@ class PictureReader:
         return image.convert("RGB")
 
 
+def kind_of(data: bytes) -> str | None:
+    """`PNG`, `JPEG` or `WebP` by the first bytes; None when they are none of these."""
+    if data.startswith(b"\x89PNG\r\n\x1a\n"):
+        return "PNG"
+    if data.startswith(b"\xff\xd8"):
+        return "JPEG"
+    return "WebP" if data[:4] == b"RIFF" and data[8:12] == b"WEBP" else None
+
+
+def is_lossless(data: bytes) -> bool | None:
+    """Whether the encoding keeps pixels; None where the first bytes do not tell."""
+    kind = kind_of(data)
+    if kind == "WebP":
+        return {b"VP8L": True, b"VP8 ": False}.get(data[12:16])
+    return None if kind is None else kind == "PNG"
+
+
+def codec_of(known: Iterable[bool | None], *, every: bool) -> str | None:
+    """The codec of a set of pictures.
+
+    Args:
+        known: of some pictures what `is_lossless` gives.
+        every: whether all are known, or the others are refused where they are not lossless.
+
+    Returns:
+        `lossy` when one is, `lossless` when all are, else None.
+    """
+    found = set(known)
+    if False in found:
+        return "lossy"
+    return "lossless" if every and found == {True} else None
+
+
 def _is_deep(image: ImageFile.ImageFile) -> bool:
     """Whether a channel has more than 8 bits; Pillow opens 16-bit RGB as RGB and cuts it."""
     raw = image.tile[0].args if image.tile else ""
@@ -162,11 +195,12 @@ def _webp_size(data: bytes) -> tuple[int, int]:
 def _parsed(data: bytes, where: str) -> ImageFile.ImageFile:
     """The plugin of the format itself: `Image.open` would warn of a large picture by itself."""
     try:
-        if data.startswith(b"\x89PNG\r\n\x1a\n"):
+        kind = kind_of(data)
+        if kind == "PNG":
             return PngImagePlugin.PngImageFile(io.BytesIO(data))
-        if data.startswith(b"\xff\xd8"):
+        if kind == "JPEG":
             return JpegImagePlugin.JpegImageFile(io.BytesIO(data))
-        if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        if kind == "WebP":
             _check_area(*_webp_size(data), where)
             return WebPImagePlugin.WebPImageFile(io.BytesIO(data))
     except (*UNREADABLE, MemoryError, IndexError, TypeError) as error:

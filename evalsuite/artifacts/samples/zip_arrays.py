@@ -6,6 +6,7 @@ Pickled objects are never loaded.
 import contextlib
 import math
 import struct
+import threading
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -21,6 +22,8 @@ from evalsuite.errors import CorruptionError, DataError
 
 _LOCAL_HEADER = struct.Struct("<4s22xHH")
 _ENCRYPTED = 0x1
+_VERIFIED = 1 << 24
+"""Bytes at a time."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,20 @@ class ZipArray:
         if self.stored_at is None:
             return self._inflated(start, stop, step)
         return self._stored(self.stored_at, start, stop, step)
+
+    def verify(self, unwanted: threading.Event) -> None:
+        """Compare the checksum of everything, which reading ranges does not.
+
+        Args:
+            unwanted: ends this early when it is set.
+
+        Raises:
+            CorruptionError: the values are not the ones that were written.
+            DataError: the file cannot be read.
+        """
+        for _ in self.stream(0, self.value_bytes, _VERIFIED):
+            if unwanted.is_set():
+                return
 
     def _stored(self, at: int, start: int, stop: int, step: int) -> Iterator[NDArray[np.uint8]]:
         whole = start == 0 and stop == self.value_bytes

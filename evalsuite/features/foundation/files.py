@@ -17,6 +17,7 @@ from evalsuite.artifacts.digests import combined_sha256, known_sha256
 from evalsuite.errors import DataError, EnvironmentProblem
 
 _CONFIG = "config.json"
+_ADAPTER = "adapter_config.json"
 _SAFE = "model.safetensors"
 _PICKLED = "pytorch_model.bin"
 
@@ -28,13 +29,18 @@ def network_files(folder: Path) -> list[Path]:
     `pytorch_model.bin`, which are read without running anything that the file holds.
 
     Raises:
-        DataError: one is missing.
+        DataError: one is missing, or there are an adapter's weights besides.
     """
     if not folder.is_dir():
         raise DataError(f"{folder} is no folder: give one with {_CONFIG} and {_SAFE}")
     config = folder / _CONFIG
     if not config.is_file():
         raise DataError(f"{folder} holds no {_CONFIG}, so it is no network's folder")
+    if (folder / _ADAPTER).exists():
+        raise DataError(
+            f"{folder} holds an {_ADAPTER}, whose weights would be added to the network's: merge"
+            " them, or remove it"
+        )
     if (index := folder / f"{_SAFE}.index.json").is_file() and not (folder / _SAFE).is_file():
         return [config, index, *_shards(index)]
     for name in (_SAFE, _PICKLED):
@@ -64,6 +70,11 @@ def read_config(folder: Path, kinds: Sequence[str]) -> dict[str, Any]:
     """
     network_files(folder)
     config = _json_object(folder / _CONFIG)
+    if "quantization_config" in config:
+        raise DataError(
+            f"{folder / _CONFIG} has a quantization_config, which changes the weights as they are"
+            " loaded: give the network in float32"
+        )
     if config.get("model_type") not in kinds:
         raise DataError(
             f"{folder} holds a network of the kind {config.get('model_type')!r}, not {kinds[0]!r}"
