@@ -196,7 +196,7 @@ def _reference_for(
             raise UsageError(
                 f"reference {given.name} is not for protocol {protocol.name}, which has none of its"
                 f" own for {size[0]}x{size[1]} images: make one of its images with `evalsuite"
-                " references build FILE.npz --with images`, or leave the protocol out"
+                " references build FILE.npz --name NAME --output DIR --with images`"
             )
         return None
     try:

@@ -102,11 +102,11 @@ def embed(
         ) as portions,
     ):
         table = collected(extract_all(extractor, portions), num_samples)
-    _check_finite(table, samples)
+    check_finite(table, samples)
     return Embedded(table, digest.hexdigest())
 
 
-def _check_finite(table: FeatureTable, samples: SampleSet) -> None:
+def check_finite(table: FeatureTable, samples: SampleSet) -> None:
     """Name the first image whose features are NaN or infinite."""
     parts = (table.pool_ND, table.spatial_NP, table.probabilities_NK)
     bad_N = np.zeros(len(table.pool_ND), dtype=bool)

@@ -28,7 +28,7 @@ from evalsuite.artifacts.samples import PORTION, SampleSet
 from evalsuite.config import ExtractorSpec
 from evalsuite.errors import CorruptionError, DataError, UsageError
 from evalsuite.metrics.intervals import mean_over_replicates
-from evalsuite.pipeline.embedding import check_size, embed
+from evalsuite.pipeline.embedding import check_finite, check_size, embed
 from evalsuite.pipeline.feature_cache import Extracted
 from evalsuite.pipeline.integrity import find_faults
 from evalsuite.pipeline.measure import Measure, check
@@ -237,6 +237,7 @@ def score_samples(
         began = time.monotonic()
         references = [prepare_reference(measure, decoders) for measure in group]
         table, pixels_digest = obtain(samples, count, group[0], decoders)
+        check_finite(table, samples)
         about = {
             "path": Path(samples.where).name,
             "pixels_digest": pixels_digest,

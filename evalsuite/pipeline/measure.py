@@ -170,15 +170,16 @@ def _check_made_with(reference: Reference, spec: ExtractorSpec) -> None:
 def _check_part(reference: Reference, name: str) -> None:
     """Raise DataError when the reference lacks what a metric needs."""
     needs = METRICS[name].needs
+    can_embed = reference.images is not None or reference.has_features
     for need, stored in (
         ("reference_pool", reference.pool),
         ("reference_spatial", reference.spatial),
     ):
-        if need in needs and stored is None and reference.images is None:
+        if need in needs and stored is None and not can_embed:
             raise DataError(
                 f"reference {reference.name} holds neither moments nor images for {name}"
             )
-    if "reference_features" in needs and reference.images is None:
+    if "reference_features" in needs and not can_embed:
         raise DataError(
             f"reference {reference.name} holds no images, which {name} needs: choose another"
             " --reference or leave it out of --metrics"

@@ -24,9 +24,10 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file
 from torch import Tensor
 
+from evalsuite.config import ProtocolSpec, load_spec
 from evalsuite.features.digits import DigitsExtractor
 from evalsuite.metrics.moments import Moments
-from evalsuite.metrics.registry import METRICS, MetricInputs, MetricValue, compute_metrics
+from evalsuite.metrics.registry import MetricValue, SampleData, compute_metrics
 from evalsuite.models.pixnerd.class_conditional import PixNerdClassConditional
 from evalsuite.sampling.grids import time_grid
 from evalsuite.sampling.guidance import Guidance, GuidedVelocity, VelocityFn
@@ -120,26 +121,24 @@ class Judge:
         """Read the reference and extract the features of its images."""
         with np.load(reference_path, allow_pickle=False) as file:
             count = len(file["arr_0"])
-            self._pool = Moments(count, file["mu"], file["sigma"])
-            self._spatial = Moments(count, file["mu_s"], file["sigma_s"])
-            self._features_MD = features_of(extractor, file["arr_0"]).pool_ND
+            self._reference = ReferenceData(
+                Moments(count, file["mu"], file["sigma"]),
+                Moments(count, file["mu_s"], file["sigma_s"]),
+                features_of(extractor, file["arr_0"]).pool_ND,
+            )
         self._extractor = extractor
 
     def row(self, name: str, images_NHWC: Images, labels_N: NDArray[np.int64]) -> Row:
         """All metrics of a set whose labels are balanced."""
         features = features_of(self._extractor, images_NHWC)
         assert features.probabilities_NK is not None
-        inputs = MetricInputs(
-            pool_ND=features.pool_ND,
-            spatial_ND=features.spatial_NP,
-            probabilities_NK=features.probabilities_NK,
-            strata_N=labels_N,
-            reference_pool=self._pool,
-            reference_spatial=self._spatial,
-            reference_features_MD=self._features_MD,
+        samples = SampleData(
+            features.pool_ND, features.spatial_NP, features.probabilities_NK, labels_N
         )
         right = features.probabilities_NK.argmax(axis=1) == labels_N
-        return Row(name, compute_metrics(tuple(METRICS), inputs), float(right.mean()))
+        protocol = load_spec(ProtocolSpec, "digits")
+        values = compute_metrics(protocol.metrics, samples, self._reference, protocol)
+        return Row(name, values, float(right.mean()))
 
 
 def gap(row: Row, above: Row) -> float:

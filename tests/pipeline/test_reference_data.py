@@ -15,6 +15,7 @@ from run_maker import SPEC, measure
 from evalsuite.artifacts.references import open_reference
 from evalsuite.artifacts.samples import open_samples
 from evalsuite.config import data_root
+from evalsuite.errors import DataError
 from evalsuite.features.base import FeatureBatch
 from evalsuite.features.digits import DigitsExtractor
 from evalsuite.pipeline.evaluation import score_samples
@@ -235,3 +236,18 @@ def test_stored_features_serve_as_if_images_were_embedded(built: Path, passes: P
     assert embedded is not None
     np.testing.assert_array_equal(stored.data.features_MD, embedded.data.features_MD)
     assert stored.digests["reference_features"] == embedded.digests["reference_features"]
+
+
+def test_stored_features_are_enough_without_images(
+    tmp_path: Path, made: Path, built: Path, passes: Passes
+) -> None:
+    """Precision and recall of them; TensorFlow, which did not make them, is refused in a line."""
+    parts: frozenset[Part] = frozenset({"features", "moments"})
+    request = BuildRequest(HELD_OUT, "bare", tmp_path / "refs", parts=parts, extractor=SPEC)
+    bare = build_reference(request).npz
+    assert "arr_0" not in np.load(bare).files
+    passes.taken()
+    assert values(made, bare) == values(made, built)
+    assert passes.taken() == 2 * batches_of(MADE)
+    with pytest.raises(DataError, match="holds no images for tensorflow"):
+        prepare_reference(asked(bare)._replace(backend="tensorflow"))
