@@ -27,7 +27,8 @@ from torch import Tensor
 from evalsuite.config import ProtocolSpec, load_spec
 from evalsuite.features.digits import DigitsExtractor
 from evalsuite.metrics.moments import Moments
-from evalsuite.metrics.registry import MetricValue, SampleData, compute_metrics
+from evalsuite.metrics.registry import compute_metrics
+from evalsuite.metrics.values import MetricValue, ReferenceData, SampleData
 from evalsuite.models.pixnerd.class_conditional import PixNerdClassConditional
 from evalsuite.sampling.grids import time_grid
 from evalsuite.sampling.guidance import Guidance, GuidedVelocity, VelocityFn

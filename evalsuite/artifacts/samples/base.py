@@ -30,7 +30,8 @@ class SampleSet:
         codec: `lossless`, `lossy` or None when unknown.
         read: images start..stop-1 in portions of uint8 [n,H,W,3]. What `open_samples` gives can
             be pickled, so that other processes read other ranges.
-        resize: canonical text of the rule that the pixels went through, None without one.
+        resize: canonical text of what the pixels went through (`convert-rgb`, a rule), None
+            without.
         random_access: whether reading from `start` costs no more than reading from 0; otherwise
             everything before `start` is decompressed and thrown away.
         encoded: whether an image costs computing (decoding, resizing) and not only reading, so

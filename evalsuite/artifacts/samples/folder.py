@@ -95,7 +95,7 @@ def open_folder(
         labels_N=labels_of_subfolders(names),
         codec=codec_of(lossless, every=all_png or step == 1),
         read=reader.read,
-        resize=pictures.resize,
+        resize=pictures.applied,
         names=reader.names,
     )
 

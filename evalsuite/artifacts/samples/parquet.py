@@ -177,7 +177,7 @@ def open_parquet(
         labels_N=_labels(parts, schemas),
         codec=codec,
         read=reader.read,
-        resize=pictures.resize,
+        resize=pictures.applied,
     )
 
 

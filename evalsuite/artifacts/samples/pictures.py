@@ -62,6 +62,12 @@ class PictureReader:
         """Canonical text of the rule, None when it changes nothing."""
         return None if self.rule is None or self.rule.size is None else self.rule.name
 
+    @property
+    def applied(self) -> str | None:
+        """What pixels went through, for records: `convert-rgb`, the rule, or both."""
+        parts = ["convert-rgb"] if self.convert_rgb else []
+        return " ".join([*parts, *([self.resize] if self.resize else [])]) or None
+
     def header(self, data: bytes, where: str) -> PictureHeader:
         """Size and mode, without decoding.
 
