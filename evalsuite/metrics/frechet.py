@@ -131,6 +131,8 @@ def frechet_distance(sample: Moments, reference: Moments | ReferenceFactor) -> f
         DataError: dimensions differ, or moments are not finite, not symmetric or not those of any
             distribution (negative eigenvalues).
     """
+    if isinstance(reference, Moments) and sample.count < min(reference.count, sample.dim):
+        return _distance_of_few(sample, reference)
     factor = _factor(sample, reference)
     if sample.count - 1 < factor.root_DR.shape[1]:
         cross_QR = _cross(sample, factor)
@@ -214,6 +216,22 @@ def halved_influence(
         half_ND = features_ND[rows_N]
         in_halves_N[rows_N] = frechet_influence(half_ND, moments_of(half_ND), reference)
     return HalvedInfluence(fit.influence(features_ND), in_halves_N, halves_N)
+
+
+def _distance_of_few(few: Moments, reference: Moments) -> float:
+    """The distance where the samples span less than the reference, which is not factorised."""
+    for moments in (few, reference):
+        _check(moments)
+    if few.dim != reference.dim:
+        raise DataError(f"moments have different dimensions: {few.dim} and {reference.dim}")
+    smallest = float(np.diag(reference.cov_DD).min(initial=0.0))
+    refuse_negative(np.array([smallest]), float(np.linalg.norm(reference.cov_DD)))
+    narrow_DR = root_of_covariance(few.cov_DD, few.count)
+    eigenvalues_R = np.linalg.eigvalsh(congruence(narrow_DR, reference.cov_DD))
+    _check_product(eigenvalues_R, few, reference)
+    return _distance(
+        few, reference, eigenvalues_R, lambda: _cross(few, reference_factor(reference))
+    )
 
 
 def _factor(sample: Moments, reference: Moments | ReferenceFactor) -> ReferenceFactor:
