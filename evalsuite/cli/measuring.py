@@ -172,7 +172,8 @@ def _extractor_name(
     found = next((name for name in candidates if name is not None), None)
     if found is None:
         known = ", ".join(names_of(ExtractorSpec))
-        raise UsageError(f"--extractor is needed: this reference does not name one; known: {known}")
+        missing = "this reference does not name one" if reference else "or --reference"
+        raise UsageError(f"--extractor is needed: {missing}; known: {known}")
     return found
 
 

@@ -114,7 +114,8 @@ def _metric_names(values: dict[str, Any]) -> tuple[list[str], bool]:
     has_lpips = bool(values["lpips_weights"])
     if values["metrics"] is None:
         return parse_paired_metrics(None, has_lpips=has_lpips), True
-    asked = [name.strip() for name in values["metrics"].split(",") if name.strip()]
+    listed = [name.strip() for name in values["metrics"].split(",") if name.strip()]
+    asked = ["fid" if name == "rfid" else name for name in listed]
     if not asked:
         raise UsageError("--metrics names no metric")
     for name in asked:

@@ -201,6 +201,8 @@ def _difference(a: Entry, b: Entry, meeting: Meeting, shared: Sharing) -> Differ
     value = y.value - x.value
     if shared is Sharing.OVERLAP:
         return Difference(value, None, False, ("no interval: the ranges of seeds overlap",))
+    if _same_images(a, b, x, y):
+        return Difference(value, None, False, ("no interval: both are of the very same images",))
     if x.standard_error is None or y.standard_error is None:
         return Difference(value, None, False, (_no_interval(a, b, x, y),))
     if shared is Sharing.PAIRED:
@@ -208,11 +210,20 @@ def _difference(a: Entry, b: Entry, meeting: Meeting, shared: Sharing) -> Differ
         if influences[0] is not None and influences[1] is not None:
             strata_N = _strata(a, x.protocol.num_samples)
             error = paired_standard_error(influences[0], influences[1], strata_N)
-            same = ("both are one plan: the same samples",) if a.plan == b.plan else ()
-            why = ("paired: sample i of both has the same seed and label", *same)
+            why = ("paired: sample i of both has the same seed and label",)
             return Difference(value, error, True, why)
     error = math.hypot(x.standard_error, y.standard_error)
     return Difference(value, error, False, (_unpaired(a, b, x, shared),))
+
+
+def _same_images(a: Entry, b: Entry, x: Record, y: Record) -> bool:
+    """Whether both scored the same pixels: one plan and N, or pixels of one digest."""
+    if x.protocol.num_samples != y.protocol.num_samples:
+        return False
+    if a.plan is not None and b.plan is not None:
+        return a.plan == b.plan
+    digest = x.samples.get("pixels_digest")
+    return digest is not None and digest == y.samples.get("pixels_digest")
 
 
 def _no_interval(a: Entry, b: Entry, x: Record, y: Record) -> str:

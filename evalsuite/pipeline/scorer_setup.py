@@ -31,7 +31,7 @@ class ScorerRequest:
     num_classes: int
     num_samples: int
     size: tuple[int, int] | None
-    metrics: Sequence[str] | None
+    metrics: Sequence[str] | str | None
     protocol: str | None
     extractor: str | None
     extractor_weights: str | None
@@ -136,7 +136,8 @@ def _measure_of(request: ScorerRequest) -> Measure:
     spec = _extractor(found, request.extractor_weights)
     check_extractor_weights(spec)
     protocol = protocol_named(request.protocol, spec)
-    asked = None if request.metrics is None else ",".join(request.metrics)
+    given = request.metrics
+    asked = given if given is None or isinstance(given, str) else ",".join(given)
     return Measure(spec, reference, parse_metrics(asked, protocol), request.device, protocol)
 
 

@@ -58,16 +58,17 @@ def test_one_subfolder_is_no_class_and_depth_is_no_limit(tmp_path: Path) -> None
     assert open_samples(tmp_path / "deep" / "deeper").labels_N is None
 
 
-def test_links_to_files_count_and_loops_end(tmp_path: Path) -> None:
+def test_links_to_files_count_and_loops_are_refused(tmp_path: Path) -> None:
+    """A folder inside itself would be read for ever, and any linked folder inside twice."""
     folder = write_folder(tmp_path / "png")
     (folder / "zz.png").symlink_to(folder / "000.png")
-    (folder / "loop").symlink_to(folder)
     (folder / "self").symlink_to(folder / "self")
-    (folder / "sub").mkdir()
-    (folder / "sub" / "up").symlink_to("..")
     samples = open_samples(folder)
     np.testing.assert_array_equal(images_of(samples, 5, 6)[0], PICTURES[0])
     assert samples.num_images == 6
+    (folder / "sub").mkdir()
+    (folder / "sub" / "up").symlink_to("..")
+    assert "up is a link to a folder inside" in line_of(folder)
 
 
 def test_links_that_would_lose_images(tmp_path: Path) -> None:
@@ -99,7 +100,7 @@ def test_mixed_sizes_name_two_files_and_the_remedy(tmp_path: Path) -> None:
     text = line_of(folder)
     assert "003.png is 4x7" in text
     assert "000.png is 5x7" in text
-    assert "--resize RULE" in text
+    assert "--resize adm-crop:256" in text
     many = write_folder(tmp_path / "many", count=129)
     Image.fromarray(PICTURES[0][:4]).save(many / "127.png")
     samples = open_samples(many)

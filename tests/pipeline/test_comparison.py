@@ -513,3 +513,26 @@ def test_declarations_of_evaluate_are_kept_by_compare(runs: Runs, tmp_path: Path
 
 def test_letters_go_on_after_z() -> None:
     assert letters(28)[24:] == ["Y", "Z", "AA", "AB"]
+
+
+def test_the_very_same_images_have_no_interval(runs: Runs) -> None:
+    """By their plan, or by the digest of their pixels, whatever computed the features."""
+    found = compare(
+        [open_entry("A", runs.low), open_entry("B", runs.low)], open_entry("A", runs.low)
+    )
+    for row in found.rows:
+        assert row.difference is not None
+        assert row.difference.value == 0
+        assert row.difference.standard_error is None
+        assert "very same images" in row.difference.why[0]
+    (record,) = (r for r in open_entry("A", runs.high).records if r.metric == "fid")
+
+    def file_of(name: str, digest: str | None) -> Entry:
+        samples = {"path": name} | ({"pixels_digest": digest} if digest else {})
+        outside = record.model_copy(update={"samples": samples})
+        return Entry(name, name, (outside,), None, None, None, {})
+
+    for digest, same in (("ab", True), ("cd", False), (None, False)):
+        (row,) = compare([file_of("A", "ab"), file_of("B", digest)], file_of("A", "ab")).rows
+        assert row.difference is not None
+        assert (row.difference.standard_error is None) is same

@@ -117,8 +117,9 @@ def mixed_sizes(
     """The line that refuses images of two sizes."""
     return (
         f"{name} is {size[0]}x{size[1]} (height x width), but {first_name} is"
-        f" {first_size[0]}x{first_size[1]}: all images must have one size; give --resize RULE,"
-        " such as adm-crop:256, if they are to be resized"
+        f" {first_size[0]}x{first_size[1]}: all images must have one size; give a rule"
+        " (`evaluate --resize adm-crop:256`, `references build --preprocess adm-crop --size 256`)"
+        " if they are to be resized"
     )
 
 

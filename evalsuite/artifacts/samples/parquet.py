@@ -192,7 +192,10 @@ def encoded_bytes(cell: object, where: str) -> bytes:
         if cell is None and path:
             raise DataError(f"{where} names the file {path} and holds no image: embed the images")
     if not isinstance(cell, bytes):
-        raise DataError(f"{where}: the pixels were not kept (--images none or grid)")
+        raise DataError(
+            f"{where}: the pixels were not kept (--images none or grid): run the same command with"
+            " --images all"
+        )
     return cell
 
 

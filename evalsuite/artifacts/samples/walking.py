@@ -24,11 +24,11 @@ class FolderContent:
 def walk(folder: Path) -> FolderContent:
     """Every file below a folder that is not hidden.
 
-    A link to a file counts as the file. A link to a folder inside `folder` is passed over, because
-    its files are counted where they lie, so a loop of links ends.
+    A link to a file counts as the file. A link to a folder is refused: one inside `folder` would
+    count its images twice, or never end.
 
     Raises:
-        DataError: a link to a folder elsewhere, a picture that is a broken link, a picture of a
+        DataError: a link to a folder, a picture that is a broken link, a picture of a
             kind that is not read, or a folder that may not be read.
     """
     content, pending = FolderContent(), [folder]
@@ -56,7 +56,10 @@ def _take(entry: os.DirEntry[str], folder: Path, content: FolderContent) -> list
                 f"{path} is a link to a folder elsewhere, which is not followed: give that folder,"
                 " or put links to its files here"
             )
-        return []
+        raise DataError(
+            f"{path} is a link to a folder inside {folder}, whose images would be counted twice:"
+            " remove the link"
+        )
     suffix = path.suffix.lower()
     if suffix in PICTURES | {".parquet", ".npz"} and not path.is_file():
         raise DataError(f"{path} is no file (a broken link?): remove it or put the image there")

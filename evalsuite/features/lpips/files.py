@@ -86,12 +86,15 @@ def _read(file: Path) -> dict[str, Tensor]:
             else torch.load(file, map_location="cpu", weights_only=True)
         )
     except _UNREADABLE as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        if isinstance(error, pickle.UnpicklingError):  # torch's text would advise to run the code
-            reason = (
-                "it is damaged, or holds other Python objects than tensors, which are not loaded"
-            )
-        raise DataError(f"cannot read weights {file}: {reason}") from error
+        # torch's own text is a key of its tables, or advises to run the file's code
+        reason = (
+            error.strerror
+            if isinstance(error, OSError) and error.strerror
+            else "it is damaged, no file of weights, or holds other Python objects than tensors"
+        )
+        raise DataError(
+            f"cannot read weights {file}: {reason}; give .safetensors, or .pth as torch.save writes"
+        ) from error
     if not isinstance(content, dict) or not all(
         isinstance(key, str) and isinstance(value, Tensor) for key, value in content.items()
     ):
