@@ -22,6 +22,7 @@ from evalsuite.artifacts.storage import Storage
 from evalsuite.config import canonical_json
 from evalsuite.errors import CorruptionError, DataError, StorageError
 from evalsuite.metrics.moments import Moments, moments_of
+from evalsuite.metrics.neighbours import count_duplicates
 from evalsuite.metrics.values import ReferenceData
 from evalsuite.pipeline.embedding import Embedded, embed
 from evalsuite.pipeline.measure import Backend, Measure, check_reference
@@ -77,8 +78,15 @@ def prepare_reference(measure: Measure, decoders: int = 1) -> PreparedReference 
             digests[need] = stored.sha256
     with_images = embedded is not None and "reference_features" in measure.needs
     features_MD = embedded.table.pool_ND if embedded and with_images else None
-    notes = (reference.coarse,) if reference.coarse and with_images else ()
-    return PreparedReference(ReferenceData(pool, spatial, features_MD, memo), digests, notes)
+    notes = (reference.coarse, _duplicates(features_MD)) if with_images else ()
+    said = tuple(note for note in notes if note)
+    return PreparedReference(ReferenceData(pool, spatial, features_MD, memo), digests, said)
+
+
+def _duplicates(features_MD: NDArray[np.float32] | None) -> str | None:
+    """What to say when reference images repeat, whose balls then have radius 0."""
+    repeated = 0 if features_MD is None else count_duplicates(features_MD)
+    return f"{repeated} reference images have exactly the features of another" if repeated else None
 
 
 def _must_embed(reference: Reference, needs: frozenset[str]) -> bool:

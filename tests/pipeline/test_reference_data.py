@@ -251,3 +251,12 @@ def test_stored_features_are_enough_without_images(
     assert passes.taken() == 2 * batches_of(MADE)
     with pytest.raises(DataError, match="holds no images for tensorflow"):
         prepare_reference(asked(bare)._replace(backend="tensorflow"))
+
+
+def test_reference_images_that_repeat_are_counted(tmp_path: Path) -> None:
+    """Beside the metrics of its images; the moments of a stored reference are not of them."""
+    images = np.random.default_rng(0).integers(0, 256, (40, 16, 16, 3), dtype=np.uint8)
+    np.savez(tmp_path / "twice.npz", arr_0=np.concatenate([images, images[:15]]))
+    found = prepare_reference(measure(str(tmp_path / "twice.npz"), ["precision"]))
+    assert found is not None
+    assert found.notes == ("15 reference images have exactly the features of another",)
