@@ -31,7 +31,7 @@ def test_a_run_on_three_nodes_has_the_numbers_of_a_local_run(
 
 def metrics_of(run: Path) -> dict[str, float]:
     """Values by name of the result file, which has the protocol in it."""
-    return {p.name: json.loads(p.read_text())["value"] for p in (run / "results").iterdir()}
+    return {p.name: json.loads(p.read_text())["value"] for p in (run / "results").glob("*.json")}
 
 
 def test_more_workers_than_the_cluster_holds(
