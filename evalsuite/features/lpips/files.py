@@ -90,7 +90,7 @@ def _read(file: Path) -> dict[str, Tensor]:
         reason = (
             error.strerror
             if isinstance(error, OSError) and error.strerror
-            else "it is damaged, no file of weights, or holds other Python objects than tensors"
+            else "it is damaged, or holds other Python objects than tensors, or no weights"
         )
         raise DataError(
             f"cannot read weights {file}: {reason}; give .safetensors, or .pth as torch.save writes"
