@@ -23,6 +23,9 @@ class EvalsuiteError(Exception):
     """Base of all expected errors; its text is one line: what is wrong, where, what to do."""
 
     exit_code = 1
+    may_pass = False
+    """Whether the same work may succeed in a fresh process or on another machine (a network that
+    failed, a GPU that others filled): a worker's shard is then tried again, within bounds."""
 
     def __init__(self, message: str) -> None:
         super().__init__(printable(" ".join(message.split())))

@@ -8,6 +8,7 @@ import click
 from evalsuite.cli.options import (
     PATH,
     POSITIVE,
+    WorkerCount,
     device_option,
     measure_options,
     parse_part,
@@ -23,7 +24,17 @@ if TYPE_CHECKING:
 _WORK_OPTIONS = [
     click.option("--num-samples", type=POSITIVE, help="[default: 50,000 ImageNet, 2,000 digits]."),
     click.option("--shard-size", type=POSITIVE, help="Of one shard [default: by N, workers]."),
-    click.option("--num-workers", type=POSITIVE, help="[default: one for each GPU, or core]."),
+    click.option(
+        "--num-workers",
+        type=WorkerCount(),
+        help="[default: auto, one for each GPU, or core; follows a cluster that grows or shrinks].",
+    ),
+    click.option(
+        "--gpus-per-worker",
+        type=float,
+        metavar="SHARE",
+        help="Below 1, several workers share one GPU [default: 1].",
+    ),
     click.option("--address", metavar="ADDR", help="local, auto or host:port [default: local]."),
     click.option("--part", type=parse_part, metavar="I/N", help="Only share I of N of the run."),
     click.option("--output", type=PATH, help="Run directory [default: runs/MODEL-PLAN]."),

@@ -72,6 +72,26 @@ class LocalPath(click.Path):
 
 
 POSITIVE = click.IntRange(min=1)
+
+
+class WorkerCount(click.ParamType[int | None]):
+    """A number of workers, or `auto` (None): as many as the cluster holds at each moment."""
+
+    name = "N|auto"
+
+    def convert(
+        self,
+        value: Any,  # noqa: ANN401 - as click calls it
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> int | None:
+        """A number above 0, or None."""
+        if value == "auto":
+            return None
+        number: int = POSITIVE.convert(value, param, ctx)
+        return number
+
+
 PATH = LocalPath(path_type=Path)
 
 _PLAN_OPTIONS = [

@@ -78,6 +78,7 @@ def prepare(values: dict[str, Any], *, keep: Any, command: str) -> Prepared:  # 
         device=values["device"],
         address=values["address"],
         num_workers=values["num_workers"],
+        gpus_per_worker=1.0 if values["gpus_per_worker"] is None else values["gpus_per_worker"],
         allow_mixed_numerics=values["allow_mixed_numerics"],
         command=command,
         asked=given(values),

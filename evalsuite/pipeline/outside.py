@@ -27,6 +27,7 @@ from evalsuite.features.aligned import AlignedExtractor, concatenate
 from evalsuite.features.base import Extractor, FeatureBatch
 from evalsuite.pipeline.channel import Channel, Closed
 from evalsuite.pipeline.decoding import Decoders
+from evalsuite.pipeline.device_faults import device_faults
 from evalsuite.pipeline.embedding import check_size, opened_extractor
 from evalsuite.pipeline.feature_cache import (
     STAGE,
@@ -125,15 +126,23 @@ class FeatureWorker:
         """Finish the shard in hand and begin no other."""
         self._stopping = True
 
+    def withdraw(self, attempt_id: str) -> None:
+        """End an attempt whose shard another worker has committed."""
+        self._channel(attempt_id).withdraw()
+
     def compute(self, task: ShardTask, attempt_id: str) -> None:
         """Run the network over the images of `task`, into the buffer that `commit` drains."""
         channel = self._channel(attempt_id)
         try:
             if self._stopping:
                 raise NotStartedError(f"samples {task.start}..{task.stop - 1} were not begun")
-            for piece in pieces(self._decoders, self._extractor, task.start, task.stop):
-                channel.put(piece)
-                self._images_done += len(piece.images_NHWC)
+            if channel.is_closed:
+                return
+            with device_faults(self._device, self._job.spec.batch_size):
+                for piece in pieces(self._decoders, self._extractor, task.start, task.stop):
+                    channel.put(piece)
+                    channel.num_images += len(piece.images_NHWC)
+                    self._images_done += len(piece.images_NHWC)
             channel.put(None)
         except Closed:
             return

@@ -39,6 +39,7 @@ from evalsuite.features.aligned import AlignedExtractor
 from evalsuite.features.base import Extractor
 from evalsuite.features.registry import build_extractor
 from evalsuite.pipeline.channel import Channel, Closed
+from evalsuite.pipeline.device_faults import device_faults, wait_for_memory
 from evalsuite.pipeline.extractor_weights import extractor_weights_sha256
 from evalsuite.pipeline.generation import BatchSampler, GeneratedBatch
 from evalsuite.pipeline.materials import Materials
@@ -97,7 +98,14 @@ class ShardWorker:
         job = self._job
         self._run = RunDirectory.open(job.run_root)
         self._device = resolve_device(job.device)
-        manifest = self._run.manifest
+        if self._device.type == "cuda":
+            wait_for_memory(lambda: torch.cuda.mem_get_info(self._device))
+        with device_faults(self._device, self._run.plan.batch_size):
+            self._load_networks()
+        return self.describe()
+
+    def _load_networks(self) -> None:
+        job, manifest = self._job, self._run.manifest
         self._sampler = BatchSampler(
             manifest.plan, job.materials, self._device, self._run.root / CONDITIONS
         )
@@ -107,7 +115,6 @@ class ShardWorker:
             feature_stage(spec.extractor_id): load_extractor(spec, self._device)
             for spec in job.extractors
         }
-        return self.describe()
 
     def describe(self) -> dict[str, Any]:
         """Who this worker is and what decides its bits."""
@@ -127,6 +134,10 @@ class ShardWorker:
         """Finish the shard in hand and begin no other."""
         self._stopping = True
 
+    def withdraw(self, attempt_id: str) -> None:
+        """End an attempt whose shard another worker has committed; its files are removed."""
+        self._channel(attempt_id).withdraw()
+
     def compute(self, task: ShardTask, attempt_id: str) -> None:
         """Compute every batch of `task` into the buffer that `commit` drains."""
         channel = self._channel(attempt_id)
@@ -134,7 +145,10 @@ class ShardWorker:
         try:
             if self._stopping:
                 raise NotStartedError(f"samples {task.start}..{task.stop - 1} were not begun")
-            nfe = self._produce(task, channel)
+            if channel.is_closed:
+                return
+            with device_faults(self._device, self._run.plan.batch_size):
+                nfe = self._produce(task, channel)
             self._costs[attempt_id] = (nfe, time.monotonic() - began)
             channel.put(None)
         except Closed:
@@ -188,6 +202,7 @@ class ShardWorker:
             hashes = [pixel_sha256(image) for image in rows.images_NHWC]
             features = {s: a.push(rows.start, rows.images_NHWC) for s, a in aligned.items()}
             channel.put(Produced(rows, hashes, features))
+            channel.num_images += len(hashes)
             self._images_done += len(hashes)
         channel.put(Produced(None, features={s: a.flush() for s, a in aligned.items()}))
         return nfe

@@ -187,9 +187,10 @@ class _Work:
             self._say_one_reader()
             return self.on_this_machine()
         with connected(asked.address, asked.num_workers, use_gpu=asked.device != "cpu") as cluster:
-            from evalsuite.runtime.workers import count_workers
+            from evalsuite.runtime.team import gather_team
+            from evalsuite.runtime.watch import current_nodes
 
-            _, kind = count_workers(cluster, asked.num_workers, asked.device, self._num_samples)
+            kind = gather_team(cluster, current_nodes(), asked.num_workers, asked.device).kind
             numerics = _numerics_of_workers(kind)
             cache = self._opened(numerics, must_write=True)
             assert cache is not None
@@ -258,33 +259,29 @@ class _Work:
         self, cluster: Cluster, cache: FeatureCache, gaps: list[Range], numerics: str, device: str
     ) -> None:
         from evalsuite.runtime.driver import Driver
-        from evalsuite.runtime.workers import count_workers
+        from evalsuite.runtime.team import gather_team
+        from evalsuite.runtime.watch import current_nodes
 
         stop = StopRequest()
         with signals_to(stop):
             check_shared_directory(cache.folder, "set EVALSUITE_CACHE to a folder")
             batch_size = self._spec.batch_size
             room = -(-total(gaps) // batch_size)
-            count, kind = count_workers(cluster, self._asked.num_workers, device, room)
-            size = shard_size_of(total(gaps), count, batch_size, kind)
+            nodes = current_nodes()
+            team = gather_team(cluster, nodes, self._asked.num_workers, device)
+            count = team.target(nodes, 0, room)
+            size = shard_size_of(total(gaps), count, batch_size, team.kind)
             tasks = tasks_of(gaps, size, batch_size)
             job = FeatureJob(
                 self._source,
                 self._stamp,
                 cache,
                 self._spec,
-                kind,
+                team.kind,
                 numerics,
-                _decoders_of(cluster, kind),
+                _decoders_of(cluster, team.kind),
             )
-            driver = Driver(
-                job,
-                min(count, len(tasks)),
-                secrets.token_hex(4),
-                self._listener,
-                stop,
-                is_private=cluster.address == "local",
-            )
+            driver = Driver(job, team, secrets.token_hex(4), self._listener, stop)
             try:
                 driver.run(tasks)
             finally:

@@ -50,6 +50,7 @@ class SessionRequest:
     device: str
     address: str | None
     num_workers: int | None
+    gpus_per_worker: float
     allow_mixed_numerics: bool
     command: str
     """`run` or `generate`."""
@@ -194,12 +195,17 @@ def _make_missing(
     use_gpu = request.device != "cpu"
     stop = StopRequest()
     with connected(request.address, request.num_workers, use_gpu=use_gpu) as cluster:
-        from evalsuite.runtime.workers import count_workers
+        from evalsuite.runtime.team import gather_team
+        from evalsuite.runtime.watch import current_nodes
 
         with signals_to(stop):
             check_shared_directory(run.root)
             room = -(-num_missing // batch_size)
-            num_workers, kind = count_workers(cluster, request.num_workers, request.device, room)
+            nodes = current_nodes()
+            team = gather_team(
+                cluster, nodes, request.num_workers, request.device, request.gpus_per_worker
+            )
+            num_workers = team.target(nodes, 0, room)
             shard_size = request.shard_size or default_shard_size(
                 num_missing, num_workers, batch_size
             )
@@ -210,16 +216,15 @@ def _make_missing(
                 materials=request.resolved.materials,
                 extractors=request.demand.extractors,
                 output=request.output,
-                device=kind,
+                device=team.kind,
                 allow_mixed_numerics=request.allow_mixed_numerics,
             )
             driver = Driver(
                 job,
-                min(num_workers, len(tasks)),
+                team,
                 invocation_id,
                 listener,
                 stop,
-                is_private=cluster.address == "local",
             )
             try:
                 driver.run(tasks)

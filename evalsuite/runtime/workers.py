@@ -5,20 +5,34 @@ import os
 import signal
 import time
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import ray
+from ray.exceptions import RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from evalsuite.errors import EnvironmentProblem
 from evalsuite.pipeline.outside import FeatureJob, FeatureWorker
 from evalsuite.pipeline.ranges import ShardTask
 from evalsuite.pipeline.worker import ShardWorker, WorkerJob
-from evalsuite.runtime.cluster import Cluster
 
 Job = WorkerJob | FeatureJob
 IN_FLIGHT = 2
 """Shards handed to one worker at a time: one computes while the other is written."""
 _ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+
+
+class WorkerSize(NamedTuple):
+    """What one worker takes of a machine."""
+
+    num_cpus: float
+    num_gpus: float
+
+    @property
+    def bundle(self) -> dict[str, float]:
+        """As Ray's autoscaler is asked for it."""
+        named = {"CPU": self.num_cpus, "GPU": self.num_gpus}
+        return {name: amount for name, amount in named.items() if amount}
 
 
 @dataclass
@@ -29,6 +43,9 @@ class Flight:
     attempt_id: str
     compute: "ray.ObjectRef[Any]"
     commit: "ray.ObjectRef[Any]"
+    withdrawn: bool = False
+    """Whether the worker was told that another one has committed the shard."""
+    handed_s: float = field(default_factory=time.monotonic)
 
 
 @dataclass
@@ -40,8 +57,14 @@ class Worker:
     loading: "ray.ObjectRef[Any] | None"
     flights: list[Flight] = field(default_factory=list)
     asked: "ray.ObjectRef[Any] | None" = None
+    asked_s: float = 0.0
+    """When it was last asked for its progress."""
     computed: int = 0
+    """Images that it has computed since it started."""
     committed: int = 0
+    """Images of the attempts of this worker that have ended."""
+    began_s: float | None = None
+    """When it was handed its first shard."""
     is_ours: bool = False
     """Whether it runs on this very machine, in a private Ray."""
     about: dict[str, Any] = field(default_factory=dict)
@@ -51,18 +74,49 @@ class Worker:
     """When it last computed or committed something."""
 
     @property
+    def is_ready(self) -> bool:
+        """Whether it has loaded."""
+        return self.loading is None
+
+    @property
     def free(self) -> int:
         """Shards that it may still be handed."""
-        return 0 if self.loading is not None else IN_FLIGHT - len(self.flights)
+        return IN_FLIGHT - len(self.flights) if self.is_ready else 0
+
+    @property
+    def host(self) -> str:
+        """Its machine, once it has told."""
+        return str(self.about.get("host", ""))
+
+    @property
+    def images_per_second(self) -> float | None:
+        """What it has computed since its first shard; None before the first images."""
+        if self.began_s is None or not self.computed:
+            return None
+        until_s = time.monotonic() if self.flights else self.advanced_s
+        return self.computed / max(until_s - self.began_s, 1e-6)
 
     def hand(self, task: ShardTask, attempt_id: str) -> None:
         """Hand over a shard: its two halves run in two concurrency groups."""
-        actor = self.actor
+        actor, now = self.actor, time.monotonic()
         compute = actor.compute.options(concurrency_group="gpu").remote(task, attempt_id)
         commit = actor.commit.options(concurrency_group="io").remote(task, attempt_id)
         if not self.flights:
-            self.answered_s = self.advanced_s = time.monotonic()
+            self.answered_s = self.advanced_s = now
+        self.began_s = self.began_s or now
         self.flights.append(Flight(task, attempt_id, compute, commit))
+
+    def withdraw(self, flight: Flight) -> None:
+        """Let it end an attempt that is no longer wanted, without a commit."""
+        flight.withdrawn = True
+        self.actor.withdraw.options(concurrency_group="control").remote(flight.attempt_id)
+
+    def end_flight(self, flight: Flight, num_computed: int | None = None) -> None:
+        """An attempt has ended, with a commit, or withdrawn after `num_computed` images."""
+        self.flights.remove(flight)
+        self.advanced_s = time.monotonic()
+        size = flight.task.stop - flight.task.start
+        self.committed += size if num_computed is None else num_computed
 
     def take_progress(self, computed: int) -> None:
         """Note an answer to `ask_progress`."""
@@ -76,9 +130,11 @@ class Worker:
         silent = now - self.answered_s > silence_s
         return bool(self.flights) and (silent or now - self.advanced_s > standstill_s)
 
-    def ask_progress(self) -> None:
-        """Ask for the count of computed images unless a question is open."""
-        if self.asked is None and self.loading is None:
+    def ask_progress(self, every_s: float) -> None:
+        """Ask for the count of computed images unless a question is open or the last is recent."""
+        now = time.monotonic()
+        if self.asked is None and self.is_ready and now - self.asked_s >= every_s:
+            self.asked_s = now
             self.asked = self.actor.progress.options(concurrency_group="control").remote()
 
     def stop(self) -> None:
@@ -86,50 +142,68 @@ class Worker:
         self.actor.stop.options(concurrency_group="control").remote()
 
     def kill(self) -> None:
-        """End the process; a stopped one cannot end itself, so one on this machine is killed."""
-        ray.kill(self.actor, no_restart=True)
-        if self.is_ours and "pid" in self.about:
-            with contextlib.suppress(OSError):
-                os.kill(self.about["pid"], signal.SIGKILL)
+        """End the process; a stopped one cannot end itself, so it gets SIGKILL on its machine."""
+        with contextlib.suppress(RayError):
+            ray.kill(self.actor, no_restart=True)
+        if "pid" not in self.about:
+            return
+        if self.is_ours:
+            _kill_process(self.about["pid"])
+        elif self.about.get("node_id"):
+            killer = ray.remote(num_cpus=0, max_retries=0)(_kill_process)
+            here = NodeAffinitySchedulingStrategy(self.about["node_id"], soft=False)
+            with contextlib.suppress(RayError):
+                killer.options(scheduling_strategy=here).remote(
+                    self.about["pid"], self.about["began"]
+                )
 
 
-def start_worker(name: str, job: Job, *, is_ours: bool) -> Worker:
+def start_worker(name: str, job: Job, size: WorkerSize, *, is_ours: bool) -> Worker:
     """Start a fresh process and let it load."""
-    on_gpu = job.device == "cuda"
-    kind = FeatureWorker if isinstance(job, FeatureJob) else ShardWorker
-    wrapped = ray.remote(concurrency_groups={"gpu": 1, "io": 1, "control": 1})(kind)
+    plain = FeatureWorker if isinstance(job, FeatureJob) else ShardWorker
+    wrapped = ray.remote(concurrency_groups={"gpu": 1, "io": 1, "control": 1})(_placed(plain))
     actor = wrapped.options(
-        num_cpus=1,
-        num_gpus=1 if on_gpu else 0,
+        num_cpus=size.num_cpus,
+        num_gpus=size.num_gpus,
         max_restarts=0,
         max_task_retries=0,
         scheduling_strategy="SPREAD",
-        runtime_env={"env_vars": environment_of(on_gpu=on_gpu)},
+        runtime_env={"env_vars": environment_of(on_gpu=size.num_gpus > 0)},
     ).remote(job)
     loading = actor.load.options(concurrency_group="gpu").remote()
     return Worker(name, actor, loading, is_ours=is_ours)
 
 
+def _placed(plain: type) -> type:
+    """The plain class, which also tells the Ray node that it runs on, and its process."""
+
+    def load(self: Any) -> dict[str, Any]:  # noqa: ANN401 - an instance of `plain`
+        about: dict[str, Any] = plain.load(self)  # type: ignore[attr-defined]
+        return {
+            **about,
+            "node_id": ray.get_runtime_context().get_node_id(),
+            "began": _start_of(os.getpid()),
+        }
+
+    placed = type(plain.__name__, (plain,), {"load": load})
+    return placed
+
+
+def _start_of(pid: int) -> str | None:
+    """When a process started, in the kernel's ticks: its number may be given again."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None
+    return text.rpartition(")")[2].split()[19]
+
+
+def _kill_process(pid: int, began: str | None = None) -> None:
+    if began is None or _start_of(pid) == began:
+        with contextlib.suppress(OSError):
+            os.kill(pid, signal.SIGKILL)
+
+
 def environment_of(*, on_gpu: bool) -> dict[str, str]:
     """Variables of a worker's process: one thread, and GPUs for those alone that hold one."""
     return dict(_ONE_THREAD) if on_gpu else {**_ONE_THREAD, "CUDA_VISIBLE_DEVICES": ""}
-
-
-def count_workers(
-    cluster: Cluster, asked: int | None, device: str, num_tasks: int
-) -> tuple[int, str]:
-    """How many workers to start and on what: one for each GPU, or each core when there is none.
-
-    Raises:
-        EnvironmentProblem: GPUs were asked and there are none, or more workers than fit.
-    """
-    if device == "cuda" and not cluster.num_gpus:
-        raise EnvironmentProblem(f"--device cuda: Ray at {cluster.address} has no GPU")
-    kind = "cuda" if device != "cpu" and cluster.num_gpus else "cpu"
-    room = cluster.num_gpus if kind == "cuda" else cluster.num_cpus
-    if asked is not None and asked > room:
-        noun = "GPUs" if kind == "cuda" else "CPUs"
-        raise EnvironmentProblem(
-            f"--num-workers {asked}: Ray at {cluster.address} has {room} {noun}"
-        )
-    return max(1, min(asked or room, num_tasks)), kind

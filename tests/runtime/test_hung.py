@@ -23,7 +23,10 @@ pytestmark = pytest.mark.ray
 
 def test_stopped_worker_is_replaced(tmp_path: Path) -> None:
     from evalsuite.runtime.driver import Driver, Progress
+    from evalsuite.runtime.events import Event
     from evalsuite.runtime.signals import StopRequest
+    from evalsuite.runtime.team import Team
+    from evalsuite.runtime.workers import WorkerSize
 
     resolved = resolve_plan(
         PlanOptions(model="pixnerd-digits", batch_size=10, sampling={"num_steps": 4})
@@ -52,13 +55,18 @@ def test_stopped_worker_is_replaced(tmp_path: Path) -> None:
 
     with connected(None, 2, use_gpu=False):
         seen: list[Progress] = []
-        driver = Driver(job, 2, "hung", seen.append, StopRequest(), silence_s=4.0)
+        team = Team("cpu", WorkerSize(1, 0), 2, is_private=True)
+        events: list[Event] = []
+        driver = Driver(job, team, "hung", seen.append, StopRequest(), events.append, silence_s=4.0)
         watcher = threading.Thread(target=stop_first_worker, args=(driver,))
         watcher.start()
         report = driver.run(tasks)
         watcher.join()
 
     assert stopped
+    (lost,) = [event for event in events if event.kind == "worker-lost"]
+    assert lost.pid == stopped[0]
+    assert lost.reason.startswith("it hung")
     assert report.losses == 1
     assert not Path("/proc", str(stopped[0])).exists()
     receipts = run.receipts(IMAGES)

@@ -1,0 +1,53 @@
+"""What ended an attempt: a loss that is tried again, or an error that would come again."""
+
+from typing import NamedTuple
+
+from ray.exceptions import (
+    ActorUnavailableError,
+    NodeDiedError,
+    OutOfMemoryError,
+    RayActorError,
+    RayTaskError,
+    WorkerCrashedError,
+)
+
+from evalsuite.errors import EvalsuiteError
+
+LOST = (RayActorError, WorkerCrashedError, OutOfMemoryError, NodeDiedError)
+"""Ray's words for a worker that is no more, or cannot be reached."""
+
+
+class Loss(NamedTuple):
+    """How a worker was lost."""
+
+    reason: str
+    departed: bool = False
+    """Its machine went away: preempted, drained or dead. Not held against the shard."""
+
+
+def loss_of(error: BaseException) -> Loss:
+    """How Ray accounts for a worker that is gone, in a few words."""
+    text = str(error).lower()
+    if isinstance(error, OutOfMemoryError) or "out_of_memory" in text or "low on memory" in text:
+        return Loss("killed by the memory monitor: out of memory")
+    if getattr(error, "preempted", False) or "preempt" in text or "draining" in text:
+        return Loss("its node was preempted", departed=True)
+    if isinstance(error, NodeDiedError) or "node has died" in text or "owner node" in text:
+        return Loss("its node died", departed=True)
+    if isinstance(error, ActorUnavailableError):
+        return Loss("its node cannot be reached")
+    return Loss("its process died: killed, or out of memory?")
+
+
+def may_pass(error: BaseException) -> bool:
+    """Whether a fault that a worker raised may not come again in a fresh process."""
+    return isinstance(error, EvalsuiteError) and error.may_pass
+
+
+def cause_of(error: RayTaskError) -> BaseException:
+    """Our own error that a worker raised, or the bug with its remote traceback."""
+    cause: BaseException | None = error.cause
+    if isinstance(cause, EvalsuiteError):
+        return cause
+    bug: BaseException = error
+    return bug

@@ -1,0 +1,92 @@
+"""How many workers to keep, of which size: the cluster's room, as it grows and shrinks."""
+
+from dataclasses import dataclass, field
+
+from evalsuite.errors import EnvironmentProblem, UsageError
+from evalsuite.runtime.cluster import Cluster
+from evalsuite.runtime.watch import Node, ask_autoscaler, has_autoscaler
+from evalsuite.runtime.workers import WorkerSize
+
+
+@dataclass
+class Team:
+    """The workers of one invocation.
+
+    Attributes:
+        kind: `cuda` or `cpu`.
+        size: what one worker takes.
+        asked: a fixed number; None follows the cluster.
+        is_private: the cluster is this process's own, on this machine.
+        grows: an autoscaler may be asked for more machines.
+    """
+
+    kind: str
+    size: WorkerSize
+    asked: int | None
+    is_private: bool
+    grows: bool = False
+    _requested: int = field(default=0, init=False)
+
+    def target(self, nodes: tuple[Node, ...], num_ready: int, num_open: int) -> int:
+        """Workers to keep alive now, at least one.
+
+        Args:
+            nodes: machines that are alive.
+            num_ready: own workers that hold their place already.
+            num_open: shards that are not done.
+        """
+        holds = sum(node.room(*self.size, free=False) for node in nodes)
+        if self.asked is None:
+            holds = min(holds, num_ready + sum(node.room(*self.size, free=True) for node in nodes))
+        return max(1, min(self.asked or holds, holds, num_open))
+
+    def request(self, num_open: int) -> None:
+        """Tell the autoscaler, if there is one, what would be of use; 0 withdraws it."""
+        wanted = min(self.asked or num_open, num_open) if self.grows else 0
+        if wanted != self._requested:
+            self._requested = wanted
+            ask_autoscaler([self.size.bundle] * wanted)
+
+
+def gather_team(
+    cluster: Cluster,
+    nodes: tuple[Node, ...],
+    asked: int | None,
+    device: str,
+    gpus_per_worker: float = 1.0,
+) -> Team:
+    """A worker for each GPU, or each core where there is none.
+
+    Args:
+        cluster: that is connected.
+        nodes: its machines.
+        asked: `--num-workers`; None is `auto`.
+        device: `auto`, `cuda` or `cpu`.
+        gpus_per_worker: below 1, several workers share a GPU.
+
+    Raises:
+        EnvironmentProblem: GPUs were asked and there are none, or more workers than ever fit.
+        UsageError: a share of a GPU that Ray cannot place.
+    """
+    if gpus_per_worker > 1 or gpus_per_worker <= 0:
+        raise UsageError(
+            f"--gpus-per-worker {gpus_per_worker:g}: a worker uses one GPU or a part of one:"
+            " give a number above 0 and at most 1"
+        )
+    is_private = cluster.address == "local"
+    grows = not is_private and has_autoscaler()
+    if device == "cuda" and not cluster.num_gpus and not grows:
+        raise EnvironmentProblem(f"--device cuda: Ray at {cluster.address} has no GPU")
+    on_gpu = device == "cuda" or (device != "cpu" and cluster.num_gpus > 0)
+    size = WorkerSize(gpus_per_worker if on_gpu else 1, gpus_per_worker if on_gpu else 0)
+    room = sum(node.room(*size, free=False) for node in nodes)
+    noun = "GPUs" if on_gpu else "CPUs"
+    if not room and not grows:
+        raise EnvironmentProblem(f"no machine of Ray at {cluster.address} has free {noun}")
+    if asked is not None and asked > room and not grows:
+        of_size = f" for workers of {gpus_per_worker:g} each" if gpus_per_worker < 1 else ""
+        many = cluster.num_gpus if on_gpu else cluster.num_cpus
+        raise EnvironmentProblem(
+            f"--num-workers {asked}: Ray at {cluster.address} has {many} {noun}{of_size}"
+        )
+    return Team("cuda" if on_gpu else "cpu", size, asked, is_private, grows)

@@ -1,0 +1,110 @@
+"""Watching a cluster from a thread of its own: who is there, what is free, does the head answer.
+
+Measured on Ray 2.60: with the head gone, questions about the cluster wait for a minute and then the
+driver's process is ended by Ray's C++ without any Python handler; so they are asked here, and the
+driver looks at the last answer and its age.
+"""
+
+import contextlib
+import json
+import logging
+import threading
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+
+HEAD_GONE_S = 30.0
+"""Without an answer for so long the head counts as gone, well before Ray ends the process."""
+_EVERY_S = 2.0
+_AUTOSCALER_KEY = b"__autoscaling_error"
+
+
+@dataclass(frozen=True)
+class Node:
+    """A machine of the cluster that is alive."""
+
+    node_id: str
+    host: str
+    cpus: float
+    gpus: float
+    free_cpus: float
+    free_gpus: float
+
+    def room(self, cpus: float, gpus: float, *, free: bool) -> int:
+        """Workers of a given size that the machine holds, or still holds."""
+        have_cpus, have_gpus = (self.free_cpus, self.free_gpus) if free else (self.cpus, self.gpus)
+        fits = [have / need for have, need in ((have_cpus, cpus), (have_gpus, gpus)) if need > 0]
+        return int(min(fits) + 1e-6) if fits else 0
+
+
+class ClusterWatch:
+    """The nodes of the connected cluster, asked every two seconds."""
+
+    def __init__(self) -> None:
+        self._over = threading.Event()
+        self.nodes = current_nodes()
+        self._answered_s = time.monotonic()
+        self._thread = threading.Thread(target=self._run, name="cluster-watch", daemon=True)
+
+    def __enter__(self) -> "ClusterWatch":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+
+    @property
+    def silent_s(self) -> float:
+        """Seconds since the head answered."""
+        return time.monotonic() - self._answered_s
+
+    def _run(self) -> None:
+        while not self._over.wait(_EVERY_S):
+            with contextlib.suppress(Exception):  # it is asked again, and its silence is seen
+                nodes = current_nodes()
+                self.nodes, self._answered_s = nodes, time.monotonic()
+
+
+def current_nodes() -> tuple[Node, ...]:
+    """The nodes that are alive, with what is free on each."""
+    from ray._private import state
+
+    free: dict[str, dict[str, float]] = state.available_resources_per_node()
+    found = []
+    for node in ray.nodes():
+        if node["Alive"]:
+            total, left = node["Resources"], free.get(node["NodeID"], {})
+            found.append(
+                Node(
+                    node["NodeID"],
+                    node["NodeManagerHostname"],
+                    total.get("CPU", 0.0),
+                    total.get("GPU", 0.0),
+                    left.get("CPU", 0.0),
+                    left.get("GPU", 0.0),
+                )
+            )
+    return tuple(found)
+
+
+def has_autoscaler() -> bool:
+    """Whether the cluster can grow: an autoscaler that knows node types watches it."""
+    from ray.experimental import internal_kv
+
+    with contextlib.suppress(Exception):  # another Ray keeps it elsewhere: then it cannot be asked
+        status = internal_kv._internal_kv_get(b"__autoscaling_status")
+        report = json.loads(status)["autoscaler_report"] if status else {}
+        return bool(report.get("active_nodes"))
+    return False
+
+
+def ask_autoscaler(bundles: list[dict[str, Any]]) -> None:
+    """Ask for a cluster that holds `bundles` at once; an empty list withdraws the request."""
+    from ray.autoscaler import sdk
+
+    try:
+        sdk.request_resources(bundles=bundles)
+    except Exception as error:  # noqa: BLE001 - it only means that the cluster does not grow
+        logging.getLogger(__name__).info("the autoscaler was not asked: %s", error)
