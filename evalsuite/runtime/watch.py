@@ -18,7 +18,6 @@ import ray
 HEAD_GONE_S = 30.0
 """Without an answer for so long the head counts as gone, well before Ray ends the process."""
 _EVERY_S = 2.0
-_AUTOSCALER_KEY = b"__autoscaling_error"
 
 
 @dataclass(frozen=True)
@@ -90,13 +89,21 @@ def current_nodes() -> tuple[Node, ...]:
 
 
 def has_autoscaler() -> bool:
-    """Whether the cluster can grow: an autoscaler that knows node types watches it."""
+    """Whether the cluster can grow: an autoscaler that knows types of nodes looks after it.
+
+    Ray's monitor runs beside every head; without a configuration it calls each machine a type of
+    its own, `node_<id>` (Ray 2.60).
+    """
     from ray.experimental import internal_kv
 
     with contextlib.suppress(Exception):  # another Ray keeps it elsewhere: then it cannot be asked
         status = internal_kv._internal_kv_get(b"__autoscaling_status")
         report = json.loads(status)["autoscaler_report"] if status else {}
-        return bool(report.get("active_nodes"))
+        kinds = {
+            *(report.get("active_nodes") or {}),
+            *(report.get("node_type_mapping") or {}).values(),
+        }
+        return any(not str(kind).startswith("node_") for kind in kinds)
     return False
 
 
