@@ -18,6 +18,8 @@ from evalsuite.runtime.cluster import Cluster
 Job = WorkerJob | FeatureJob
 IN_FLIGHT = 2
 """Shards handed to one worker at a time: one computes while the other is written."""
+GROUPS = ("ahead", "gpu", "io", "control")
+"""One thread each: noise of the next batches, the device, files and receipts, answers."""
 _ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 
 
@@ -56,8 +58,9 @@ class Worker:
         return 0 if self.loading is not None else IN_FLIGHT - len(self.flights)
 
     def hand(self, task: ShardTask, attempt_id: str) -> None:
-        """Hand over a shard: its two halves run in two concurrency groups."""
+        """Hand over a shard: its three parts run in three concurrency groups, each in order."""
         actor = self.actor
+        actor.prepare.options(concurrency_group="ahead").remote(task, attempt_id)
         compute = actor.compute.options(concurrency_group="gpu").remote(task, attempt_id)
         commit = actor.commit.options(concurrency_group="io").remote(task, attempt_id)
         if not self.flights:
@@ -97,7 +100,7 @@ def start_worker(name: str, job: Job, *, is_ours: bool) -> Worker:
     """Start a fresh process and let it load."""
     on_gpu = job.device == "cuda"
     kind = FeatureWorker if isinstance(job, FeatureJob) else ShardWorker
-    wrapped = ray.remote(concurrency_groups={"gpu": 1, "io": 1, "control": 1})(kind)
+    wrapped = ray.remote(concurrency_groups=dict.fromkeys(GROUPS, 1))(kind)
     actor = wrapped.options(
         num_cpus=1,
         num_gpus=1 if on_gpu else 0,
