@@ -10,7 +10,7 @@ import struct
 import tokenize
 import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -27,6 +27,8 @@ from evalsuite.errors import CorruptionError
 Images = NDArray[np.uint8]
 ShardFormat = Literal["parquet", "npz"]
 Keep = Literal["all", "grid", "none"]
+Spread = Callable[[Callable[[Images], bytes], Iterable[Images]], Iterable[bytes]]
+"""How images are encoded: `map`, one after the other, or the `map` of a pool of threads."""
 
 GRID_PER_CLASS = 8
 """With `--images grid`, the first so many samples of each class are kept ..."""
@@ -91,7 +93,7 @@ class ImageRows(NamedTuple):
 
 def pixel_sha256(image_HWC: Images) -> str:
     """SHA-256 of the uint8 [H,W,3] bytes, row by row."""
-    return hashlib.sha256(np.ascontiguousarray(image_HWC).tobytes()).hexdigest()
+    return hashlib.sha256(np.ascontiguousarray(image_HWC).data).hexdigest()
 
 
 def is_kept(keep: Keep, plan: Plan, sample_index: int) -> bool:
@@ -130,8 +132,8 @@ class ParquetImageWriter:
 
     suffix = "parquet"
 
-    def __init__(self, target: HashingWriter, keep: Keep, plan: Plan) -> None:
-        self._keep, self._plan = keep, plan
+    def __init__(self, target: HashingWriter, keep: Keep, plan: Plan, spread: Spread = map) -> None:
+        self._keep, self._plan, self._spread = keep, plan, spread
         self._schema = _schema(prompts=plan.text is not None)
         self._writer = pq.ParquetWriter(
             pa.PythonFile(target, mode="w"), self._schema, compression="none"
@@ -140,12 +142,13 @@ class ParquetImageWriter:
     def write(self, rows: ImageRows, hashes: Sequence[str]) -> None:
         """Append one batch as one row group."""
         indices = range(rows.start, rows.start + len(rows.images_NHWC))
-        images = [
-            {"bytes": encode_png(image), "path": f"{index:010d}.png"}
-            if is_kept(self._keep, self._plan, index)
-            else None
-            for index, image in zip(indices, rows.images_NHWC, strict=True)
-        ]
+        kept = [index for index in indices if is_kept(self._keep, self._plan, index)]
+        encoded = self._spread(encode_png, [rows.images_NHWC[i - rows.start] for i in kept])
+        cells = {
+            index: {"bytes": png, "path": f"{index:010d}.png"}
+            for index, png in zip(kept, encoded, strict=True)
+        }
+        images = [cells.get(index) for index in indices]
         columns = [list(indices), list(rows.seeds), list(rows.labels), list(hashes), images]
         if self._plan.text is not None:
             columns.append(list(rows.prompts or ()))

@@ -1,19 +1,18 @@
-"""A bounded buffer between the thread that computes a shard and the thread that commits it."""
+"""A bounded buffer between two threads of a worker: one produces what the other consumes."""
 
-import contextlib
-import queue
 import threading
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from typing import Generic, TypeVar
 
 from evalsuite.errors import EvalsuiteError
 
 T = TypeVar("T")
-_POLL_S = 0.2
 
 
 class Closed(Exception):  # noqa: N818 - a signal between two threads
-    """The reader gave up; the producer should stop."""
+    """The consumer gave up; the producer should stop."""
 
 
 class NotWantedError(EvalsuiteError):
@@ -29,12 +28,19 @@ class Channel(Generic[T]):
     """One producer, one consumer. A fault on either side reaches the other."""
 
     def __init__(self, capacity: int) -> None:
-        self._queue: queue.Queue[T | None] = queue.Queue(capacity)
-        self._abandoned = threading.Event()
-        self._withdrawn = threading.Event()
+        self._capacity = capacity
+        self._items: deque[T | None] = deque()
+        self._changed = threading.Condition()
+        self._abandoned = False
+        self._withdrawn = False
+        self._fault: BaseException | None = None
         self.num_images = 0
         """That the producer has handed over."""
-        self._fault: BaseException | None = None
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether anything that is put is in vain."""
+        return self._abandoned or self._withdrawn
 
     def put(self, item: T | None) -> None:
         """Hand over an item, waiting while the buffer is full; None ends the stream.
@@ -42,46 +48,68 @@ class Channel(Generic[T]):
         Raises:
             Closed: the consumer has given up.
         """
-        while True:
+        with self._changed:
+            self._changed.wait_for(lambda: self.is_closed or item is None or self._has_room())
             if self.is_closed:
                 raise Closed
-            try:
-                self._queue.put(item, timeout=_POLL_S)
-            except queue.Full:
-                continue
-            return
+            self._items.append(item)
+            self._changed.notify_all()
 
     def fail(self, fault: BaseException) -> None:
-        """End the stream with a fault, which the consumer raises."""
-        self._fault = fault
-        if not self.is_closed:
-            self.put(None)
+        """End the stream with a fault, which the consumer raises after the items before it."""
+        with self._changed:
+            self._fault = fault
+            self._items.append(None)
+            self._changed.notify_all()
 
-    @property
-    def is_closed(self) -> bool:
-        """Whether anything that is put is in vain."""
-        return self._abandoned.is_set() or self._withdrawn.is_set()
+    @contextmanager
+    def feeding(self) -> Generator[None]:
+        """Around all that the producer does: its end, or its fault, ends the stream.
+
+        A fault goes to the consumer, which raises it; a consumer that gave up ends the block.
+        """
+        try:
+            yield
+            self.put(None)
+        except Closed:
+            pass
+        except BaseException as error:  # noqa: BLE001 - the thread's boundary: the consumer raises it
+            self.fail(error)
 
     def withdraw(self) -> None:
         """End the stream for both sides, from a third thread: the items are not wanted."""
-        self._withdrawn.set()
-        with contextlib.suppress(queue.Full):  # then the consumer has something to wake for
-            self._queue.put_nowait(None)
+        with self._changed:
+            self._withdrawn = True
+            self._items.clear()
+            self._changed.notify_all()
 
     def abandon(self) -> None:
-        """Tell the producer that nobody reads any more."""
-        self._abandoned.set()
+        """Tell the producer that nobody reads any more, and let go of what it made."""
+        with self._changed:
+            self._abandoned = True
+            self._items.clear()
+            self._changed.notify_all()
 
     def __iter__(self) -> Iterator[T]:
         """Items until the end of the stream.
 
         Raises:
-            NotWantedError: the attempt was withdrawn.
+            NotWantedError: the stream was withdrawn.
             BaseException: the producer's fault.
         """
-        while (item := self._queue.get()) is not None and not self._withdrawn.is_set():
+        while (item := self._take()) is not None:
             yield item
-        if self._withdrawn.is_set():
-            raise NotWantedError("another worker has the shard", self.num_images)
         if self._fault is not None:
             raise self._fault
+
+    def _has_room(self) -> bool:
+        return len(self._items) < self._capacity
+
+    def _take(self) -> T | None:
+        with self._changed:
+            self._changed.wait_for(lambda: bool(self._items) or self._withdrawn)
+            if self._withdrawn:
+                raise NotWantedError("another worker has the shard", self.num_images)
+            item = self._items.popleft()
+            self._changed.notify_all()
+            return item

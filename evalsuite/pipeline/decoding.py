@@ -20,7 +20,7 @@ import numpy as np
 from evalsuite.artifacts.images import Images
 from evalsuite.artifacts.samples import SampleSet
 from evalsuite.errors import EvalsuiteError, WorkerError
-from evalsuite.pipeline.channel import Channel, Closed
+from evalsuite.pipeline.channel import Channel
 from evalsuite.pipeline.source import sums_checked
 
 T = TypeVar("T")
@@ -154,19 +154,14 @@ def regrouped(portions: Iterable[Images], size: int) -> Iterator[Images]:
 
 
 def _fill(channel: Channel[T], source: Iterator[T]) -> None:
-    """Pass everything on to the channel, the end and a fault too; then close the source."""
-    try:
-        for item in source:
-            channel.put(item)
-        channel.put(None)
-    except Closed:
-        pass
-    except BaseException as error:  # noqa: BLE001 - the thread's boundary: the reader raises it
-        with contextlib.suppress(Closed):
-            channel.fail(error)
-    finally:
-        if isinstance(source, Generator):
-            source.close()
+    """Pass everything on to the channel, the end and a fault too, and close the source."""
+    with channel.feeding():
+        try:
+            for item in source:
+                channel.put(item)
+        finally:
+            if isinstance(source, Generator):
+                source.close()
 
 
 def _started(samples: SampleSet) -> tuple[SpawnProcess, Connection]:

@@ -24,6 +24,24 @@ from evalsuite.seeding import labels_of, seeds_of
 NoiseShape = Callable[[tuple[int, int]], tuple[int, int, int]]
 
 
+class BatchInputs(NamedTuple):
+    """What one batch is computed from, drawn ahead of the sampler.
+
+    Attributes:
+        start: its first sample.
+        seeds: of each sample.
+        labels: of each sample; of a text model places in the list of prompts.
+        generators: each sample's own, after the draw of its initial noise.
+        noise_BCHW: float32 on the CPU.
+    """
+
+    start: int
+    seeds: Sequence[int]
+    labels: Sequence[int]
+    generators: Sequence[torch.Generator]
+    noise_BCHW: torch.Tensor
+
+
 class GeneratedBatch(NamedTuple):
     """One whole batch and the network evaluations that each image cost; 0 when it is not known."""
 
@@ -70,27 +88,40 @@ class BatchSampler:
         self._noise_shape = noise_shape(plan.size)
 
     def batch(self, batch_index: int) -> GeneratedBatch:
-        """Samples batch_index * batch_size and following.
+        """Samples batch_index * batch_size and following; raises what `sample` raises."""
+        return self.sample(self.inputs(batch_index))
+
+    @torch.inference_mode()
+    def inputs(self, batch_index: int) -> BatchInputs:
+        """Draw the noise of a batch; another thread may do so while this one samples."""
+        plan = self.plan
+        start, stop = batch_index * plan.batch_size, (batch_index + 1) * plan.batch_size
+        seeds = seeds_of(plan, start, stop)
+        labels = labels_of(plan, start, stop, self._materials.file_labels)
+        generators = sample_generators(seeds)
+        return BatchInputs(
+            start, seeds, labels, generators, draw_noise(generators, self._noise_shape)
+        )
+
+    def sample(self, inputs: BatchInputs) -> GeneratedBatch:
+        """Images of one batch.
 
         Raises:
             WorkerError: the GPU's memory is too small for the plan's batch size.
             DataError: the sampler gave NaN or infinite pixels, or images of another size, or a
                 user's class raised something.
         """
-        plan = self.plan
         prepare_torch(self.device)
-        start, stop = batch_index * plan.batch_size, (batch_index + 1) * plan.batch_size
-        seeds = seeds_of(plan, start, stop)
-        labels = labels_of(plan, start, stop, self._materials.file_labels)
+        start, seeds, labels = inputs.start, inputs.seeds, inputs.labels
         try:
-            images = self._images(seeds, labels)
+            images = self._images(inputs)
         except torch.OutOfMemoryError as error:
             raise WorkerError(
-                f"the GPU's memory does not hold batch size {plan.batch_size}, which is part of the"
+                f"the GPU's memory does not hold batch size {len(seeds)}, which is part of the"
                 " plan: start a new run with a smaller --batch-size"
             ) from error
         except ValueError as error:
-            raise DataError(f"samples {start}..{stop - 1}: {error}") from error
+            raise DataError(f"samples {start}..{start + len(seeds) - 1}: {error}") from error
         nfe = int(getattr(self._model, "nfe", 0))
         prompts = self._materials.prompts
         shown = [prompts[label] for label in labels] if prompts else None
@@ -101,14 +132,13 @@ class BatchSampler:
         return [pixel_sha256(image) for image in self.batch(batch_index).rows.images_NHWC]
 
     @torch.inference_mode()
-    def _images(self, seeds: Sequence[int], labels: Sequence[int]) -> torch.Tensor:
-        generators = sample_generators(seeds)
-        noise_BCHW = draw_noise(generators, self._noise_shape).to(self.device)
-        prompts = self._materials.prompts
+    def _images(self, inputs: BatchInputs) -> torch.Tensor:
+        noise_BCHW = inputs.noise_BCHW.to(self.device)
+        prompts, labels = self._materials.prompts, inputs.labels
         conditions: list[Any] = [prompts[i] for i in labels] if prompts else list(labels)
         with users_code(self.plan.family, self._materials.code_folder, "sample()"):
-            x_BCHW = self._model.sample(noise_BCHW, conditions, generators, self._settings)
-        expected = (len(seeds), 3, *self.plan.size)
+            x_BCHW = self._model.sample(noise_BCHW, conditions, inputs.generators, self._settings)
+        expected = (len(labels), 3, *self.plan.size)
         if tuple(x_BCHW.shape) != expected:
             raise ValueError(f"the model gave images {tuple(x_BCHW.shape)}, not {expected}")
         return UINT8_RULES[self.plan.uint8_rule](x_BCHW)

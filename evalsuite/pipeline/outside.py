@@ -22,7 +22,7 @@ from evalsuite.artifacts.images import Images, pixel_sha256
 from evalsuite.artifacts.receipts import NO_END
 from evalsuite.artifacts.samples import SampleSet
 from evalsuite.config import ExtractorSpec
-from evalsuite.errors import EnvironmentProblem, EvalsuiteError
+from evalsuite.errors import EnvironmentProblem
 from evalsuite.features.aligned import AlignedExtractor, concatenate
 from evalsuite.features.base import Extractor, FeatureBatch
 from evalsuite.pipeline.channel import Channel, Closed
@@ -78,7 +78,7 @@ class Piece(NamedTuple):
 class FeatureWorker:
     """Extracts shards of one set of samples on one device; a plain class, without Ray.
 
-    As with `ShardWorker`, three threads may use it: `compute`, `commit` and `progress`.
+    As with `ShardWorker`, four threads may use it: `prepare`, `compute`, `commit` and `progress`.
     """
 
     def __init__(self, job: FeatureJob) -> None:
@@ -130,10 +130,13 @@ class FeatureWorker:
         """End an attempt whose shard another worker has committed."""
         self._channel(attempt_id).withdraw()
 
+    def prepare(self, task: ShardTask, attempt_id: str) -> None:
+        """Nothing: `compute` has images read ahead, by processes of its own."""
+
     def compute(self, task: ShardTask, attempt_id: str) -> None:
         """Run the network over the images of `task`, into the buffer that `commit` drains."""
         channel = self._channel(attempt_id)
-        try:
+        with channel.feeding():
             if self._stopping:
                 raise NotStartedError(f"samples {task.start}..{task.stop - 1} were not begun")
             if channel.is_closed:
@@ -143,14 +146,6 @@ class FeatureWorker:
                     channel.put(piece)
                     channel.num_images += len(piece.images_NHWC)
                     self._images_done += len(piece.images_NHWC)
-            channel.put(None)
-        except Closed:
-            return
-        except EvalsuiteError as error:
-            self._fail(channel, error)
-        except Exception as error:  # the worker boundary: `commit` raises it
-            self._fail(channel, error)
-            raise
 
     def commit(self, task: ShardTask, attempt_id: str) -> CommitReport:
         """Write and commit what `compute` gives for `task`.
@@ -175,11 +170,6 @@ class FeatureWorker:
     def _channel(self, attempt_id: str) -> Channel[Piece]:
         with self._lock:
             return self._channels.setdefault(attempt_id, Channel(BUFFERED_BATCHES))
-
-    @staticmethod
-    def _fail(channel: Channel[Piece], error: Exception) -> None:
-        with contextlib.suppress(Closed):
-            channel.fail(error)
 
 
 def numerics_there(device: str) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from evalsuite.artifacts.images import (
     NpzImageWriter,
     ParquetImageWriter,
     ShardFormat,
+    Spread,
 )
 from evalsuite.artifacts.receipts import ReceiptFile, range_name
 from evalsuite.artifacts.run_directory import IMAGES, PIXELS
@@ -31,10 +32,9 @@ STAGE_VERSION = 1
 
 @dataclass(frozen=True)
 class Produced:
-    """What one batch gave: its rows and hashes, and features that are complete by now."""
+    """What one batch gave: its rows, and features that are complete by now."""
 
     rows: ImageRows | None
-    hashes: Sequence[str] = ()
     features: dict[str, list[FeatureBatch]] = field(default_factory=dict)
 
 
@@ -51,8 +51,8 @@ class Sink(Protocol):
 
     kept: str | None
 
-    def write(self, produced: Produced) -> None:
-        """Take what a batch gave."""
+    def write(self, produced: Produced, hashes: Sequence[str]) -> None:
+        """Take what a batch gave, and the hashes of its pixels."""
         ...
 
     def finish(self) -> tuple[ReceiptFile, ...]:
@@ -68,7 +68,13 @@ class ImageSink:
     """An image shard; with keep `none` its rows hold hashes alone."""
 
     def __init__(
-        self, storage: Storage, task: ShardTask, attempt_id: str, plan: Plan, output: OutputFormat
+        self,
+        storage: Storage,
+        task: ShardTask,
+        attempt_id: str,
+        plan: Plan,
+        output: OutputFormat,
+        spread: Spread = map,
     ) -> None:
         self.kept: str | None = output.keep
         suffix = output.shard_format
@@ -80,12 +86,12 @@ class ImageSink:
         if output.shard_format == "npz":
             self._writer = NpzImageWriter(self._target, task.stop - task.start, plan.size)
         else:
-            self._writer = ParquetImageWriter(self._target, output.keep, plan)
+            self._writer = ParquetImageWriter(self._target, output.keep, plan, spread)
 
-    def write(self, produced: Produced) -> None:
+    def write(self, produced: Produced, hashes: Sequence[str]) -> None:
         """Append the images of a batch."""
         if produced.rows is not None:
-            self._writer.write(produced.rows, produced.hashes)
+            self._writer.write(produced.rows, hashes)
 
     def finish(self) -> tuple[ReceiptFile, ...]:
         """Close and flush the shard."""
@@ -111,7 +117,7 @@ class FeatureSink:
         self._path = f"{stage}/{range_name(task.start, task.stop)}-{attempt_id}.safetensors"
         self._batches: list[FeatureBatch] = []
 
-    def write(self, produced: Produced) -> None:
+    def write(self, produced: Produced, hashes: Sequence[str]) -> None:  # noqa: ARG002
         """Keep the features of a batch; a shard of features is small."""
         self._batches.extend(produced.features.get(self._stage, []))
 
@@ -134,11 +140,12 @@ def open_sink(
     attempt_id: str,
     plan: Plan,
     output: OutputFormat,
+    spread: Spread,
 ) -> Sink:
     """The sink of a stage for one attempt."""
     if stage == IMAGES:
-        return ImageSink(storage, task, attempt_id, plan, output)
+        return ImageSink(storage, task, attempt_id, plan, output, spread)
     if stage == PIXELS:
         everything = OutputFormat(keep="all", shard_format=output.shard_format)
-        return ImageSink(storage, task, attempt_id, plan, everything)
+        return ImageSink(storage, task, attempt_id, plan, everything, spread)
     return FeatureSink(storage, task, attempt_id, stage)

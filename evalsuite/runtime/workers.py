@@ -19,6 +19,8 @@ from evalsuite.pipeline.worker import ShardWorker, WorkerJob
 Job = WorkerJob | FeatureJob
 IN_FLIGHT = 2
 """Shards handed to one worker at a time: one computes while the other is written."""
+GROUPS = ("ahead", "gpu", "io", "control")
+"""One thread each: noise of the next batches, the device, files and receipts, answers."""
 _ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 
 
@@ -97,8 +99,9 @@ class Worker:
         return self.computed / max(until_s - self.began_s, 1e-6)
 
     def hand(self, task: ShardTask, attempt_id: str) -> None:
-        """Hand over a shard: its two halves run in two concurrency groups."""
+        """Hand over a shard: its three parts run in three concurrency groups, each in order."""
         actor, now = self.actor, time.monotonic()
+        actor.prepare.options(concurrency_group="ahead").remote(task, attempt_id)
         compute = actor.compute.options(concurrency_group="gpu").remote(task, attempt_id)
         commit = actor.commit.options(concurrency_group="io").remote(task, attempt_id)
         if not self.flights:
@@ -161,7 +164,7 @@ class Worker:
 def start_worker(name: str, job: Job, size: WorkerSize, *, is_ours: bool) -> Worker:
     """Start a fresh process and let it load."""
     plain = FeatureWorker if isinstance(job, FeatureJob) else ShardWorker
-    wrapped = ray.remote(concurrency_groups={"gpu": 1, "io": 1, "control": 1})(_placed(plain))
+    wrapped = ray.remote(concurrency_groups=dict.fromkeys(GROUPS, 1))(_placed(plain))
     actor = wrapped.options(
         num_cpus=size.num_cpus,
         num_gpus=size.num_gpus,

@@ -236,7 +236,8 @@ def test_verify_names_the_likely_cause_of_other_pixels(folder: Path) -> None:
         )
     )
     worker.load()
-    for task in (ShardTask(0, 4, (IMAGES,)), ShardTask(4, 8, (IMAGES,))):  # each fits the buffer
+    for task in (ShardTask(0, 4, (IMAGES,)), ShardTask(4, 8, (IMAGES,))):  # each fits the buffers
+        worker.prepare(task, f"attempt-{task.start}")
         worker.compute(task, f"attempt-{task.start}")
         worker.commit(task, f"attempt-{task.start}")
     outcome = call_main("verify", "made", "--num-batches", 9, *trusted)

@@ -59,16 +59,25 @@ def new_worker(run: RunDirectory, keep: Any = "all", shard_format: Any = "parque
 def make_shard(
     worker: ShardWorker, start: int, stop: int, stages: Sequence[str] = BOTH, attempt: str = ""
 ) -> CommitReport:
-    """`compute` in one thread and `commit` in this one, as Ray's concurrency groups run them."""
+    """Two parts in threads and `commit` in this one, as Ray's concurrency groups run them."""
     task = ShardTask(start, stop, tuple(stages))
     attempt = attempt or secrets.token_hex(4)
-    thread = threading.Thread(target=worker.compute, args=(task, attempt))
-    thread.start()
+    threads = begin(worker, task, attempt)
     try:
         return worker.commit(task, attempt)
     finally:
-        thread.join(20)
-        assert not thread.is_alive(), "the producer goes on though nobody reads"
+        for thread in threads:
+            thread.join(20)
+            assert not thread.is_alive(), "a producer goes on though nobody reads"
+
+
+def begin(worker: ShardWorker, task: ShardTask, attempt: str) -> list[threading.Thread]:
+    """`prepare` and `compute`, each in a thread that has started."""
+    parts = (worker.prepare, worker.compute)
+    threads = [threading.Thread(target=part, args=(task, attempt), daemon=True) for part in parts]
+    for thread in threads:
+        thread.start()
+    return threads
 
 
 def make_run(root: Path, count: int, shard_size: int, **changes: Any) -> RunDirectory:

@@ -2,10 +2,10 @@
 
 import contextlib
 import resource
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from run_maker import (
     CPU,
     FEATURES,
     SPEC,
+    begin,
     files_below,
     hashes_of,
     make_shard,
@@ -29,7 +30,7 @@ from evalsuite.artifacts.run_directory import IMAGES, PIXELS, RunDirectory
 from evalsuite.config import Plan
 from evalsuite.errors import DataError, ReproducibilityError, StorageError
 from evalsuite.pipeline.coverage import Demand, covered_ranges, missing_ranges, tasks_for
-from evalsuite.pipeline.generation import BatchSampler
+from evalsuite.pipeline.generation import BatchInputs, BatchSampler
 from evalsuite.pipeline.materials import Materials
 from evalsuite.pipeline.ranges import ShardTask
 from evalsuite.pipeline.weights import check_weights
@@ -182,10 +183,9 @@ def test_a_commit_that_fails_before_the_computation_begins(folder: Path) -> None
     task = ShardTask(0, BATCH * (BUFFERED_BATCHES + 6), BOTH)
     with pytest.raises(StorageError):
         worker.commit(task, "a0")
-    thread = threading.Thread(target=worker.compute, args=(task, "a0"), daemon=True)
-    thread.start()
-    thread.join(20)
-    assert not thread.is_alive()
+    for thread in begin(worker, task, "a0"):
+        thread.join(20)
+        assert not thread.is_alive()
     assert worker.progress() <= BATCH * (BUFFERED_BATCHES + 1)
 
 
@@ -211,7 +211,6 @@ def test_a_fault_of_the_computation_reaches_commit(folder: Path) -> None:
     assert files_below(run.root) == ["manifest.json"]
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 @pytest.mark.parametrize("at", [0, 2, 8])
 def test_a_bug_in_the_computation_reaches_commit_with_its_own_type(folder: Path, at: int) -> None:
     """At the first batch, in the middle, and when the buffer has been full."""
@@ -221,10 +220,12 @@ def test_a_bug_in_the_computation_reaches_commit_with_its_own_type(folder: Path,
             self._inner = inner
             self.numerics, self.numerics_id = inner.numerics, inner.numerics_id
 
-        def batch(self, index: int) -> Any:
-            if index == at:
+            self.inputs = inner.inputs
+
+        def sample(self, inputs: BatchInputs) -> Any:
+            if inputs.start == at * BATCH:
                 raise ZeroDivisionError("a bug")
-            return self._inner.batch(index)
+            return self._inner.sample(inputs)
 
     run = new_run(folder)
     worker = new_worker(run)
@@ -247,11 +248,8 @@ def test_progress_answers_while_batches_are_computed(folder: Path) -> None:
     """From a third thread, at once, and never backwards."""
     worker = new_worker(new_run(folder))
     task = ShardTask(0, 200, BOTH)
-    threads = [
-        threading.Thread(target=work, args=(task, "a0")) for work in (worker.compute, worker.commit)
-    ]
-    for thread in threads:
-        thread.start()
+    threads = [*begin(worker, task, "a0"), Thread(target=worker.commit, args=(task, "a0"))]
+    threads[-1].start()
     seen = []
     while any(thread.is_alive() for thread in threads):
         seen.append(worker.progress())

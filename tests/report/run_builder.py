@@ -94,7 +94,7 @@ def add_shard(
         part = [pixel_sha256(image) for image in images]
         labels = labels_of(plan, at, at + BATCH)
         rows = ImageRows(at, seeds_of(plan, at, at + BATCH), labels, images)
-        sink.write(Produced(rows, part))
+        sink.write(Produced(rows), part)
         hashes += part
     receipt = Receipt(
         plan_id=plan.plan_id,

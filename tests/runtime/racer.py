@@ -40,10 +40,15 @@ def main() -> None:
         run = RunDirectory.open(root)
         worker._run = RunDirectory(StoppingStorage(run.root), run.manifest)
     task = ShardTask(0, 20, ("images", f"features/{extractor.extractor_id}"))
-    compute = threading.Thread(target=worker.compute, args=(task, attempt_id))
-    compute.start()
+    threads = [
+        threading.Thread(target=part, args=(task, attempt_id))
+        for part in (worker.prepare, worker.compute)
+    ]
+    for thread in threads:
+        thread.start()
     report = worker.commit(task, attempt_id)
-    compute.join()
+    for thread in threads:
+        thread.join()
     print(json.dumps({"committed": report.committed, "discarded": report.discarded}))  # noqa: T201
 
 

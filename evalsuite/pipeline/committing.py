@@ -1,0 +1,151 @@
+"""One attempt at one shard: its files, written batch by batch, and the receipts that commit it."""
+
+import itertools
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+from evalsuite.artifacts.images import Spread, pixel_sha256
+from evalsuite.artifacts.receipts import Receipt, ReceiptFile, commit_receipt, digest_of_pixels
+from evalsuite.artifacts.run_directory import IMAGES, RunDirectory
+from evalsuite.errors import ReproducibilityError, StorageError
+from evalsuite.pipeline.ranges import ShardTask
+from evalsuite.pipeline.repair import REPLACED, set_aside
+from evalsuite.pipeline.stages import STAGE_VERSION, OutputFormat, Produced, Sink, open_sink
+
+
+class Cost(NamedTuple):
+    """Network evaluations per image, 0 when it was read, and seconds of computing the shard."""
+
+    nfe: int = 0
+    compute_s: float = 0.0
+
+
+class Committed(NamedTuple):
+    """Stages that an attempt committed, and stages that another attempt had done."""
+
+    stages: tuple[str, ...]
+    discarded: tuple[str, ...]
+
+
+class Attempt:
+    """Writes the files of one attempt; nothing of it exists for others before `commit`."""
+
+    def __init__(
+        self,
+        run: RunDirectory,
+        task: ShardTask,
+        attempt_id: str,
+        output: OutputFormat,
+        spread: Spread,
+    ) -> None:
+        """Prepare to write; see `OutputFormat` and `Spread` for how images are stored."""
+        self._run, self._task, self._attempt_id = run, task, attempt_id
+        self._output, self._spread = output, spread
+        self._began = time.monotonic()
+        self._sinks: dict[str, Sink] = {}
+        self._hashes: list[str] = []
+
+    def write(self, batches: Iterable[Produced]) -> None:
+        """Hash and write what every batch gave.
+
+        Raises:
+            StorageError: it cannot be written; call `abandon`.
+        """
+        for stage in self._task.stages:
+            self._sinks[stage] = open_sink(
+                stage,
+                self._run.storage,
+                self._task,
+                self._attempt_id,
+                self._run.plan,
+                self._output,
+                self._spread,
+            )
+        for produced in batches:
+            images = produced.rows.images_NHWC if produced.rows is not None else ()
+            hashes = [pixel_sha256(image) for image in images]
+            self._hashes += hashes
+            for sink in self._sinks.values():
+                sink.write(produced, hashes)
+
+    def commit(self, about: Mapping[str, Any], cost: Cost, *, allow_mixed: bool) -> Committed:
+        """Commit stage by stage; a stage that is done is not abandoned any more.
+
+        Args:
+            about: the worker, with its `numerics` and `numerics_id`.
+            cost: of the computation.
+            allow_mixed: whether the run may hold samples of other numerics.
+
+        Raises:
+            ReproducibilityError: the pixels are not those that were committed before.
+            StorageError: files are gone, or the receipt cannot be written.
+        """
+        self._check_known(about["numerics_id"])
+        files = {stage: sink.finish() for stage, sink in self._sinks.items()}
+        if not allow_mixed:
+            self._run.claim_numerics(about["numerics"], about["numerics_id"])
+        self._check_still_there(files)
+        committed: list[str] = []
+        discarded: list[str] = []
+        for stage in list(self._sinks):
+            receipt = self._receipt(stage, files[stage], about, cost)
+            done = commit_receipt(self._run.storage, receipt)
+            (committed if done else discarded).append(stage)
+            del self._sinks[stage]
+        return Committed(tuple(committed), tuple(discarded))
+
+    def abandon(self) -> None:
+        """Remove the files of stages that are not committed."""
+        for sink in self._sinks.values():
+            sink.abandon()
+
+    def _receipt(
+        self, stage: str, files: tuple[ReceiptFile, ...], about: Mapping[str, Any], cost: Cost
+    ) -> Receipt:
+        total_s = time.monotonic() - self._began
+        return Receipt(
+            plan_id=self._run.manifest.plan_id,
+            stage=stage,
+            stage_version=STAGE_VERSION,
+            start=self._task.start,
+            stop=self._task.stop,
+            attempt_id=self._attempt_id,
+            files=files,
+            kept=self._sinks[stage].kept,
+            pixel_sha256=tuple(self._hashes) if stage == IMAGES else (),
+            pixels_digest=digest_of_pixels(self._hashes),
+            nfe=cost.nfe,
+            seconds={"compute": round(cost.compute_s, 4), "total": round(total_s, 4)},
+            numerics_id=about["numerics_id"],
+            numerics=about["numerics"],
+            worker={key: about[key] for key in ("host", "pid", "device")},
+            created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        )
+
+    def _check_known(self, numerics_id: str) -> None:
+        """Pixels that were committed before must have come out the same."""
+        task = self._task
+        known = set_aside(self._run, IMAGES, numerics_id)
+        if IMAGES not in task.stages:
+            known += self._run.receipts(IMAGES, task.start, task.stop)
+        for receipt in known:
+            low, high = max(receipt.start, task.start), min(receipt.stop, task.stop)
+            for index in range(low, high):
+                before = receipt.pixel_sha256[index - receipt.start]
+                if before != self._hashes[index - task.start]:
+                    raise ReproducibilityError(
+                        f"sample {index} came out with other pixels than attempt"
+                        f" {receipt.attempt_id} committed; nothing was written: if those were"
+                        f" wrong, remove {self._run.root}/{REPLACED} and run again"
+                    )
+
+    def _check_still_there(self, files: Mapping[str, Sequence[ReceiptFile]]) -> None:
+        """A receipt must not name files that someone removed meanwhile."""
+        for file in itertools.chain.from_iterable(files.values()):
+            if self._run.storage.size(file.path) != file.num_bytes:
+                raise StorageError(
+                    f"{self._run.root}/{file.path} was removed or cut before it was committed"
+                    " (by `gc --force`?): run the same command again"
+                )
