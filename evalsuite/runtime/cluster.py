@@ -13,6 +13,7 @@ import shutil
 import signal
 import socket
 import tempfile
+import threading
 import uuid
 import warnings
 from collections.abc import Iterator
@@ -26,6 +27,7 @@ from evalsuite.runtime.machine import default_cpu_workers
 OBJECT_STORE_BYTES = 80 * 2**20
 """Pixels and features never pass the object store, so Ray's minimum is enough."""
 PROBE_S = 5.0
+LEAVING_S = 20.0
 _PREFIX = "evalsuite-"
 _LOCK = "owner.lock"
 _LONGEST_TEMPORARY = 12  # Ray's sockets below it must stay under 107 bytes
@@ -117,7 +119,16 @@ def _joined(address: str) -> Iterator[None]:
     try:
         yield
     finally:
-        ray.shutdown()
+        _leave()
+
+
+def _leave() -> None:
+    """`ray.shutdown`, which may wait for a head that is gone; then the process ends without it."""
+    import ray
+
+    leaving = threading.Thread(target=ray.shutdown, name="leaving", daemon=True)
+    leaving.start()
+    leaving.join(LEAVING_S)
 
 
 def check_shared_directory(root: Path, remedy: str = "give an --output") -> None:
@@ -211,7 +222,7 @@ def _private_cluster(num_workers: int | None, *, use_gpu: bool) -> Iterator[None
             yield
         finally:
             started = below(children() - others)
-            ray.shutdown()
+            _leave()
             end(started)
 
 

@@ -15,27 +15,24 @@ from evalsuite.pipeline.ranges import ShardTask
 from evalsuite.pipeline.worker import CommitReport, NotStartedError
 from evalsuite.runtime.board import MAX_LOSSES, Board, SetAside
 from evalsuite.runtime.cluster import first_line
+from evalsuite.runtime.crew import POLL_S, Answer, Crew
 from evalsuite.runtime.events import Event, Kind, Observer, nobody
-from evalsuite.runtime.faults import LOST, Loss, cause_of, loss_of, may_pass
+from evalsuite.runtime.faults import Loss, cause_of, may_pass
 from evalsuite.runtime.progress import Progress
 from evalsuite.runtime.signals import StopRequest
 from evalsuite.runtime.stragglers import stragglers
 from evalsuite.runtime.team import Team
 from evalsuite.runtime.watch import HEAD_GONE_S, ClusterWatch, Node
-from evalsuite.runtime.workers import Flight, Job, Worker, start_worker
+from evalsuite.runtime.workers import Flight, Job, Worker
 
 GRACE_S = 30.0
 """Time for shards in hand to commit after Ctrl-C or SIGTERM."""
-LOADING_S = 900.0
 SILENCE_S = 60.0
 """A worker that answers no question for so long is hung; so is one that stands still."""
 MAX_SET_ASIDE = 8
 """Shards that may be set aside before the run ends: then it is not the shards."""
 _FEWEST_SHARDS = 3  # before a median says anything
-_POLL_S = 0.25
-_QUESTIONS_PER_S = 400.0  # of progress, to all workers together
 _FAREWELL_S = 5.0
-_START_BACK_OFF_S = (0.0, 0.0, 2.0, 10.0)
 
 
 @dataclass
@@ -77,13 +74,11 @@ class Driver:
             observer: is told each event.
             silence_s: after so long without an answer a worker counts as hung.
         """
-        self._job, self._team, self._invocation_id = job, team, invocation_id
+        self._team, self._invocation_id = team, invocation_id
         self._listener, self._stop, self._observer = listener, stop, observer
         self._silence_s = silence_s
-        self._workers: list[Worker] = []
-        self._attempts = self._started = 0
-        self._loading_losses = 0
-        self._may_start_s = 0.0
+        self._crew = Crew(job, team)
+        self._attempts = 0
         self._shard_seconds: list[float] = []
         self._losses_since_commit = self._images_committed = 0
         self._known: dict[str, Node] = {}
@@ -107,7 +102,7 @@ class Driver:
                         self._wind_down()
                     self._look_at_cluster()
                     self._fill()
-                    self._wait()
+                    self._hear()
                     self._replace_hung()
                     self._listener(self._progress(total))
                 self._part_from_losers()
@@ -117,7 +112,7 @@ class Driver:
             raise WorkerError(_said_of(board.set_aside))
         return self.report
 
-    # The cluster and its workers
+    # Handing out
 
     def _look_at_cluster(self) -> None:
         if self._watch.silent_s > HEAD_GONE_S:
@@ -139,25 +134,17 @@ class Driver:
         self._known = nodes
 
     def _fill(self) -> None:
-        self._team.request(self._board.num_open)
-        ready = sum(worker.is_ready for worker in self._workers)
-        target = self._team.target(self._watch.nodes, ready, self._board.num_open)
-        while len(self._workers) < target and time.monotonic() >= self._may_start_s:
-            self._start_one()
+        board, crew = self._board, self._crew
+        self._team.request(board.num_open)
+        target = self._team.target(self._watch.nodes, crew.num_ready, board.num_open)
+        for worker in crew.start_up_to(target):
+            self._tell("worker-starting", worker)
+        self.report.num_workers = crew.most
         for free in (2, 1):
-            for worker in self._workers:
-                if worker.free == free and self._board.has_waiting:
-                    self._hand(worker, self._board.take())
+            for worker in crew.workers:
+                if worker.free == free and board.has_waiting:
+                    self._hand(worker, board.take())
         self._copy_stragglers()
-
-    def _start_one(self) -> None:
-        worker = start_worker(
-            f"worker-{self._started}", self._job, self._team.size, is_ours=self._team.is_private
-        )
-        self._started += 1
-        self._workers.append(worker)
-        self.report.num_workers = max(self.report.num_workers, len(self._workers))
-        self._tell("worker-starting", worker)
 
     def _hand(self, worker: Worker, task: ShardTask, kind: Kind = "shard-handed") -> None:
         self._attempts += 1
@@ -167,10 +154,11 @@ class Driver:
 
     def _copy_stragglers(self) -> None:
         """Idle workers take copies of the shards that will be last; the first commit counts."""
-        idle = [worker for worker in self._workers if worker.is_ready and not worker.flights]
+        workers = self._crew.workers
+        idle = [worker for worker in workers if worker.is_ready and not worker.flights]
         if not idle or self._board.num_queued:
             return
-        late = stragglers(self._workers, self._board)
+        late = stragglers(workers, self._board)
         for worker in idle:
             found = next((s for s in late if s.gains_from(worker, self._shard_seconds)), None)
             if found is None:
@@ -181,130 +169,84 @@ class Driver:
             if not found.has_begun:
                 found.worker.withdraw(found.flight)
 
-    # What workers answer
+    # Hearing
 
-    def _wait(self) -> None:
-        every_s = max(_POLL_S, len(self._workers) / _QUESTIONS_PER_S)
-        for worker in self._workers:
-            worker.ask_progress(every_s)
-        owners: dict[Any, Worker] = {}
-        for worker in self._workers:
-            refs = [worker.loading, worker.asked, *(flight.commit for flight in worker.flights)]
-            owners |= {ref: worker for ref in refs if ref is not None}
-        if not owners:
-            time.sleep(_POLL_S)
-            return
-        ready, _ = ray.wait(list(owners), num_returns=1, timeout=_POLL_S)
-        if ready and all(ref is owners[ref].asked for ref in ready):
-            time.sleep(_POLL_S / 4)
-        more, _ = ray.wait(list(owners), num_returns=len(owners), timeout=0)
-        for ref in more:
-            worker = owners[ref]
-            if worker not in self._workers:
-                continue
-            try:
-                self._take(worker, ref)
-            except LOST as error:
-                self._replace(worker, loss_of(error))
-            except RayTaskError as error:
-                self._take_failure(worker, ref, cause_of(error))
-            except RayError as error:
-                raise EnvironmentProblem(f"Ray failed: {first_line(error)}") from error
-
-    def _take(self, worker: Worker, ref: Any) -> None:  # noqa: ANN401 - a Ray reference
-        value = ray.get(ref)
-        if ref is worker.loading:
-            worker.loading, worker.about = None, value
-            self._loading_losses = 0
-            self.report.numerics_ids.add(value["numerics_id"])
-            self.report.hosts.add(value["host"])
-            self._tell("worker-ready", worker)
-        elif ref is worker.asked:
-            worker.take_progress(value)
-        else:
-            self._take_commit(worker, next(f for f in worker.flights if f.commit is ref), value)
+    def _hear(self) -> None:
+        for answer in self._crew.answers():
+            if answer.loss is not None:
+                self._replace(answer.worker, answer.loss)
+            elif answer.error is not None:
+                self._take_failure(answer, answer.error)
+            elif answer.flight is not None:
+                self._take_commit(answer.worker, answer.flight, answer.value)
+            else:
+                self.report.numerics_ids.add(answer.value["numerics_id"])
+                self.report.hosts.add(answer.value["host"])
+                self._tell("worker-ready", answer.worker)
 
     def _take_commit(self, worker: Worker, flight: Flight, value: CommitReport) -> None:
         task = flight.task
         worker.end_flight(flight)
         self._losses_since_commit = 0
-        if self._board.finish(task):
+        first = self._board.finish(task)
+        if first:
             self._shard_seconds.append(value.seconds)
-            self.report.commits.append(value)
             self._images_committed += task.stop - task.start
-            self._tell(
-                "shard-committed" if value.committed else "shard-discarded",
-                worker,
-                task,
-                flight.attempt_id,
-                seconds=value.seconds,
-            )
+            self.report.commits.append(value)
         else:
             self.report.computed_twice += 1
-            self._tell("shard-discarded", worker, task, flight.attempt_id, seconds=value.seconds)
+        kind: Kind = "shard-committed" if first and value.committed else "shard-discarded"
+        self._tell(kind, worker, task, flight.attempt_id, seconds=value.seconds)
         if self._board.hands(task):
-            for other in self._workers:
+            for other in self._crew.workers:
                 for copy in [f for f in other.flights if f.task == task and not f.withdrawn]:
                     other.withdraw(copy)
 
-    def _take_failure(self, worker: Worker, ref: Any, error: BaseException) -> None:  # noqa: ANN401
+    def _take_failure(self, answer: Answer, error: BaseException) -> None:
         """A worker raised: a copy that was withdrawn, a fault that may pass, or the end."""
-        flight = next((f for f in worker.flights if f.commit is ref), None)
+        worker, flight = answer.worker, answer.flight
         if flight is not None and isinstance(error, NotWantedError):
             worker.end_flight(flight, error.num_computed)
             self._board.drop(flight.task)
             if error.num_computed:
                 self.report.computed_twice += 1
                 self._tell("shard-discarded", worker, flight.task, flight.attempt_id)
-            return
-        if not may_pass(error):
+        elif may_pass(error):
+            self._replace(worker, Loss(first_line(error)), at=flight)
+        else:
             raise error from None
-        self._replace(worker, Loss(first_line(error)))
 
     # Losses
 
     def _replace_hung(self) -> None:
         """Treat workers that do not answer, or stand still for three median shards, as lost."""
+        self._crew.check_loading()
         known = len(self._shard_seconds) >= _FEWEST_SHARDS
         median_s = statistics.median(self._shard_seconds) if known else float("inf")
-        none_ready = not any(worker.is_ready for worker in self._workers)
-        for worker in list(self._workers):
-            late = worker.loading is not None and time.monotonic() - worker.answered_s > LOADING_S
-            if late and none_ready:
-                raise EnvironmentProblem(
-                    f"a worker has not begun for {LOADING_S / 60:.0f} minutes: Ray may have no free"
-                    " resources for it, or the weights' file system does not answer; look at"
-                    " `ray status`, or give fewer --num-workers"
-                )
+        for worker in list(self._crew.workers):
             if worker.is_hung(self._silence_s, max(self._silence_s, 3 * median_s)):
                 self._replace(worker, Loss("it hung: no answer, or no progress"))
 
-    def _replace(self, worker: Worker, loss: Loss) -> None:
-        """A lost worker's shards go back to the board; `_fill` starts a fresh process."""
-        self._workers.remove(worker)
-        worker.kill()
+    def _replace(self, worker: Worker, loss: Loss, at: Flight | None = None) -> None:
+        """A lost worker's shards go back to the board; `_fill` starts a fresh process.
+
+        Args:
+            worker: that is lost.
+            loss: how.
+            at: the attempt that failed, when the worker told; else the one that it computed.
+        """
         self.report.losses += 1
         self._losses_since_commit += 1
         self._tell("worker-lost", worker, reason=loss.reason)
-        if not worker.is_ready:
-            self._note_loading_loss(loss)
-        for place, flight in enumerate(worker.flights):
-            departed = loss.departed or place > 0  # what waited behind another is not to blame
+        self._crew.lose(worker, loss)
+        to_blame = at or next(iter(worker.flights), None)
+        for flight in worker.flights:
+            departed = loss.departed or flight is not to_blame
             fate = self._board.give_back(flight.task, loss.reason, departed=departed)
             if fate != "elsewhere":
                 kind: Kind = "shard-retried" if fate == "again" else "shard-quarantined"
                 self._tell(kind, worker, flight.task, flight.attempt_id, reason=loss.reason)
         self._check_set_aside()
-
-    def _note_loading_loss(self, loss: Loss) -> None:
-        self._loading_losses += 1
-        wait_s = _START_BACK_OFF_S[min(self._loading_losses, len(_START_BACK_OFF_S)) - 1]
-        self._may_start_s = time.monotonic() + wait_s
-        if self._loading_losses > MAX_LOSSES and not any(w.is_ready for w in self._workers):
-            raise WorkerError(
-                f"loading lost a worker {self._loading_losses} times ({loss.reason}):"
-                " look at the memory, lower --num-workers, then run the same command again"
-            )
 
     def _check_set_aside(self) -> None:
         """End the run when it is not single shards that fail."""
@@ -322,14 +264,14 @@ class Driver:
     def _part_from_losers(self) -> None:
         """Give copies that were withdrawn a moment to remove their files."""
         deadline = time.monotonic() + _FAREWELL_S
-        while any(worker.flights for worker in self._workers) and time.monotonic() < deadline:
-            self._wait()
+        while any(w.flights for w in self._crew.workers) and time.monotonic() < deadline:
+            self._hear()
 
     def _let_go(self) -> None:
         gone = self._watch.silent_s > HEAD_GONE_S  # then Ray can be asked nothing
         if not gone:
             self._team.request(0)
-        for worker in self._workers:
+        for worker in self._crew.workers:
             self._tell("worker-ended", worker)
             if not gone:
                 worker.kill()
@@ -337,12 +279,12 @@ class Driver:
     def _wind_down(self) -> None:
         """Let shards in hand commit, within bounds, then end."""
         self._tell("stopping", reason=self._stop.signal_name)
-        for worker in self._workers:
+        for worker in self._crew.workers:
             worker.stop()
         deadline = time.monotonic() + GRACE_S
-        flights = [(w, f) for w in self._workers for f in w.flights]
+        flights = [(w, f) for w in self._crew.workers for f in w.flights]
         while flights and time.monotonic() < deadline and not self._stop.insisted:
-            ready, _ = ray.wait([f.commit for _, f in flights], num_returns=1, timeout=_POLL_S)
+            ready, _ = ray.wait([f.commit for _, f in flights], num_returns=1, timeout=POLL_S)
             for worker, flight in [pair for pair in flights if pair[1].commit in ready]:
                 flights.remove((worker, flight))
                 try:
@@ -360,15 +302,9 @@ class Driver:
         )
 
     def _progress(self, total: int) -> Progress:
-        running = sum(max(0, w.computed - w.committed) for w in self._workers)
-        loading = not any(worker.is_ready for worker in self._workers)
-        return Progress(
-            min(total, self._images_committed + running),
-            total,
-            len(self._workers),
-            self.report.losses,
-            loading,
-        )
+        crew = self._crew
+        done = min(total, self._images_committed + crew.images_running)
+        return Progress(done, total, len(crew.workers), self.report.losses, not crew.num_ready)
 
     def _tell(
         self,
@@ -378,19 +314,17 @@ class Driver:
         attempt_id: str = "",
         **more: Any,  # noqa: ANN401 - fields of Event
     ) -> None:
-        about = worker.about if worker else {}
-        where = (
-            {}
-            if worker is None
-            else {
+        if worker is not None:
+            more = {
                 "worker": worker.name,
                 "host": worker.host,
-                "pid": about.get("pid"),
-                "device": str(about.get("device", "")),
+                "pid": worker.about.get("pid"),
+                "device": str(worker.about.get("device", "")),
+                **more,
             }
-        )
-        shard = {} if task is None else {"start": task.start, "stop": task.stop}
-        self._observer(Event(kind, **{**where, **shard, "attempt_id": attempt_id, **more}))
+        if task is not None:
+            more |= {"start": task.start, "stop": task.stop}
+        self._observer(Event(kind, attempt_id=attempt_id, **more))
 
 
 def _said_of(aside: Sequence[SetAside]) -> str:

@@ -46,7 +46,7 @@ def test_stopped_worker_is_replaced(tmp_path: Path) -> None:
     def stop_first_worker(driver: Driver) -> None:
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline:
-            busy = [w for w in driver._workers if w.computed >= 10 and w.flights]
+            busy = [w for w in driver._crew.workers if w.computed >= 10 and w.flights]
             if busy:
                 stopped.append(busy[0].about["pid"])
                 os.kill(stopped[0], signal.SIGSTOP)

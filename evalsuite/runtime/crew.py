@@ -1,0 +1,146 @@
+"""The workers that are alive: starting them, hearing what they answer, letting them go."""
+
+import time
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import ray
+from ray.exceptions import RayError, RayTaskError
+
+from evalsuite.errors import EnvironmentProblem, WorkerError
+from evalsuite.runtime.board import MAX_LOSSES
+from evalsuite.runtime.cluster import first_line
+from evalsuite.runtime.faults import LOST, Loss, cause_of, loss_of
+from evalsuite.runtime.team import Team
+from evalsuite.runtime.workers import Flight, Job, Worker, start_worker
+
+LOADING_S = 900.0
+POLL_S = 0.25
+_QUESTIONS_PER_S = 400.0  # of progress, to all workers together
+_START_BACK_OFF_S = (0.0, 0.0, 2.0, 10.0)
+
+
+class Answer(NamedTuple):
+    """What a worker gave: a value, an error that it raised, or its loss."""
+
+    worker: Worker
+    flight: Flight | None
+    """The attempt that has ended; None when the answer is about the worker itself."""
+    value: Any = None
+    error: BaseException | None = None
+    loss: Loss | None = None
+
+
+class Crew:
+    """Workers of one invocation, as the driver sees them."""
+
+    def __init__(self, job: Job, team: Team) -> None:
+        self._job, self._team = job, team
+        self._started = 0
+        self._loading_losses = 0
+        self._may_start_s = 0.0
+        self.workers: list[Worker] = []
+        self.most = 0
+        """The largest number that was alive at once."""
+
+    @property
+    def num_ready(self) -> int:
+        """Workers that have loaded."""
+        return sum(worker.is_ready for worker in self.workers)
+
+    @property
+    def images_running(self) -> int:
+        """Images that are computed and not committed yet."""
+        return sum(max(0, worker.computed - worker.committed) for worker in self.workers)
+
+    def start_up_to(self, target: int) -> Iterator[Worker]:
+        """Start workers until there are `target`, not at once after several have failed to load."""
+        while len(self.workers) < target and time.monotonic() >= self._may_start_s:
+            worker = start_worker(
+                f"worker-{self._started}",
+                self._job,
+                self._team.size,
+                is_ours=self._team.is_private,
+            )
+            self._started += 1
+            self.workers.append(worker)
+            self.most = max(self.most, len(self.workers))
+            yield worker
+
+    def answers(self) -> Iterator[Answer]:
+        """What has come, after a wait of a moment at most; progress is noted and not given.
+
+        Raises:
+            EnvironmentProblem: Ray itself failed.
+        """
+        owners = self._open_questions()
+        if not owners:
+            time.sleep(POLL_S)
+            return
+        ready, _ = ray.wait(list(owners), num_returns=1, timeout=POLL_S)
+        if ready and all(ref is owners[ref].asked for ref in ready):
+            time.sleep(POLL_S / 4)
+        more, _ = ray.wait(list(owners), num_returns=len(owners), timeout=0)
+        for ref in more:
+            worker = owners[ref]
+            if worker in self.workers:
+                answer = self._heard(worker, ref)
+                if answer is not None:
+                    yield answer
+
+    def _open_questions(self) -> dict[Any, Worker]:
+        every_s = max(POLL_S, len(self.workers) / _QUESTIONS_PER_S)
+        owners: dict[Any, Worker] = {}
+        for worker in self.workers:
+            worker.ask_progress(every_s)
+            refs = [worker.loading, worker.asked, *(flight.commit for flight in worker.flights)]
+            owners |= {ref: worker for ref in refs if ref is not None}
+        return owners
+
+    def _heard(self, worker: Worker, ref: Any) -> Answer | None:  # noqa: ANN401 - a Ray reference
+        flight = next((f for f in worker.flights if f.commit is ref), None)
+        try:
+            value = ray.get(ref)
+        except LOST as error:
+            return Answer(worker, flight, loss=loss_of(error))
+        except RayTaskError as error:
+            return Answer(worker, flight, error=cause_of(error))
+        except RayError as error:
+            raise EnvironmentProblem(f"Ray failed: {first_line(error)}") from error
+        if ref is worker.asked:
+            worker.take_progress(value)
+            return None
+        if ref is worker.loading:
+            worker.loading, worker.about = None, value
+            self._loading_losses = 0
+        return Answer(worker, flight, value)
+
+    def check_loading(self) -> None:
+        """Raise EnvironmentProblem when nobody works and a worker does not come to its start."""
+        waiting = [w for w in self.workers if not w.is_ready]
+        late = [w for w in waiting if time.monotonic() - w.answered_s > LOADING_S]
+        if late and len(waiting) == len(self.workers):
+            raise EnvironmentProblem(
+                f"a worker has not begun for {LOADING_S / 60:.0f} minutes: Ray may have no free"
+                " resources for it, or the weights' file system does not answer; look at"
+                " `ray status`, or give fewer --num-workers"
+            )
+
+    def lose(self, worker: Worker, loss: Loss) -> None:
+        """Let go of a worker that is lost.
+
+        Raises:
+            WorkerError: workers are lost again and again before they have loaded.
+        """
+        self.workers.remove(worker)
+        worker.kill()
+        if worker.is_ready:
+            return
+        self._loading_losses += 1
+        wait_s = _START_BACK_OFF_S[min(self._loading_losses, len(_START_BACK_OFF_S)) - 1]
+        self._may_start_s = time.monotonic() + wait_s
+        if self._loading_losses > MAX_LOSSES and not self.num_ready:
+            raise WorkerError(
+                f"loading lost a worker {self._loading_losses} times ({loss.reason}):"
+                " look at the memory, lower --num-workers, then run the same command again"
+            )
