@@ -1,22 +1,25 @@
 """`evalsuite gc`: remove what lost attempts left behind, or kept features of outside samples."""
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from evalsuite.cli.options import PATH
+from evalsuite.cli.options import PLACE
 from evalsuite.errors import UsageError
+
+if TYPE_CHECKING:
+    from evalsuite.artifacts.storage import Place
 
 
 @click.command(
     epilog="Examples:\n\n\b\n  evalsuite gc runs/pixnerd-digits-a1b2c3d4 --dry-run\n"
     "  evalsuite gc --cache"
 )
-@click.argument("run", type=PATH, required=False)
+@click.argument("run", type=PLACE, required=False)
 @click.option("--cache", is_flag=True, help="Features that `evaluate` keeps, instead of a RUN.")
 @click.option("--dry-run", is_flag=True, help="Only list the files.")
 @click.option("--force", is_flag=True, help="Also files of the last hour.")
-def gc(run: Path | None, cache: bool, dry_run: bool, force: bool) -> None:
+def gc(run: "Place | None", cache: bool, dry_run: bool, force: bool) -> None:
     """Remove image and feature files of RUN that no receipt names, or kept features.
 
     A shard that is being written has no receipt yet, so files of the last hour stay unless --force

@@ -158,10 +158,9 @@ def garbage_files(run: RunDirectory, older_than_s: float = 0.0) -> list[str]:
     named = {f.path for stage in stages_of(run) for r in run.receipts(stage) for f in r.files}
     newest = time.time() - older_than_s
     found = []
-    for path in sorted(run.root.rglob("*")):
-        relative = path.relative_to(run.root).as_posix()
-        is_data = relative.startswith(("images/", "features/")) and relative not in named
-        is_hidden = path.name.startswith(_TEMPORARY)
-        if path.is_file() and (is_data or is_hidden) and path.stat().st_mtime <= newest:
-            found.append(relative)
+    for file in run.storage.listing():
+        is_data = file.path.startswith(("images/", "features/")) and file.path not in named
+        is_hidden = file.path.rpartition("/")[2].startswith(_TEMPORARY)
+        if (is_data or is_hidden) and file.modified_at <= newest:
+            found.append(file.path)
     return found
