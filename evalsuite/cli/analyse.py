@@ -206,12 +206,13 @@ class _Source:
     def __init__(self, place: "Place", values: dict[str, Any]) -> None:
         from evalsuite.artifacts.run_directory import RunDirectory, is_run
         from evalsuite.artifacts.samples import local_samples, open_samples
+        from evalsuite.cli.output import notice
         from evalsuite.pipeline.evaluation import check_scorable
 
         self.run = RunDirectory.open(place) if is_run(place) else None
         if self.run is not None:
             check_scorable(self.run)
-        self.samples = None if self.run is not None else open_samples(local_samples(place))
+        self.samples = None if self.run is not None else open_samples(local_samples(place, notice))
         self.measure = _measure(self, values)
 
     @property

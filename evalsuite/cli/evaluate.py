@@ -119,7 +119,7 @@ def _score_outside(place: "Place", values: dict[str, Any]) -> _Scored:
             "--backend tensorflow has one process of this machine: leave out --num-workers and"
             " --address"
         )
-    path = local_samples(place)
+    path = local_samples(place, notice)
     samples = open_samples(path, resize=values["resize"], convert_rgb=values["convert_rgb"])
     declared = parse_declarations(values["declare"])
     if samples.codec is not None and "codec" in declared:

@@ -1,5 +1,6 @@
 """`evalsuite gc`: remove what lost attempts left behind, or kept features of outside samples."""
 
+import time
 from typing import TYPE_CHECKING
 
 import click
@@ -41,16 +42,28 @@ def gc(run: "Place | None", cache: bool, dry_run: bool, force: bool) -> None:
         click.echo(file)
         if not dry_run:
             directory.storage.delete(file)
+    age_s = 0.0 if force else 3600.0
+    for file in directory.storage.unfinished(age_s):
+        click.echo(f"{file}  (unfinished upload)")
+    if not dry_run:
+        directory.storage.abort_unfinished(age_s)
     kept = len(everything) - len(files)
     young = f"; {kept} kept, younger than an hour: --force removes them too" if kept else ""
     click.echo(f"{len(files)} files {'would be ' if dry_run else ''}removed{young}")
 
 
 def _remove_features(*, dry_run: bool, force: bool) -> None:
+    from evalsuite.artifacts.samples.store_copy import copies, remove_copy
     from evalsuite.cli.output import data_size
     from evalsuite.pipeline.feature_cache import removable_sets, remove_set
 
-    sets = removable_sets(older_than_s=0.0 if force else 3600.0)
+    age_s = 0.0 if force else 3600.0
+    for copy in copies():
+        if time.time() - copy.used_at >= age_s:
+            click.echo(f"{copy.folder}  {data_size(copy.num_bytes)}  copied from an object store")
+            if not dry_run:
+                remove_copy(copy)
+    sets = removable_sets(older_than_s=age_s)
     for one in sets:
         samples, extractor = one.about.get("samples", "?"), one.about.get("extractor", "?")
         click.echo(f"{one.folder}  {data_size(one.num_bytes)}  {samples} by {extractor}")

@@ -137,6 +137,7 @@ def _opened(place: "Place", values: dict[str, Any]) -> "SampleSet":
     """Images with the pixels that a run stored, or that lie there; `--resize` is for both sets."""
     from evalsuite.artifacts.run_directory import RunDirectory, is_run
     from evalsuite.artifacts.samples import local_samples, open_samples
+    from evalsuite.cli.output import notice
     from evalsuite.pipeline.evaluation import check_scorable, samples_of_run
 
     if is_run(place):
@@ -145,7 +146,7 @@ def _opened(place: "Place", values: dict[str, Any]) -> "SampleSet":
         run = RunDirectory.open(place)
         check_scorable(run)
         return samples_of_run(run, values["num_samples"] or run.num_asked())
-    path = local_samples(place)
+    path = local_samples(place, notice)
     return open_samples(path, resize=values["resize"], convert_rgb=values["convert_rgb"])
 
 

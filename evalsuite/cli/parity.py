@@ -39,7 +39,7 @@ def parity(samples: "Place", json_path: Path | None, **values: Any) -> None:  # 
     """
     from evalsuite.artifacts.references import open_reference
     from evalsuite.artifacts.samples import local_samples, open_samples
-    from evalsuite.cli.output import check_json_target, write_json
+    from evalsuite.cli.output import check_json_target, notice, write_json
     from evalsuite.cli.resolve import extractor_of
     from evalsuite.pipeline.numerics import resolve_device
     from evalsuite.pipeline.parity import parity as compare
@@ -47,7 +47,10 @@ def parity(samples: "Place", json_path: Path | None, **values: Any) -> None:  # 
 
     check_json_target(json_path)
     spec = extractor_of(values["extractor"] or "inception-2015-12-05", values["extractor_weights"])
-    opened, reference = open_samples(local_samples(samples)), open_reference(values["reference"])
+    opened, reference = (
+        open_samples(local_samples(samples, notice)),
+        open_reference(values["reference"]),
+    )
     count = values["num_samples"] or opened.num_images
     if count > opened.num_images:
         raise DataError(f"{samples} holds {opened.num_images} images, fewer than {count}")

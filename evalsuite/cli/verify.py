@@ -53,7 +53,7 @@ def verify(
     if request["offline"]:
         go_offline()
     directory = RunDirectory.open(run)
-    faults = find_faults(directory)
+    faults = find_faults(directory, thorough=True)
     for fault in faults:
         click.echo(f"fault: {fault.text}")
     if faults:

@@ -136,6 +136,14 @@ class Storage(ABC):
     def find(self, relative: str) -> bytes | None:
         """All bytes of a file; None when it is not there."""
 
+    def portions(self, relative: str, num_bytes: int) -> Iterator[bytes]:  # noqa: ARG002 - a disk knows
+        """A file of so many bytes, in portions that fit into memory."""
+        yield self.read(relative)
+
+    @abstractmethod
+    def listed(self, relative: str) -> Listed | None:
+        """One file as a listing shows it; None when it is not there."""
+
     @abstractmethod
     def size(self, relative: str) -> int | None:
         """Bytes of a file; None when it is not there."""
@@ -202,6 +210,13 @@ class Storage(ABC):
                 " run the same command again to repair the run"
             )
         return content
+
+    def unfinished(self, older_than_s: float = 0.0) -> list[str]:  # noqa: ARG002 - a disk has none
+        """Files that somebody began to write and that nobody sees, where a store keeps such."""
+        return []
+
+    def abort_unfinished(self, older_than_s: float = 0.0) -> None:  # noqa: B027 - likewise
+        """Take away what `unfinished` names."""
 
     @abstractmethod
     def check_writable(self) -> None:

@@ -143,6 +143,13 @@ class LocalStorage(Storage):
                     continue
             yield Listed(path.relative_to(self.root).as_posix(), about.st_size, about.st_mtime)
 
+    def listed(self, relative: str) -> Listed | None:
+        """One file as a listing shows it; None when it is not there."""
+        path = self.path(relative)
+        with explained(path, "read"):
+            about = path.stat() if path.is_file() else None
+        return None if about is None else Listed(relative, about.st_size, about.st_mtime)
+
     def size(self, relative: str) -> int | None:
         """Bytes of a file; None when it is not there."""
         path = self.path(relative)

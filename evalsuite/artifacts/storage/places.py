@@ -32,6 +32,11 @@ class StoreUrl:
         """The last part of the key, or the bucket."""
         return self.key.rpartition("/")[2] or self.bucket
 
+    @property
+    def parent(self) -> "StoreUrl":
+        """The folder that holds it; of a bucket the bucket."""
+        return StoreUrl(self.scheme, self.bucket, self.key.rpartition("/")[0])
+
     def absolute(self) -> "StoreUrl":
         """Itself, as a path has it."""
         return self
