@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 def gc(run: "Place | None", cache: bool, dry_run: bool, force: bool) -> None:
     """Remove image and feature files of RUN that no receipt names, or kept features.
 
-    A shard that is being written has no receipt yet, so files of the last hour stay unless --force
-    is given; give it when no invocation is working on the run. `--cache` removes the features that
+    A shard that is being written has no receipt yet, so files of the last hour, and uploads that
+    were begun in the last day, stay unless --force is given; give it when no invocation is working
+    on the run. `--cache` removes the features that
     `evaluate` keeps of other people's samples; they are extracted again when they are needed.
     """
     if (run is None) != cache:
@@ -42,7 +43,7 @@ def gc(run: "Place | None", cache: bool, dry_run: bool, force: bool) -> None:
         click.echo(file)
         if not dry_run:
             directory.storage.delete(file)
-    age_s = 0.0 if force else 3600.0
+    age_s = 0.0 if force else 24 * 3600.0  # the store tells when it was begun, not when it grew
     for file in directory.storage.unfinished(age_s):
         click.echo(f"{file}  (unfinished upload)")
     if not dry_run:

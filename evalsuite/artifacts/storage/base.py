@@ -122,7 +122,10 @@ class Storage(ABC):
 
     @abstractmethod
     def commit(self, relative: str, content: bytes) -> bool:
-        """Create `relative` exclusively and whole; False when it already exists."""
+        """Create `relative` exclusively and whole; False when it already exists.
+
+        A store may take a file of the very same content for one that this call has made.
+        """
 
     @abstractmethod
     def replace(self, relative: str, content: bytes) -> None:

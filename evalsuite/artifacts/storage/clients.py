@@ -99,9 +99,6 @@ class ObjectClient(Protocol):
         StoreRefusal: by any of them.
     """
 
-    repeats_itself: bool
-    """Whether what is beneath tries requests again, so that one of ours may be several."""
-
     def put(self, key: str, content: bytes, *, exclusive: bool) -> None:
         """Write an object whole; AlreadyThere when it is to be new and is not."""
         ...

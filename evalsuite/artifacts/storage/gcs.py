@@ -1,7 +1,7 @@
 """Google Cloud Storage, through gcsfs, which keeps sessions and credentials.
 
 An object that comes in parts is a resumable upload: its id is the address that the store gave, its
-last part makes the object. gcsfs repeats requests by itself, so a lost race is told by content.
+last part makes the object.
 """
 
 import functools
@@ -28,8 +28,6 @@ _TYPE = "application/octet-stream"
 
 class GcsClient:
     """`ObjectClient` of one bucket."""
-
-    repeats_itself = True
 
     def __init__(self, bucket: str) -> None:
         """Nothing is asked yet.

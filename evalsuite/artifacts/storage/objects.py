@@ -94,7 +94,7 @@ class ObjectStorage(Storage):
             raise
 
     def commit(self, relative: str, content: bytes) -> bool:
-        """Create `relative` exclusively and whole; False when it already exists."""
+        """Create `relative` exclusively and whole; False when it exists with other content."""
         url = self.path(relative)
         with _told(url, "write"):
             return _put_new(self._client, self._patience, url.key, content)
@@ -338,19 +338,12 @@ class _Upload:
 
     def _complete(self, upload_id: str) -> None:
         """Complete it; a lost answer is one whose object has come to be with our size."""
-        key, tries = self._url.key, 0
-
-        def complete() -> None:
-            nonlocal tries
-            tries += 1
-            self._client.complete_upload(key, upload_id, self._parts)
-
+        key = self._url.key
         try:
-            self._patience.ask(complete)
+            self._patience.ask(lambda: self._client.complete_upload(key, upload_id, self._parts))
         except (AlreadyThere, UploadIsGone) as refusal:
             there = self._patience.ask(lambda: self._client.num_bytes(key))
-            repeated = tries > 1 or self._client.repeats_itself
-            if not repeated or there != self._num_bytes:
+            if there != self._num_bytes:
                 text = "File exists" if isinstance(refusal, AlreadyThere) else refusal.reason
                 raise StorageError(f"cannot write {self._url}: {text}") from refusal
         self._id = None
@@ -359,20 +352,13 @@ class _Upload:
 def _put_new(client: ObjectClient, patience: Patience, key: str, content: bytes) -> bool:
     """Create an object exclusively; False when another one is there.
 
-    A try whose answer was lost may have made it: the next one meets its own object then.
+    A try whose answer was lost may have made it: the next one meets its own object then. Nor do we
+    know of every try, for aiohttp repeats a PUT when a kept connection turns out to be closed.
     """
-    tries = 0
-
-    def put() -> None:
-        nonlocal tries
-        tries += 1
-        client.put(key, content, exclusive=True)
-
     try:
-        patience.ask(put)
+        patience.ask(lambda: client.put(key, content, exclusive=True))
     except AlreadyThere:
-        repeated = tries > 1 or client.repeats_itself
-        return repeated and patience.ask(lambda: client.get(key)) == content
+        return patience.ask(lambda: client.get(key)) == content
     return True
 
 

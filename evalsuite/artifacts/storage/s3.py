@@ -29,15 +29,13 @@ _BAD_CREDENTIALS = frozenset(
 _TRANSIENT = frozenset(
     {"SlowDown", "InternalError", "ServiceUnavailable", "RequestTimeout", "Throttling"}
     | {"ThrottlingException", "OperationAborted", "ConditionalRequestConflict", "BadDigest"}
-    | {"RequestTimeTooSkewed", "IncompleteBody", "XAmzContentSHA256Mismatch"}
+    | {"IncompleteBody", "XAmzContentSHA256Mismatch"}
 )
 _CREDENTIALS = "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_PROFILE or the machine's role"
 
 
 class S3Client:
     """`ObjectClient` of one bucket."""
-
-    repeats_itself = False
 
     def __init__(self, bucket: str) -> None:
         """Nothing is asked yet.
@@ -190,6 +188,7 @@ class S3Client:
             ParamValidationError,
             PartialCredentialsError,
         )
+        from botocore.exceptions import ConnectionError as NoConnectionError
         from botocore.parsers import ResponseParserError
 
         said = error if isinstance(error, ClientError) else error.__cause__
@@ -201,7 +200,7 @@ class S3Client:
             return StoreRefusal(f"{self._bucket} is not the name of a bucket")
         if isinstance(error, ResponseParserError):
             return StoreRefusal(f"its answer is not understood: {error}", is_transient=True)
-        if isinstance(error, HTTPClientError | OSError):
+        if isinstance(error, NoConnectionError | HTTPClientError | OSError):
             return StoreRefusal(
                 f"the store does not answer ({_first_words(error)})", is_unreachable=True
             )
