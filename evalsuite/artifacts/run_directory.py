@@ -240,9 +240,11 @@ class RunDirectory:
     def read_json_folder(self, folder: str) -> list[dict[str, Any]]:
         """All JSON objects directly in a folder, in the order of their names."""
         found = []
-        for name in self.storage.names(folder, ".json"):
+        names = self.storage.names(folder, ".json")
+        contents = self.storage.contents(f"{folder}/{name}" for name in names)
+        for name, data in zip(names, contents, strict=True):
             try:
-                content = json.loads(self.storage.read(f"{folder}/{name}"))
+                content = json.loads(data)
             except (json.JSONDecodeError, UnicodeDecodeError) as error:
                 raise CorruptionError(
                     f"{self.root}/{folder}/{name} is not JSON: remove it"

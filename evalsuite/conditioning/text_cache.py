@@ -63,7 +63,12 @@ class TextCache:
         if self._missing(paths):
             with _locked(self._lock_path()):
                 self._encode(self._missing(paths), folder, device)
-        return {prompt: self._read(path) for prompt, path in paths.items()}
+        storage = open_storage(self.root)
+        contents = storage.contents(paths.values())
+        return {
+            prompt: _decode(content, storage.path(path))
+            for (prompt, path), content in zip(paths.items(), contents, strict=True)
+        }
 
     def _missing(self, paths: dict[Prompt, str]) -> dict[str, Prompt]:
         """One prompt for each file that is not there."""
@@ -111,17 +116,17 @@ class TextCache:
         name = hashlib.sha256(canonical_json(key)).hexdigest()
         return f"{self.digest[:16]}/{name}.safetensors"
 
-    def _read(self, path: str) -> Tensor:
-        storage = open_storage(self.root)
-        content = storage.read(path)
-        try:
-            features_TD: Tensor = load(content)[_NAME]
-            digest = _metadata_of(content).get("sha256")
-        except (SafetensorError, KeyError) as error:
-            raise _corrupted(storage.path(path)) from error
-        if digest != _tensor_sha256(features_TD):
-            raise _corrupted(storage.path(path))
-        return features_TD
+
+def _decode(content: bytes, where: Place) -> Tensor:
+    """The features in a file, when they are the ones that were written."""
+    try:
+        features_TD: Tensor = load(content)[_NAME]
+        digest = _metadata_of(content).get("sha256")
+    except (SafetensorError, KeyError) as error:
+        raise _corrupted(where) from error
+    if digest != _tensor_sha256(features_TD):
+        raise _corrupted(where)
+    return features_TD
 
 
 def _metadata_of(content: bytes) -> dict[str, Any]:

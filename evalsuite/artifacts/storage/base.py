@@ -143,6 +143,10 @@ class Storage(ABC):
         """A file of so many bytes, in portions that fit into memory."""
         yield self.read(relative)
 
+    def contents(self, paths: Iterable[str]) -> Iterator[bytes]:
+        """All bytes of each file, in order; a store is asked for several at a time."""
+        return map(self.read, paths)
+
     @abstractmethod
     def listed(self, relative: str) -> Listed | None:
         """One file as a listing shows it; None when it is not there."""

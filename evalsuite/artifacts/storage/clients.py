@@ -22,6 +22,8 @@ PATIENCE_S = 120.0
 FIRST_PATIENCE_S = 6.0
 """... and at an address that never did."""
 
+AT_ONCE = 16
+"""Small files that are read at the same time."""
 ABORT_S = 10.0
 """How long the parts of a failed upload are tried to be taken away."""
 

@@ -9,10 +9,12 @@ arrived nevertheless meets its own object, which is told from a rival's by its c
 import contextlib
 import functools
 import hashlib
+import itertools
 import time
 import uuid
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import PurePosixPath
 
 from evalsuite.artifacts.storage.base import (
@@ -26,6 +28,7 @@ from evalsuite.artifacts.storage.base import (
 )
 from evalsuite.artifacts.storage.clients import (
     ABORT_S,
+    AT_ONCE,
     PART_BYTES,
     AlreadyThere,
     ObjectClient,
@@ -128,6 +131,13 @@ class ObjectStorage(Storage):
             if part is None or len(part) != stop - start:
                 raise StorageError(f"cannot read {url}: it was replaced or removed meanwhile")
             yield part
+
+    def contents(self, paths: Iterable[str]) -> Iterator[bytes]:
+        """All bytes of each file, in order, AT_ONCE at a time."""
+        asked = iter(paths)
+        with ThreadPoolExecutor(AT_ONCE) as team:
+            while group := list(itertools.islice(asked, AT_ONCE)):
+                yield from team.map(self.read, group)
 
     def listed(self, relative: str) -> Listed | None:
         """One file as a listing shows it; None when it is not there."""

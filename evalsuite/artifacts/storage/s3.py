@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from evalsuite.artifacts.storage.clients import (
+    AT_ONCE,
     CONNECT_S,
     READ_S,
     AlreadyThere,
@@ -271,6 +272,7 @@ def filesystem() -> Any:  # noqa: ANN401 - s3fs has no types
         config_kwargs={
             "connect_timeout": CONNECT_S,
             "read_timeout": READ_S,
+            "max_pool_connections": 4 * AT_ONCE,
             "retries": {"total_max_attempts": 1},
         },
         skip_instance_cache=True,
