@@ -27,25 +27,20 @@ from evalsuite.artifacts.storage.base import (
     size_fault,
 )
 from evalsuite.artifacts.storage.clients import (
-    ABORT_S,
     AT_ONCE,
     PART_BYTES,
-    AlreadyThere,
     ObjectClient,
     Page,
-    Part,
     Patience,
-    StoreRefusal,
     Unfinished,
-    UploadIsGone,
 )
 from evalsuite.artifacts.storage.places import StoreUrl
+from evalsuite.artifacts.storage.uploads import Upload, put_new, told
 from evalsuite.errors import StorageError
 
 RANGE_BYTES = 8 * 2**20
 _FEW = 4
 """So many sizes are asked one by one; for more a listing is cheaper."""
-_AGAIN = "run the same command again; what was committed stays"
 
 
 class ObjectStorage(Storage):
@@ -87,7 +82,7 @@ class ObjectStorage(Storage):
     def create(self, relative: str) -> Iterator[HashingWriter]:
         """Write a new file; it is there when this ends, and not at all if anything fails."""
         url = self.path(relative)
-        upload = _Upload(self._client, self._patience, url, self._part_bytes)
+        upload = Upload(self._client, self._patience, url, self._part_bytes)
         writer = HashingWriter(upload, url)
         try:
             yield writer
@@ -99,13 +94,13 @@ class ObjectStorage(Storage):
     def commit(self, relative: str, content: bytes) -> bool:
         """Create `relative` exclusively and whole; False when it exists with other content."""
         url = self.path(relative)
-        with _told(url, "write"):
-            return _put_new(self._client, self._patience, url.key, content)
+        with told(url, "write"):
+            return put_new(self._client, self._patience, url.key, content)
 
     def replace(self, relative: str, content: bytes) -> None:
         """Write `relative` whole, in place of an older version."""
         url = self.path(relative)
-        with _told(url, "write"):
+        with told(url, "write"):
             self._patience.ask(lambda: self._client.put(url.key, content, exclusive=False))
 
     def read(self, relative: str) -> bytes:
@@ -118,7 +113,7 @@ class ObjectStorage(Storage):
     def find(self, relative: str) -> bytes | None:
         """All bytes of a file; None when it is not there."""
         url = self.path(relative)
-        with _told(url, "read"):
+        with told(url, "read"):
             return self._patience.ask(lambda: self._client.get(url.key))
 
     def portions(self, relative: str, num_bytes: int) -> Iterator[bytes]:
@@ -126,7 +121,7 @@ class ObjectStorage(Storage):
         url = self.path(relative)
         for start in range(0, num_bytes, RANGE_BYTES):
             stop = min(start + RANGE_BYTES, num_bytes)
-            with _told(url, "read"):
+            with told(url, "read"):
                 part = self._patience.ask(functools.partial(self._client.get, url.key, start, stop))
             if part is None or len(part) != stop - start:
                 raise StorageError(f"cannot read {url}: it was replaced or removed meanwhile")
@@ -142,7 +137,7 @@ class ObjectStorage(Storage):
     def listed(self, relative: str) -> Listed | None:
         """One file as a listing shows it; None when it is not there."""
         url = self.path(relative)
-        with _told(url, "read"):
+        with told(url, "read"):
             page = self._patience.ask(next(self._client.pages(url.key, flat=True)))
         found = (one for one in page.objects if one.key == url.key)
         one = next(found, None)
@@ -151,7 +146,7 @@ class ObjectStorage(Storage):
     def size(self, relative: str) -> int | None:
         """Bytes of a file; None when it is not there."""
         url = self.path(relative)
-        with _told(url, "read"):
+        with told(url, "read"):
             return self._patience.ask(lambda: self._client.num_bytes(url.key))
 
     def names(self, folder: str, suffix: str = "") -> list[str]:
@@ -186,7 +181,7 @@ class ObjectStorage(Storage):
     def move(self, relative: str, target: str) -> bool:
         """Copy a file to `target` and remove it: when this ends early, both are there."""
         source, destination = self.path(relative), self.path(target)
-        with _told(destination, "write"):
+        with told(destination, "write"):
             if not self._patience.ask(lambda: self._client.copy(source.key, destination.key)):
                 return False
             self._patience.ask(lambda: self._client.delete(source.key))
@@ -195,7 +190,7 @@ class ObjectStorage(Storage):
     def delete(self, relative: str) -> None:
         """Remove a file if it is there."""
         url = self.path(relative)
-        with _told(url, "remove"):
+        with told(url, "remove"):
             self._patience.ask(lambda: self._client.delete(url.key))
 
     def faults_of(self, entries: Iterable[FileEntry], *, thorough: bool) -> dict[str, str]:
@@ -242,14 +237,14 @@ class ObjectStorage(Storage):
     def abort_unfinished(self, older_than_s: float = 0.0) -> None:
         """Take away what such uploads have handed in."""
         for one in self._unfinished(older_than_s):
-            with _told(self._root, "remove unfinished uploads below"):
+            with told(self._root, "remove unfinished uploads below"):
                 self._patience.ask(
                     functools.partial(self._client.abort_upload, one.key, one.upload_id)
                 )
 
     def _unfinished(self, older_than_s: float) -> list[Unfinished]:
         prefix, newest = self._prefix(""), time.time() - older_than_s
-        with _told(self._root, "list unfinished uploads below"):
+        with told(self._root, "list unfinished uploads below"):
             found = self._patience.ask(lambda: self._client.unfinished(prefix))
         return [one for one in found if one.begun_at <= newest]
 
@@ -267,7 +262,7 @@ class ObjectStorage(Storage):
 
     def _pages(self, folder: str, *, flat: bool) -> Iterator[Page]:
         prefix = self._prefix(folder)
-        with _told(self.path(folder) if folder else self._root, "list"):
+        with told(self.path(folder) if folder else self._root, "list"):
             for request in self._client.pages(prefix, flat=flat):
                 yield self._patience.ask(request)
 
@@ -275,111 +270,6 @@ class ObjectStorage(Storage):
         """Of the keys of what lies in a folder; "" for a whole bucket."""
         key = self.path(folder).key if folder else self._root.key
         return f"{key}/" if key else ""
-
-
-class _Upload:
-    """Bytes that go up in parts; a file of one part goes up at once, at the end."""
-
-    def __init__(
-        self, client: ObjectClient, patience: Patience, url: StoreUrl, part_bytes: int
-    ) -> None:
-        self._client, self._patience = client, patience
-        self._url, self._part_bytes = url, part_bytes
-        self._held = bytearray()
-        self._id: str | None = None
-        self._parts: list[str] = []
-        self._num_bytes = 0
-        self._ended = False
-
-    def write(self, data: bytes) -> None:
-        """Take all of `data`, and hand in the parts that are full."""
-        if self._ended:
-            raise StorageError(f"cannot write {self._url}: it is closed")
-        view = memoryview(data).cast("B")
-        self._num_bytes += len(view)
-        while len(view):
-            room = self._part_bytes - len(self._held)
-            self._held += view[:room]
-            view = view[room:]
-            if len(self._held) == self._part_bytes:
-                self._hand_in()
-
-    def flush(self) -> None:
-        """Nothing is there before the end."""
-
-    def finish(self) -> None:
-        """Make the object.
-
-        Raises:
-            StorageError: the store refuses, or has an object of that name.
-        """
-        self._ended = True
-        with _told(self._url, "write"):
-            if self._id is None:
-                content = bytes(self._held)
-                if not _put_new(self._client, self._patience, self._url.key, content):
-                    raise StorageError(f"cannot write {self._url}: File exists")
-                return
-            if self._held:
-                self._hand_in(is_last=True)
-            self._complete(self._id)
-
-    def abort(self) -> None:
-        """Leave nothing: no object, and no parts."""
-        self._ended = True
-        self._held.clear()
-        if self._id is not None:
-            upload_id, self._id = self._id, None
-            brief = Patience(longest_s=ABORT_S)
-            with contextlib.suppress(StoreRefusal):  # `gc` finds what a lost store keeps
-                brief.ask(lambda: self._client.abort_upload(self._url.key, upload_id))
-
-    def _hand_in(self, *, is_last: bool = False) -> None:
-        key, number = self._url.key, len(self._parts) + 1
-        part = Part(number, (number - 1) * self._part_bytes, bytes(self._held), is_last)
-        self._held.clear()
-        with _told(self._url, "write"):
-            if self._id is None:
-                self._id = self._patience.ask(lambda: self._client.begin_upload(key))
-            upload_id = self._id
-            self._parts.append(
-                self._patience.ask(lambda: self._client.upload_part(key, upload_id, part))
-            )
-
-    def _complete(self, upload_id: str) -> None:
-        """Complete it; a lost answer is one whose object has come to be with our size."""
-        key = self._url.key
-        try:
-            self._patience.ask(lambda: self._client.complete_upload(key, upload_id, self._parts))
-        except (AlreadyThere, UploadIsGone) as refusal:
-            there = self._patience.ask(lambda: self._client.num_bytes(key))
-            if there != self._num_bytes:
-                text = "File exists" if isinstance(refusal, AlreadyThere) else refusal.reason
-                raise StorageError(f"cannot write {self._url}: {text}") from refusal
-        self._id = None
-
-
-def _put_new(client: ObjectClient, patience: Patience, key: str, content: bytes) -> bool:
-    """Create an object exclusively; False when another one is there.
-
-    A try whose answer was lost may have made it: the next one meets its own object then. Nor do we
-    know of every try, for aiohttp repeats a PUT when a kept connection turns out to be closed.
-    """
-    try:
-        patience.ask(lambda: client.put(key, content, exclusive=True))
-    except AlreadyThere:
-        return patience.ask(lambda: client.get(key)) == content
-    return True
-
-
-@contextlib.contextmanager
-def _told(url: StoreUrl, verb: str) -> Iterator[None]:
-    """Turn a refusal into one line."""
-    try:
-        yield
-    except StoreRefusal as refusal:
-        again = f"; {_AGAIN}" if refusal.is_transient else ""
-        raise StorageError(f"cannot {verb} {url}: {refusal.reason}{again}") from refusal
 
 
 def _name(key: str) -> str:
