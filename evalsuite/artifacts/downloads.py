@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from evalsuite.artifacts.digests import cache_root, known_sha256
-from evalsuite.artifacts.storage import Storage, explained, file_sha256
+from evalsuite.artifacts.storage import LocalStorage, explained, file_sha256
 from evalsuite.config import FilePlace
 from evalsuite.errors import (
     CorruptionError,
@@ -117,7 +117,7 @@ def _bring(place: FilePlace, path: Path, progress: Progress | None) -> None:
             f" it was removed{note}"
         )
     if place.sha256 is None:
-        Storage(path.parent).replace(_pin(path).name, f"{digest}\n".encode())
+        LocalStorage(path.parent).replace(_pin(path).name, f"{digest}\n".encode())
     with explained(path, "write"):
         part.replace(path)
 
@@ -199,7 +199,7 @@ class _Transfer:
                 f"{self._place.url} serves {self._expected} bytes, not the {known} of"
                 f" {self._place.filename}: another file is there now"
             )
-        free = Storage(self._part.parent).free_bytes()
+        free = LocalStorage(self._part.parent).free_bytes()
         if coming is not None and coming > free:
             raise StorageError(
                 f"{self._part.parent} has {free:,} bytes free, but {self._place.filename} needs"

@@ -21,7 +21,7 @@ from evalsuite.artifacts.statistics_files import (
     read_moments_pickle,
     read_names,
 )
-from evalsuite.artifacts.storage import Storage, explained
+from evalsuite.artifacts.storage import LocalStorage, explained
 from evalsuite.config import ReferenceSpec, load_spec, names_of
 from evalsuite.errors import CorruptionError, DataError, StorageError, UsageError
 
@@ -235,7 +235,7 @@ def _moments_of_pickle(path: Path, part: str | None, count: int | None) -> Store
     buffer = io.BytesIO()
     np.savez(buffer, **named_arrays(parts.items()))  # type: ignore[arg-type]
     with contextlib.suppress(StorageError):  # only so that it is quicker the next time
-        Storage(converted.parent).replace(converted.name, buffer.getvalue())
+        LocalStorage(converted.parent).replace(converted.name, buffer.getvalue())
     return parts[_chosen_part(path, set(parts), part)]
 
 

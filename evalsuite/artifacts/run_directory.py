@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 from pydantic import Field, ValidationError
@@ -17,7 +16,7 @@ from evalsuite.artifacts.receipts import (
     hashes_between,
     read_receipts,
 )
-from evalsuite.artifacts.storage import Storage
+from evalsuite.artifacts.storage import Place, Storage, open_storage
 from evalsuite.config import Frozen, Plan, Scalar, Sha256, explain
 from evalsuite.errors import (
     CorruptionError,
@@ -68,7 +67,7 @@ class RunDirectory:
         self.manifest = manifest
 
     @property
-    def root(self) -> Path:
+    def root(self) -> Place:
         """Where the run lies."""
         return self.storage.root
 
@@ -78,29 +77,29 @@ class RunDirectory:
         return self.manifest.plan
 
     @classmethod
-    def open(cls, root: Path | str) -> "RunDirectory":
+    def open(cls, root: Place | str) -> "RunDirectory":
         """Open an existing run.
 
         Raises:
             UsageError: there is no run at `root`.
             CorruptionError: its manifest cannot be read.
         """
-        storage = Storage(root)
+        storage = open_storage(root)
         if not storage.exists("manifest.json"):
             raise UsageError(f"{root} is not a run directory: it has no manifest.json")
         return cls(storage, _read_manifest(storage))
 
     @classmethod
-    def create_or_open(cls, root: Path | str, manifest: Manifest) -> "RunDirectory":
+    def create_or_open(cls, root: Place | str, manifest: Manifest) -> "RunDirectory":
         """Open the run at `root` when it holds the same plan, or make it.
 
         Raises:
             UsageError: `root` holds a run of another plan (the line names what differs), or
                 other files.
         """
-        storage = Storage(root)
+        storage = open_storage(root)
         if not storage.exists("manifest.json"):
-            others = storage.visible("") if storage.root.exists() else []
+            others = storage.visible("")
             if others and not storage.exists("manifest.json"):  # another share may have made it
                 raise UsageError(
                     f"{root} holds other files and no run: give an empty or new --output"
@@ -241,9 +240,11 @@ class RunDirectory:
     def read_json_folder(self, folder: str) -> list[dict[str, Any]]:
         """All JSON objects directly in a folder, in the order of their names."""
         found = []
-        for name in self.storage.names(folder, ".json"):
+        names = self.storage.names(folder, ".json")
+        contents = self.storage.contents(f"{folder}/{name}" for name in names)
+        for name, data in zip(names, contents, strict=True):
             try:
-                content = json.loads(self.storage.read(f"{folder}/{name}"))
+                content = json.loads(data)
             except (json.JSONDecodeError, UnicodeDecodeError) as error:
                 raise CorruptionError(
                     f"{self.root}/{folder}/{name} is not JSON: remove it"
@@ -252,6 +253,15 @@ class RunDirectory:
                 raise CorruptionError(f"{self.root}/{folder}/{name} is no JSON object: remove it")
             found.append(content)
         return found
+
+
+def is_run(place: Place) -> bool:
+    """Whether a run lies there.
+
+    Raises:
+        StorageError: the place cannot be looked at.
+    """
+    return open_storage(place).exists("manifest.json")
 
 
 def is_of_other_pixels(receipt: Receipt, images: Sequence[Receipt]) -> bool:

@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from evalsuite.cli.options import PATH, POSITIVE, device_option
+from evalsuite.cli.options import PATH, PLACE, POSITIVE, device_option
 from evalsuite.errors import DataError, StorageError, UsageError
 
 if TYPE_CHECKING:
     from evalsuite.artifacts.images import Images
     from evalsuite.artifacts.references import Reference
+    from evalsuite.artifacts.storage import Place
     from evalsuite.pipeline.analysis import ClassTable, Neighbourhood
     from evalsuite.pipeline.measure import Measure
 
@@ -23,14 +24,14 @@ _SHOWN = 20
     epilog="Examples:\n\n\b\n  evalsuite classes runs/pixnerd-digits-a1b2c3d4\n"
     "  evalsuite classes runs/pixnerd-xl-512-a1b2c3d4 --metric sfid --top 20 --json classes.json"
 )
-@click.argument("run", type=PATH)
+@click.argument("run", type=PLACE)
 @click.option("--metric", default="fid", show_default=True, help="fid, sfid or fid_infinity.")
 @click.option("--top", type=POSITIVE, default=10, show_default=True, help="Classes at each end.")
 @click.option("--reference", metavar="NAME", help="Of the record, where there are several.")
 @click.option("--protocol", metavar="NAME|ID", help="Likewise.")
 @click.option("--num-samples", type=POSITIVE, help="Likewise.")
 @click.option("--json", "json_path", type=PATH, help="Write every class here.")
-def classes(run: Path, metric: str, top: int, json_path: Path | None, **values: Any) -> None:  # noqa: ANN401
+def classes(run: "Place", metric: str, top: int, json_path: Path | None, **values: Any) -> None:  # noqa: ANN401
     """Show which classes of an evaluated RUN push a distance up, and which down.
 
     The influence of a class is the change of the metric per unit of extra weight on its samples.
@@ -140,7 +141,7 @@ def parse_indices(text: str) -> tuple[int, ...]:
     "  evalsuite neighbours samples.npz --reference real/ --extractor inception-2015-12-05"
     " --index 0,5,17"
 )
-@click.argument("samples", type=PATH)
+@click.argument("samples", type=PLACE)
 @click.option("--reference", metavar="NAME|PATH", help="Real images [default: the preset's].")
 @click.option("--index", "indices", type=parse_indices, metavar="LIST", help="Such as 0,5,17.")
 @click.option("--first", type=POSITIVE, help="The first so many samples.")
@@ -150,7 +151,7 @@ def parse_indices(text: str) -> tuple[int, ...]:
 @click.option("--output", type=PATH, help="A .png with all of them, or a folder with one each.")
 @device_option
 @click.option("--json", "json_path", type=PATH, help="Write distances and indices here.")
-def neighbours(samples: Path, **values: Any) -> None:  # noqa: ANN401
+def neighbours(samples: "Place", **values: Any) -> None:  # noqa: ANN401
     """Find the reference images that are nearest to chosen SAMPLES, and AuthPct of those samples.
 
     SAMPLES are a run, an NPZ, a folder of images, or Parquet. A sample is authentic when its
@@ -164,7 +165,7 @@ def neighbours(samples: Path, **values: Any) -> None:  # noqa: ANN401
     check_json_target(values["json_path"])
     indices = _indices_of(values)
     _check_output(values["output"])
-    if not samples.exists():
+    if isinstance(samples, Path) and not samples.exists():
         raise DataError(f"{samples} does not exist: give a run, an NPZ, a folder or Parquet")
     source = _Source(samples, values)
     measure = source.measure
@@ -202,16 +203,16 @@ def _check_output(output: Path | None) -> None:
 class _Source:
     """Where chosen samples' features and pixels come from: a run, or what someone else made."""
 
-    def __init__(self, path: Path, values: dict[str, Any]) -> None:
-        from evalsuite.artifacts.run_directory import RunDirectory
-        from evalsuite.artifacts.samples import open_samples
+    def __init__(self, place: "Place", values: dict[str, Any]) -> None:
+        from evalsuite.artifacts.run_directory import RunDirectory, is_run
+        from evalsuite.artifacts.samples import local_samples, open_samples
+        from evalsuite.cli.output import notice
         from evalsuite.pipeline.evaluation import check_scorable
 
-        is_run = (path / "manifest.json").is_file()
-        self.run = RunDirectory.open(path) if is_run else None
+        self.run = RunDirectory.open(place) if is_run(place) else None
         if self.run is not None:
             check_scorable(self.run)
-        self.samples = None if self.run is not None else open_samples(path)
+        self.samples = None if self.run is not None else open_samples(local_samples(place, notice))
         self.measure = _measure(self, values)
 
     @property
@@ -258,7 +259,7 @@ def _measure(source: _Source, values: dict[str, Any]) -> "Measure":
 
 
 def _neighbours_payload(
-    found: "Neighbourhood", measure: "Measure", samples: Path
+    found: "Neighbourhood", measure: "Measure", samples: "Place"
 ) -> dict[str, Any]:
     assert measure.reference is not None
     rows = zip(found.indices, found.found.indices_NQ, found.found.distances_NQ, strict=True)
@@ -337,7 +338,7 @@ def _write_pictures(
     output: Path, images: "Images", found: "Neighbourhood", reference: "Reference"
 ) -> None:
     """One PNG with a row for each sample, or a folder with a PNG for each."""
-    from evalsuite.artifacts.storage import Storage
+    from evalsuite.artifacts.storage import LocalStorage
     from evalsuite.cli.output import write_file
     from evalsuite.pipeline.analysis import chosen_images
     from evalsuite.report.neighbour_grid import neighbour_grid
@@ -349,7 +350,7 @@ def _write_pictures(
     if output.suffix.lower() == ".png":
         write_file(output, neighbour_grid(images, list(near)))
         return
-    storage = Storage(output)
+    storage = LocalStorage(output)
     storage.check_writable()
     for row, index in enumerate(found.indices):
         picture = neighbour_grid(images[row : row + 1], [near[row]])

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from evalsuite.cli.options import PATH, POSITIVE
+from evalsuite.cli.options import PATH, PLACE, POSITIVE
 from evalsuite.errors import DataError, UsageError, printable
 
 if TYPE_CHECKING:
+    from evalsuite.artifacts.storage import Place
     from evalsuite.pipeline.comparison import Comparison, Difference, Row
     from evalsuite.pipeline.comparison_inputs import Entry
     from evalsuite.pipeline.grouping import Grouping
@@ -23,7 +24,7 @@ _DECLARATION = re.compile(r"(?:(?P<target>.+):)?(?P<statement>[A-Za-z0-9_.]+=.*)
     epilog="Examples:\n\n\b\n  evalsuite compare runs/a runs/b runs/c --against runs/b\n"
     "  evalsuite compare run.json other.json --declare B:labels=balanced --json compared.json"
 )
-@click.argument("inputs", nargs=-1, required=True, type=PATH)
+@click.argument("inputs", nargs=-1, required=True, type=PLACE)
 @click.option("--against", metavar="INPUT", help="Compare the others with it [default: the first].")
 @click.option("--num-samples", type=POSITIVE, help="Of which records [default: most in common].")
 @click.option("--protocol", metavar="LIST", help="Only records of these named protocols.")
@@ -42,7 +43,7 @@ _DECLARATION = re.compile(r"(?:(?P<target>.+):)?(?P<statement>[A-Za-z0-9_.]+=.*)
     "--group-by", metavar="KEY", help="Group training seeds by a tag, model or plan field."
 )
 @click.option("--json", "json_path", type=PATH, help="Write the result here.")
-def compare(inputs: tuple[Path, ...], json_path: Path | None, **values: Any) -> None:  # noqa: ANN401
+def compare(inputs: "tuple[Place, ...]", json_path: Path | None, **values: Any) -> None:  # noqa: ANN401
     """Compare INPUTS: runs, or files that --json of `run` or `evaluate` wrote.
 
     Each metric is compared with the first input. Numbers by protocols that are known to differ are

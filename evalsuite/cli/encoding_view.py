@@ -1,9 +1,9 @@
 """What a person sees of the text encoder, which works before the first image."""
 
 import time
-from pathlib import Path
 
 from evalsuite.artifacts.run_directory import CONDITIONS
+from evalsuite.artifacts.storage import Place
 from evalsuite.cli.output import notice
 from evalsuite.config import Plan
 from evalsuite.pipeline.conditions import features_on_disk
@@ -15,7 +15,7 @@ LINE_EVERY_S = 10.0
 class EncodingView:
     """Says what is encoded, and from time to time how far that is."""
 
-    def __init__(self, root: Path, plan: Plan, materials: Materials) -> None:
+    def __init__(self, root: Place, plan: Plan, materials: Materials) -> None:
         has_encoder = plan.text is not None and plan.text.encoder_sha256 is not None
         prompts = materials.prompts if has_encoder else None
         self._plan, self._cache = plan, root / CONDITIONS

@@ -4,13 +4,16 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from evalsuite.cli.options import PATH, POSITIVE, device_option, measure_options
+from evalsuite.cli.options import PLACE, POSITIVE, device_option, measure_options
 from evalsuite.cli.paired import paired_options
 from evalsuite.errors import DataError, UsageError
+
+if TYPE_CHECKING:
+    from evalsuite.artifacts.storage import Place
 
 _Scored = tuple[Any, dict[str, Any], Callable[[], None]]
 """Records, facts for --json, and what prints them."""
@@ -20,7 +23,7 @@ _Scored = tuple[Any, dict[str, Any], Callable[[], None]]
     epilog="Examples:\n\n\b\n  evalsuite evaluate runs/pixnerd-digits-a1b2c3d4 --num-samples 1000\n"
     "  evalsuite evaluate samples.npz --reference digits-16-train --extractor digits-convnet"
 )
-@click.argument("samples", nargs=-1, required=True, type=PATH)
+@click.argument("samples", nargs=-1, required=True, type=PLACE)
 @click.option("--num-samples", type=POSITIVE, help="Score the first N only [default: all].")
 @click.option(
     "--resize", metavar="RULE", help="Of samples: adm-crop:256, torchvision-crop:256, bicubic:256."
@@ -42,23 +45,24 @@ _Scored = tuple[Any, dict[str, Any], Callable[[], None]]
 @paired_options
 @device_option
 @measure_options
-def evaluate(samples: tuple[Path, ...], **values: Any) -> None:  # noqa: ANN401 - click passes each option
+def evaluate(samples: "tuple[Place, ...]", **values: Any) -> None:  # noqa: ANN401 - click passes each option
     """Score SAMPLES: a run, an ADM-style NPZ, a folder of images, or Parquet shards.
 
     Several runs are replicates of one plan: each is scored, and the mean is given; runs that
     share samples are refused. Features of other samples are kept in this machine's cache: the same
     command goes on where it was stopped, and a second one extracts nothing.
     """
+    from evalsuite.artifacts.run_directory import is_run
     from evalsuite.cli.output import check_json_target, write_json
     from evalsuite.cli.paired import score_pairs
     from evalsuite.pipeline.evaluation import payload
 
     check_json_target(values["json_path"])
-    for path in samples:
-        if not path.exists():
-            raise DataError(f"{path} does not exist: give a run, an NPZ, a folder or Parquet")
+    for place in samples:
+        if isinstance(place, Path) and not place.exists():
+            raise DataError(f"{place} does not exist: give a run, an NPZ, a folder or Parquet")
     began = time.monotonic()
-    are_runs = [(path / "manifest.json").is_file() for path in samples]
+    are_runs = [is_run(place) for place in samples]
     if values["paired_with"] is not None or values["lpips_weights"]:
         records, facts, show = score_pairs(samples, values)
     elif len(samples) > 1 and not all(are_runs):
@@ -78,7 +82,7 @@ def evaluate(samples: tuple[Path, ...], **values: Any) -> None:  # noqa: ANN401 
     show()  # last: whoever reads stdout may go away
 
 
-def _opened_runs(paths: tuple[Path, ...], values: dict[str, Any]) -> tuple[list[Any], int]:
+def _opened_runs(paths: "tuple[Place, ...]", values: dict[str, Any]) -> tuple[list[Any], int]:
     """Runs that may be scored together, and of how many samples."""
     from evalsuite.artifacts.run_directory import RunDirectory
     from evalsuite.pipeline.evaluation import check_disjoint, check_scorable
@@ -100,8 +104,8 @@ def _opened_runs(paths: tuple[Path, ...], values: dict[str, Any]) -> tuple[list[
     return runs, counts[0]
 
 
-def _score_outside(path: Path, values: dict[str, Any]) -> _Scored:
-    from evalsuite.artifacts.samples import open_samples
+def _score_outside(place: "Place", values: dict[str, Any]) -> _Scored:
+    from evalsuite.artifacts.samples import local_samples, open_samples
     from evalsuite.cli.measuring import measures_of
     from evalsuite.cli.output import ProgressView, notice
     from evalsuite.pipeline.comparability import declare, parse_declarations
@@ -115,10 +119,11 @@ def _score_outside(path: Path, values: dict[str, Any]) -> _Scored:
             "--backend tensorflow has one process of this machine: leave out --num-workers and"
             " --address"
         )
+    path = local_samples(place, notice)
     samples = open_samples(path, resize=values["resize"], convert_rgb=values["convert_rgb"])
     declared = parse_declarations(values["declare"])
     if samples.codec is not None and "codec" in declared:
-        raise UsageError(f"--declare codec: of {path} it is known to be {samples.codec}")
+        raise UsageError(f"--declare codec: of {place} it is known to be {samples.codec}")
     measures = measures_of(values, samples.size, None)
     source = Source(path.absolute(), values["resize"], values["convert_rgb"])
     workforce = Workforce(values["num_workers"], values["address"], values["device"])
@@ -131,7 +136,7 @@ def _score_outside(path: Path, values: dict[str, Any]) -> _Scored:
     facts = {
         "plan_id": None,
         "num_samples": records[0].protocol.num_samples,
-        "samples": str(path),
+        "samples": str(place),
         "features": [asdict(report) for report in extraction.reports],
     }
     return records, facts, lambda: _show_outside(records, declared)

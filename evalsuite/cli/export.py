@@ -1,17 +1,21 @@
 """`evalsuite export`: a run's images in other people's layouts."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from evalsuite.cli.options import PATH, POSITIVE
+from evalsuite.cli.options import PATH, PLACE, POSITIVE
+
+if TYPE_CHECKING:
+    from evalsuite.artifacts.storage import Place
 
 
 @click.command(
     epilog="Examples:\n\n\b\n  evalsuite export RUN --format adm-npz --output samples.npz\n"
     "  evalsuite export RUN --format png --output pngs --num-samples 100"
 )
-@click.argument("run", type=PATH)
+@click.argument("run", type=PLACE)
 @click.option(
     "--format", "layout", type=click.Choice(["adm-npz", "png"]), required=True, help="Layout."
 )
@@ -19,7 +23,7 @@ from evalsuite.cli.options import PATH, POSITIVE
 @click.option(
     "--num-samples", type=POSITIVE, help="The first N only [default: all that were asked]."
 )
-def export(run: Path, layout: str, output: Path, num_samples: int | None) -> None:
+def export(run: "Place", layout: str, output: Path, num_samples: int | None) -> None:
     """Write the images of RUN in index order, as a stream.
 
     The order interleaves classes under the default labels, as ADM's Inception Score needs.

@@ -36,7 +36,7 @@ def fetch(output: Path, allow_unverified: bool, **values: Any) -> None:  # noqa:
     extractor's weights into evalsuite's, which the nodes must share or be given; the lock file pins
     revisions and hashes: `run --offline --lock FILE`.
     """
-    from evalsuite.artifacts.storage import Storage
+    from evalsuite.artifacts.storage import LocalStorage
     from evalsuite.cli.measuring import fetch_for, measures_of
     from evalsuite.cli.output import notice
     from evalsuite.cli.resolve import extractor_of, plan_options_of
@@ -46,7 +46,7 @@ def fetch(output: Path, allow_unverified: bool, **values: Any) -> None:  # noqa:
 
     if output.is_dir():
         raise UsageError(f"--output {output} is a folder: give the name of a lock file")
-    Storage(output.resolve().parent).check_writable()
+    LocalStorage(output.resolve().parent).check_writable()
     resolved = resolve_plan(plan_options_of(values))
     for text in resolved.notices:
         notice(text)

@@ -7,6 +7,7 @@ import click
 
 from evalsuite.cli.options import (
     PATH,
+    PLACE,
     POSITIVE,
     WorkerCount,
     device_option,
@@ -37,7 +38,7 @@ _WORK_OPTIONS = [
     ),
     click.option("--address", metavar="ADDR", help="local, auto or host:port [default: local]."),
     click.option("--part", type=parse_part, metavar="I/N", help="Only share I of N of the run."),
-    click.option("--output", type=PATH, help="Run directory [default: runs/MODEL-PLAN]."),
+    click.option("--output", type=PLACE, help="Run directory [default: runs/MODEL-PLAN]."),
     click.option(
         "--images",
         type=click.Choice(["all", "grid", "none"]),
@@ -124,7 +125,7 @@ def generate(**values: Any) -> None:  # noqa: ANN401 - click passes each option
 
 def _describe(prepared: Prepared, values: dict[str, Any]) -> None:
     """What `--dry-run` prints: plan, work, disk and time."""
-    from evalsuite.artifacts.storage import Storage
+    from evalsuite.artifacts.storage import open_storage
     from evalsuite.cli.output import data_size, duration, write_json
     from evalsuite.pipeline.evaluation import payload
 
@@ -132,6 +133,7 @@ def _describe(prepared: Prepared, values: dict[str, Any]) -> None:
     classes = request.resolved.plan.classes
     ahead = forecast(prepared)
     cost = ahead.cost
+    free = open_storage(request.root).free_bytes()
     hint_of_whole_batches(prepared, cost.num_images)
     facts = {
         "plan_id": request.resolved.plan.plan_id,
@@ -145,7 +147,7 @@ def _describe(prepared: Prepared, values: dict[str, Any]) -> None:
         "shards_done": ahead.shards_done,
         "shards_missing": ahead.shards_missing,
         "disk_bytes": cost.disk_bytes,
-        "disk_free_bytes": Storage(request.root).free_bytes(),
+        "disk_free_bytes": free,
         "seconds": None if cost.seconds is None else round(cost.seconds, 1),
         "rate_from": cost.source,
     }
@@ -153,7 +155,7 @@ def _describe(prepared: Prepared, values: dict[str, Any]) -> None:
         **facts,
         **({"classes": ", ".join(map(str, classes))} if classes is not None else {}),
         "disk_bytes": data_size(cost.disk_bytes),
-        "disk_free_bytes": data_size(Storage(request.root).free_bytes()),
+        "disk_free_bytes": "unknown" if free is None else data_size(free),
         "seconds": "unknown" if cost.seconds is None else duration(cost.seconds),
     }
     for key, value in shown.items():

@@ -6,6 +6,9 @@ from typing import Any, TypeVar
 
 import click
 
+from evalsuite.artifacts.storage.places import Place, StoreUrl, place_of
+from evalsuite.errors import UsageError
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -67,8 +70,30 @@ class LocalPath(click.Path):
     ) -> Any:  # noqa: ANN401
         """The path, when it is one of a file system."""
         if "://" in str(value):
-            self.fail(f"{value!r}: this version works on mounted file systems only", param, ctx)
+            self.fail(f"{value!r}: give a local path", param, ctx)
         return super().convert(value, param, ctx)
+
+
+class PlaceOption(click.ParamType):  # type: ignore[type-arg]
+    """A local path, or the URL of an object store: `s3://bucket/folder`, `gs://bucket/folder`."""
+
+    name = "place"
+
+    def get_metavar(self, *args: object) -> str:  # noqa: ARG002 - click's signature varies
+        """What `--help` shows."""
+        return "PATH|URL"
+
+    def convert(
+        self,
+        value: Any,  # noqa: ANN401 - click's signature
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> Place:
+        """The place."""
+        try:
+            return place_of(value)
+        except UsageError as error:
+            self.fail(str(error), param, ctx)
 
 
 POSITIVE = click.IntRange(min=1)
@@ -93,6 +118,7 @@ class WorkerCount(click.ParamType[int | None]):
 
 
 PATH = LocalPath(path_type=Path)
+PLACE = PlaceOption()
 
 _PLAN_OPTIONS = [
     click.option(
@@ -221,8 +247,8 @@ def given(values: dict[str, Any]) -> dict[str, Any]:
     """Options that were given, in a form that JSON can hold, under their flags' names."""
 
     def plain(value: object) -> object:
-        if isinstance(value, Path):
-            return str(value)
-        return list(value) if isinstance(value, tuple) else value
+        if isinstance(value, tuple | list):
+            return [plain(item) for item in value]
+        return str(value) if isinstance(value, Path | StoreUrl) else value
 
     return {k: plain(v) for k, v in values.items() if v is not None and v != () and v is not False}

@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from evalsuite.artifacts.records import Record
-from evalsuite.artifacts.storage import Storage, explained
+from evalsuite.artifacts.storage import LocalStorage, explained
 from evalsuite.errors import StorageError
 from evalsuite.report.summary import metric_rows
 
@@ -41,7 +41,7 @@ def write_file(path: Path, content: bytes) -> None:
         with explained(target, "write"):
             target.write_bytes(content)
         return
-    Storage(target.parent).replace(target.name, content)
+    LocalStorage(target.parent).replace(target.name, content)
 
 
 def check_json_target(path: Path | None) -> None:

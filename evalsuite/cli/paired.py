@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from evalsuite.cli.options import PATH
+from evalsuite.cli.options import PATH, PLACE
 from evalsuite.errors import DataError, UsageError
 
 if TYPE_CHECKING:
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from evalsuite.artifacts.references import Reference
     from evalsuite.artifacts.samples import SampleSet
+    from evalsuite.artifacts.storage import Place
     from evalsuite.pipeline.measure import Backend, Measure
     from evalsuite.pipeline.paired import Pairs
 
@@ -34,7 +35,7 @@ def paired_options(function: F) -> F:
         ),
         click.option(
             "--paired-with",
-            type=PATH,
+            type=PLACE,
             metavar="ORIGINALS",
             help="SAMPLES are reconstructions of these, image by image: rFID, PSNR, SSIM, LPIPS.",
         ),
@@ -44,7 +45,7 @@ def paired_options(function: F) -> F:
 
 
 def score_pairs(
-    paths: tuple[Path, ...], values: dict[str, Any]
+    paths: "tuple[Place, ...]", values: dict[str, Any]
 ) -> tuple[Any, dict[str, Any], Callable[[], None]]:
     """Records, facts for --json, and what prints them.
 
@@ -88,7 +89,7 @@ def score_pairs(
     return records, facts, show
 
 
-def _check_options(paths: tuple[Path, ...], values: dict[str, Any]) -> None:
+def _check_options(paths: "tuple[Place, ...]", values: dict[str, Any]) -> None:
     if values["paired_with"] is None:
         raise UsageError("--lpips-weights is for reconstructions: give --paired-with ORIGINALS")
     if len(paths) > 1:
@@ -99,8 +100,9 @@ def _check_options(paths: tuple[Path, ...], values: dict[str, Any]) -> None:
         )
     if values.get("declare"):
         raise UsageError("--declare is of sampling, which reconstructions have none of")
-    if not values["paired_with"].exists():
-        raise DataError(f"--paired-with {values['paired_with']} does not exist")
+    originals = values["paired_with"]
+    if isinstance(originals, Path) and not originals.exists():
+        raise DataError(f"--paired-with {originals} does not exist")
 
 
 def _metric_names(values: dict[str, Any]) -> tuple[list[str], bool]:
@@ -131,18 +133,20 @@ def _metric_names(values: dict[str, Any]) -> tuple[list[str], bool]:
     return pairwise, "fid" in asked
 
 
-def _opened(path: Path, values: dict[str, Any]) -> "SampleSet":
+def _opened(place: "Place", values: dict[str, Any]) -> "SampleSet":
     """Images with the pixels that a run stored, or that lie there; `--resize` is for both sets."""
-    from evalsuite.artifacts.run_directory import RunDirectory
-    from evalsuite.artifacts.samples import open_samples
+    from evalsuite.artifacts.run_directory import RunDirectory, is_run
+    from evalsuite.artifacts.samples import local_samples, open_samples
+    from evalsuite.cli.output import notice
     from evalsuite.pipeline.evaluation import check_scorable, samples_of_run
 
-    if (path / "manifest.json").is_file():
+    if is_run(place):
         if values["resize"] is not None:
-            raise UsageError(f"--resize is for outside samples, but {path} is a run")
-        run = RunDirectory.open(path)
+            raise UsageError(f"--resize is for outside samples, but {place} is a run")
+        run = RunDirectory.open(place)
         check_scorable(run)
         return samples_of_run(run, values["num_samples"] or run.num_asked())
+    path = local_samples(place, notice)
     return open_samples(path, resize=values["resize"], convert_rgb=values["convert_rgb"])
 
 
@@ -167,8 +171,10 @@ def _measures(values: dict[str, Any], pairs: "Pairs", device: "torch.device") ->
 
 def _reference(values: dict[str, Any], pairs: "Pairs") -> "Reference":
     """The originals; their features are remembered when all of what lies there is used."""
+    from evalsuite.artifacts.run_directory import is_run
+    from evalsuite.artifacts.samples import local_samples
     from evalsuite.pipeline.reconstructions import reference_of
 
-    path = values["paired_with"]
-    is_whole = not (path / "manifest.json").is_file() and values["num_samples"] is None
-    return reference_of(pairs.originals, path if is_whole else None)
+    place = values["paired_with"]
+    is_whole = not is_run(place) and values["num_samples"] is None
+    return reference_of(pairs.originals, local_samples(place) if is_whole else None)

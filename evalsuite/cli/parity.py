@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from evalsuite.cli.options import PATH, POSITIVE, device_option
+from evalsuite.cli.options import PATH, PLACE, POSITIVE, device_option
 from evalsuite.errors import DataError
 
 if TYPE_CHECKING:
+    from evalsuite.artifacts.storage import Place
     from evalsuite.pipeline.parity import Parity, ParityRow
 
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     epilog="Examples:\n\n\b\n  evalsuite parity samples.npz --reference adm-imagenet-256\n"
     "  evalsuite parity samples.npz --reference ref.npz --num-samples 2000 --json parity.json"
 )
-@click.argument("samples", type=PATH)
+@click.argument("samples", type=PLACE)
 @click.option("--reference", required=True, metavar="NAME|PATH", help="Real data to compare with.")
 @click.option(
     "--extractor", metavar="NAME", help="Extractor with a graph [default: inception-2015-12-05]."
@@ -30,15 +31,15 @@ if TYPE_CHECKING:
 @click.option("--num-samples", type=POSITIVE, help="The first N only [default: all].")
 @device_option
 @click.option("--json", "json_path", type=PATH, help="Write the result here.")
-def parity(samples: Path, json_path: Path | None, **values: Any) -> None:  # noqa: ANN401
+def parity(samples: "Place", json_path: Path | None, **values: Any) -> None:  # noqa: ANN401
     """Evaluate SAMPLES by TensorFlow and by torch, and compare features and metrics.
 
     TensorFlow runs ADM's very graph in a process of its own. Exit code 3 when the two are further
     apart than two implementations in float32 may be.
     """
     from evalsuite.artifacts.references import open_reference
-    from evalsuite.artifacts.samples import open_samples
-    from evalsuite.cli.output import check_json_target, write_json
+    from evalsuite.artifacts.samples import local_samples, open_samples
+    from evalsuite.cli.output import check_json_target, notice, write_json
     from evalsuite.cli.resolve import extractor_of
     from evalsuite.pipeline.numerics import resolve_device
     from evalsuite.pipeline.parity import parity as compare
@@ -46,7 +47,10 @@ def parity(samples: Path, json_path: Path | None, **values: Any) -> None:  # noq
 
     check_json_target(json_path)
     spec = extractor_of(values["extractor"] or "inception-2015-12-05", values["extractor_weights"])
-    opened, reference = open_samples(samples), open_reference(values["reference"])
+    opened, reference = (
+        open_samples(local_samples(samples, notice)),
+        open_reference(values["reference"]),
+    )
     count = values["num_samples"] or opened.num_images
     if count > opened.num_images:
         raise DataError(f"{samples} holds {opened.num_images} images, fewer than {count}")

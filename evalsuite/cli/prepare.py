@@ -34,7 +34,7 @@ class Forecast:
 
 def prepare(values: dict[str, Any], *, keep: Any, command: str) -> Prepared:  # noqa: ANN401 - a literal
     """Everything that can be refused before a worker starts."""
-    from evalsuite.artifacts.storage import Storage
+    from evalsuite.artifacts.storage import open_storage
     from evalsuite.cli.output import check_json_target
     from evalsuite.cli.resolve import plan_options_of
     from evalsuite.pipeline.coverage import Demand
@@ -68,7 +68,7 @@ def prepare(values: dict[str, Any], *, keep: Any, command: str) -> Prepared:  # 
     if values["address"] in {None, "local"}:
         resolve_device(values["device"])
     root = values["output"] or Path("runs") / f"{preset.name}-{plan.plan_id[:8]}"
-    Storage(root)
+    open_storage(root)
     request = SessionRequest(
         resolved=resolved,
         demand=Demand(num_samples, values["part"], values["images"] or keep, specs),
@@ -104,7 +104,7 @@ def forecast(prepared: Prepared) -> "Forecast":
     """What stands, what is missing, and what making it will cost; writes nothing."""
     import torch
 
-    from evalsuite.artifacts.run_directory import IMAGES, RunDirectory
+    from evalsuite.artifacts.run_directory import IMAGES, RunDirectory, is_run
     from evalsuite.pipeline.coverage import (
         covered_ranges,
         default_shard_size,
@@ -118,8 +118,7 @@ def forecast(prepared: Prepared) -> "Forecast":
 
     request = prepared.request
     plan, root = request.resolved.plan, request.root
-    exists = (root / "manifest.json").exists()
-    run = RunDirectory.create_or_open(root, manifest_of(request)) if exists else None
+    run = RunDirectory.create_or_open(root, manifest_of(request)) if is_run(root) else None
     low, high = request.demand.asked(plan.batch_size)
     try:
         covered = covered_ranges(run, plan, request.demand)
@@ -164,14 +163,14 @@ def confirm(prepared: Prepared, values: dict[str, Any]) -> None:
     """Refuse what the disk cannot hold, and, without --yes, hours of work without a GPU."""
     import torch
 
-    from evalsuite.artifacts.storage import Storage
+    from evalsuite.artifacts.storage import open_storage
     from evalsuite.cli.output import data_size, duration
     from evalsuite.pipeline.estimate import HOUR_S, MANY_IMAGES
 
-    storage = Storage(prepared.request.root)
+    storage = open_storage(prepared.request.root)
     cost = forecast(prepared).cost
     free = storage.free_bytes()
-    if cost.disk_bytes > free:
+    if free is not None and cost.disk_bytes > free:
         raise StorageError(
             f"{storage.root}: {data_size(cost.disk_bytes)} are needed, {data_size(free)} are free:"
             " free some space, keep fewer images (--images grid) or choose another --output"

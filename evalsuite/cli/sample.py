@@ -32,7 +32,7 @@ def sample(
 ) -> None:
     """Make one image again, by its sample_index; its whole batch is computed, as in a run."""
     from evalsuite.artifacts.images import encode_png, pixel_sha256
-    from evalsuite.artifacts.storage import Storage
+    from evalsuite.artifacts.storage import LocalStorage
     from evalsuite.cli.output import write_file
     from evalsuite.cli.resolve import plan_options_of
     from evalsuite.pipeline.fetching import plan_items
@@ -46,7 +46,7 @@ def sample(
         options.weights.lock.check(plan_items(resolved))
     check_count(resolved, index + 1, values["replicate"])
     target = output or Path(f"{resolved.preset.name}-{index}.png")
-    Storage(target.resolve().parent).check_writable()
+    LocalStorage(target.resolve().parent).check_writable()
     chosen = resolve_device(device)
     _announce(resolved, chosen, is_confirmed=yes)
     sampler = BatchSampler(resolved.plan, resolved.materials, chosen)

@@ -1,23 +1,23 @@
 """`evalsuite status`: what a run holds."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from evalsuite.cli.options import PATH
+from evalsuite.cli.options import PLACE
 
 if TYPE_CHECKING:
     from evalsuite.artifacts.receipts import Receipt
+    from evalsuite.artifacts.storage import Place
 
 
 @click.command(
     epilog="Examples:\n\n\b\n  evalsuite status runs/pixnerd-digits-a1b2c3d4\n"
     "  watch evalsuite status runs/pixnerd-digits-a1b2c3d4"
 )
-@click.argument("run", type=PATH)
-def status(run: Path) -> None:
+@click.argument("run", type=PLACE)
+def status(run: "Place") -> None:
     """Show how many samples each stage of RUN has, what is missing, and what it cost so far."""
     from evalsuite.artifacts.receipts import NO_END, cover
     from evalsuite.artifacts.run_directory import IMAGES, RunDirectory, gaps_of

@@ -1,12 +1,14 @@
 """`evalsuite verify`: are the bytes of a run what they should be?"""
 
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from evalsuite.cli.options import PATH, device_option
+from evalsuite.cli.options import PATH, PLACE, device_option
 from evalsuite.errors import CorruptionError, ReproducibilityError
+
+if TYPE_CHECKING:
+    from evalsuite.artifacts.storage import Place
 
 _SHOWN = 5
 
@@ -15,7 +17,7 @@ _SHOWN = 5
     epilog="Examples:\n\n\b\n  evalsuite verify runs/pixnerd-digits-a1b2c3d4\n"
     "  evalsuite verify runs/pixnerd-digits-a1b2c3d4 --num-batches 10"
 )
-@click.argument("run", type=PATH)
+@click.argument("run", type=PLACE)
 @click.option(
     "--num-batches",
     type=click.IntRange(min=0),
@@ -31,7 +33,7 @@ _SHOWN = 5
 @click.option("--offline", is_flag=True, help="Look nothing up.")
 @device_option
 def verify(
-    run: Path,
+    run: "Place",
     num_batches: int,
     device: str,
     trust_remote_code: bool,
@@ -51,7 +53,7 @@ def verify(
     if request["offline"]:
         go_offline()
     directory = RunDirectory.open(run)
-    faults = find_faults(directory)
+    faults = find_faults(directory, thorough=True)
     for fault in faults:
         click.echo(f"fault: {fault.text}")
     if faults:

@@ -4,16 +4,20 @@ import contextlib
 import fcntl
 import gc
 import hashlib
+import json
+import struct
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors import SafetensorError
+from safetensors.torch import load, save
 from torch import Tensor
 
-from evalsuite.artifacts.storage import Storage, explained
+from evalsuite.artifacts.digests import cache_root
+from evalsuite.artifacts.storage import Place, explained, open_storage
 from evalsuite.conditioning.encoder_files import encoder_digest, library_versions
 from evalsuite.conditioning.prompts import Prompt
 from evalsuite.conditioning.text_encoder import load_encoder
@@ -29,7 +33,7 @@ _NAME = "features"
 class TextCache:
     """Features of one encoder below `root`, named by everything that decides their bits."""
 
-    root: Path
+    root: Place
     spec: TextEncoderSpec
     digest: str
     """`encoder_digest` of the folder that the plan names."""
@@ -57,14 +61,27 @@ class TextCache:
         """
         paths = {prompt: self._path(prompt) for prompt in dict.fromkeys(prompts)}
         if self._missing(paths):
-            with _locked(self.root / f"{self.digest[:16]}.lock"):
+            with _locked(self._lock_path()):
                 self._encode(self._missing(paths), folder, device)
-        return {prompt: self._read(path) for prompt, path in paths.items()}
+        storage = open_storage(self.root)
+        contents = storage.contents(paths.values())
+        return {
+            prompt: _decode(content, storage.path(path))
+            for (prompt, path), content in zip(paths.items(), contents, strict=True)
+        }
 
     def _missing(self, paths: dict[Prompt, str]) -> dict[str, Prompt]:
         """One prompt for each file that is not there."""
-        storage = Storage(self.root)
-        return {path: prompt for prompt, path in paths.items() if not storage.exists(path)}
+        folder = self.digest[:16]
+        there = {
+            f"{folder}/{name}" for name in open_storage(self.root).names(folder, ".safetensors")
+        }
+        return {path: prompt for prompt, path in paths.items() if path not in there}
+
+    def _lock_path(self) -> Path:
+        """Of the folder, or, where a store has no locks, of this machine; commits are exclusive."""
+        folder = self.root if isinstance(self.root, Path) else cache_root() / "locks"
+        return folder / f"{self.digest[:16]}.lock"
 
     def _encode(self, wanted: dict[str, Prompt], folder: Path, device: torch.device) -> None:
         if not wanted:
@@ -75,7 +92,7 @@ class TextCache:
         for path, prompt in wanted.items():
             features_TD = encoder.encode([prompt.text], prompt.negative)[0].cpu()
             said = {"prompt": prompt.text, "sha256": _tensor_sha256(features_TD)}
-            Storage(self.root).commit(path, save({_NAME: features_TD.contiguous()}, said))
+            open_storage(self.root).commit(path, save({_NAME: features_TD.contiguous()}, said))
         del encoder
         gc.collect()
         if device.type == "cuda":
@@ -99,20 +116,27 @@ class TextCache:
         name = hashlib.sha256(canonical_json(key)).hexdigest()
         return f"{self.digest[:16]}/{name}.safetensors"
 
-    def _read(self, path: str) -> Tensor:
-        full = self.root / path
-        try:
-            with explained(full, "read"), safe_open(full, framework="pt") as archive:
-                features_TD: Tensor = archive.get_tensor(_NAME)
-                digest = (archive.metadata() or {}).get("sha256")
-        except SafetensorError as error:
-            raise _corrupted(full) from error
-        if digest != _tensor_sha256(features_TD):
-            raise _corrupted(full)
-        return features_TD
+
+def _decode(content: bytes, where: Place) -> Tensor:
+    """The features in a file, when they are the ones that were written."""
+    try:
+        features_TD: Tensor = load(content)[_NAME]
+        digest = _metadata_of(content).get("sha256")
+    except (SafetensorError, KeyError) as error:
+        raise _corrupted(where) from error
+    if digest != _tensor_sha256(features_TD):
+        raise _corrupted(where)
+    return features_TD
 
 
-def _corrupted(path: Path) -> CorruptionError:
+def _metadata_of(content: bytes) -> dict[str, Any]:
+    """The `__metadata__` of safetensors that were read: a length of 8 bytes, then JSON."""
+    (length,) = struct.unpack_from("<Q", content)
+    found: dict[str, Any] = json.loads(content[8 : 8 + length]).get("__metadata__", {})
+    return found
+
+
+def _corrupted(path: Place) -> CorruptionError:
     return CorruptionError(f"{path} is corrupted: remove it, and it is computed again")
 
 

@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 from pydantic import ValidationError
 
 from evalsuite.artifacts.records import RECORD_SCHEMA, Record
-from evalsuite.artifacts.run_directory import RunDirectory
+from evalsuite.artifacts.run_directory import RunDirectory, is_run
+from evalsuite.artifacts.storage import Place
 from evalsuite.config import Plan, ProtocolSpec, canonical_json, explain, load_spec, names_of
 from evalsuite.errors import CorruptionError, DataError, UsageError, nearest
 from evalsuite.metrics.registry import METRICS
@@ -67,7 +68,7 @@ def letters(count: int) -> list[str]:
     return list(itertools.islice(names, count))
 
 
-def open_entry(name: str, path: Path) -> Entry:
+def open_entry(name: str, place: Place) -> Entry:
     """Read a run directory, or a file that `--json` of `run` or `evaluate` wrote.
 
     Raises:
@@ -75,16 +76,18 @@ def open_entry(name: str, path: Path) -> Entry:
         UsageError: a JSON file of several runs.
         CorruptionError: a record that cannot be read.
     """
-    if (path / "manifest.json").is_file():
-        return _open_run(name, path)
-    if path.is_dir():
-        raise DataError(f"{path} is no run: give a run directory, or a file that --json wrote")
-    if not path.exists():
-        raise DataError(f"{path} does not exist: give a run directory, or a file that --json wrote")
-    return _open_json(name, path)
+    if is_run(place):
+        return _open_run(name, place)
+    if not isinstance(place, Path) or place.is_dir():
+        raise DataError(f"{place} is no run: give a run directory, or a file that --json wrote")
+    if not place.exists():
+        raise DataError(
+            f"{place} does not exist: give a run directory, or a file that --json wrote"
+        )
+    return _open_json(name, place)
 
 
-def _open_run(name: str, path: Path) -> Entry:
+def _open_run(name: str, path: Place) -> Entry:
     run = RunDirectory.open(path)
     records = [
         _record(content, f"a record in {path}/results")

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 
 from evalsuite.artifacts.hub import hub_folder
+from evalsuite.artifacts.storage import Place, open_storage
 from evalsuite.conditioning.encoder_files import encoder_digest
 from evalsuite.conditioning.prompt_tokens import load_prompt_tokens
 from evalsuite.conditioning.prompts import Prompt, check_prompt, prompts_sha256, read_prompts
@@ -116,7 +117,7 @@ def features_of(
     plan: Plan,
     prompts: Sequence[str],
     folder: Path | None,
-    cache: Path,
+    cache: Place,
     device: torch.device,
     numerics_id: str,
 ) -> TextFeatures:
@@ -145,13 +146,12 @@ def features_of(
     return TextFeatures({p.text: found[p] for p in wanted}, found[last])
 
 
-def features_on_disk(plan: Plan, cache: Path) -> int:
+def features_on_disk(plan: Plan, cache: Place) -> int:
     """How many prompts of a plan's encoder have their features in a folder."""
     digest = plan.text.encoder_sha256 if plan.text else None
     if digest is None:
         return 0
-    names = (path.name for path in (cache / digest[:16]).glob("*.safetensors"))
-    return sum(not name.startswith(".") for name in names)
+    return len(open_storage(cache).names(digest[:16], ".safetensors"))
 
 
 def _prompts(preset: ModelPreset, request: TextRequest) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from evalsuite.artifacts.receipts import Receipt, read_receipt
 from evalsuite.artifacts.run_directory import IMAGES, RunDirectory
+from evalsuite.artifacts.storage import Place
 from evalsuite.config import ExtractorSpec, ModelPreset, Plan
 from evalsuite.errors import EvalsuiteError
 from evalsuite.pipeline.stages import OutputFormat
@@ -59,7 +60,7 @@ def estimate(
     return Estimate(num_images, nfe, disk, seconds, rate.source if rate else "no known rate")
 
 
-def nearest_rate(run_root: Path, plan: Plan, preset: ModelPreset, device: str) -> Rate | None:
+def nearest_rate(run_root: Place, plan: Plan, preset: ModelPreset, device: str) -> Rate | None:
     """From this run's receipts, else those of a like run beside it, else from the preset."""
     for root in [run_root, *_neighbours(run_root)]:
         try:
@@ -77,7 +78,9 @@ def nearest_rate(run_root: Path, plan: Plan, preset: ModelPreset, device: str) -
     return Rate(known[0].seconds_per_evaluation, known[0].source) if known else None
 
 
-def _neighbours(run_root: Path) -> list[Path]:
+def _neighbours(run_root: Place) -> list[Path]:
+    if not isinstance(run_root, Path):
+        return []
     parent = run_root.absolute().parent
     if not parent.is_dir():
         return []

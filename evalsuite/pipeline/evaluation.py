@@ -275,7 +275,7 @@ def check_disjoint(runs: Sequence[RunDirectory], num_samples: int) -> None:
         if same != first.plan:
             listed = "; ".join(differences(first.plan, same))
             raise UsageError(f"{first.root} and {other.root} are no replicates: {listed}")
-    spans = sorted((run.plan.first_seed, run.root) for run in runs)
+    spans = sorted((run.plan.first_seed, str(run.root)) for run in runs)
     for (low, here), (high, there) in itertools.pairwise(spans):
         shared = num_samples - (high - low)
         if shared > 0:

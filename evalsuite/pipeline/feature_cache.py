@@ -35,7 +35,7 @@ from evalsuite.artifacts.receipts import (
     read_receipt,
 )
 from evalsuite.artifacts.run_directory import gaps_of
-from evalsuite.artifacts.storage import Storage
+from evalsuite.artifacts.storage import LocalStorage
 from evalsuite.config import canonical_json
 from evalsuite.errors import CorruptionError, DataError, StorageError
 from evalsuite.pipeline.ranges import Range
@@ -209,8 +209,8 @@ class FeatureCache:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     @property
-    def _storage(self) -> Storage:
-        return Storage(self.folder)
+    def _storage(self) -> LocalStorage:
+        return LocalStorage(self.folder)
 
     def _receipts(self) -> list[Receipt]:
         """The receipts; those that cannot be read are removed, and their shards are leftovers."""

@@ -1,13 +1,13 @@
 """Images of a plan, batch by batch, in this process: what workers, `sample` and `verify` share."""
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 
 from evalsuite.artifacts.digests import cache_root
 from evalsuite.artifacts.images import ImageRows, pixel_sha256
+from evalsuite.artifacts.storage import Place
 from evalsuite.conditioning.encoder_files import library_versions
 from evalsuite.config import Plan
 from evalsuite.errors import DataError, WorkerError
@@ -57,7 +57,7 @@ class BatchSampler:
         plan: Plan,
         materials: Materials,
         device: torch.device,
-        text_cache: Path | None = None,
+        text_cache: Place | None = None,
     ) -> None:
         """Load the weights after checking that they are the plan's.
 
@@ -143,7 +143,7 @@ class BatchSampler:
             raise ValueError(f"the model gave images {tuple(x_BCHW.shape)}, not {expected}")
         return UINT8_RULES[self.plan.uint8_rule](x_BCHW)
 
-    def _features(self, cache: Path) -> TextFeatures | None:
+    def _features(self, cache: Place) -> TextFeatures | None:
         """Features of the prompts, for a text model of ours; the encoder is gone afterwards."""
         plan, prompts = self.plan, self._materials.prompts
         if plan.text is None or plan.text.encoder is None:

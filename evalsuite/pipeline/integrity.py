@@ -51,14 +51,23 @@ def find_faults(
     stages: Sequence[str] | None = None,
     start: int = 0,
     stop: int | None = None,
+    *,
+    thorough: bool = False,
 ) -> list[Fault]:
-    """Check committed files against their receipts, of all stages or some over start..stop-1."""
-    faults = []
+    """Check committed files against their receipts, of all stages or some over start..stop-1.
+
+    Args:
+        run: where they are.
+        stages: which; all that have receipts when None.
+        start: the first sample.
+        stop: after the last one.
+        thorough: read every byte from an object store too, whose sizes are believed otherwise.
+    """
+    faults: list[Fault] = []
     for stage in stages_of(run) if stages is None else stages:
-        for name in run.storage.names(f"receipts/{stage}", ".json"):
-            if _touches(name, start, stop):
-                fault = _fault_of(run, f"receipts/{stage}/{name}")
-                faults += [fault] if fault is not None else []
+        names = run.storage.names(f"receipts/{stage}", ".json")
+        places = [f"receipts/{stage}/{name}" for name in names if _touches(name, start, stop)]
+        faults += _faults_of(run, places, thorough=thorough)
     return faults + _mismatched(run, faults, stages, start, stop)
 
 
@@ -92,18 +101,28 @@ def _mismatched(
     ]
 
 
-def _fault_of(run: RunDirectory, place: str) -> Fault | None:
-    try:
-        receipt = read_receipt(run.storage, place)
-    except CorruptionError as error:
-        return Fault(place, None, str(error))
-    if receipt.plan_id != run.manifest.plan_id:
-        return Fault(place, receipt, f"{run.root / place} belongs to another plan")
-    for file in receipt.files:
-        text = run.storage.fault_of(file.entry)
-        if text is not None:
-            return Fault(place, receipt, text)
-    return None
+def _faults_of(run: RunDirectory, places: Sequence[str], *, thorough: bool) -> list[Fault]:
+    """Of receipts of one stage, in their order."""
+    faults: dict[str, Fault] = {}
+    receipts = []
+    for place in places:
+        try:
+            receipt = read_receipt(run.storage, place)
+        except CorruptionError as error:
+            faults[place] = Fault(place, None, str(error))
+            continue
+        if receipt.plan_id == run.manifest.plan_id:
+            receipts.append(receipt)
+        else:
+            text = f"{run.root / place} belongs to another plan"
+            faults[place] = Fault(place, receipt, text)
+    entries = [file.entry for receipt in receipts for file in receipt.files]
+    texts = run.storage.faults_of(entries, thorough=thorough)
+    for receipt in receipts:
+        told = [texts[file.path] for file in receipt.files if file.path in texts]
+        if told:
+            faults[receipt.name] = Fault(receipt.name, receipt, told[0])
+    return [faults[place] for place in places if place in faults]
 
 
 def choose_batches(run: RunDirectory, count: int) -> list[int]:
@@ -158,10 +177,9 @@ def garbage_files(run: RunDirectory, older_than_s: float = 0.0) -> list[str]:
     named = {f.path for stage in stages_of(run) for r in run.receipts(stage) for f in r.files}
     newest = time.time() - older_than_s
     found = []
-    for path in sorted(run.root.rglob("*")):
-        relative = path.relative_to(run.root).as_posix()
-        is_data = relative.startswith(("images/", "features/")) and relative not in named
-        is_hidden = path.name.startswith(_TEMPORARY)
-        if path.is_file() and (is_data or is_hidden) and path.stat().st_mtime <= newest:
-            found.append(relative)
+    for file in run.storage.listing():
+        is_data = file.path.startswith(("images/", "features/")) and file.path not in named
+        is_hidden = file.path.rpartition("/")[2].startswith(_TEMPORARY)
+        if (is_data or is_hidden) and file.modified_at <= newest:
+            found.append(file.path)
     return found

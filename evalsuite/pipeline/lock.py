@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import Field, ValidationError
 
-from evalsuite.artifacts.storage import Storage, explained
+from evalsuite.artifacts.storage import LocalStorage, explained
 from evalsuite.config import Frozen, Sha256, explain
 from evalsuite.errors import CorruptionError, DataError, UsageError
 
@@ -73,7 +73,7 @@ class Lock(Frozen):
 def write_lock(path: Path, lock: Lock) -> None:
     """Write a lock file whole."""
     content = json.dumps(lock.model_dump(mode="json", exclude_none=True), indent=1) + "\n"
-    Storage(path.resolve().parent).replace(path.name, content.encode())
+    LocalStorage(path.resolve().parent).replace(path.name, content.encode())
 
 
 def read_lock(path: Path) -> Lock:

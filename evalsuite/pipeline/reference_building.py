@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from evalsuite.artifacts.images import Images
 from evalsuite.artifacts.reference_files import FeatureFileWriter, ReferenceNpzWriter
 from evalsuite.artifacts.samples import SampleSet, open_samples, portion_of
-from evalsuite.artifacts.storage import Storage, file_sha256
+from evalsuite.artifacts.storage import LocalStorage, file_sha256
 from evalsuite.config import (
     ReferenceSpec,
     load_spec,
@@ -73,7 +73,7 @@ def build_reference(request: BuildRequest, progress: Progress | None = None) -> 
         made = _Making(request, samples, chosen_N, aside).run(progress)
         spec = sidecar_of(request, samples, chosen_N, made, paths)
         paths.move_into_place()
-    Storage(request.output).replace(paths.sidecar.name, sidecar_bytes(spec))
+    LocalStorage(request.output).replace(paths.sidecar.name, sidecar_bytes(spec))
     return BuiltReference(
         load_spec(ReferenceSpec, str(paths.sidecar)),
         paths.npz,
@@ -99,7 +99,7 @@ def check_request(request: BuildRequest) -> None:
     for path in (paths.npz, paths.sidecar, paths.features):
         if path.exists():
             raise UsageError(f"{path} exists: give another --name or --output, or remove it")
-    Storage(request.output).check_writable()
+    LocalStorage(request.output).check_writable()
 
 
 class _Making:
@@ -127,7 +127,7 @@ class _Making:
             extractor = AlignedExtractor(load_extractor(request.extractor, request.device))
         shape = (total, *self._samples.size) if "images" in request.parts else None
         digest, done = hashlib.sha256(), 0
-        with Storage(self._aside).create(f"{request.name}.npz") as target:
+        with LocalStorage(self._aside).create(f"{request.name}.npz") as target:
             writer = ReferenceNpzWriter(target, shape)
             for images in _images_of(self._samples, self._chosen_N, request.processes):
                 digest.update(np.ascontiguousarray(images).data)
@@ -248,7 +248,7 @@ def _check_space(request: BuildRequest, samples: SampleSet, count: int) -> None:
         widths = (spec.pool_dim, spec.spatial_dim, spec.num_classes)
         needed["features"] = 8 + 4 * sum(width or 0 for width in widths)
     sizes = {part: count * size for part, size in needed.items() if part in request.parts}
-    free = Storage(request.output).free_bytes()
+    free = LocalStorage(request.output).free_bytes()
     if sum(sizes.values()) > free:
         listed = " and ".join(sizes)
         raise StorageError(

@@ -18,7 +18,7 @@ from evalsuite.artifacts.digests import cache_root, known_sha256
 from evalsuite.artifacts.features import FeatureTable, decode_features, encode_features
 from evalsuite.artifacts.references import Reference, StoredMoments, read_features
 from evalsuite.artifacts.samples.walking import walk
-from evalsuite.artifacts.storage import Storage
+from evalsuite.artifacts.storage import LocalStorage
 from evalsuite.config import canonical_json
 from evalsuite.errors import CorruptionError, DataError, StorageError
 from evalsuite.metrics.moments import Moments, moments_of
@@ -223,7 +223,7 @@ def _remember(path: Path, content: bytes) -> None:
     """Write content behind its digest, if that can be."""
     with contextlib.suppress(OSError, StorageError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        Storage(path.parent).replace(path.name, _digest_of(path, content) + content)
+        LocalStorage(path.parent).replace(path.name, _digest_of(path, content) + content)
 
 
 def _remembered(path: Path) -> bytes | None:

@@ -9,7 +9,7 @@ from typing import Literal
 
 import torch
 
-from evalsuite.artifacts.storage import Storage
+from evalsuite.artifacts.storage import LocalStorage
 from evalsuite.config import ExtractorSpec
 
 Part = Literal["images", "features", "moments"]
@@ -72,6 +72,6 @@ class OutputPaths:
 
     def move_into_place(self) -> None:
         """Rename what was made."""
-        storage = Storage(self.output)
+        storage = LocalStorage(self.output)
         for path in (self.npz, self.features):
             storage.move(f"{self._aside}/{path.name}", path.name)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from evalsuite import __version__
 from evalsuite.artifacts.digests import cache_root, known_sha256
-from evalsuite.artifacts.storage import Storage
+from evalsuite.artifacts.storage import LocalStorage
 from evalsuite.config import (
     ExtractorSpec,
     FilePlace,
@@ -156,7 +156,7 @@ def record(
     Raises:
         StorageError: the cache cannot be written.
     """
-    storage, name = Storage(cache_root()), _name(spec, identity)
+    storage, name = LocalStorage(cache_root()), _name(spec, identity)
     if not all(row.passed for row in rows):
         storage.delete(name)
         return False
@@ -181,7 +181,7 @@ def confirmed(name: str, identity: Mapping[str, str]) -> datetime | None:
     Raises:
         StorageError: the record cannot be read.
     """
-    storage, path = Storage(cache_root()), _name(load_spec(SelftestSpec, name), identity)
+    storage, path = LocalStorage(cache_root()), _name(load_spec(SelftestSpec, name), identity)
     if not storage.exists(path):
         return None
     try:

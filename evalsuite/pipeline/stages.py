@@ -64,6 +64,10 @@ class Sink(Protocol):
         ...
 
 
+class _UnwantedError(Exception):
+    """Ends the writing of a file that nobody wants any more."""
+
+
 class ImageSink:
     """An image shard; with keep `none` its rows hold hashes alone."""
 
@@ -101,9 +105,10 @@ class ImageSink:
         return (ReceiptFile(path=self._path, num_bytes=target.num_bytes, sha256=target.sha256),)
 
     def abandon(self) -> None:
-        """Close and remove the shard."""
-        with contextlib.suppress(Exception):
-            self._stack.close()
+        """Give the shard up, or remove it when it was finished."""
+        unwanted = _UnwantedError()
+        with contextlib.suppress(Exception):  # told as a failure, or a store would show it first
+            self._stack.__exit__(_UnwantedError, unwanted, None)
         self._storage.delete(self._path)
 
 

@@ -8,7 +8,6 @@ import hashlib
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -17,6 +16,7 @@ from pydantic import ValidationError
 from evalsuite.artifacts.receipts import NO_END, Receipt, cover
 from evalsuite.artifacts.records import Record
 from evalsuite.artifacts.run_directory import IMAGES, RunDirectory, gaps_of
+from evalsuite.artifacts.storage import Place
 from evalsuite.config import canonical_json, explain
 from evalsuite.errors import CorruptionError, UsageError
 from evalsuite.metrics.registry import METRICS
@@ -71,8 +71,8 @@ class Software(NamedTuple):
     git: dict[str, Any]
 
 
-def write_report(run: RunDirectory) -> Path:
-    """Write `report/index.html`, in place of an older one, and give its path.
+def write_report(run: RunDirectory) -> Place:
+    """Write `report/index.html`, in place of an older one, and say where it lies.
 
     Raises:
         UsageError: the weights are random numbers, which are no result.
@@ -152,7 +152,7 @@ def _records(run: RunDirectory) -> list[Record]:
         try:
             records.append(Record.model_validate(content))
         except ValidationError as error:
-            where = run.root / "results" / name
+            where = run.root / f"results/{name}"
             raise CorruptionError(f"{where}: {explain(error, Record)}: remove it") from error
     return sorted(
         records,

@@ -7,12 +7,12 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 from evalsuite.artifacts.receipts import Receipt, check_same_pixels
 from evalsuite.artifacts.run_card import write_run_card
 from evalsuite.artifacts.run_directory import IMAGES, PIXELS, Manifest, RunDirectory, feature_stage
+from evalsuite.artifacts.storage import Place
 from evalsuite.errors import EvalsuiteError, IncompleteError, StorageError
 from evalsuite.pipeline.coverage import (
     Demand,
@@ -44,7 +44,7 @@ class SessionRequest:
 
     resolved: ResolvedPlan
     demand: Demand
-    root: Path
+    root: Place
     output: OutputFormat
     shard_size: int | None
     device: str

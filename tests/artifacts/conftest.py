@@ -6,13 +6,13 @@ import pytest
 from artifact_builder import make_manifest, make_plan
 
 from evalsuite.artifacts.run_directory import RunDirectory
-from evalsuite.artifacts.storage import Storage
+from evalsuite.artifacts.storage import LocalStorage
 
 
 @pytest.fixture
-def storage(tmp_path: Path) -> Storage:
+def storage(tmp_path: Path) -> LocalStorage:
     """An empty root."""
-    return Storage(tmp_path / "root")
+    return LocalStorage(tmp_path / "root")
 
 
 @pytest.fixture

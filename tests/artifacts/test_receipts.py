@@ -20,14 +20,14 @@ from evalsuite.artifacts.receipts import (
     read_receipts,
 )
 from evalsuite.artifacts.run_directory import IMAGES, gaps_of
-from evalsuite.artifacts.storage import Storage
+from evalsuite.artifacts.storage import LocalStorage
 from evalsuite.errors import CorruptionError, ReproducibilityError
 
 PLAN_ID = make_plan().plan_id
 ROUNDS = 40
 
 
-def test_a_receipt_reads_back(storage: Storage) -> None:
+def test_a_receipt_reads_back(storage: LocalStorage) -> None:
     receipt = make_receipt(8, 16)
     write_data(storage, receipt)
     assert commit_receipt(storage, receipt) is True
@@ -35,7 +35,7 @@ def test_a_receipt_reads_back(storage: Storage) -> None:
     assert receipt.name == "receipts/images/0000000008-0000000016.json"
 
 
-def test_the_loser_removes_its_own_files_and_no_others(storage: Storage) -> None:
+def test_the_loser_removes_its_own_files_and_no_others(storage: LocalStorage) -> None:
     """Equal pixels: nothing else happens."""
     winner, loser = make_receipt(0, 4, attempt="w"), make_receipt(0, 4, attempt="l")
     for receipt in (winner, loser):
@@ -46,7 +46,7 @@ def test_the_loser_removes_its_own_files_and_no_others(storage: Storage) -> None
     assert read_receipt(storage, winner.name) == winner
 
 
-def test_other_pixels_on_equal_numerics_fail_the_run_by_name(storage: Storage) -> None:
+def test_other_pixels_on_equal_numerics_fail_the_run_by_name(storage: LocalStorage) -> None:
     """The winner stays as it is; the loser's files go all the same."""
     winner = make_receipt(0, 4, attempt="w")
     changed = [*winner.pixel_sha256[:2], "0" * 64, winner.pixel_sha256[3]]
@@ -79,7 +79,7 @@ def test_features_are_matched_by_the_digest_of_their_pixels() -> None:
 
 def race(root: str, attempt: str, barrier: Any, results: Any) -> None:
     """One process: writes and commits range by range, at the same moment as the other."""
-    storage, won = Storage(root), 0
+    storage, won = LocalStorage(root), 0
     for i in range(ROUNDS):
         receipt = make_receipt(4 * i, 4 * i + 4, attempt=attempt)
         write_data(storage, receipt)
@@ -102,7 +102,7 @@ def test_two_processes_race_and_exactly_one_wins(tmp_path: Path) -> None:
         worker.join(30)
         assert worker.exitcode == 0
     assert won["a"] + won["b"] == ROUNDS
-    storage = Storage(tmp_path)
+    storage = LocalStorage(tmp_path)
     receipts = read_receipts(storage, IMAGES, PLAN_ID)
     assert [(r.start, r.stop) for r in receipts] == [(4 * i, 4 * i + 4) for i in range(ROUNDS)]
     named = [r.files[0].path for r in receipts]
@@ -120,7 +120,9 @@ def test_two_processes_race_and_exactly_one_wins(tmp_path: Path) -> None:
         (b"{}", "Field required"),
     ],
 )
-def test_unreadable_receipts_name_themselves(storage: Storage, content: bytes, text: str) -> None:
+def test_unreadable_receipts_name_themselves(
+    storage: LocalStorage, content: bytes, text: str
+) -> None:
     name = f"receipts/images/{range_name(0, 4)}.json"
     storage.commit(name, content)
     with pytest.raises(CorruptionError) as caught:
@@ -143,7 +145,7 @@ def test_unreadable_receipts_name_themselves(storage: Storage, content: bytes, t
     ],
 )
 def test_receipts_that_are_not_their_own(
-    storage: Storage, changes: dict[str, Any], text: str
+    storage: LocalStorage, changes: dict[str, Any], text: str
 ) -> None:
     """Copied, renamed or edited ones."""
     receipt = make_receipt(0, 4)
@@ -154,7 +156,7 @@ def test_receipts_that_are_not_their_own(
     assert text in str(caught.value)
 
 
-def test_foreign_files_among_receipts_are_named(storage: Storage) -> None:
+def test_foreign_files_among_receipts_are_named(storage: LocalStorage) -> None:
     storage.commit("receipts/images/notes.json", b"{}")
     with pytest.raises(CorruptionError, match=r"notes\.json is no receipt"):
         read_receipts(storage, IMAGES, PLAN_ID)

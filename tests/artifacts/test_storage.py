@@ -1,4 +1,4 @@
-"""Storage: exclusive commits, nothing half-written, paths stay inside, one line for a fault."""
+"""Local storage: exclusive commits, nothing half-written, paths stay inside, one line a fault."""
 
 import subprocess
 import sys
@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from artifact_builder import files_below
 
-from evalsuite.artifacts.storage import FileEntry, Storage, file_sha256
-from evalsuite.errors import CorruptionError, StorageError
+from evalsuite.artifacts.storage import FileEntry, LocalStorage, StoreUrl, file_sha256, place_of
+from evalsuite.errors import CorruptionError, StorageError, UsageError
 
 
 def one_line(caught: pytest.ExceptionInfo[Any], *parts: str) -> None:
@@ -28,7 +28,7 @@ def run_code(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_the_first_commit_wins(storage: Storage) -> None:
+def test_the_first_commit_wins(storage: LocalStorage) -> None:
     """The second learns it, changes nothing, and leaves nothing behind."""
     assert storage.commit("receipts/images/a.json", b"first") is True
     assert storage.commit("receipts/images/a.json", b"second") is False
@@ -36,7 +36,7 @@ def test_the_first_commit_wins(storage: Storage) -> None:
     assert files_below(storage.root) == ["receipts/images/a.json"]
 
 
-def test_a_new_file_is_new(storage: Storage) -> None:
+def test_a_new_file_is_new(storage: LocalStorage) -> None:
     """An attempt's file is never overwritten."""
     with storage.create("images/x") as target:
         target.write(b"one")
@@ -48,14 +48,14 @@ def test_a_new_file_is_new(storage: Storage) -> None:
     assert storage.read("images/x") == b"onetwo"
 
 
-def write_half(storage: Storage, error: type[BaseException]) -> None:
+def write_half(storage: LocalStorage, error: type[BaseException]) -> None:
     """A write that something ends in the middle."""
     with storage.create("images/x") as target:
         target.write(b"half")
         raise error
 
 
-def test_a_failed_write_leaves_no_file(storage: Storage) -> None:
+def test_a_failed_write_leaves_no_file(storage: LocalStorage) -> None:
     """Whatever passes through: an exception of ours, or Ctrl-C."""
     for error in (RuntimeError, KeyboardInterrupt):
         with pytest.raises(error):
@@ -63,7 +63,7 @@ def test_a_failed_write_leaves_no_file(storage: Storage) -> None:
     assert files_below(storage.root) == []
 
 
-def test_replace_is_whole(storage: Storage) -> None:
+def test_replace_is_whole(storage: LocalStorage) -> None:
     storage.replace("results/a.json", b"1")
     storage.replace("results/a.json", b"22")
     assert storage.read("results/a.json") == b"22"
@@ -71,7 +71,7 @@ def test_replace_is_whole(storage: Storage) -> None:
 
 
 @pytest.mark.parametrize("path", ["../x", "a/../../x", "/etc/passwd", "", ".", "images/.."])
-def test_paths_never_leave_the_root(storage: Storage, path: str) -> None:
+def test_paths_never_leave_the_root(storage: LocalStorage, path: str) -> None:
     """Paths come from receipts, which someone else may have written."""
     storage.check_writable()
     actions = (storage.read, storage.delete, storage.exists, lambda p: storage.commit(p, b""))
@@ -83,12 +83,32 @@ def test_paths_never_leave_the_root(storage: Storage, path: str) -> None:
         storage.fault_of(FileEntry(path, 0, "00"))
 
 
-def test_urls_are_refused_not_written_to_a_folder_of_that_name() -> None:
-    with pytest.raises(StorageError, match="mounted file systems"):
-        Storage("s3://bucket/run")
+def test_places_are_paths_or_urls() -> None:
+    """`pathlib` would make a folder `s3:` of a URL."""
+    assert place_of("runs/a") == Path("runs/a") == place_of(Path("runs/a"))
+    url = place_of("s3://bucket//deep/run/")
+    assert url == StoreUrl("s3", "bucket", "deep/run") == place_of(url)
+    assert (str(url), url.name, str(url / "a/b")) == (
+        "s3://bucket/deep/run",
+        "run",
+        "s3://bucket/deep/run/a/b",
+    )
+    bucket = place_of("gcs://bucket")
+    assert (str(bucket), str(bucket / "a"), bucket.name) == (
+        "gs://bucket",
+        "gs://bucket/a",
+        "bucket",
+    )
 
 
-def test_listings(storage: Storage) -> None:
+@pytest.mark.parametrize("text", ["ftp://host/run", "s3://", "s3:///run", "s3://bucket/../x"])
+def test_urls_that_are_no_places_are_refused(text: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        place_of(text)
+    one_line(caught, text, "s3://")
+
+
+def test_listings(storage: LocalStorage) -> None:
     """Sorted, without temporary files, empty where there is no folder."""
     for name in ("b.json", "a.json", "c.txt"):
         storage.commit(f"receipts/{name}", b"")
@@ -99,7 +119,7 @@ def test_listings(storage: Storage) -> None:
     assert storage.names("nothing") == storage.folders("nothing") == []
 
 
-def test_checked_reading(storage: Storage) -> None:
+def test_checked_reading(storage: LocalStorage) -> None:
     """Size, digest and presence; the line says how to repair."""
     with storage.create("images/x") as target:
         target.write(b"0123456789")
@@ -123,11 +143,11 @@ def test_a_file_where_a_folder_is_needed(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     for root in (tmp_path / "file", tmp_path / "file" / "below"):
         with pytest.raises(StorageError) as caught:
-            Storage(root).check_writable()
+            LocalStorage(root).check_writable()
         one_line(caught, str(root), "a file stands where a directory is needed")
 
 
-def test_reading_what_is_not_there(storage: Storage) -> None:
+def test_reading_what_is_not_there(storage: LocalStorage) -> None:
     with pytest.raises(StorageError) as caught:
         storage.read("manifest.json")
     one_line(caught, "cannot read", "manifest.json", "No such file")
@@ -140,10 +160,10 @@ def test_a_directory_without_permission(tmp_path: Path) -> None:
     folder = tmp_path / "locked"
     folder.mkdir(mode=0o555)
     code = (
-        "import os, sys\nfrom evalsuite.artifacts.storage import Storage\n"
+        "import os, sys\nfrom evalsuite.artifacts.storage import LocalStorage\n"
         "from evalsuite.errors import StorageError\n"
         "os.getuid() == 0 and os.setuid(65534)\n"
-        "try: Storage(sys.argv[1]).check_writable()\n"
+        "try: LocalStorage(sys.argv[1]).check_writable()\n"
         "except StorageError as error: print(error)"
     )
     done = run_code(code, str(folder))
@@ -156,9 +176,9 @@ def test_a_directory_without_permission(tmp_path: Path) -> None:
 def test_a_file_that_cannot_grow(tmp_path: Path, action: str) -> None:
     """The process's own limit on file sizes, as `ulimit -f` sets it: nothing half-written stays."""
     code = (
-        "import resource, sys\nfrom evalsuite.artifacts.storage import Storage\n"
+        "import resource, sys\nfrom evalsuite.artifacts.storage import LocalStorage\n"
         "from evalsuite.errors import StorageError\n"
-        "storage, action, data = Storage(sys.argv[1]), sys.argv[2], bytes(100_000)\n"
+        "storage, action, data = LocalStorage(sys.argv[1]), sys.argv[2], bytes(100_000)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000))\n"
         "try:\n"
         "    if action == 'create':\n"
@@ -188,7 +208,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", str(folder)], check=True)
 
 
-def write_much(storage: Storage, action: str) -> None:
+def write_much(storage: LocalStorage, action: str) -> None:
     """300 KiB, in portions where the action takes them."""
     if action != "create":
         getattr(storage, action)("images/x", bytes(300 * 1024))
@@ -201,7 +221,7 @@ def write_much(storage: Storage, action: str) -> None:
 @pytest.mark.parametrize("action", ["create", "commit", "replace"])
 def test_a_full_disk(small_disk: Path, action: str) -> None:
     """What was committed stays, and the space of the failed write is given back."""
-    storage = Storage(small_disk)
+    storage = LocalStorage(small_disk)
     assert storage.commit("receipts/first.json", b"kept")
     free = storage.free_bytes()
     assert 0 < free <= 256 * 1024
@@ -217,11 +237,11 @@ def test_a_read_only_disk(small_disk: Path) -> None:
     remount = ["mount", "-o", "remount,ro", str(small_disk)]
     assert subprocess.run(remount, capture_output=True, check=False).returncode == 0
     with pytest.raises(StorageError) as caught:
-        Storage(small_disk / "run").check_writable()
+        LocalStorage(small_disk / "run").check_writable()
     one_line(caught, "Read-only file system: choose another --output")
 
 
-def test_check_writable_leaves_nothing(storage: Storage) -> None:
+def test_check_writable_leaves_nothing(storage: LocalStorage) -> None:
     storage.check_writable()
     assert storage.root.is_dir()
     assert files_below(storage.root) == []
@@ -229,6 +249,6 @@ def test_check_writable_leaves_nothing(storage: Storage) -> None:
 
 def test_free_space_of_a_folder_that_is_not_there_yet(tmp_path: Path) -> None:
     """Its nearest parent's."""
-    here, there = Storage(tmp_path), Storage(tmp_path / "a" / "b")
+    here, there = LocalStorage(tmp_path), LocalStorage(tmp_path / "a" / "b")
     assert abs(here.free_bytes() - there.free_bytes()) < 2**28
     assert not there.root.exists()

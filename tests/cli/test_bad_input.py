@@ -103,7 +103,7 @@ def refuse(call: Callable[..., Outcome], tmp_path: Path) -> Refuse:
         ([*MODEL, "--num-samples", "1", "--metrics", "fid"], DATA, "fid needs at least 2 samples"),
         ([*MODEL, "--device", "cuda"], ENVIRONMENT, "torch sees no GPU here"),
         ([*MODEL, "--json", "no/such/folder.json"], STORAGE, "--json no/such/folder.json"),
-        ([*MODEL, "--output", "s3://bucket/run"], USAGE, "mounted file systems only"),
+        ([*MODEL, "--output", "ftp://host/run"], USAGE, "give a local path, s3:// or gs://"),
         ([*MODEL, "--surprise"], USAGE, "--surprise"),
         ([], USAGE, "--model"),
     ],

@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from store_server import s3_server, speaking_to
 from tiny_encoders import PROMPTS, D, T, gemma_spec, qwen_spec, save_qwen
 
+from evalsuite.artifacts.storage import StoreUrl
 from evalsuite.conditioning.encoder_files import encoder_digest
 from evalsuite.conditioning.prompts import Prompt
 from evalsuite.conditioning.text_cache import TextCache
@@ -89,6 +91,25 @@ def test_the_encoder_is_read_only_when_something_is_missing(
     assert cache.features_for(ASKED[::-1], NOWHERE, CPU).keys() == set(ASKED)
     with pytest.raises(DataError, match="no text encoder"):
         cache.features_for([*ASKED, Prompt("another")], NOWHERE, CPU)
+
+
+def test_a_run_on_an_object_store_keeps_features_there(
+    qwen_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bit for bit; the lock is of this machine, as a store has none."""
+    monkeypatch.setenv("EVALSUITE_CACHE", str(tmp_path / "cache"))
+    here = cache_in(tmp_path / "run", qwen_folder).features_for(ASKED, qwen_folder, CPU)
+    with s3_server() as server, speaking_to(server.url):
+        bucket = server.new_bucket()
+        place = StoreUrl("s3", bucket, "run/conditions")
+        cache = replace(cache_in(tmp_path, qwen_folder), root=place)
+        for folder in (qwen_folder, NOWHERE):
+            found = cache.features_for(ASKED, folder, CPU)
+            assert all(torch.equal(found[prompt], here[prompt]) for prompt in ASKED)
+        assert len(server.keys(bucket)) == len(files(tmp_path / "run"))
+        server.raw.put_object(Bucket=bucket, Key=server.keys(bucket)[0], Body=b"cut")
+        with pytest.raises(CorruptionError, match="s3://"):
+            cache.features_for(ASKED, NOWHERE, CPU)
 
 
 def test_the_encoder_is_gone_afterwards(qwen_folder: Path, tmp_path: Path) -> None:

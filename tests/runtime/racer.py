@@ -10,7 +10,7 @@ import sys
 import threading
 
 from evalsuite.artifacts.run_directory import RunDirectory
-from evalsuite.artifacts.storage import Storage
+from evalsuite.artifacts.storage import LocalStorage
 from evalsuite.config import ExtractorSpec, load_spec
 from evalsuite.pipeline.plan import PlanOptions, resolve_plan
 from evalsuite.pipeline.ranges import ShardTask
@@ -18,7 +18,7 @@ from evalsuite.pipeline.stages import OutputFormat
 from evalsuite.pipeline.worker import ShardWorker, WorkerJob
 
 
-class StoppingStorage(Storage):
+class StoppingStorage(LocalStorage):
     """Stops the process, as a frozen node does, after the data files and before the receipt."""
 
     def commit(self, relative: str, content: bytes) -> bool:

@@ -12,6 +12,7 @@ from evalsuite.artifacts.samples.folder import open_folder
 from evalsuite.artifacts.samples.npz import npz_image_shape, open_npz, open_npz_files
 from evalsuite.artifacts.samples.parquet import open_parquet
 from evalsuite.artifacts.samples.pictures import PictureReader
+from evalsuite.artifacts.samples.store_copy import local_samples
 from evalsuite.artifacts.samples.walking import walk
 from evalsuite.artifacts.samples.zip_arrays import read_npz_array
 from evalsuite.errors import DataError
@@ -20,6 +21,7 @@ __all__ = [
     "PORTION",
     "PictureReader",
     "SampleSet",
+    "local_samples",
     "npz_image_shape",
     "open_folder",
     "open_npz",

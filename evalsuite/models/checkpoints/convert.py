@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from evalsuite.artifacts.digests import known_sha256
-from evalsuite.artifacts.storage import HashingWriter, Storage
+from evalsuite.artifacts.storage import HashingWriter, LocalStorage
 from evalsuite.errors import DataError, UsageError
 from evalsuite.models.checkpoints.reading import (
     QUANTISED,
@@ -73,7 +73,7 @@ def convert(path: Path, group: str, output: Path, dtype: KeptDtype = "stored") -
         raise UsageError(f"{path} holds no group {group!r}; known: {', '.join(checkpoint.groups)}")
     infos = {k: _written(k, i, dtype) for k, i in sorted(checkpoint.groups[group].items())}
     header = _header(infos, _metadata(checkpoint, group))
-    storage = Storage(output.parent)
+    storage = LocalStorage(output.parent)
     temporary = f".{output.name}.{uuid.uuid4().hex}"
     with storage.create(temporary) as writer:
         writer.write(header)

@@ -1,93 +1,34 @@
-"""Durable files under one root: new files, exclusive commits, replacements, listings.
-
-The one seam between evalsuite and a file system. Operating-system errors become one line each.
-Paths are relative to the root, with `/`.
-"""
+"""Files of a local directory, or of a network file system that is mounted."""
 
 import contextlib
-import errno
 import hashlib
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import IO, NamedTuple
 
-from evalsuite.errors import CorruptionError, StorageError
-
-_AGAIN = " and run the same command again; what was committed stays"
-
-
-class FileEntry(NamedTuple):
-    """A data file as a receipt names it."""
-
-    path: str
-    num_bytes: int
-    sha256: str
+from evalsuite.artifacts.storage.base import (
+    FileEntry,
+    HashingWriter,
+    Listed,
+    Storage,
+    digest_fault,
+    explained,
+    inside,
+    size_fault,
+)
 
 
-class HashingWriter:
-    """A write-only file that hashes what passes; sequential, so that any store can take it.
-
-    A write that fails is a StorageError that names `path`, whoever is writing.
-    """
-
-    def __init__(self, raw: IO[bytes], path: Path) -> None:
-        self._raw = raw
-        self._path = path
-        self._digest = hashlib.sha256()
-        self.num_bytes = 0
-        self.closed = False
-
-    def write(self, data: bytes) -> int:
-        """Write all of `data`."""
-        self._digest.update(data)
-        with explained(self._path, "write"):
-            self._raw.write(data)
-        size = memoryview(data).nbytes
-        self.num_bytes += size
-        return size
-
-    def flush(self) -> None:
-        """Flush to the operating system."""
-        self._raw.flush()
-
-    def tell(self) -> int:
-        """Bytes written so far."""
-        return self.num_bytes
-
-    def close(self) -> None:
-        """Mark as closed; the storage closes the file."""
-        self.closed = True
-
-    def readable(self) -> bool:
-        """Never."""
-        return False
-
-    def writable(self) -> bool:
-        """Always."""
-        return True
-
-    def seekable(self) -> bool:
-        """Never."""
-        return False
-
-    @property
-    def sha256(self) -> str:
-        """Of everything written so far."""
-        return self._digest.hexdigest()
-
-
-class Storage:
+class LocalStorage(Storage):
     """Files below a local directory (or a network file system that is mounted)."""
 
     def __init__(self, root: Path | str) -> None:
-        text = str(root)
-        if "://" in text:
-            raise StorageError(
-                f"{text}: this version writes to mounted file systems only; give a local path"
-            )
-        self.root = Path(text)
+        self._root = Path(root)
+
+    @property
+    def root(self) -> Path:
+        """The directory, which need not exist yet."""
+        return self._root
 
     def path(self, relative: str) -> Path:
         """The absolute or root-relative path of a file; it never leaves the root.
@@ -95,10 +36,7 @@ class Storage:
         Raises:
             CorruptionError: `relative` would leave the root.
         """
-        parts = Path(relative).parts
-        if not parts or Path(relative).is_absolute() or ".." in parts:
-            raise CorruptionError(f"{self.root}: path {relative!r} would leave the run directory")
-        return self.root / relative
+        return self.root / inside(relative, self.root)
 
     @contextlib.contextmanager
     def create(self, relative: str) -> Iterator[HashingWriter]:
@@ -156,11 +94,11 @@ class Storage:
         with explained(path, "read"):
             return path.read_bytes()
 
-    def exists(self, relative: str) -> bool:
-        """Whether the file is there."""
+    def find(self, relative: str) -> bytes | None:
+        """All bytes of a file; None when it is not there."""
         path = self.path(relative)
         with explained(path, "read"):
-            return path.is_file()
+            return path.read_bytes() if path.is_file() else None
 
     def names(self, folder: str, suffix: str = "") -> list[str]:
         """Names of the files directly in `folder`, sorted; none when it does not exist."""
@@ -175,16 +113,42 @@ class Storage:
             )
 
     def visible(self, folder: str) -> list[str]:
-        """Names of all files and folders directly in `folder` ("" is the root), but hidden ones."""
+        """Names of all files and folders directly in `folder` ("" is the root), but hidden ones.
+
+        None when there is no such folder.
+        """
         path = self.path(folder) if folder else self.root
         with explained(path, "read"):
-            return sorted(e.name for e in path.iterdir() if not e.name.startswith("."))
+            try:
+                return sorted(e.name for e in path.iterdir() if not e.name.startswith("."))
+            except FileNotFoundError:
+                return []
 
     def folders(self, folder: str) -> list[str]:
         """Names of the folders directly in `folder`, sorted."""
         path = self.path(folder)
         with explained(path, "read"):
             return sorted(e.name for e in path.iterdir() if e.is_dir()) if path.is_dir() else []
+
+    def listing(self, folder: str = "") -> Iterator[Listed]:
+        """Every file below `folder` ("" is the root), hidden ones too, sorted by path."""
+        top = self.path(folder) if folder else self.root
+        with explained(top, "read"):
+            found = sorted(path for path in top.rglob("*") if path.is_file())
+        for path in found:
+            with explained(path, "read"):
+                try:
+                    about = path.stat()
+                except FileNotFoundError:  # a temporary file that was there a moment ago
+                    continue
+            yield Listed(path.relative_to(self.root).as_posix(), about.st_size, about.st_mtime)
+
+    def listed(self, relative: str) -> Listed | None:
+        """One file as a listing shows it; None when it is not there."""
+        path = self.path(relative)
+        with explained(path, "read"):
+            about = path.stat() if path.is_file() else None
+        return None if about is None else Listed(relative, about.st_size, about.st_mtime)
 
     def size(self, relative: str) -> int | None:
         """Bytes of a file; None when it is not there."""
@@ -209,36 +173,10 @@ class Storage:
         with explained(path, "remove"):
             path.unlink(missing_ok=True)
 
-    def fault_of(self, entry: FileEntry) -> str | None:
-        """What is wrong with a committed file, or None when its bytes are the recorded ones."""
-        path = self.path(entry.path)
-        with explained(path, "read"):
-            if not path.is_file():
-                return f"{path} is missing"
-            if path.stat().st_size != entry.num_bytes:
-                return f"{path} has {path.stat().st_size} bytes, not {entry.num_bytes}"
-            if file_sha256(path) != entry.sha256:
-                return f"{path} has other bytes than its receipt names (SHA-256 differs)"
-        return None
-
-    def read_checked(self, entry: FileEntry) -> bytes:
-        """All bytes of a committed file.
-
-        Raises:
-            CorruptionError: the bytes are not the recorded ones.
-        """
-        path = self.path(entry.path)
-        if not self.exists(entry.path):
-            raise CorruptionError(
-                f"{path} is missing: run the same command again to repair the run"
-            )
-        content = self.read(entry.path)
-        if hashlib.sha256(content).hexdigest() != entry.sha256:
-            raise CorruptionError(
-                f"{path} is corrupted (its SHA-256 is not the receipt's):"
-                " run the same command again to repair the run"
-            )
-        return content
+    def faults_of(self, entries: Iterable[FileEntry], *, thorough: bool) -> dict[str, str]:  # noqa: ARG002 - a disk answers for no byte
+        """What is wrong with committed files: every byte is read."""
+        found = {entry.path: self._fault_of(entry) for entry in entries}
+        return {path: fault for path, fault in found.items() if fault is not None}
 
     def check_writable(self) -> None:
         """Make the root and write one byte below it.
@@ -260,6 +198,13 @@ class Storage:
         stat = os.statvfs(path)
         return stat.f_bavail * stat.f_frsize
 
+    def _fault_of(self, entry: FileEntry) -> str | None:
+        path = self.path(entry.path)
+        with explained(path, "read"):
+            num_bytes = path.stat().st_size if path.is_file() else None
+            fault = size_fault(path, num_bytes, entry)
+            return fault or digest_fault(path, file_sha256(path), entry)
+
     def _write_aside(self, path: Path, content: bytes) -> Path:
         temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
         try:
@@ -271,26 +216,6 @@ class Storage:
             temporary.unlink(missing_ok=True)
             raise
         return temporary
-
-
-@contextlib.contextmanager
-def explained(path: Path, verb: str) -> Iterator[None]:
-    """Turn an operating-system error into one line that says what to do."""
-    try:
-        yield
-    except OSError as error:
-        hints = {
-            errno.ENOSPC: f": free some space{_AGAIN}",
-            errno.EDQUOT: f": free some quota{_AGAIN}",
-            errno.EFBIG: f": raise the limit on file sizes{_AGAIN}",
-            errno.EACCES: ": choose another --output or change its permissions",
-            errno.EROFS: ": choose another --output",
-            errno.ENOTDIR: ": a file stands where a directory is needed",
-            errno.EEXIST: ": a file stands where a directory is needed",
-        }
-        reason = error.strerror or str(error)
-        hint = hints.get(error.errno or 0, "")
-        raise StorageError(f"cannot {verb} {path}: {reason}{hint}") from error
 
 
 def file_sha256(path: Path) -> str:
