@@ -22,6 +22,7 @@ from pathlib import Path
 from evalsuite.errors import EnvironmentProblem, EvalsuiteError, Interrupted, UsageError
 from evalsuite.runtime.leftovers import below, children, end
 from evalsuite.runtime.machine import default_cpu_workers
+from evalsuite.runtime.signals import stop_code
 
 OBJECT_STORE_BYTES = 80 * 2**20
 """Pixels and features never pass the object store, so Ray's minimum is enough."""
@@ -54,11 +55,7 @@ def connected(address: str | None, num_workers: int | None, *, use_gpu: bool) ->
         UsageError: an address of another kind.
         EnvironmentProblem: nothing listens there, or Ray cannot start.
     """
-    if os.environ.get("RAY_AUTH_MODE", "").lower() == "disabled":
-        raise EnvironmentProblem(
-            "RAY_AUTH_MODE=disabled would let everyone who reaches Ray's ports run code here:"
-            " unset it, or set it to token"
-        )
+    check_auth_mode()
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     with warnings.catch_warnings():
@@ -71,6 +68,19 @@ def connected(address: str | None, num_workers: int | None, *, use_gpu: bool) ->
     _check_address(str(address))
     with _quiet(), _joined(str(address)):
         yield _describe(str(address))
+
+
+def check_auth_mode() -> None:
+    """Refuse to work without Ray's token authentication.
+
+    Raises:
+        EnvironmentProblem: it is switched off.
+    """
+    if os.environ.get("RAY_AUTH_MODE", "").lower() == "disabled":
+        raise EnvironmentProblem(
+            "RAY_AUTH_MODE=disabled would let everyone who reaches Ray's ports run code here:"
+            " unset it, or set it to token"
+        )
 
 
 @contextlib.contextmanager
@@ -94,9 +104,11 @@ def _own_sigterm() -> Iterator[None]:
     try:
         yield
     except SystemExit as error:
+        if callable(before):
+            before(signal.SIGTERM, None)  # it knows the command and its exit code
         raise Interrupted(
             "stopped by SIGTERM while Ray was starting: run the same command again to go on",
-            128 + signal.SIGTERM,
+            stop_code(signal.SIGTERM),
         ) from error
     finally:
         signal.signal(signal.SIGTERM, before)
