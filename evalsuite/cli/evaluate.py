@@ -1,16 +1,20 @@
 """`evalsuite evaluate`: score samples, whoever made them."""
 
+import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from evalsuite.cli.options import PATH, POSITIVE, device_option, measure_options
 from evalsuite.cli.paired import paired_options
-from evalsuite.errors import DataError, UsageError
+from evalsuite.errors import DataError, IncompleteError, UsageError
+
+if TYPE_CHECKING:
+    from evalsuite.artifacts.run_directory import RunDirectory
 
 _Scored = tuple[Any, dict[str, Any], Callable[[], None]]
 """Records, facts for --json, and what prints them."""
@@ -157,7 +161,8 @@ def _score_runs(runs: list[Any], num_samples: int, values: dict[str, Any]) -> _S
     measures = measures_of(values, runs[0].plan.size, defaults)
     scored = []
     for run in runs:
-        scored.append(score_run_by(run, measures, num_samples))
+        with _saying_what_to_resubmit(run):
+            scored.append(score_run_by(run, measures, num_samples))
         write_report(run)
     means = mean_of_replicates(scored) if len(runs) > 1 else []
     facts: dict[str, Any] = {
@@ -179,6 +184,20 @@ def _score_runs(runs: list[Any], num_samples: int, values: dict[str, Any]) -> _S
             for run, records in zip(runs, scored, strict=True)
         ]
     return scored[0], facts, lambda: _show_runs(runs, num_samples, scored, means)
+
+
+@contextlib.contextmanager
+def _saying_what_to_resubmit(run: "RunDirectory") -> Iterator[None]:
+    """Of a run that a job array makes, say which of its tasks are missing."""
+    from evalsuite.pipeline.shares import hint_of_missing_shares
+
+    try:
+        yield
+    except IncompleteError as error:
+        hint = hint_of_missing_shares(run)
+        if hint is None:
+            raise
+        raise IncompleteError(f"{error}; {hint}") from error
 
 
 def _show_runs(runs: list[Any], num_samples: int, scored: list[Any], means: list[Any]) -> None:

@@ -99,9 +99,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     debug = "--debug" in given
     given = ["--debug", *(a for a in given if a != "--debug")] if debug else given
     command = next((argument for argument in given if argument in COMMANDS), "")
-    is_share = any(word.partition("=")[0] == "--part" for word in given)
-    for number in (signal.SIGTERM, signal.SIGUSR1):
-        signal.signal(number, functools.partial(_terminated, command, is_share))
+    _handle_signals(command, given)
     try:
         code: Any = cli.main(args=given, prog_name="evalsuite", standalone_mode=False)
         sys.stdout.flush()
@@ -135,6 +133,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _complain(f"cannot use {error.filename or 'a file'}: {error.strerror or error}")
         code = StorageError.exit_code
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _handle_signals(command: str, given: Sequence[str]) -> None:
+    is_share = any(word.partition("=")[0] == "--part" for word in given)
+    for number in (signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, functools.partial(_terminated, command, is_share))
 
 
 def _terminated(command: str, is_share: bool, number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - a handler's shape
