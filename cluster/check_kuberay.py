@@ -1,8 +1,8 @@
-"""Check the Kubernetes files of this folder against a published KubeRay CRD (`make check-kuberay CRD=PATH`).
+"""Check the Kubernetes files of this folder against a published KubeRay CRD.
 
-The CRD is `ray.io_rayjobs.yaml` of a KubeRay release. Its schema is OpenAPI v3 as Kubernetes has it: JSON Schema
-with a few keywords of its own. A field that the schema does not have is a fault here, as it is for
-`kubectl apply --validate=strict`.
+`make check-kuberay CRD=PATH`, where PATH is `ray.io_rayjobs.yaml` of a KubeRay release. Its schema
+is OpenAPI v3 as Kubernetes has it: JSON Schema with a few keywords of its own. A field that the
+schema does not have is a fault here, as it is for `kubectl apply --validate=strict`.
 """
 
 import argparse

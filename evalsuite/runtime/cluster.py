@@ -8,6 +8,7 @@ import contextlib
 import fcntl
 import logging
 import os
+import re
 import secrets
 import shutil
 import signal
@@ -123,6 +124,11 @@ def _joined(address: str) -> Iterator[None]:
         with _own_sigterm():
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except (RayError, ConnectionError, RuntimeError, ValueError, OSError) as error:
+        if "Version mismatch" in str(error):
+            raise EnvironmentProblem(
+                f"the cluster at {address} has other versions: {_versions_in(error)}: install the"
+                " same Ray and Python on both"
+            ) from error
         raise EnvironmentProblem(
             f"cannot connect to Ray at {address}: {first_line(error)}"
         ) from error
@@ -130,6 +136,15 @@ def _joined(address: str) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _versions_in(error: BaseException) -> str:
+    """Both sides' versions, from Ray's account of several lines."""
+    found = re.findall(r"(Ray|Python): (\S+)", str(error))
+    words = [f"{name} {version}" for name, version in found]
+    if len(words) != 4:
+        return " ".join(str(error).split())
+    return f"{' and '.join(words[:2])} there, {' and '.join(words[2:])} here"
 
 
 def check_shared_directory(root: Path, remedy: str = "give an --output") -> None:
