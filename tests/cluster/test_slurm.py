@@ -1,4 +1,4 @@
-"""Slurm's scripts with stand-ins for `srun`, `scontrol` and `hostname` that start real processes."""
+"""Slurm's scripts: stand-ins for `srun`, `scontrol` and `hostname` start real processes."""
 
 import contextlib
 import os
@@ -123,7 +123,7 @@ def two_hosts() -> Iterator[dict[str, str]]:
 def test_one_ray_cluster_for_one_job(
     bin_dir: Path, tmp_path: Path, expected: dict[int, str]
 ) -> None:
-    """Two nodes with addresses, processes and /tmp/ray of their own; `ray symmetric-run` for real."""
+    """Two nodes with addresses, processes and /tmp/ray of their own, and `ray symmetric-run`."""
     run = tmp_path / "made"
     program(bin_dir / "hostname", 'echo "$NODE_IP"')
     Path("/tmp/ray").mkdir(exist_ok=True)
