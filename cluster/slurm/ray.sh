@@ -32,7 +32,7 @@ trap 'echo "out of time: queued again"; scontrol requeue "$SLURM_JOB_ID"' USR1
 set +e
 srun --nodes="$SLURM_JOB_NUM_NODES" --ntasks="$SLURM_JOB_NUM_NODES" --ntasks-per-node=1 \
   ray symmetric-run --address "$head_ip:$port" --min-nodes "$SLURM_JOB_NUM_NODES" \
-  --disable-usage-stats --include-dashboard=false \
+  --disable-usage-stats \
   -- evalsuite "$@" --address "$head_ip:$port" &
 step=$!
 wait "$step"

@@ -130,7 +130,8 @@ def _joined(address: str) -> Iterator[None]:
                 " same Ray and Python on both"
             ) from error
         raise EnvironmentProblem(
-            f"cannot connect to Ray at {address}: {first_line(error)}"
+            f"cannot connect to Ray at {address}: {first_line(error)}: is it Ray's own port, and"
+            " is RAY_AUTH_TOKEN the cluster's?"
         ) from error
     try:
         yield

@@ -5,7 +5,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import free_ports, lose, running_head, with_token
 from harness import (
     NUM_SAMPLES,
     PLAN,
@@ -16,6 +15,7 @@ from harness import (
     receipts,
     wait_for,
 )
+from heads import free_ports, lose, running_head, with_token
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 

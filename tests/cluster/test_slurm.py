@@ -140,7 +140,7 @@ for node in $nodes; do
   case $node in {cases} esac
   mkdir -p {tmp_path}/tmp-$node
   NODE_IP=$ip ip netns exec $space unshare --pid --fork --kill-child --mount-proc \\
-    bash -c 'mount --bind {tmp_path}/tmp-'$node' /tmp/ray && exec "$@"' bash "$@" &
+    bash -c 'mount --bind {tmp_path}/tmp-'$node' /tmp/ray && "$@"' bash "$@" &
   pids+=($!)
 done
 for pid in "${{pids[@]}}"; do wait $pid; code=$?; (( code > worst )) && worst=$code; done
@@ -152,7 +152,7 @@ exit $worst""",
             "RAY_SYMMETRIC_RUN_CLUSTER_WAIT_TIMEOUT": "120",
         }
         words = ("generate", *OPTIONS, "--output", str(run))
-        outcome = finish(started("ray.sh", bin_dir, *words, **env))
+        outcome = finish(started("ray.sh", bin_dir, *words, **env), 500)
     assert outcome.code == 0, outcome.stdout + outcome.stderr
     assert pixel_hashes(run) == expected
     assert attempts(run)[-1]["workers"] == 2 * len(os.sched_getaffinity(0))

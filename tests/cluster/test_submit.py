@@ -6,7 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import Head, with_token
 from harness import (
     NUM_SAMPLES,
     PLAN,
@@ -17,6 +16,7 @@ from harness import (
     run_cli,
     wait_for,
 )
+from heads import Head, with_token
 
 pytestmark = pytest.mark.ray
 Submit = Callable[..., Outcome]
