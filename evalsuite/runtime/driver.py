@@ -231,11 +231,11 @@ class Driver:
         if self._board.finish(task):
             self._shard_seconds.append(value.seconds)
             self.report.commits.append(value)
-            self._images_committed += task.stop - task.start
+            self._images_committed += value.task.stop - value.task.start
             self._tell(
                 "shard-committed" if value.committed else "shard-discarded",
                 worker,
-                task,
+                value.task,
                 flight.attempt_id,
                 seconds=value.seconds,
             )
