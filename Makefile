@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # A machine without an NVIDIA GPU takes the constraints for CPU builds.
 CONSTRAINTS := $(shell command -v nvidia-smi >/dev/null 2>&1 || echo "-c constraints-cpu.txt")
 
-.PHONY: install demo test check lint types browser chaos identity fullsize goldens gpu clean
+.PHONY: install demo test check lint types browser chaos identity cluster check-kuberay check-docker fullsize goldens gpu clean
 
 install: $(VENV)/.installed
 
@@ -38,6 +38,17 @@ chaos: install
 
 identity: install
 	$(BIN)/python -m pytest -q -m "slow or not slow" tests/runtime/test_identity.py
+
+# A lost head, several nodes in network namespaces, Slurm's scripts with a stand-in for srun: some minutes, as root.
+cluster: install
+	$(BIN)/python -m pytest -q -m "slow or not slow" tests/cluster
+
+# CRD is ray.io_rayjobs.yaml of a KubeRay release.
+check-kuberay: install
+	$(BIN)/python cluster/check_kuberay.py $(CRD)
+
+check-docker: install
+	$(BIN)/hadolint cluster/Dockerfile
 
 # More than an hour on two cores; 12 GB of memory and 6 GB of disk.
 fullsize: install

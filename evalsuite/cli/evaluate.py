@@ -1,7 +1,8 @@
 """`evalsuite evaluate`: score samples, whoever made them."""
 
+import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,10 @@ import click
 
 from evalsuite.cli.options import PLACE, POSITIVE, device_option, measure_options
 from evalsuite.cli.paired import paired_options
-from evalsuite.errors import DataError, UsageError
+from evalsuite.errors import DataError, IncompleteError, UsageError
+
+if TYPE_CHECKING:
+    from evalsuite.artifacts.run_directory import RunDirectory
 
 if TYPE_CHECKING:
     from evalsuite.artifacts.storage import Place
@@ -162,7 +166,8 @@ def _score_runs(runs: list[Any], num_samples: int, values: dict[str, Any]) -> _S
     measures = measures_of(values, runs[0].plan.size, defaults)
     scored = []
     for run in runs:
-        scored.append(score_run_by(run, measures, num_samples))
+        with _saying_what_to_resubmit(run):
+            scored.append(score_run_by(run, measures, num_samples))
         write_report(run)
     means = mean_of_replicates(scored) if len(runs) > 1 else []
     facts: dict[str, Any] = {
@@ -184,6 +189,20 @@ def _score_runs(runs: list[Any], num_samples: int, values: dict[str, Any]) -> _S
             for run, records in zip(runs, scored, strict=True)
         ]
     return scored[0], facts, lambda: _show_runs(runs, num_samples, scored, means)
+
+
+@contextlib.contextmanager
+def _saying_what_to_resubmit(run: "RunDirectory") -> Iterator[None]:
+    """Of a run that a job array makes, say which of its tasks are missing."""
+    from evalsuite.pipeline.shares import hint_of_missing_shares
+
+    try:
+        yield
+    except IncompleteError as error:
+        hint = hint_of_missing_shares(run)
+        if hint is None:
+            raise
+        raise IncompleteError(f"{error}; {hint}") from error
 
 
 def _show_runs(runs: list[Any], num_samples: int, scored: list[Any], means: list[Any]) -> None:

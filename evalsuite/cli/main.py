@@ -14,6 +14,7 @@ import click
 
 from evalsuite import __version__
 from evalsuite.errors import EvalsuiteError, Interrupted, StorageError, nearest
+from evalsuite.runtime.signals import stop_code
 
 COMMANDS = {
     "run": ("evalsuite.cli.generate", "run", "Generate images, score them, and leave a report."),
@@ -25,6 +26,8 @@ COMMANDS = {
     "sample": ("evalsuite.cli.sample", "sample", "Make one image again, by its index."),
     "verify": ("evalsuite.cli.verify", "verify", "Check a run's files and recompute some batches."),
     "status": ("evalsuite.cli.status", "status", "Show what a run holds and lacks."),
+    "submit": ("evalsuite.cli.submit", "submit", "Run a command as a job on a cluster."),
+    "jobs": ("evalsuite.cli.jobs", "jobs", "List, show, follow or stop submitted jobs."),
     "export": ("evalsuite.cli.export", "export", "Write a run's images as ADM NPZ or PNG."),
     "report": ("evalsuite.cli.report", "report", "Write a run's HTML report again."),
     "gc": ("evalsuite.cli.gc", "gc", "Remove files that no receipt names."),
@@ -96,7 +99,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     debug = "--debug" in given
     given = ["--debug", *(a for a in given if a != "--debug")] if debug else given
     command = next((argument for argument in given if argument in COMMANDS), "")
-    signal.signal(signal.SIGTERM, functools.partial(_terminated, command))
+    _handle_signals(command, given)
     try:
         code: Any = cli.main(args=given, prog_name="evalsuite", standalone_mode=False)
         sys.stdout.flush()
@@ -132,8 +135,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     sys.exit(code if isinstance(code, int) else 0)
 
 
-def _terminated(command: str, number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - a handler's shape
-    raise Interrupted(_stopped_by("SIGTERM", command), 128 + number)
+def _handle_signals(command: str, given: Sequence[str]) -> None:
+    is_share = any(word.partition("=")[0] == "--part" for word in given)
+    for number in (signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, functools.partial(_terminated, command, is_share))
+
+
+def _terminated(command: str, is_share: bool, number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - a handler's shape
+    name = signal.Signals(number).name
+    raise Interrupted(_stopped_by(name, command), stop_code(number, is_share=is_share))
 
 
 def _stopped_by(cause: str, command: str) -> str:

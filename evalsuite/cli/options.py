@@ -25,7 +25,8 @@ def parse_part(text: str) -> tuple[int, int]:
     part, _, parts = text.partition("/")
     if part.isdecimal() and parts.isdecimal() and 1 <= int(part) <= int(parts):
         return int(part), int(parts)
-    raise click.BadParameter(f"{text!r} is not I/N with 1 <= I <= N, such as 2/3")
+    hint = ": a job array must count from 1, --array=1-N" if part == "0" else ""
+    raise click.BadParameter(f"{text!r} is not I/N with 1 <= I <= N, such as 2/3{hint}")
 
 
 def parse_tag(text: str) -> tuple[str, str]:

@@ -19,6 +19,7 @@ from evalsuite.config.base import (
     Uint8Rule,
     canonical_json,
 )
+from evalsuite.config.jobs import JobSpec, is_secret
 from evalsuite.config.loading import (
     data_root,
     explain,
@@ -80,6 +81,7 @@ __all__ = [
     "Frozen",
     "GuideModel",
     "IntervalEnds",
+    "JobSpec",
     "KnownRate",
     "LabelRule",
     "ModelPreset",
@@ -110,6 +112,7 @@ __all__ = [
     "canonical_json",
     "data_root",
     "explain",
+    "is_secret",
     "load_spec",
     "names_of",
     "parse_spec",

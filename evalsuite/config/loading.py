@@ -9,13 +9,16 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from evalsuite.config.jobs import JobSpec
 from evalsuite.config.presets import ExtractorSpec, ModelPreset
 from evalsuite.config.protocols import ProtocolSpec
 from evalsuite.config.references import ReferenceSpec
 from evalsuite.config.selftests import SelftestSpec
 from evalsuite.errors import ConfigError, StorageError, UsageError, nearest
 
-_Spec = TypeVar("_Spec", ModelPreset, ExtractorSpec, ReferenceSpec, ProtocolSpec, SelftestSpec)
+_Spec = TypeVar(
+    "_Spec", ModelPreset, ExtractorSpec, ReferenceSpec, ProtocolSpec, SelftestSpec, JobSpec
+)
 _LONGEST = 60  # characters of a wrong value that an error line repeats
 _NEVER_INHERITED = ("name", "card", "parameters", "known_rates", "published", "settings_are")
 """What was counted, measured or claimed of one model is not true of another that extends it."""
@@ -25,6 +28,7 @@ _FOLDERS: Mapping[type[BaseModel], tuple[str, str]] = {
     ReferenceSpec: ("reference_stats", "reference"),
     ProtocolSpec: ("configs/protocols", "protocol"),
     SelftestSpec: ("configs/selftests", "self-test"),
+    JobSpec: ("jobs", "job spec"),
 }
 
 

@@ -41,7 +41,7 @@ class Attempt:
         spread: Spread,
     ) -> None:
         """Prepare to write; see `OutputFormat` and `Spread` for how images are stored."""
-        self._run, self._task, self._attempt_id = run, task, attempt_id
+        self._run, self.task, self._attempt_id = run, task, attempt_id
         self._output, self._spread = output, spread
         self._began = time.monotonic()
         self._sinks: dict[str, Sink] = {}
@@ -53,11 +53,11 @@ class Attempt:
         Raises:
             StorageError: it cannot be written; call `abandon`.
         """
-        for stage in self._task.stages:
+        for stage in self.task.stages:
             self._sinks[stage] = open_sink(
                 stage,
                 self._run.storage,
-                self._task,
+                self.task,
                 self._attempt_id,
                 self._run.plan,
                 self._output,
@@ -71,7 +71,7 @@ class Attempt:
                 sink.write(produced, hashes)
 
     def commit(self, about: Mapping[str, Any], cost: Cost, *, allow_mixed: bool) -> Committed:
-        """Commit stage by stage; a stage that is done is not abandoned any more.
+        """Commit what was written, stage by stage; a stage that is done is not abandoned any more.
 
         Args:
             about: the worker, with its `numerics` and `numerics_id`.
@@ -82,6 +82,8 @@ class Attempt:
             ReproducibilityError: the pixels are not those that were committed before.
             StorageError: files are gone, or the receipt cannot be written.
         """
+        made = self.task.start + len(self._hashes)
+        self.task = self.task._replace(stop=made)  # a worker that is stopped ends a shard early
         self._check_known(about["numerics_id"])
         files = {stage: sink.finish() for stage, sink in self._sinks.items()}
         if not allow_mixed:
@@ -109,8 +111,8 @@ class Attempt:
             plan_id=self._run.manifest.plan_id,
             stage=stage,
             stage_version=STAGE_VERSION,
-            start=self._task.start,
-            stop=self._task.stop,
+            start=self.task.start,
+            stop=self.task.stop,
             attempt_id=self._attempt_id,
             files=files,
             kept=self._sinks[stage].kept,
@@ -126,7 +128,7 @@ class Attempt:
 
     def _check_known(self, numerics_id: str) -> None:
         """Pixels that were committed before must have come out the same."""
-        task = self._task
+        task = self.task
         known = set_aside(self._run, IMAGES, numerics_id)
         if IMAGES not in task.stages:
             known += self._run.receipts(IMAGES, task.start, task.stop)

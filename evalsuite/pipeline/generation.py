@@ -10,11 +10,12 @@ from evalsuite.artifacts.images import ImageRows, pixel_sha256
 from evalsuite.artifacts.storage import Place
 from evalsuite.conditioning.encoder_files import library_versions
 from evalsuite.config import Plan
-from evalsuite.errors import DataError, WorkerError
+from evalsuite.errors import DataError
 from evalsuite.models.building import load_model
 from evalsuite.models.foreign import users_code
 from evalsuite.models.native import TextFeatures
 from evalsuite.pipeline.conditions import features_of
+from evalsuite.pipeline.device_faults import device_faults
 from evalsuite.pipeline.materials import Materials, check_materials
 from evalsuite.pipeline.numerics import numerics_id, numerics_of, prepare_torch
 from evalsuite.sampling.noise import draw_noise, sample_generators
@@ -107,19 +108,15 @@ class BatchSampler:
         """Images of one batch.
 
         Raises:
-            WorkerError: the GPU's memory is too small for the plan's batch size.
+            EnvironmentProblem: the GPU failed, or does not hold the plan's batch size.
             DataError: the sampler gave NaN or infinite pixels, or images of another size, or a
                 user's class raised something.
         """
         prepare_torch(self.device)
         start, seeds, labels = inputs.start, inputs.seeds, inputs.labels
         try:
-            images = self._images(inputs)
-        except torch.OutOfMemoryError as error:
-            raise WorkerError(
-                f"the GPU's memory does not hold batch size {len(seeds)}, which is part of the"
-                " plan: start a new run with a smaller --batch-size"
-            ) from error
+            with device_faults(self.device, len(seeds)):
+                images = self._images(inputs)
         except ValueError as error:
             raise DataError(f"samples {start}..{start + len(seeds) - 1}: {error}") from error
         nfe = int(getattr(self._model, "nfe", 0))

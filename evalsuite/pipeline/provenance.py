@@ -22,6 +22,8 @@ PACKAGES = (
     "tokenizers",
     "diffusers",
 )
+SUBMITTED_REVISION = "EVALSUITE_SUBMITTED_REVISION"
+"""Variable of a submitted job: the commit of its package, `+changes` where files differ."""
 
 
 def package_versions() -> dict[str, str]:
@@ -41,10 +43,14 @@ def decoding_version() -> str:
 
 
 def source_revision() -> dict[str, Any] | None:
-    """Git revision of this package's checkout and whether it has changes; None outside of one."""
+    """Git revision of this package's checkout and whether it has changes; None outside of one.
+
+    A job's copy of a checkout has no `.git`: `evalsuite submit` says where it came from.
+    """
     root = Path(__file__).resolve().parents[2]
     if not (root / ".git").exists():
-        return None
+        submitted, changed, _ = os.environ.get(SUBMITTED_REVISION, "").partition("+")
+        return {"revision": submitted, "dirty": bool(changed)} if submitted else None
     revision = _git(root, "rev-parse", "HEAD")
     if revision is None:
         return None

@@ -75,6 +75,7 @@ class CommitReport:
     """What became of one attempt: stages committed, and stages that another attempt had done."""
 
     task: ShardTask
+    """What was made: less than was handed out where the worker was stopped."""
     committed: tuple[str, ...]
     discarded: tuple[str, ...]
     seconds: float
@@ -143,7 +144,10 @@ class ShardWorker:
         return self._images_done
 
     def stop(self) -> None:
-        """Finish the shard in hand and begin no other."""
+        """Finish the batch in hand, let what is computed of its shard commit, and begin no other.
+
+        A shard in NPZ is finished whole: its file says at the beginning how many images it holds.
+        """
         self._stopping = True
 
     def withdraw(self, attempt_id: str) -> None:
@@ -196,7 +200,7 @@ class ShardWorker:
             raise
         with self._lock:
             self._handovers.pop(attempt_id, None)
-        return CommitReport(task, done.stages, done.discarded, time.monotonic() - began)
+        return CommitReport(attempt.task, done.stages, done.discarded, time.monotonic() - began)
 
     def _check_going_on(self, task: ShardTask) -> None:
         if self._stopping:
@@ -215,6 +219,8 @@ class ShardWorker:
             handover.produced.put(Produced(rows, features))
             handover.produced.num_images += len(rows.images_NHWC)
             self._images_done += len(rows.images_NHWC)
+            if self._stopping and self._job.output.shard_format != "npz":
+                break
         rest = {stage: extractor.flush() for stage, extractor in aligned.items()}
         handover.produced.put(Produced(None, rest))
         return nfe

@@ -8,6 +8,7 @@ import contextlib
 import fcntl
 import logging
 import os
+import re
 import secrets
 import shutil
 import signal
@@ -24,6 +25,7 @@ from evalsuite.artifacts.storage import Place
 from evalsuite.errors import EnvironmentProblem, EvalsuiteError, Interrupted, UsageError
 from evalsuite.runtime.leftovers import below, children, end
 from evalsuite.runtime.machine import default_cpu_workers
+from evalsuite.runtime.signals import stop_code
 
 OBJECT_STORE_BYTES = 80 * 2**20
 """Pixels and features never pass the object store, so Ray's minimum is enough."""
@@ -57,11 +59,7 @@ def connected(address: str | None, num_workers: int | None, *, use_gpu: bool) ->
         UsageError: an address of another kind.
         EnvironmentProblem: nothing listens there, or Ray cannot start.
     """
-    if os.environ.get("RAY_AUTH_MODE", "").lower() == "disabled":
-        raise EnvironmentProblem(
-            "RAY_AUTH_MODE=disabled would let everyone who reaches Ray's ports run code here:"
-            " unset it, or set it to token"
-        )
+    check_auth_mode()
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     with warnings.catch_warnings():
@@ -74,6 +72,19 @@ def connected(address: str | None, num_workers: int | None, *, use_gpu: bool) ->
     _check_address(str(address))
     with _quiet(), _joined(str(address)):
         yield _describe(str(address))
+
+
+def check_auth_mode() -> None:
+    """Refuse to work without Ray's token authentication.
+
+    Raises:
+        EnvironmentProblem: it is switched off.
+    """
+    if os.environ.get("RAY_AUTH_MODE", "").lower() == "disabled":
+        raise EnvironmentProblem(
+            "RAY_AUTH_MODE=disabled would let everyone who reaches Ray's ports run code here:"
+            " unset it, or set it to token"
+        )
 
 
 @contextlib.contextmanager
@@ -97,9 +108,11 @@ def _own_sigterm() -> Iterator[None]:
     try:
         yield
     except SystemExit as error:
+        if callable(before):
+            before(signal.SIGTERM, None)  # it knows the command and its exit code
         raise Interrupted(
             "stopped by SIGTERM while Ray was starting: run the same command again to go on",
-            128 + signal.SIGTERM,
+            stop_code(signal.SIGTERM),
         ) from error
     finally:
         signal.signal(signal.SIGTERM, before)
@@ -114,8 +127,14 @@ def _joined(address: str) -> Iterator[None]:
         with _own_sigterm():
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except (RayError, ConnectionError, RuntimeError, ValueError, OSError) as error:
+        if "Version mismatch" in str(error):
+            raise EnvironmentProblem(
+                f"the cluster at {address} has other versions: {_versions_in(error)}: install the"
+                " same Ray and Python on both"
+            ) from error
         raise EnvironmentProblem(
-            f"cannot connect to Ray at {address}: {first_line(error)}"
+            f"cannot connect to Ray at {address}: {first_line(error)}: is it Ray's own port, and"
+            " is RAY_AUTH_TOKEN the cluster's?"
         ) from error
     try:
         yield
@@ -130,6 +149,15 @@ def _leave() -> None:
     leaving = threading.Thread(target=ray.shutdown, name="leaving", daemon=True)
     leaving.start()
     leaving.join(LEAVING_S)
+
+
+def _versions_in(error: BaseException) -> str:
+    """Both sides' versions, from Ray's account of several lines."""
+    found = re.findall(r"(Ray|Python): (\S+)", str(error))
+    words = [f"{name} {version}" for name, version in found]
+    if len(words) != 4:
+        return " ".join(str(error).split())
+    return f"{' and '.join(words[:2])} there, {' and '.join(words[2:])} here"
 
 
 def check_shared_directory(root: Place, remedy: str = "give an --output") -> None:

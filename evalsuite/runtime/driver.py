@@ -191,12 +191,12 @@ class Driver:
         first = self._board.finish(task)
         if first:
             self._shard_seconds.append(value.seconds)
-            self._images_committed += task.stop - task.start
+            self._images_committed += value.task.stop - value.task.start
             self.report.commits.append(value)
         else:
             self.report.computed_twice += 1
         kind: Kind = "shard-committed" if first and value.committed else "shard-discarded"
-        self._tell(kind, worker, task, flight.attempt_id, seconds=value.seconds)
+        self._tell(kind, worker, value.task, flight.attempt_id, seconds=value.seconds)
         if self._board.hands(task):
             for other in self._crew.workers:
                 for copy in [f for f in other.flights if f.task == task and not f.withdrawn]:

@@ -193,7 +193,7 @@ def _make_missing(
     if not num_missing:
         return
     use_gpu = request.device != "cpu"
-    stop = StopRequest()
+    stop = StopRequest(is_share=request.demand.part is not None)
     with connected(request.address, request.num_workers, use_gpu=use_gpu) as cluster:
         from evalsuite.runtime.team import gather_team
         from evalsuite.runtime.watch import current_nodes

@@ -1,15 +1,36 @@
-"""Ctrl-C and SIGTERM as a request that the driver sees; a second one insists."""
+"""Ctrl-C, SIGTERM and SIGUSR1 as a request that the driver sees; a second one insists."""
 
 import contextlib
+import os
 import signal
 from collections.abc import Iterator
 from types import FrameType
+
+REQUEUE_CODE = 85
+"""Exit code that says: stopped by the scheduler, put me into the queue again."""
+
+
+def stop_code(number: int, *, is_share: bool = False) -> int:
+    """The exit code of work that a signal stopped: 128 plus its number, as shells have it, or 85.
+
+    85 asks to be queued again: after SIGUSR1, which nobody sends for another reason, and after
+    SIGTERM where a scheduler sends it, in a Slurm job or to one share of a run.
+
+    Args:
+        number: of the signal.
+        is_share: the work is `--part I/N` of a run.
+    """
+    scheduled = is_share or bool(os.environ.get("SLURM_JOB_ID"))
+    if number == signal.SIGUSR1 or (number == signal.SIGTERM and scheduled):
+        return REQUEUE_CODE
+    return 128 + number
 
 
 class StopRequest:
     """Set by signals, read by the driver."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_share: bool = False) -> None:
+        self._is_share = is_share
         self.count = 0
         self.signal_number: int = signal.SIGINT
 
@@ -34,8 +55,8 @@ class StopRequest:
 
     @property
     def exit_code(self) -> int:
-        """128 plus the signal's number, as shells have it."""
-        return 128 + self.signal_number
+        """See `stop_code`."""
+        return stop_code(self.signal_number, is_share=self._is_share)
 
     def __call__(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002 - a handler's shape
         """Handle a signal."""
@@ -45,8 +66,8 @@ class StopRequest:
 
 @contextlib.contextmanager
 def signals_to(stop: StopRequest) -> Iterator[None]:
-    """Send SIGINT and SIGTERM to `stop` within the block; use it after `ray.init`."""
-    numbers = (signal.SIGINT, signal.SIGTERM)
+    """Send SIGINT, SIGTERM and SIGUSR1 to `stop` within the block; use it after `ray.init`."""
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
     before = {number: signal.getsignal(number) for number in numbers}
     for number in numbers:
         signal.signal(number, stop)

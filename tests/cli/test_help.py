@@ -17,6 +17,7 @@ from evalsuite.cli.main import COMMANDS, cli
 GROUPS = ("models", "references", "extractors")
 COMMAND_LINES = [[name] for name in COMMANDS] + [[g, c] for g in GROUPS for c in ("list", "show")]
 COMMAND_LINES += [["references", "fetch"], ["references", "build"]]
+COMMAND_LINES += [["jobs", c] for c in ("list", "status", "logs", "stop")]
 SHARED = [
     *("--weights", "--replicate", "--first-seed", "--guidance-scale", "--guidance-interval"),
     *("--timeshift", "--num-steps", "--solver", "--batch-size", "--labels", "--classes", "--size"),
@@ -34,6 +35,7 @@ CONTRACT = {
     "sample": ["--model", "--index", "--output", *SHARED],
     "verify": ["--num-batches"],
     "export": ["--format", "--output"],
+    "submit": ["--address", "--spec", "--detach", "--env", "--package", "--no-package"],
 }
 
 
@@ -54,7 +56,8 @@ def test_examples_use_options_that_exist(line: list[str], call: Callable[..., Ou
     for text in after.splitlines():
         if "evalsuite" not in text:
             continue
-        words = shlex.split(text[text.index("evalsuite") :].partition("|")[0])[1:]
+        line_alone = text[text.index("evalsuite") :].partition("|")[0].partition(" -- ")[0]
+        words = shlex.split(line_alone)[1:]
         command = command_at([word for word in words if not word.startswith("-")])
         known = {name for parameter in [*command.params, *cli.params] for name in parameter.opts}
         options = {word for word in words if re.match(r"--[a-z]", word)}

@@ -329,3 +329,29 @@ def test_what_a_run_lacks_is_said_by_stage(folder: Path) -> None:
     assert (10, 20) in kept
     # the grid is the first 8 of each of 10 classes: samples 0..79
     assert sorted(kept) == [(10, 20), (80, 200)]
+
+
+def test_a_stopped_worker_commits_the_batches_it_has(folder: Path, finished: RunDirectory) -> None:
+    """It ends after the batch in hand; the rest of its shard is to be done, with the same bytes."""
+    run = new_run(folder)
+    worker = new_worker(run)
+    sample = worker._sampler.sample
+
+    def sample_and_stop(inputs: BatchInputs) -> Any:
+        batch = sample(inputs)
+        if batch.rows.start == BATCH:
+            worker.stop()
+        return batch
+
+    worker._sampler.sample = sample_and_stop
+    report = make_shard(worker, 0, 60)
+    assert report.task[:2] == (0, 2 * BATCH)
+    assert report.committed == BOTH
+    assert hashes_of(run, 2 * BATCH) == hashes_of(finished, 2 * BATCH)
+    demand = Demand(60, None, "all", (SPEC,))
+    assert missing_ranges(run, demand) == [(2 * BATCH, 60)]
+    make_shard(new_worker(run), 2 * BATCH, 60)
+    assert hashes_of(run, 60) == hashes_of(finished, 60)
+    ours, theirs = (r.read_features(SPEC.extractor_id, 60) for r in (run, finished))
+    for a, b in zip(ours[1:], theirs[1:], strict=True):
+        np.testing.assert_array_equal(a, b)

@@ -1,0 +1,128 @@
+"""Jobs on a real head: submitted, followed, looked at, stopped, refused."""
+
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from harness import (
+    NUM_SAMPLES,
+    PLAN,
+    REPOSITORY,
+    Outcome,
+    attempts,
+    pixel_hashes,
+    run_cli,
+    wait_for,
+)
+from heads import Head, with_token
+
+pytestmark = pytest.mark.ray
+Submit = Callable[..., Outcome]
+
+
+def test_a_submitted_run_makes_the_pixels_of_a_local_one(
+    head: Head, tmp_path: Path, expected: dict[int, str]
+) -> None:
+    """This very checkout is the package; the log comes to stdout, and the revision is noted."""
+    run = tmp_path / "made"
+    words = ("generate", *PLAN, "--num-samples", 20, "--num-workers", 1, "--output", run)
+    submit = ("submit", "--address", head.address, "--env", "RAY_ADDRESS_NOTE=1", "--")
+    outcome = run_cli(*submit, *words, cwd=REPOSITORY, **with_token(RAY_ADDRESS="nowhere:1"))
+    assert outcome.code == 0, outcome.stdout + outcome.stderr
+    assert f"run directory {run}" in outcome.stdout
+    assert "evalsuite: package of " in outcome.stderr
+    hashes = pixel_hashes(run)
+    assert len(hashes) == 20
+    assert hashes.items() <= expected.items()
+    (attempt,) = attempts(run)
+    head_commit = ["git", "-C", str(REPOSITORY), "rev-parse", "HEAD"]
+    revision = subprocess.run(head_commit, capture_output=True, text=True, check=True).stdout
+    assert attempt["git"]["revision"] == revision.strip()
+    assert len(hashes) < NUM_SAMPLES
+
+
+def test_the_exit_code_is_the_jobs(at_head: Submit) -> None:
+    """The preset is a file of the package; the job's own line says what is wrong."""
+    words = ("models", "show", "./mine.yaml", "--yaml")
+    outcome = at_head("submit", "--id", "twice", "--", *words)
+    assert outcome.code == 0, outcome.stdout + outcome.stderr
+    assert "name: mine" in outcome.stdout
+    outcome = at_head("submit", "--no-package", "--", "evaluate", "/nowhere/at-all")
+    assert outcome.code == 3
+    assert "evalsuite: /nowhere/at-all does not exist" in outcome.stdout
+    assert len(outcome.complaints) == 1  # the job's id
+    outcome = at_head("submit", "--id", "twice", "--no-package", "--", *words)
+    assert outcome.code == 2
+    assert outcome.complaints[-1].endswith("the cluster has a job of that name: give another --id")
+
+
+def test_a_detached_job_is_looked_at_and_stopped(at_head: Submit) -> None:
+    slow = ("sample", "--model", "./mine.yaml", "--num-steps", 50_000, "--index", 0, "--yes")
+    outcome = at_head("submit", "--detach", "--id", "slow", "--", *slow)
+    assert outcome.code == 0, outcome.stderr
+    assert outcome.stdout == "slow\n"
+    wait_for(lambda: "computing one batch" in at_head("jobs", "logs", "slow").stdout)
+    status = at_head("jobs", "status", "slow")
+    assert "status  running\n" in status.stdout
+    assert "command python -m evalsuite sample" in status.stdout
+    assert at_head("jobs", "stop", "slow").code == 0
+    followed = at_head("jobs", "logs", "slow", "--follow")
+    assert followed.code == 143
+    assert "evalsuite: stopped by SIGTERM" in followed.stdout
+    assert "status  stopped" in at_head("jobs", "status", "slow").stdout
+    assert "slow  stopped" in at_head("jobs", "list").stdout
+    assert "had ended already" in at_head("jobs", "stop", "slow").stderr
+
+
+def test_a_job_that_nobody_knows(at_head: Submit) -> None:
+    for verb in ("status", "logs", "stop"):
+        outcome = at_head("jobs", verb, "nobody")
+        assert outcome.code == 2
+        (line,) = outcome.complaints
+        assert "knows no such job" in line
+
+
+def test_another_token_is_refused(at_head: Submit) -> None:
+    outcome = at_head("jobs", "list", RAY_AUTH_TOKEN="0" * 64)
+    assert outcome.code == 6
+    (line,) = outcome.complaints
+    assert "refuses this token: set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN" in line
+
+
+@pytest.mark.parametrize("key", ["ray_version", "python_version"])
+def test_a_cluster_of_another_version(head: Head, tmp_path: Path, key: str) -> None:
+    """What the head says of itself is overwritten for a moment; nothing is made."""
+    with other_version(head, key):
+        words = ("generate", *PLAN, "--num-samples", 20, "--output", "made")
+        outcome = run_cli(*words, "--address", head.gcs, cwd=tmp_path)
+    assert outcome.code == 6
+    (line,) = outcome.complaints
+    assert "9.9.9" in line
+    assert "install the same" in line
+    assert not pixel_hashes(tmp_path / "made")
+
+
+def other_version(head: Head, key: str) -> "OtherVersion":
+    return OtherVersion(head.gcs, key)
+
+
+class OtherVersion:
+    """The cluster's own account of its versions, with one of them changed."""
+
+    def __init__(self, gcs: str, key: str) -> None:
+        from ray._raylet import GcsClient
+
+        self._client, self._key = GcsClient(address=gcs), key
+
+    def __enter__(self) -> None:
+        self._before = self._client.internal_kv_get(b"CLUSTER_METADATA", b"cluster")
+        changed = {**json.loads(self._before), self._key: "9.9.9"}
+        self._put(json.dumps(changed).encode())
+
+    def __exit__(self, *exc: object) -> None:
+        self._put(self._before)
+
+    def _put(self, value: bytes) -> None:
+        self._client.internal_kv_put(b"CLUSTER_METADATA", value, True, b"cluster")
