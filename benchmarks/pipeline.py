@@ -46,7 +46,7 @@ RATES = {256: 8.8, 512: 2.0}
 """Images/s of one H200 at each size: the aim of the design, 100 steps with guidance."""
 BATCH_SIZES = {256: 16, 512: 4}
 """Of the presets."""
-PRODUCTS = {256: 12, 512: 48}
+PRODUCTS = {256: 40, 512: 176}
 """Of two matrices of 512 x 512, per image: about the wait on one core of the machine at hand."""
 FEATURES = "features/stand-in"
 CASES = "wait-256-parquet,wait-256-npz,wait-512-parquet,wait-512-npz,compute-256-parquet"

@@ -9,7 +9,6 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import pytest
 from run_maker import BATCH, begin, files_below, hashes_of, make_shard, new_run, new_worker
@@ -215,14 +214,44 @@ def test_a_stop_finishes_the_shard_in_hand_and_ends_the_threads(folder: Path) ->
     assert not any(h.prepared._items or h.produced._items for h in worker._handovers.values())
 
 
+def test_an_attempt_that_is_withdrawn_ends_in_every_thread(folder: Path) -> None:
+    """In the middle of its shard, and before its turn came; the next shard is made."""
+    run = new_run(folder)
+    worker = new_worker(run)
+    first, second, third = shards(0, 20, 22, 24)
+
+    def withdraw_both(index: int) -> None:
+        if index == 1:
+            worker.withdraw("a0")
+            worker.withdraw("a1")
+
+    watched = watch(worker, before_sampling=withdraw_both)
+    with ThreadPoolExecutor(1) as ahead, ThreadPoolExecutor(1) as gpu, ThreadPoolExecutor(1) as io:
+        groups = (ahead, worker.prepare), (gpu, worker.compute), (io, worker.commit)
+        parts = [
+            [group.submit(part, task, f"a{number}") for group, part in groups]
+            for number, task in enumerate((first, second, third))
+        ]
+        for number, computed in enumerate((BATCH, 0)):
+            with pytest.raises(NotWantedError) as raised:
+                parts[number][2].result(LIMIT_S)
+            assert raised.value.num_computed == computed
+        for part in itertools.chain.from_iterable(p[:2] for p in parts):
+            part.result(LIMIT_S)
+        parts[2][2].result(LIMIT_S)
+    assert watched.num_drawn() < 10
+    assert [(r.start, r.stop) for r in run.receipts(IMAGES)] == [(220, 240)]
+    assert len(files_below(run.root / "images")) == 1
+
+
 def test_stored_pixels_are_read_ahead_as_noise_is_drawn(folder: Path) -> None:
     """Features of pixels that were kept: nothing is drawn or sampled again."""
     run = new_run(folder)
     worker = new_worker(run)
     make_shard(worker, 0, 6 * BATCH, [IMAGES])
     watched = watch(worker)
-    report: Any = make_shard(worker, 0, 6 * BATCH, list(worker._extractors))
-    assert report.committed == tuple(worker._extractors)
+    stages = tuple(worker._extractors)
+    assert make_shard(worker, 0, 6 * BATCH, stages).committed == stages
     assert watched.num_drawn() == 0
 
 
