@@ -21,6 +21,7 @@ from evalsuite.config import Plan
 from evalsuite.metrics.manifold_entries import duplicates_note
 from evalsuite.metrics.registry import METRICS, compute_metrics
 from evalsuite.metrics.values import MetricSpec, MetricValue, SampleData
+from evalsuite.pipeline.interval_coverage import interval_note
 from evalsuite.pipeline.measure import Measure
 from evalsuite.pipeline.provenance import package_versions, source_revision
 from evalsuite.pipeline.reference_data import PreparedReference
@@ -100,7 +101,7 @@ def score(
             measure.protocol,
             str(measure.device),
         )
-    values = _with_duplicates(values, table)
+    values = _with_coverage(_with_duplicates(values, table), len(data), strata_N is not None)
     seconds = round(time.monotonic() - began, 3)
     about = {
         "samples": dict(samples),
@@ -139,6 +140,18 @@ def _with_duplicates(
         else value
         for name, value in values.items()
     }
+
+
+def _with_coverage(
+    values: Mapping[str, MetricValue], num_samples: int, balanced: bool
+) -> dict[str, MetricValue]:
+    """Say beside an error where intervals of its kind have been seen to miss."""
+    said = {}
+    for name, value in values.items():
+        note = interval_note(name, num_samples, balanced=balanced, paired=False)
+        has_interval = value.standard_error is not None
+        said[name] = replace(value, notes=(*value.notes, note)) if note and has_interval else value
+    return said
 
 
 def _record(
