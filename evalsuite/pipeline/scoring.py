@@ -166,7 +166,7 @@ def _record(
     metric = METRICS[name]
     protocol = protocol_of(metric, count, measure, reference, sampling)
     coarse = reference.notes if reference and _OF_IMAGES in metric.needs else ()
-    named = measure.reference.name if measure.reference and protocol.reference_sha256 else None
+    used = measure.reference if protocol.reference_sha256 else None
     return Record(
         metric=name,
         display=f"{measure.spec.short}{metric.display}-{short_count(count)}",
@@ -178,7 +178,8 @@ def _record(
         protocol=protocol,
         protocol_id=protocol.protocol_id,
         protocol_name=measure.protocol.name,
-        reference=named,
+        reference=used.name if used else None,
+        reference_warnings=used.warnings if used else (),
         **about,
     )
 
