@@ -43,15 +43,19 @@ IMPOSSIBLE = "below 0, which no distance is: the error exceeds the distance"
 """What to say of an extrapolated distance that is negative."""
 
 
+_KID = "use kid, which has no bias and an error at any N, or more samples"
+_NO_KID = "use more samples (kid is no substitute: it compares pooled features)"
+
+
 def fid(work: Computation) -> MetricValue:
     """Frechet distance of pooled features."""
-    return _frechet(work.samples.pool_ND, work.reference.pool_factor, work.samples.strata_N)
+    return _frechet(work.samples.pool_ND, work.reference.pool_factor, work.samples.strata_N, _KID)
 
 
 def sfid(work: Computation) -> MetricValue:
     """Frechet distance of spatial features."""
     spatial_NP = present(work.samples.spatial_NP)
-    return _frechet(spatial_NP, work.reference.spatial_factor, work.samples.strata_N)
+    return _frechet(spatial_NP, work.reference.spatial_factor, work.samples.strata_N, _NO_KID)
 
 
 def fid_infinity(work: Computation) -> MetricValue:
@@ -88,18 +92,22 @@ def infinity_least(protocol: ProtocolSpec, dim: int) -> Least:  # noqa: ARG001
 
 
 def _frechet(
-    features_ND: NDArray[Any], factor: ReferenceFactor, strata_N: NDArray[Any] | None
+    features_ND: NDArray[Any],
+    factor: ReferenceFactor,
+    strata_N: NDArray[Any] | None,
+    remedy: str,
 ) -> MetricValue:
+    """A distance; `remedy` is what to do where N is too small for an error, or for its limit."""
     sample = moments_of(features_ND)
     notes = _singular(sample, factor.moments)
     needed = INTERVAL_SAMPLES_PER_DIM * sample.dim
     if sample.count < needed:
         notes.append(
             f"no standard error: it needs at least {INTERVAL_SAMPLES_PER_DIM} samples per feature "
-            f"dimension ({needed}), there are {sample.count}; kid has one at any N"
+            f"dimension ({needed}), there are {sample.count}; {remedy}"
         )
         value = frechet_distance(sample, factor)
-        limit = _at_infinite_samples(features_ND, factor, strata_N, value, notes)
+        limit = _at_infinite_samples(features_ND, factor, strata_N, value, notes, remedy)
         return MetricValue(value, None, limit, tuple(notes))
     fit = frechet_fit(sample, factor)
     if halves_suffice(sample.count, sample.dim, strata_N):
@@ -109,7 +117,7 @@ def _frechet(
     else:
         influence_N = fit.influence(features_ND)
         error = error_of(influence_N, strata_N, notes)
-    limit = _at_infinite_samples(features_ND, factor, strata_N, fit.value, notes)
+    limit = _at_infinite_samples(features_ND, factor, strata_N, fit.value, notes, remedy)
     return MetricValue(fit.value, error, limit, tuple(notes), influence_N)
 
 
@@ -128,6 +136,7 @@ def _at_infinite_samples(
     strata_N: NDArray[Any] | None,
     value: float,
     notes: list[str],
+    remedy: str,
 ) -> float | None:
     """2 F(N) - mean F(N/2) over two disjoint halves with equal classes, where a line holds."""
     count, dim = features_ND.shape
@@ -137,7 +146,7 @@ def _at_infinite_samples(
     if count < LINE_SAMPLES_PER_DIM * dim:
         notes.append(
             f"{only}: the bias is large and not in proportion to 1/N, so nothing is said of "
-            "infinite N; use kid, or more samples"
+            f"infinite N; {remedy}"
         )
         return None
     halves_N = balanced_groups(count, 2, strata_N)
