@@ -10,11 +10,14 @@ from numpy.typing import NDArray
 
 from evalsuite.config import ProtocolSpec
 from evalsuite.metrics.frechet import (
+    HalvedMoments,
     ReferenceFactor,
     frechet_distance,
+    frechet_distance_of_few,
     frechet_fit,
     halved_influence,
     halves_suffice,
+    moments_in_halves,
 )
 from evalsuite.metrics.frechet_infinity import (
     NUM_POINTS,
@@ -25,7 +28,6 @@ from evalsuite.metrics.frechet_infinity import (
     frechet_at_infinity,
 )
 from evalsuite.metrics.intervals import (
-    balanced_groups,
     extrapolated,
     standard_error_from_halves,
 )
@@ -98,48 +100,59 @@ def _frechet(
     remedy: str,
 ) -> MetricValue:
     """A distance; `remedy` is what to do where N is too small for an error, or for its limit."""
-    sample = moments_of(features_ND)
-    notes = _singular(sample, factor.moments)
-    needed = INTERVAL_SAMPLES_PER_DIM * sample.dim
-    if sample.count < needed:
+    count, dim = features_ND.shape
+    notes = _singular(count, dim, factor.moments)
+    needed = INTERVAL_SAMPLES_PER_DIM * dim
+    if count < needed:
         notes.append(
             f"no standard error: it needs at least {INTERVAL_SAMPLES_PER_DIM} samples per feature "
-            f"dimension ({needed}), there are {sample.count}; {remedy}"
+            f"dimension ({needed}), there are {count}; {remedy}"
         )
-        value = frechet_distance(sample, factor)
-        limit = _at_infinite_samples(features_ND, factor, strata_N, value, notes, remedy)
+        if count <= dim:
+            value = frechet_distance_of_few(features_ND, factor)
+        else:
+            value = frechet_distance(moments_of(features_ND), factor)
+        limit = _at_infinite_samples(count, dim, None, factor, value, notes, remedy)
         return MetricValue(value, None, limit, tuple(notes))
-    fit = frechet_fit(sample, factor)
-    if halves_suffice(sample.count, sample.dim, strata_N):
-        halved = halved_influence(features_ND, fit, factor, strata_N)
-        influence_N = halved.influence_N
-        error: float | None = standard_error_from_halves(halved, strata_N)
+    by_halves = halves_suffice(count, dim, strata_N)
+    halved = None
+    if by_halves or _has_limit(count, dim):
+        halved = moments_in_halves(features_ND, strata_N)
+    fit = frechet_fit(halved.whole if halved else moments_of(features_ND), factor)
+    if by_halves:
+        values = halved_influence(features_ND, fit, factor, strata_N, halved)
+        influence_N = values.influence_N
+        error: float | None = standard_error_from_halves(values, strata_N)
     else:
         influence_N = fit.influence(features_ND)
         error = error_of(influence_N, strata_N, notes)
-    limit = _at_infinite_samples(features_ND, factor, strata_N, fit.value, notes, remedy)
+    limit = _at_infinite_samples(count, dim, halved, factor, fit.value, notes, remedy)
     return MetricValue(fit.value, error, limit, tuple(notes), influence_N)
 
 
-def _singular(sample: Moments, reference: Moments) -> list[str]:
+def _singular(count: int, dim: int, reference: Moments) -> list[str]:
     return [
-        f"the covariance of the {whose} is singular: {moments.count} images for "
-        f"{moments.dim} feature dimensions"
-        for whose, moments in (("samples", sample), ("reference", reference))
-        if moments.count <= moments.dim
+        f"the covariance of the {whose} is singular: {images} images for {dim} feature dimensions"
+        for whose, images in (("samples", count), ("reference", reference.count))
+        if images <= dim
     ]
 
 
+def _has_limit(count: int, dim: int) -> bool:
+    """Whether the value at infinite N is given."""
+    return LINE_SAMPLES_PER_DIM * dim <= count < EXTRAPOLATION_SAMPLES_PER_DIM * dim
+
+
 def _at_infinite_samples(
-    features_ND: NDArray[Any],
+    count: int,
+    dim: int,
+    halved: HalvedMoments | None,
     factor: ReferenceFactor,
-    strata_N: NDArray[Any] | None,
     value: float,
     notes: list[str],
     remedy: str,
 ) -> float | None:
     """2 F(N) - mean F(N/2) over two disjoint halves with equal classes, where a line holds."""
-    count, dim = features_ND.shape
     if count >= EXTRAPOLATION_SAMPLES_PER_DIM * dim:
         return None
     only = f"N is only {count / dim:.3g} samples per feature dimension"
@@ -149,10 +162,8 @@ def _at_infinite_samples(
             f"infinite N; {remedy}"
         )
         return None
-    halves_N = balanced_groups(count, 2, strata_N)
-    distances = [
-        frechet_distance(moments_of(features_ND[halves_N == half]), factor) for half in (0, 1)
-    ]
+    assert halved is not None
+    distances = [frechet_distance(half, factor) for half in halved.of_halves]
     limit = extrapolated(value, sum(distances) / 2)
     flag = f", {IMPOSSIBLE}" if limit < 0 else ""
     notes.append(f"{only}; extrapolated to infinite N: {limit:.4f}{flag}")
