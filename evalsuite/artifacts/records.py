@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+from collections.abc import Iterable
 from typing import Any
 
 from pydantic import Field
@@ -66,6 +67,8 @@ class Record(Frozen):
     declared: dict[str, str] = Field(default_factory=dict)
     """Sampling fields that nobody knows and the user stated: kept, not verified, in no id."""
     reference: str | None
+    reference_warnings: tuple[str, ...] = ()
+    """Traps of the reference, and what its numbers do not compare with, as its registry says."""
     samples: dict[str, Any]
     """What was scored: run, plan_id, model and settings, or the path of outside samples."""
     provenance: dict[str, Any]
@@ -86,6 +89,12 @@ class Record(Frozen):
     def influence_path(self) -> str:
         """Place of its influence values for paired comparisons; not every record has them."""
         return f"results/{self.metric}-{self.protocol_id}.npy"
+
+
+def warnings_by_reference(records: Iterable[Record]) -> dict[str, list[str]]:
+    """What the registry warns of, once for each reference of these records."""
+    used = {r.reference: r.reference_warnings for r in records if r.reference is not None}
+    return {name: list(said) for name, said in sorted(used.items())}
 
 
 def finite_or_none(value: float | None) -> float | None:

@@ -67,6 +67,14 @@ class Reference:
         """What to say beside a number that is made from the images."""
         return self.spec.coarse if self.spec else None
 
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Its traps, and what numbers against it must not be compared with."""
+        if self.spec is None:
+            return ()
+        apart = f"not comparable with {self.spec.not_comparable_with}"
+        return (*self.spec.traps, apart)
+
 
 def registered_references() -> list[ReferenceSpec]:
     """All references that travel with the package, by name."""

@@ -125,7 +125,8 @@ def _words(text: str) -> list[str]:
 
 
 def _show(found: "Comparison") -> None:
-    from evalsuite.pipeline.comparison_words import closing, plan_differences
+    from evalsuite.pipeline.comparison_words import closing, plan_differences, records_of
+    from evalsuite.report.summary import reference_lines
 
     _show_inputs(found.entries)
     for entry in found.entries:
@@ -139,7 +140,8 @@ def _show(found: "Comparison") -> None:
         else:
             _say(f"{pair} differ in {'; '.join(differing) or 'nothing'}")
         _show_rows(rows)
-    for line in (*found.missing, *closing(found.rows)):
+    warnings = reference_lines(records_of(found.rows))
+    for line in (*found.missing, *warnings, *closing(found.rows)):
         _say(line)
 
 
@@ -213,7 +215,7 @@ def _difference_cell(row: "Row", value: str) -> str:
 def _show_groups(found: "Grouping") -> None:
     from evalsuite.pipeline.comparison_words import footnotes
     from evalsuite.pipeline.grouping import group_statement
-    from evalsuite.report.summary import number
+    from evalsuite.report.summary import number, reference_lines
 
     for name, members in found.members.items():
         _say(f"{found.key}={name}: {', '.join(entry.where for entry in members)}")
@@ -231,7 +233,10 @@ def _show_groups(found: "Grouping") -> None:
     lines = [(row.display, line) for row in found.rows for line in footnotes(row.comparability)]
     for text, displays in _by_line(lines):
         _say(f"  {', '.join(displays)}: {text}")
-    for line in (*found.missing, *found.notes):
+    scored = [r for group in found.members.values() for e in group for r in e.records]
+    compared = {row.metric for row in found.rows}
+    warnings = reference_lines(r for r in scored if r.metric in compared)
+    for line in (*found.missing, *warnings, *found.notes):
         _say(line)
 
 

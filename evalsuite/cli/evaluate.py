@@ -143,13 +143,16 @@ def _score_outside(place: "Place", values: dict[str, Any]) -> _Scored:
         "samples": str(place),
         "features": [asdict(report) for report in extraction.reports],
     }
-    return records, facts, lambda: _show_outside(records, declared)
+    in_part = {report.read_in_part for report in extraction.reports if report.read_in_part}
+    return records, facts, lambda: _show_outside(records, declared, sorted(in_part))
 
 
-def _show_outside(records: list[Any], declared: dict[str, str]) -> None:
+def _show_outside(records: list[Any], declared: dict[str, str], remarks: list[str]) -> None:
     from evalsuite.cli.output import metrics_tables
 
     metrics_tables(records)
+    for remark in remarks:
+        click.echo(f"samples: {remark}")
     for field, value in declared.items():
         click.echo(f"{field}: {value} (declared, not verified)")
 

@@ -15,8 +15,8 @@ from rich.table import Table
 
 from evalsuite.artifacts.records import Record
 from evalsuite.artifacts.storage import LocalStorage, explained
-from evalsuite.errors import StorageError
-from evalsuite.report.summary import metric_rows
+from evalsuite.errors import StorageError, printable
+from evalsuite.report.summary import metric_rows, reference_lines
 
 if TYPE_CHECKING:
     from evalsuite.runtime.progress import Progress as Standing
@@ -86,6 +86,7 @@ def metrics_table(records: Sequence[Record]) -> None:
     for row in rows:
         for note in row.notes:
             console.print(f"  {row.name}: {note}", markup=False, soft_wrap=True)
+    _say_of_references(console, records)
 
 
 def metrics_tables(records: Sequence[Record]) -> None:
@@ -116,6 +117,13 @@ def metrics_tables(records: Sequence[Record]) -> None:
         for note in row.notes:
             line = f"  {record.protocol_name} {row.name}: {note}"
             console.print(line, markup=False, soft_wrap=True)
+    _say_of_references(console, records)
+
+
+def _say_of_references(console: Console, records: Sequence[Record]) -> None:
+    """Once for each: no reader meets a number without its reference's traps."""
+    for line in reference_lines(records):
+        console.print(f"  {printable(line)}", markup=False, soft_wrap=True)
 
 
 def _references(records: Sequence[Record], protocol_name: str | None) -> str:

@@ -3,7 +3,6 @@
 Legend: N samples, D feature dimensions, R rank of a covariance.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +11,6 @@ from numpy.typing import NDArray
 
 from evalsuite.errors import DataError
 from evalsuite.metrics.covariances import (
-    EPS,
     congruence,
     cross_product,
     gram,
@@ -22,21 +20,20 @@ from evalsuite.metrics.covariances import (
     root_of_covariance,
     zero_below,
 )
+from evalsuite.metrics.frechet_spectrum import (
+    FloatMatrix,
+    check_moments,
+    check_product,
+    distance_apart,
+    distance_of,
+)
 from evalsuite.metrics.intervals import HalvedInfluence, balanced_groups, degrees_of_freedom
-from evalsuite.metrics.moments import Moments, check_finite_rows, moments_of
+from evalsuite.metrics.moments import Moments, MomentsAccumulator, check_finite_rows
 
 HALVES_SAMPLES_PER_DIM = 5
 HALVES_SAMPLES_PER_CLASS = 4
 
-ASYMMETRY_TOLERANCE = 1e-5
-"""Share of the largest entry by which a covariance may differ from its transpose."""
-
-_ROUNDING = 1e-10
-"""Share of the distance that rounding of eigenvalues may cost before singular values are taken."""
-
 _BLOCK_ROWS = 4096
-
-FloatMatrix = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,17 +50,30 @@ class ReferenceFactor:
 
 
 @dataclass(frozen=True, eq=False)
-class FrechetFit:
-    """A Frechet distance with its derivative in the sample.
+class HalvedMoments:
+    """Moments of two halves with equal classes, and of all, which are the two merged.
 
     Attributes:
-        value: the distance, as `frechet_distance` gives it.
+        whole: of all samples.
+        of_halves: of the halves.
+        halves_N: 0 or 1, the half of each sample; see `intervals.balanced_groups`.
+    """
+
+    whole: Moments
+    of_halves: tuple[Moments, Moments]
+    halves_N: NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class FrechetDerivative:
+    """The derivative of a Frechet distance in the sample.
+
+    Attributes:
         mean_D: mean of the samples.
         slope_D: 2 (m - mr).
         curvature_DD: I - T, T the matrix of the optimal map from the samples to the reference.
     """
 
-    value: float
     mean_D: NDArray[np.float64]
     slope_D: NDArray[np.float64]
     curvature_DD: FloatMatrix
@@ -98,13 +108,24 @@ class FrechetFit:
         return linear_N
 
 
+@dataclass(frozen=True, eq=False)
+class FrechetFit(FrechetDerivative):
+    """A Frechet distance with its derivative in the sample.
+
+    Attributes:
+        value: the distance, as `frechet_distance` gives it.
+    """
+
+    value: float
+
+
 def reference_factor(reference: Moments) -> ReferenceFactor:
     """Factorise a reference once.
 
     Raises:
         DataError: moments that are not finite, not symmetric or not those of any distribution.
     """
-    _check(reference)
+    check_moments(reference)
     return ReferenceFactor(reference, root_of_covariance(reference.cov_DD, reference.count))
 
 
@@ -137,10 +158,10 @@ def frechet_distance(sample: Moments, reference: Moments | ReferenceFactor) -> f
     if sample.count - 1 < factor.root_DR.shape[1]:
         cross_QR = _cross(sample, factor)
         eigenvalues_R = np.linalg.eigvalsh(gram(cross_QR)) if cross_QR.size else np.zeros(0)
-        return _distance(sample, factor.moments, eigenvalues_R, lambda: cross_QR)
+        return distance_of(sample, factor.moments, eigenvalues_R, lambda: cross_QR)
     eigenvalues_R = np.linalg.eigvalsh(congruence(factor.root_DR, sample.cov_DD))
-    _check_product(eigenvalues_R, sample, factor.moments)
-    return _distance(sample, factor.moments, eigenvalues_R, lambda: _cross(sample, factor))
+    check_product(eigenvalues_R, sample, factor.moments)
+    return distance_of(sample, factor.moments, eigenvalues_R, lambda: _cross(sample, factor))
 
 
 def frechet_fit(sample: Moments, reference: Moments | ReferenceFactor) -> FrechetFit:
@@ -158,25 +179,46 @@ def frechet_fit(sample: Moments, reference: Moments | ReferenceFactor) -> Freche
         DataError: as `frechet_distance`.
     """
     factor = _factor(sample, reference)
-    values_R, vectors_RR = np.linalg.eigh(congruence(factor.root_DR, sample.cov_DD))
-    _check_product(values_R, sample, factor.moments)
-    kept_R = values_R > zero_below(values_R, sample.dim)
-    half_DR = factor.root_DR @ (vectors_RR[:, kept_R] * values_R[kept_R] ** -0.25)
+    found, values_R = _derivative(sample, factor)
     if sample.count - 1 < factor.root_DR.shape[1]:
         value = frechet_distance(sample, factor)
     else:
-        value = _distance(sample, factor.moments, values_R, lambda: _cross(sample, factor))
-    curvature_DD = -(half_DR @ half_DR.T)
-    curvature_DD[np.diag_indices(sample.dim)] += 1.0
-    slope_D = 2.0 * (sample.mean_D - factor.moments.mean_D)
-    return FrechetFit(value, sample.mean_D, slope_D, curvature_DD)
+        value = distance_of(sample, factor.moments, values_R, lambda: _cross(sample, factor))
+    return FrechetFit(found.mean_D, found.slope_D, found.curvature_DD, value)
 
 
 def frechet_influence(
     features_ND: NDArray[Any], sample: Moments, reference: Moments | ReferenceFactor
 ) -> NDArray[np.float64]:
-    """`FrechetFit.influence` where the value is not wanted; arguments and errors are the same."""
-    return frechet_fit(sample, reference).influence(features_ND)
+    """`FrechetFit.influence` where the value is not wanted, which is then not computed.
+
+    Raises:
+        DataError: as `frechet_fit` and `FrechetFit.influence`.
+    """
+    found, _ = _derivative(sample, _factor(sample, reference))
+    return found.influence(features_ND)
+
+
+def moments_in_halves(
+    features_ND: NDArray[Any], strata_N: NDArray[Any] | None = None
+) -> HalvedMoments:
+    """Moments of all samples and of two halves with equal classes, from one pass.
+
+    Args:
+        features_ND: float32 or float64 [N, D].
+        strata_N: integer class of each sample when classes are balanced.
+
+    Raises:
+        DataError: as `moments_of`, or fewer than 4 samples.
+    """
+    check_finite_rows(features_ND, "features")
+    halves_N = balanced_groups(len(features_ND), 2, strata_N)
+    accumulators = (MomentsAccumulator(), MomentsAccumulator())
+    for half, accumulator in enumerate(accumulators):
+        accumulator.update(features_ND[halves_N == half])
+    first, second = (accumulator.result() for accumulator in accumulators)
+    accumulators[0].merge(accumulators[1])
+    return HalvedMoments(accumulators[0].result(), (first, second), halves_N)
 
 
 def halves_suffice(num_samples: int, dim: int, strata_N: NDArray[Any] | None = None) -> bool:
@@ -194,6 +236,7 @@ def halved_influence(
     fit: FrechetFit,
     reference: Moments | ReferenceFactor,
     strata_N: NDArray[Any] | None = None,
+    halved: HalvedMoments | None = None,
 ) -> HalvedInfluence:
     """Influence values of a fit, and those of fits to two halves with equal classes.
 
@@ -205,84 +248,92 @@ def halved_influence(
         fit: of all samples.
         reference: that of the fit.
         strata_N: integer class of each sample when classes are balanced.
+        halved: `moments_in_halves` of these samples, where that is known.
 
     Raises:
         DataError: as `FrechetFit.influence`, or fewer than 4 samples.
     """
-    halves_N = balanced_groups(len(features_ND), 2, strata_N)
+    found = halved or moments_in_halves(features_ND, strata_N)
     in_halves_N = np.empty(len(features_ND))
-    for half in (0, 1):
-        rows_N = halves_N == half
-        half_ND = features_ND[rows_N]
-        in_halves_N[rows_N] = frechet_influence(half_ND, moments_of(half_ND), reference)
-    return HalvedInfluence(fit.influence(features_ND), in_halves_N, halves_N)
+    for half, moments in enumerate(found.of_halves):
+        rows_N = found.halves_N == half
+        in_halves_N[rows_N] = frechet_influence(features_ND[rows_N], moments, reference)
+    return HalvedInfluence(fit.influence(features_ND), in_halves_N, found.halves_N)
+
+
+def frechet_distance_of_few(features_ND: NDArray[Any], reference: ReferenceFactor) -> float:
+    """`frechet_distance` of samples that are at most as many as their dimensions, from themselves.
+
+    The centred samples are a root of their covariance: no matrix [D, D] of theirs is made or
+    factorised, and the eigenvalue problem has N - 1 rows. A reflection takes the mean to one row,
+    which is dropped, so that no eigenvalue is 0 by construction.
+
+    Args:
+        features_ND: float32 or float64 [N, D], 2 <= N.
+        reference: factorised once.
+
+    Raises:
+        DataError: as `moments_of`, or dimensions that differ.
+    """
+    check_finite_rows(features_ND, "features")
+    count, dim = features_ND.shape
+    if count < 2:
+        raise DataError(f"a covariance needs at least 2 samples, there are {count}")
+    if dim != reference.moments.dim:
+        raise DataError(f"moments have different dimensions: {dim} and {reference.moments.dim}")
+    rows_ND = features_ND.astype(np.float64, order="C")
+    mean_D = rows_ND.mean(axis=0)
+    rows_ND -= mean_D
+    mirror_N = np.full(count, -1.0 / np.sqrt(count))
+    mirror_N[0] += 1.0
+    mirror_N /= np.linalg.norm(mirror_N)
+    rows_ND -= np.outer(2.0 * mirror_N, mirror_N @ rows_ND)
+    root_DR = rows_ND[1:].T / np.sqrt(count - 1)
+    cross_QR = cross_product(root_DR, reference.root_DR)
+    eigenvalues_R = np.linalg.eigvalsh(gram(cross_QR)) if cross_QR.size else np.zeros(0)
+    apart_D = mean_D - reference.moments.mean_D
+    trace = float(np.vdot(root_DR, root_DR)) + float(np.trace(reference.moments.cov_DD))
+    apart = float(apart_D @ apart_D) + trace
+    return distance_apart(apart, eigenvalues_R, lambda: cross_QR)
+
+
+def _derivative(
+    sample: Moments, factor: ReferenceFactor
+) -> tuple[FrechetDerivative, NDArray[np.float64]]:
+    """The derivative, and the eigenvalues [R] that the distance is made of."""
+    values_R, vectors_RR = np.linalg.eigh(congruence(factor.root_DR, sample.cov_DD))
+    check_product(values_R, sample, factor.moments)
+    kept_R = values_R > zero_below(values_R, sample.dim)
+    half_DR = factor.root_DR @ (vectors_RR[:, kept_R] * values_R[kept_R] ** -0.25)
+    curvature_DD = -(half_DR @ half_DR.T)
+    curvature_DD[np.diag_indices(sample.dim)] += 1.0
+    slope_D = 2.0 * (sample.mean_D - factor.moments.mean_D)
+    return FrechetDerivative(sample.mean_D, slope_D, curvature_DD), values_R
 
 
 def _distance_of_few(few: Moments, reference: Moments) -> float:
     """The distance where the samples span less than the reference, which is not factorised."""
     for moments in (few, reference):
-        _check(moments)
+        check_moments(moments)
     if few.dim != reference.dim:
         raise DataError(f"moments have different dimensions: {few.dim} and {reference.dim}")
     smallest = float(np.diag(reference.cov_DD).min(initial=0.0))
     refuse_negative(np.array([smallest]), float(np.linalg.norm(reference.cov_DD)))
     narrow_DR = root_of_covariance(few.cov_DD, few.count)
     eigenvalues_R = np.linalg.eigvalsh(congruence(narrow_DR, reference.cov_DD))
-    _check_product(eigenvalues_R, few, reference)
-    return _distance(
+    check_product(eigenvalues_R, few, reference)
+    return distance_of(
         few, reference, eigenvalues_R, lambda: _cross(few, reference_factor(reference))
     )
 
 
 def _factor(sample: Moments, reference: Moments | ReferenceFactor) -> ReferenceFactor:
-    _check(sample)
+    check_moments(sample)
     given = reference if isinstance(reference, Moments) else reference.moments
     if sample.dim != given.dim:
         raise DataError(f"moments have different dimensions: {sample.dim} and {given.dim}")
     return reference_factor(reference) if isinstance(reference, Moments) else reference
 
 
-def _distance(
-    a: Moments,
-    b: Moments,
-    eigenvalues_R: NDArray[np.floating[Any]],
-    cross: Callable[[], FloatMatrix],
-) -> float:
-    """The distance from the squared singular values of `cross`, or from `cross` if it must be."""
-    difference_D = a.mean_D - b.mean_D
-    apart = float(difference_D @ difference_D) + float(np.trace(a.cov_DD) + np.trace(b.cov_DD))
-    roots_R = np.sqrt(np.clip(eigenvalues_R, 0.0, None))
-    distance = apart - 2.0 * float(roots_R.sum())
-    if 2.0 * _rounding_of_roots(roots_R) > _ROUNDING * distance:
-        distance = apart - 2.0 * float(np.linalg.svd(cross(), compute_uv=False).sum())
-    return max(0.0, distance)
-
-
-def _rounding_of_roots(roots_R: NDArray[np.floating[Any]]) -> float:
-    """Error of the sum of roots whose squares are each known to a few eps of the largest.
-
-    An eigenvalue's error e becomes e / (2 root), and sqrt(e) at most; errors have random signs.
-    """
-    error = 4.0 * EPS * float(roots_R.max(initial=0.0)) ** 2
-    if error == 0.0:
-        return 0.0
-    errors_R = error / np.maximum(2.0 * roots_R, np.sqrt(error))
-    return float(np.linalg.norm(errors_R))
-
-
 def _cross(sample: Moments, factor: ReferenceFactor) -> FloatMatrix:
     return cross_product(root_of_covariance(sample.cov_DD, sample.count), factor.root_DR)
-
-
-def _check_product(eigenvalues_R: NDArray[np.floating[Any]], a: Moments, b: Moments) -> None:
-    refuse_negative(eigenvalues_R, float(np.linalg.norm(a.cov_DD) * np.linalg.norm(b.cov_DD)))
-
-
-def _check(moments: Moments) -> None:
-    if moments.cov_DD.shape != (moments.dim, moments.dim):
-        raise DataError(f"mean has {moments.dim} dimensions, cov is {moments.cov_DD.shape}")
-    if not (np.isfinite(moments.mean_D).all() and np.isfinite(moments.cov_DD).all()):
-        raise DataError("moments have NaN or infinite values")
-    skew = float(np.abs(moments.cov_DD - moments.cov_DD.T).max(initial=0.0))
-    if skew > ASYMMETRY_TOLERANCE * float(np.abs(moments.cov_DD).max(initial=0.0)):
-        raise DataError("a covariance is not symmetric")

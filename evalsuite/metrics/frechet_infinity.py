@@ -3,7 +3,8 @@
 Legend: N samples, D feature dimensions, P points of the line.
 """
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 
 from evalsuite.errors import DataError
 from evalsuite.metrics.frechet import ReferenceFactor, frechet_distance
-from evalsuite.metrics.moments import check_finite_rows, moments_of
+from evalsuite.metrics.moments import Moments, MomentsAccumulator, check_finite_rows
 
 NUM_POINTS = 15
 ORDER_SEED = 0
@@ -74,11 +75,10 @@ def frechet_at_infinity(
     if len(sizes) < 3 or len(set(sizes)) < 2 or not 2 <= min(sizes) <= max(sizes) <= count:
         raise ValueError(f"a line needs at least 3 sizes within 2 to {count}, got {list(sizes)}")
     order_N = np.random.default_rng(ORDER_SEED).permutation(count)
-    distances, start = [], 0
-    for size in sizes:
-        rows = order_N[np.arange(start, start + size) % count]
-        distances.append(frechet_distance(moments_of(features_ND[rows]), reference))
-        start += size
+    distances = [
+        frechet_distance(moments, reference)
+        for moments in _moments_of_runs(features_ND, order_N, sizes)
+    ]
     return _line(sizes, distances)
 
 
@@ -86,6 +86,33 @@ def smallest_size(count: int, dim: int) -> int:
     """The paper's 5,000, or a tenth of fewer samples, but at least 4 samples per dimension."""
     scaled = min(SMALLEST, count // SMALLEST_SHARE)
     return max(scaled, SMALLEST_SAMPLES_PER_DIM * dim)
+
+
+def _moments_of_runs(
+    features_ND: NDArray[Any], order_N: NDArray[np.int64], sizes: Sequence[int]
+) -> Iterator[Moments]:
+    """Moments of the subsets, each where the one before it ended, around the order.
+
+    The ends of subsets cut the order in pieces. Each piece is added up once, and a subset is its
+    pieces merged, so that N rows are added up and not the sum of the sizes. Up to P + 1 matrices
+    [D, D] are held.
+    """
+    count = len(order_N)
+    ends = np.concatenate([[0], np.cumsum(sizes)])
+    cuts = sorted({0, *(ends % count).tolist()})
+    pieces = []
+    for low, high in itertools.pairwise([*cuts, count]):
+        piece = MomentsAccumulator()
+        piece.update(features_ND[order_N[low:high]])
+        pieces.append(piece)
+    number = {cut: place for place, cut in enumerate(cuts)}
+    for size, start in zip(sizes, ends[:-1], strict=True):
+        subset, place, taken = MomentsAccumulator(), number[int(start) % count], 0
+        while taken < size:
+            subset.merge(pieces[place])
+            taken += pieces[place].count
+            place = (place + 1) % len(pieces)
+        yield subset.result()
 
 
 def _even_sizes(count: int, dim: int, num_points: int) -> list[int]:

@@ -49,6 +49,11 @@ class MomentsAccumulator:
         self._mean_D: NDArray[np.float64] = np.zeros(0)
         self._scatter_DD: NDArray[np.float64] = np.zeros((0, 0))
 
+    @property
+    def count(self) -> int:
+        """Samples so far."""
+        return self._count
+
     def update(self, features_ND: NDArray[Any]) -> None:
         """Add samples.
 
@@ -101,11 +106,8 @@ class MomentsAccumulator:
         total = self._count + count
         delta_D = mean_D - self._mean_D
         self._mean_D = self._mean_D + delta_D * (count / total)
-        self._scatter_DD = (
-            self._scatter_DD
-            + scatter_DD
-            + np.outer(delta_D, delta_D) * (self._count * (count / total))
-        )
+        self._scatter_DD += scatter_DD
+        self._scatter_DD += np.outer(delta_D * (self._count * (count / total)), delta_D)
         self._count = total
 
 

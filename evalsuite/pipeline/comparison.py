@@ -29,6 +29,7 @@ from evalsuite.pipeline.comparability import (
     comparability,
 )
 from evalsuite.pipeline.comparison_inputs import Entry, Meeting, meetings, metrics_of, side_of
+from evalsuite.pipeline.interval_coverage import interval_note, is_interval_note
 from evalsuite.pipeline.scoring import strata_of
 from evalsuite.seeding import labels_of
 
@@ -210,10 +211,23 @@ def _difference(a: Entry, b: Entry, meeting: Meeting, shared: Sharing) -> Differ
         if influences[0] is not None and influences[1] is not None:
             strata_N = _strata(a, x.protocol.num_samples)
             error = paired_standard_error(influences[0], influences[1], strata_N)
-            why = ("paired: sample i of both has the same seed and label",)
-            return Difference(value, error, True, why)
+            said = interval_note(
+                x.metric, x.protocol.num_samples, balanced=strata_N is not None, paired=True
+            )
+            pairs = "paired: sample i of both has the same seed and label"
+            return Difference(value, error, True, (pairs, said) if said else (pairs,))
     error = math.hypot(x.standard_error, y.standard_error)
-    return Difference(value, error, False, (_unpaired(a, b, x, shared),))
+    return Difference(value, error, False, (_unpaired(a, b, x, shared), *_misses(a, b, x, y)))
+
+
+def _misses(a: Entry, b: Entry, x: Record, y: Record) -> list[str]:
+    """What stands beside each record's own interval, of which an unpaired one is made."""
+    found: dict[str, list[str]] = {}
+    for entry, record in ((a, x), (b, y)):
+        for note in record.notes:
+            if is_interval_note(note):
+                found.setdefault(note, []).append(entry.name)
+    return [f"of {' and '.join(names)}: {note}" for note, names in found.items()]
 
 
 def _same_images(a: Entry, b: Entry, x: Record, y: Record) -> bool:

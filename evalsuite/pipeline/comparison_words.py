@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from evalsuite.artifacts.records import Record
+from evalsuite.artifacts.records import Record, warnings_by_reference
 from evalsuite.artifacts.run_directory import differing_fields
 from evalsuite.config import Plan
 from evalsuite.pipeline.comparability import Comparability, Relation
@@ -165,9 +165,15 @@ def payload(found: Comparison) -> dict[str, Any]:
         ],
         "plan_differences": {e.name: plan_differences(found.base, e) for e in others},
         "rows": [_row_payload(row) for row in found.rows],
+        "references": warnings_by_reference(records_of(found.rows)),
         "missing": list(found.missing),
         "retraining": RETRAINING,
     }
+
+
+def records_of(rows: Sequence[Row]) -> list[Record]:
+    """What met in these rows."""
+    return [record for row in rows for record in (row.meeting.a, row.meeting.b)]
 
 
 def _row_payload(row: Row) -> dict[str, Any]:

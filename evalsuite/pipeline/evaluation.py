@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from evalsuite.artifacts.features import FeatureTable
 from evalsuite.artifacts.images import Images
-from evalsuite.artifacts.records import Record
+from evalsuite.artifacts.records import Record, warnings_by_reference
 from evalsuite.artifacts.run_directory import (
     IMAGES,
     STORED_PIXELS,
@@ -318,7 +318,8 @@ def payload(records: Sequence[Record], extra: dict[str, Any]) -> dict[str, Any]:
         for record in records
     }
     full = [record.model_dump(mode="json") for record in records]
-    return {**extra, "metrics": metrics, "records": full}
+    warnings = warnings_by_reference(records)
+    return {**extra, "metrics": metrics, "references": warnings, "records": full}
 
 
 def _digest(labels: list[int] | None) -> str | None:

@@ -25,9 +25,11 @@ from evalsuite.features.base import FeatureBatch
 from evalsuite.pipeline.ranks import Ranks
 from evalsuite.pipeline.sample_batches import SampleBatch, to_uint8
 from evalsuite.pipeline.scorer_setup import (
+    EveryRank,
     Facts,
     FirstRank,
     ScorerRequest,
+    in_arguments,
     prepare_every,
     prepare_first,
 )
@@ -96,7 +98,8 @@ class Scorer:
             metrics: names; the protocol's by default.
             protocol: a named protocol; the extractor's own by default.
             extractor: by default the one of the protocol, or of the reference.
-            extractor_weights: as `--extractor-weights`.
+            extractor_weights: a file, a folder, or `hub:OWNER/NAME[@REVISION]`; the pinned ones by
+                default.
             labels: label rule, as `--labels`.
             first_seed: seed of sample 0.
             batch_size: samples of a batch; the extractor's by default.
@@ -131,7 +134,7 @@ class Scorer:
         with undisturbed(self._device):
             content = self._ranks.from_first(lambda: self._prepare(request))
             self._facts = Facts.decode(content)
-            self._every = self._ranks.together(lambda: prepare_every(request, self._facts))
+            self._every = self._ranks.together(lambda: self._prepare_here(request))
             same = self._ranks.numbers([self._every.same_numerics])
         self._mixed_numerics = [0] in same
         self._plan = self._every.plan
@@ -139,8 +142,13 @@ class Scorer:
         self.reset()
 
     def _prepare(self, request: ScorerRequest) -> bytes:
-        self._first, facts = prepare_first(request)
+        with in_arguments():
+            self._first, facts = prepare_first(request)
         return facts.encode()
+
+    def _prepare_here(self, request: ScorerRequest) -> EveryRank:
+        with in_arguments():
+            return prepare_every(request, self._facts)
 
     def reset(self) -> None:
         """Forget all images and features; reference and extractor stay."""

@@ -1,7 +1,9 @@
 """What a scorer is asked for, resolved: by the first rank for all, then by each rank for itself."""
 
+import contextlib
 import json
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -10,7 +12,7 @@ import torch
 
 from evalsuite.artifacts.references import open_reference
 from evalsuite.config import ExtractorSpec, ProtocolSpec, load_spec
-from evalsuite.errors import DataError, UsageError, nearest
+from evalsuite.errors import DataError, EvalsuiteError, UsageError, nearest
 from evalsuite.features.base import Extractor
 from evalsuite.pipeline.extractor_weights import find_extractor_weights
 from evalsuite.pipeline.labels import parse_label_rule
@@ -82,6 +84,29 @@ class Facts:
         return cls(size=(height, width), needs=frozenset(fields.pop("needs")), **fields)
 
 
+_FLAG = re.compile(r"--([a-z][a-z-]*)(?: ([A-Z]+)\b)?")
+_OF_THE_COMMAND_LINE = re.compile(r",? or give --resize \w+, such as [\w:-]+")
+
+
+@contextlib.contextmanager
+def in_arguments() -> Iterator[None]:
+    """Say errors in arguments of `Scorer`, where they were written for the command line."""
+    try:
+        yield
+    except EvalsuiteError as error:
+        text = _OF_THE_COMMAND_LINE.sub("", str(error))
+        error.args = (_FLAG.sub(_argument, text),)
+        raise
+
+
+def _argument(flag: re.Match[str]) -> str:
+    """`reference` for --reference, and `reference=PATH` for --reference PATH."""
+    name = flag[1].replace("-", "_")
+    if name not in ScorerRequest.__dataclass_fields__:
+        return flag[0]
+    return f"{name}={flag[2]}" if flag[2] else f"`{name}`"
+
+
 def prepare_first(request: ScorerRequest) -> tuple[FirstRank, Facts]:
     """Check everything that needs no image, and make the reference ready.
 
@@ -100,7 +125,7 @@ def prepare_first(request: ScorerRequest) -> tuple[FirstRank, Facts]:
         numerics_id(numerics_of(request.device)),
     )
     _plan_of(request, facts, measure.spec)
-    check(measure, request.num_samples)
+    check(measure, request.num_samples, facts.size)
     return FirstRank(measure, prepare_reference(measure)), facts
 
 

@@ -21,6 +21,7 @@ from evalsuite.config import Plan
 from evalsuite.metrics.manifold_entries import duplicates_note
 from evalsuite.metrics.registry import METRICS, compute_metrics
 from evalsuite.metrics.values import MetricSpec, MetricValue, SampleData
+from evalsuite.pipeline.interval_coverage import interval_note
 from evalsuite.pipeline.measure import Measure
 from evalsuite.pipeline.provenance import package_versions, source_revision
 from evalsuite.pipeline.reference_data import PreparedReference
@@ -100,7 +101,7 @@ def score(
             measure.protocol,
             str(measure.device),
         )
-    values = _with_duplicates(values, table)
+    values = _with_coverage(_with_duplicates(values, table), len(data), strata_N is not None)
     seconds = round(time.monotonic() - began, 3)
     about = {
         "samples": dict(samples),
@@ -141,6 +142,18 @@ def _with_duplicates(
     }
 
 
+def _with_coverage(
+    values: Mapping[str, MetricValue], num_samples: int, balanced: bool
+) -> dict[str, MetricValue]:
+    """Say beside an error where intervals of its kind have been seen to miss."""
+    said = {}
+    for name, value in values.items():
+        note = interval_note(name, num_samples, balanced=balanced, paired=False)
+        has_interval = value.standard_error is not None
+        said[name] = replace(value, notes=(*value.notes, note)) if note and has_interval else value
+    return said
+
+
 def _record(
     name: str,
     value: MetricValue,
@@ -153,7 +166,7 @@ def _record(
     metric = METRICS[name]
     protocol = protocol_of(metric, count, measure, reference, sampling)
     coarse = reference.notes if reference and _OF_IMAGES in metric.needs else ()
-    named = measure.reference.name if measure.reference and protocol.reference_sha256 else None
+    used = measure.reference if protocol.reference_sha256 else None
     return Record(
         metric=name,
         display=f"{measure.spec.short}{metric.display}-{short_count(count)}",
@@ -165,7 +178,8 @@ def _record(
         protocol=protocol,
         protocol_id=protocol.protocol_id,
         protocol_name=measure.protocol.name,
-        reference=named,
+        reference=used.name if used else None,
+        reference_warnings=used.warnings if used else (),
         **about,
     )
 

@@ -22,7 +22,7 @@ from evalsuite.errors import CorruptionError, UsageError
 from evalsuite.metrics.registry import METRICS
 from evalsuite.report.cost import run_cost
 from evalsuite.report.grid import GRID_CLASSES, sample_grid
-from evalsuite.report.summary import by_protocol, number, paste_line
+from evalsuite.report.summary import by_protocol, number, paste_line, reference_lines
 from evalsuite.sampling.describe import nfe_of
 
 REPORT_PATH = "report/index.html"
@@ -34,11 +34,15 @@ _FLAGS = {"json_path": "json", "tags": "tag"}
 
 
 class ResultGroup(NamedTuple):
-    """Records over one number of samples, and a paste line for each extractor and reference."""
+    """Records over one number of samples, and a paste line for each extractor and reference.
+
+    `reference_lines` warn of the references' traps.
+    """
 
     num_samples: int
     records: list[Record]
     paste_lines: list[str]
+    reference_lines: list[str]
 
 
 class Invocation(NamedTuple):
@@ -129,7 +133,7 @@ def result_groups(run: RunDirectory, records: Sequence[Record]) -> list[ResultGr
         lines = [
             paste_line(run.plan, run.manifest.model, count, part) for part in _pasted_together(ours)
         ]
-        groups.append(ResultGroup(count, ours, lines))
+        groups.append(ResultGroup(count, ours, lines, reference_lines(ours)))
     return groups
 
 

@@ -1,9 +1,9 @@
 """Results as text: table rows, and the one line that goes into a paper or a chat."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from evalsuite.artifacts.records import Record
+from evalsuite.artifacts.records import Record, warnings_by_reference
 from evalsuite.config import Plan
 from evalsuite.sampling.describe import (
     describe_conditions,
@@ -34,6 +34,12 @@ def metric_rows(records: Sequence[Record]) -> list[MetricRow]:
         )
         for record in records
     ]
+
+
+def reference_lines(records: Iterable[Record]) -> list[str]:
+    """One line for each reference: its traps, and what it does not compare with."""
+    found = warnings_by_reference(records)
+    return [f"reference {name}: {'; '.join(said)}" for name, said in found.items() if said]
 
 
 def by_protocol(records: Sequence[Record]) -> list[list[Record]]:

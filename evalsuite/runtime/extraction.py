@@ -85,6 +85,9 @@ class ExtractionReport:
     workers: int = 1
     workers_lost: int = 0
     seconds: float = 0.0
+    read_in_part: str | None = None
+    """Why checksums of the samples' file say nothing of these images; None where they were
+    compared, or there are none."""
 
 
 @dataclass
@@ -300,7 +303,16 @@ class _Work:
         Raises:
             CorruptionError: a file is damaged; the features that were made of it are removed.
         """
-        if cache is None or self._num_samples < self._samples.num_images or cache.checked:
+        if cache is not None and cache.checked:
+            yield
+            return
+        in_part = self._num_samples < self._samples.num_images
+        if in_part and self._samples.check_sums is not None:
+            self._report.read_in_part = (
+                f"only the first {self._num_samples:,} of {self._samples.num_images:,} images were"
+                " read, so the file's checksum, which is of all of them, was not compared"
+            )
+        if cache is None or in_part:
             yield
             return
         if by_reading:

@@ -326,7 +326,7 @@ def test_fewer_samples_than_dimensions_are_said(call: Callable[..., Outcome]) ->
     text = evaluated(call, real(40), "fid,kid")
     assert "the covariance of the samples is singular: 40 images for 64 feature dim" in text
     assert "no standard error: it needs at least 2 samples per feature dimension (128)" in text
-    assert "kid has one at any N" in text
+    assert "use kid, which has no bias and an error at any N" in text
 
 
 def test_constant_images(call: Callable[..., Outcome]) -> None:

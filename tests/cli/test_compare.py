@@ -57,6 +57,7 @@ def test_two_runs_that_share_noise_give_a_paired_interval(
     assert outcome.code == 0, outcome.stderr
     assert "A and B differ in sampling.guidance_scale: 1.5, 3.0" in outcome.stdout
     assert "better" not in outcome.stdout
+    assert outcome.stdout.count("reference digits-16-train: not comparable with") == 1
     assert outcome.stdout.splitlines()[-1].startswith("retraining typically moves FID by about 1.3")
     content = json.loads((tmp_path / "out.json").read_text())
     row = content["rows"][0]
@@ -102,6 +103,10 @@ def test_declared_fields_are_kept_and_shown(
     stated = ("--declare", "labels=balanced", "--declare", "uint8=half_up")
     evaluated = call("evaluate", outside, *SCORE, *stated, "--json", "x.json")
     assert "label_rule: balanced (declared, not verified)" in evaluated.stdout
+    warning = "reference digits-16-train: not comparable with any FID, sFID, IS"
+    assert evaluated.stdout.count(warning) == 1
+    (said,) = json.loads((tmp_path / "x.json").read_text())["references"]["digits-16-train"]
+    assert "small digits classifier" in said
     (record,) = json.loads((tmp_path / "x.json").read_text())["records"]
     assert record["declared"] == {"label_rule": "balanced", "uint8_rule": "half_up"}
     assert record["protocol"]["label_rule"] is None

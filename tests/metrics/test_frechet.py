@@ -10,10 +10,12 @@ import scipy.linalg
 from evalsuite.errors import DataError
 from evalsuite.metrics.frechet import (
     frechet_distance,
+    frechet_distance_of_few,
     frechet_fit,
     frechet_influence,
     halved_influence,
     halves_suffice,
+    moments_in_halves,
     reference_factor,
 )
 from evalsuite.metrics.moments import Moments, moments_of
@@ -280,3 +282,60 @@ def test_influence_refuses_other_dimensions_and_bad_rows():
     features_ND[11, 0] = np.inf
     with pytest.raises(DataError, match="first is row 11"):
         frechet_influence(features_ND, moments, moments)
+
+
+@pytest.mark.parametrize("count", [2, 3, 9, 29, 30, 31])
+@pytest.mark.parametrize("reference_count", [20, 500])
+def test_few_samples_have_the_distance_of_their_moments(count, reference_count):
+    """Also against a reference that is singular itself, and far from the origin."""
+    factor = reference_factor(moments_of(draw(1, reference_count, 30, shift=3.0)))
+    features_ND = draw(2, count, 30, scale=1.3, shift=3.1).astype(np.float32)
+    expected = frechet_distance(moments_of(features_ND), factor)
+    assert frechet_distance_of_few(features_ND, factor) == pytest.approx(expected, rel=1e-10)
+
+
+def test_few_samples_that_repeat_or_are_the_reference():
+    features_ND = np.repeat(draw(3, 5, 30), 3, axis=0)
+    moments = moments_of(features_ND)
+    assert frechet_distance_of_few(features_ND, reference_factor(moments)) == pytest.approx(
+        0, abs=1e-12 * np.trace(moments.cov_DD)
+    )
+    constant_ND = np.ones((4, 30))
+    factor = reference_factor(moments_of(draw(1, 500, 30)))
+    expected = frechet_distance(moments_of(constant_ND), factor)
+    assert frechet_distance_of_few(constant_ND, factor) == pytest.approx(expected, rel=1e-12)
+
+
+def test_few_samples_that_cannot_be():
+    factor = reference_factor(moments_of(draw(1)))
+    with pytest.raises(DataError, match="at least 2 samples"):
+        frechet_distance_of_few(draw(0, 1), factor)
+    with pytest.raises(DataError, match="different dimensions: 5 and 6"):
+        frechet_distance_of_few(draw(0, 4, dim=5), factor)
+    broken_ND = draw(0, 4)
+    broken_ND[2, 3] = np.nan
+    with pytest.raises(DataError, match="1 of 4 rows, the first is row 2"):
+        frechet_distance_of_few(broken_ND, factor)
+
+
+def test_the_moments_of_halves_are_theirs_and_merge_to_those_of_all():
+    features_ND = draw(4, 401, shift=7.0)
+    strata_N = np.arange(401) % 10
+    found = moments_in_halves(features_ND, strata_N)
+    for half, moments in enumerate(found.of_halves):
+        alone = moments_of(features_ND[found.halves_N == half])
+        assert moments.count == alone.count
+        np.testing.assert_allclose(moments.cov_DD, alone.cov_DD, rtol=1e-12)
+    whole = moments_of(features_ND)
+    assert found.whole.count == 401
+    np.testing.assert_allclose(found.whole.mean_D, whole.mean_D, rtol=1e-13)
+    scale = np.abs(whole.cov_DD).max()
+    np.testing.assert_allclose(found.whole.cov_DD, whole.cov_DD, atol=1e-13 * scale)
+    assert sum(m.count for m in found.of_halves) == 401, "merging leaves the halves as they are"
+
+
+def test_a_row_that_is_no_number_is_named_by_its_place_among_all():
+    features_ND = draw(4, 40)
+    features_ND[31, 2] = np.inf
+    with pytest.raises(DataError, match="the first is row 31"):
+        moments_in_halves(features_ND)

@@ -32,6 +32,20 @@ def test_points_run_from_the_papers_smallest_to_all_and_lie_on_least_squares():
     assert result.residual > 0
 
 
+@pytest.mark.parametrize("count", [1000, 1003])
+def test_each_distance_is_that_of_its_run_of_the_order(count):
+    """Around the end of the order too; an order that is written down here again."""
+    features_ND = draw(1, count)
+    result = frechet_at_infinity(features_ND, TRUTH)
+    order_N = np.random.default_rng(0).permutation(count)
+    start = 0
+    for size, distance in zip(result.sizes_P, result.distances_P, strict=True):
+        rows_N = order_N[np.arange(start, start + size) % count]
+        alone = frechet_distance(moments_of(features_ND[rows_N]), TRUTH)
+        assert distance == pytest.approx(alone, rel=1e-10)
+        start += size
+
+
 def test_smallest_size_is_that_of_the_paper_where_it_can_be():
     assert smallest_size(50_000, 1024) == 5000
     assert smallest_size(20_000, 2048) == 8192

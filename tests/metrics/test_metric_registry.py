@@ -240,8 +240,15 @@ def test_below_eight_samples_per_dimension_nothing_is_said_of_infinite_n(count):
     assert value.extrapolated is None
     assert value.notes[-1] == (
         f"N is only {count / DIM:.3g} samples per feature dimension: the bias is large and not in "
-        "proportion to 1/N, so nothing is said of infinite N; use kid, or more samples"
+        "proportion to 1/N, so nothing is said of infinite N; use kid, which has no bias and "
+        "an error at any N, or more samples"
     )
+
+
+def test_small_sets_are_not_sent_from_sfid_to_kid_which_is_of_other_features():
+    value = make_inputs(DIM - 1).compute("sfid")["sfid"]
+    assert len([note for note in value.notes if "kid is no substitute" in note]) == 2
+    assert not any("use kid" in note for note in value.notes)
 
 
 @pytest.mark.parametrize("samples_per_dim", [8, 9.9])

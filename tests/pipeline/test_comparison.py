@@ -139,6 +139,15 @@ def test_paired_error_is_the_one_by_hand(runs: Runs) -> None:
     assert row.difference.standard_error < math.hypot(a.standard_error, b.standard_error)
 
 
+def test_a_small_set_has_the_word_of_the_replicates_beside_its_interval(runs: Runs) -> None:
+    found = compared(runs.low, runs.high)
+    assert N <= 500
+    of_pairs = "95 % intervals of paired differences of fid held the truth 90 to 100 %"
+    assert of_pairs in statement(row_of(found, "fid"))
+    unpaired = statement(row_of(found, "precision"))
+    assert unpaired.count("of A and B: 95 % intervals of precision held the truth") == 1
+
+
 def test_precision_is_unpaired_and_says_so(runs: Runs) -> None:
     row = row_of(compared(runs.low, runs.high), "precision")
     assert row.difference is not None
@@ -155,7 +164,7 @@ def test_no_interval_of_a_frechet_distance_below_two_samples_a_dimension(runs: R
     assert row.difference.holds_zero is None
     text = statement(row)
     assert "no interval: of A and B no standard error: it needs at least 2 samples" in text
-    assert "kid has one at any N" in text
+    assert "use kid, which has no bias and an error at any N" in text
     assert "±" not in text
 
 

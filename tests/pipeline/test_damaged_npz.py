@@ -15,6 +15,8 @@ from evalsuite.pipeline.outside import extract_uncached
 from evalsuite.pipeline.reference_building import build_reference
 from evalsuite.pipeline.reference_data import prepare_reference
 from evalsuite.pipeline.reference_request import BuildRequest, Part
+from evalsuite.pipeline.source import Source
+from evalsuite.runtime.extraction import OutsideExtraction, Workforce
 
 COUNT = 60
 HELD_OUT = data_root() / "reference_stats" / "digits-16-heldout.npz"
@@ -62,6 +64,21 @@ def some_of_each_class(path: Path) -> None:
 
 def as_reference(path: Path) -> None:
     prepare_reference(measure(str(path), ["precision"]), decoders=2)
+
+
+def test_what_was_read_in_part_says_that_no_checksum_was_compared(whole: Path) -> None:
+    def read(count: int) -> str | None:
+        extraction = OutsideExtraction(
+            Source(whole, None, False), Workforce(1, device="cpu"), lambda _: None, print
+        )
+        extraction(open_samples(whole), count, measure())
+        return extraction.reports[0].read_in_part
+
+    said = read(20)
+    assert said is not None
+    assert "the first 20 of 60 images" in said
+    assert read(COUNT) is None
+    assert read(20) is None, "the same file has been compared since"
 
 
 READERS = [

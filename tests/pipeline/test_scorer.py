@@ -28,7 +28,7 @@ from evalsuite.artifacts.run_directory import RunDirectory
 from evalsuite.artifacts.samples import open_samples
 from evalsuite.artifacts.storage import file_sha256
 from evalsuite.config import ExtractorSpec, ProtocolSpec, load_spec
-from evalsuite.errors import DataError, IncompleteError, UsageError, WorkerError
+from evalsuite.errors import DataError, EvalsuiteError, IncompleteError, UsageError, WorkerError
 from evalsuite.models.building import load_model
 from evalsuite.pipeline.evaluation import score_run, score_samples
 from evalsuite.pipeline.export import export_adm_npz, export_png
@@ -69,7 +69,8 @@ class Sampler:
 
 
 def new_scorer(num_samples: int = 20, **changes: Any) -> "evalsuite.Scorer":
-    return evalsuite.Scorer("digits-16-train", num_samples=num_samples, **SETTINGS | changes)
+    arguments = {"reference": "digits-16-train", "num_samples": num_samples}
+    return evalsuite.Scorer(**arguments | SETTINGS | changes)
 
 
 NUMBERS = ("value", "standard_error", "extrapolated")
@@ -467,6 +468,34 @@ def test_images_that_cannot_be_taken() -> None:
 def test_arguments_that_cannot_be(changes: dict[str, Any], text: str) -> None:
     with pytest.raises(UsageError, match=text):
         new_scorer(**{"num_samples": 30} | changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"metrics": [" "]}, "`metrics` names no metric"),
+        ({"metrics": ["fid"], "reference": None}, "fid needs a `reference`"),
+        ({"reference": "adm-imagenet-64"}, "give the path of .* with reference=PATH"),
+        ({"extractor_weights": "none.pth"}, "`extractor_weights` none.pth does not exist"),
+    ],
+)
+def test_errors_name_arguments_and_not_options(
+    changes: dict[str, Any], text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EVALSUITE_CACHE", str(tmp_path))
+    with pytest.raises(EvalsuiteError, match=text) as caught:
+        new_scorer(**{"num_samples": 30, "extractor": "digits-convnet"} | changes)
+    assert "--" not in str(caught.value)
+
+
+def test_a_reference_of_another_resolution_is_refused_as_by_evaluate(
+    kit: tuple[Path, Path],
+) -> None:
+    extractor, reference = kit
+    with pytest.raises(DataError, match=r"is of 16x16 images, so .* another `reference`$"):
+        evalsuite.Scorer(
+            reference, extractor=str(extractor), num_samples=30, size=(32, 32), **SETTINGS
+        )
 
 
 def test_labels_and_seeds_are_those_of_the_command_line() -> None:

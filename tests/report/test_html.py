@@ -198,6 +198,16 @@ def test_undefined_values_and_missing_errors(tmp_path: Path) -> None:
     assert "±" not in cells[0]
 
 
+def test_the_traps_of_a_reference_stand_below_its_numbers_once(tmp_path: Path) -> None:
+    run = make_scored_run(tmp_path / "run")
+    for path in (run.root / "results").glob("*.json"):
+        content = json.loads(path.read_text())
+        content["reference_warnings"] = ["a <trap>", "not comparable with FIDs of another"]
+        path.write_text(json.dumps(content))
+    said = "reference digits-16-train: a <trap>; not comparable with FIDs of another"
+    assert section(run, "metrics").text.count(said) == 2  # of 90 samples and of 50
+
+
 def test_paste_lines_keep_references_apart(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run")
     add_record(run, "fid", 96, 1.5, reference="train")
