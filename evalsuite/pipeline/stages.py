@@ -107,6 +107,8 @@ class ImageSink:
     def abandon(self) -> None:
         """Give the shard up, or remove it when it was finished."""
         unwanted = _UnwantedError()
+        with contextlib.suppress(Exception):  # or its end of life complains of a closed file
+            self._writer.close()
         with contextlib.suppress(Exception):  # told as a failure, or a store would show it first
             self._stack.__exit__(_UnwantedError, unwanted, None)
         self._storage.delete(self._path)
