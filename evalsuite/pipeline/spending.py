@@ -4,6 +4,7 @@ An invocation that ended noted it in its attempt; of one that was killed the las
 without either, its receipts tell the time in which workers computed.
 """
 
+import contextlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -12,6 +13,7 @@ from pydantic import ValidationError
 from evalsuite.artifacts.live import Cost, LiveInvocation, read_live
 from evalsuite.artifacts.receipts import Receipt
 from evalsuite.artifacts.run_directory import IMAGES, RunDirectory
+from evalsuite.errors import CorruptionError
 
 
 class Own(NamedTuple):
@@ -94,7 +96,9 @@ def spent(run: RunDirectory) -> dict[str, Any]:
     """
     own = owned(run.receipts(IMAGES))
     live = read_live(run.storage)
-    attempts = {str(a.get("invocation_id")): a for a in run.read_json_folder("attempts")}
+    attempts: dict[str, Any] = {}
+    with contextlib.suppress(CorruptionError):  # a damaged note of a past invocation stops nothing
+        attempts = {str(a.get("invocation_id")): a for a in run.read_json_folder("attempts")}
     names = own.keys() | live.keys() | attempts.keys()
     cost = together([cost_of(attempts.get(n), live.get(n), own.get(n)) for n in sorted(names)])
     seconds = sum(one.gpu_s + one.cpu_s for one in own.values())
