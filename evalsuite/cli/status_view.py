@@ -138,11 +138,8 @@ def _worker_lines(workers: "Sequence[LiveWorker]") -> list[str]:
 def _worker_line(worker: "LiveWorker") -> str:
     if worker.state == "loading":
         where = f" on {worker.host}" if worker.host else ""
-        return f"{worker.name}{where}: loading for {duration(time.time() - worker.since)}"
-    held = [
-        f"{hold.start}..{hold.stop - 1} for {duration(time.time() - hold.since)}"
-        for hold in worker.holds
-    ]
+        return f"{worker.name}{where}: loading for {_since(worker.since)}"
+    held = [f"{hold.start}..{hold.stop - 1} for {_since(hold.since)}" for hold in worker.holds]
     where = f"{worker.name} on {worker.host}, pid {worker.pid}, {worker.device}"
     return f"{where}: {'; '.join(held) or 'idle'}"
 
@@ -150,33 +147,39 @@ def _worker_line(worker: "LiveWorker") -> str:
 def _counted(counts: "Counts") -> list[str]:
     """What is not as it should be, or worth knowing; nothing on a quiet run."""
     named = {
-        "shards retried": counts.shards_retried,
+        "retried": counts.shards_retried,
         "computed twice": counts.shards_computed_twice,
         "copied": counts.shards_copied,
         "set aside": counts.shards_quarantined,
-        "workers lost": counts.workers_lost,
     }
-    return [f"{count} {name}" for name, count in named.items() if count]
+    lost = f"{_many(counts.workers_lost, 'worker')} lost"
+    return [f"{_many(count, 'shard')} {name}" for name, count in named.items() if count] + (
+        [lost] if counts.workers_lost else []
+    )
 
 
 def _cost_lines(standing: "Standing") -> list[str]:
-    count = len(standing.invocations)
     spent = cost_text(standing.cost) or "nothing"
     return [
-        f"cost    {spent} in {_many(count, 'invocation')};"
-        f" {duration(standing.compute_seconds)} of workers' time in what is committed"
+        f"cost    {spent}",
+        f"        {duration(standing.compute_seconds)} of workers' time in what is committed,"
+        f" {_many(len(standing.invocations), 'invocation')}",
     ]
 
 
 def cost_text(cost: "Cost") -> str:
-    """`1.25 GPU-hours, 0.75 kWh, 3.12 at 2.5 an hour`; what is unknown is left out."""
+    """`1.25 GPU-hours, 0.75 kWh, money 3.12 (2.5 per GPU-hour)`; what is unknown is left out."""
     parts = [f"{_hours(cost.gpu_hours)} GPU-hours"] if cost.gpu_hours else []
     parts += [f"{_hours(cost.cpu_hours)} CPU-hours"] if cost.cpu_hours else []
     parts += [f"{cost.energy_joules / 3.6e6:.3g} kWh"] if cost.energy_joules is not None else []
     if cost.money is not None:
-        at = f" at {cost.price_per_gpu_hour:g} an hour" if cost.price_per_gpu_hour else ""
-        parts.append(f"{cost.money:.2f} of money{at}")
+        price = cost.price_per_gpu_hour
+        parts.append(f"money {cost.money:.2f}" + (f" ({price:g} per GPU-hour)" if price else ""))
     return ", ".join(parts)
+
+
+def _since(moment: float) -> str:
+    return duration(max(0.0, time.time() - moment))
 
 
 def _hours(hours: float) -> str:
@@ -193,20 +196,19 @@ def _invocation_lines(invocations: "Sequence[InvocationStanding]") -> list[str]:
 def _said(one: "InvocationStanding") -> str:
     """What became of an invocation; of one that noted no end, what it has committed."""
     cost = cost_text(one.cost)
-    behind = f"  ({cost})" if cost else ""
     if one.state == "ended":
-        return f"{one.images} images  {one.outcome}{behind}"
-    last = f", last at {one.last_commit_at}" if one.last_commit_at else ""
+        return f"{one.images} images  {one.outcome}" + (f"  ({cost})" if cost else "")
     where = f"pid {one.pid} on {one.host}"
     silence = "" if one.silent_s is None else f"no sign of life for {duration(one.silent_s)}"
     said = {
         "running": f"running, {where}",
         "silent": f"running, but {silence}: {where} may be stopped or hang",
         "killed": f"killed: {where} is gone",
-        "lost": f"lost: {silence} from {where}; killed, or cut off",
+        "lost": f"lost: {silence} from {where}",
         "unknown": "no end noted: still running, or killed",
     }[one.state]
-    return f"{one.images} images committed{last}  {said}{behind}"
+    last = f", last at {one.last_commit_at}" if one.last_commit_at else ""
+    return f"{said}; {one.images} images committed{last}" + (f"  ({cost})" if cost else "")
 
 
 def _short(stage: str) -> str:

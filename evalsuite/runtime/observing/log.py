@@ -152,6 +152,7 @@ def _level(event: Event) -> str:
 
 def _append(path: Path, content: bytes) -> None:
     """One write for one line, so that lines of two threads never mix."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
     try:
         os.write(handle, content)

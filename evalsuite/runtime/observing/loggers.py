@@ -247,6 +247,7 @@ class _MLflow:
     def __init__(self, target: LogTarget, run_name: str, about: Mapping[str, Scalar]) -> None:
         if "://" not in target.place or target.place.startswith("file:"):
             os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
+        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
         from mlflow.entities import Metric
