@@ -44,7 +44,8 @@ class Cost(Frozen):
     cpu_hours: float = 0.0
     """Time that workers without a GPU held their one core."""
     energy_joules: float | None = None
-    """Of the GPUs while they computed, by NVML; of none when any shard was not measured."""
+    """Of the GPUs, by NVML, for all shards that were computed to their end; None when the energy of
+    any that was committed is not known."""
     price_per_gpu_hour: float | None = None
     money: float | None = None
     """gpu_hours * price_per_gpu_hour, in the currency of the price."""

@@ -137,9 +137,13 @@ class Tally:
             held.holds[shard] = event.time
         elif held is not None and event.kind in _GIVES_BACK:
             held.holds.pop(shard, None)
-        if event.kind in {"shard-committed", "shard-discarded"}:
-            known = self._joules is not None and event.joules is not None
-            self._joules = (self._joules or 0.0) + (event.joules or 0.0) if known else None
+        if event.kind == "shard-committed":
+            for other in self._workers.values():  # copies of it are withdrawn
+                other.holds.pop(shard, None)
+            if event.joules is None:
+                self._joules = None
+        if self._joules is not None and event.joules is not None:
+            self._joules += event.joules
 
 
 def _shown(name: str, held: _Held) -> LiveWorker:
