@@ -7,6 +7,8 @@ not apply), so that the logs of many runs can be poured together and still be to
 import contextlib
 import json
 import os
+import re
+import sys
 import threading
 import time
 import traceback
@@ -21,6 +23,7 @@ from evalsuite.runtime.events import Event
 
 FEWEST_S = 30.0
 """On an object store the log is written whole, at most so often and at a tenth of the time."""
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _WARNINGS = {
     "worker-lost",
     "shard-retried",
@@ -72,7 +75,7 @@ class EventLog:
             "seconds": None if event.seconds is None else round(event.seconds, 3),
             "joules": event.joules,
             "reason": event.reason,
-            "traceback": event.traceback,
+            "traceback": plain(event.traceback),
         }
         self.note(event.kind, _level(event), at=event.time, **fields)
 
@@ -135,15 +138,20 @@ class EventLog:
 def remote_traceback(error: BaseException) -> str:
     """The traceback that came from a worker with an error, or "" when it arose here.
 
-    Ray's task error carries it; the driver raises the worker's own error out of it.
+    Ray's task error says it as its text; the driver raises the worker's own error out of it.
     """
-    seen: BaseException | None = error
+    exceptions = sys.modules.get("ray.exceptions")  # without Ray nothing came from a worker
+    seen: BaseException | None = error if exceptions is not None else None
     while seen is not None:
-        text = getattr(seen, "traceback_str", "")
-        if text:
-            return str(text)
+        if exceptions is not None and isinstance(seen, exceptions.RayTaskError):
+            return plain(str(seen))
         seen = seen.__cause__ or seen.__context__
     return ""
+
+
+def plain(text: str) -> str:
+    """Without the colours that Ray puts into tracebacks."""
+    return _COLOUR.sub("", text)
 
 
 def _level(event: Event) -> str:

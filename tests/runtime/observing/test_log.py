@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from ray.exceptions import RayTaskError
 from story import story
 
 from evalsuite.artifacts.run_directory import RunDirectory
@@ -39,14 +40,13 @@ def test_what_a_worker_raised_stays_one_line_with_its_traceback(run: RunDirector
     log = EventLog(run, "1f2e3d4c")
     remote = 'Traceback (most recent call last):\n  File "model.py", line 3, in sample\nKeyError: 1'
 
-    class TaskError(Exception):
-        traceback_str = remote
-
     def drive() -> None:
+        """As the driver does: Ray's error, of the cause's class too, gives way to the cause."""
+        error = DataError("samples 0..9: NaN")
         try:
-            raise TaskError("task failed")
-        except TaskError:
-            raise DataError("samples 0..9: NaN") from None
+            raise RayTaskError("sample", f"\x1b[36m{remote}\x1b[39m", error).as_instanceof_cause()
+        except RayTaskError as task:
+            raise task.cause from None
 
     with pytest.raises(DataError) as caught:
         drive()
