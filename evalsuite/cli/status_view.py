@@ -114,7 +114,7 @@ def _now_lines(standing: "Standing") -> list[str]:
         parts += [f"{duration(left)} left"] if left is not None and total else []
         lines.append(f"now     {', '.join(parts)}")
     if counted:
-        lines.append(f"faults  {', '.join(counted)}")
+        lines.append(f"notes   {', '.join(counted)}")
     for one in live:
         lines += _worker_lines(one.workers)
     return lines
