@@ -170,4 +170,5 @@ def _append(path: Path, content: bytes) -> None:
 
 def _local_path(run: RunDirectory, relative: str) -> Path | None:
     """Where the file lies on a file system; None on an object store."""
-    return None if ":/" in str(run.root) else run.storage.path(relative)
+    path = run.storage.path(relative)
+    return path if isinstance(path, Path) else None

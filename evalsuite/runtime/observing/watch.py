@@ -3,6 +3,7 @@
 import contextlib
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from evalsuite.artifacts.live import LiveInvocation, remove_live, this_process, write_live
@@ -52,7 +53,7 @@ class Watch:
             },
         )
         process = this_process()
-        every_s = BEAT_S * (5 if ":/" in str(run.root) else 1)
+        every_s = BEAT_S * (1 if isinstance(run.root, Path) else 5)
         self._first = LiveInvocation(
             invocation_id=invocation_id,
             command=command,
