@@ -51,6 +51,8 @@ class Receipt(Frozen):
     nfe: int
     """Network evaluations per image, 0 when the images were read."""
     seconds: dict[str, float]
+    energy_joules: float | None = None
+    """Of the GPU while it computed the shard, by NVML; None where it was not measured."""
     numerics_id: Sha256
     numerics: dict[str, Any]
     worker: dict[str, Any]

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from evalsuite.cli.logging_to import logging_to
 from evalsuite.cli.options import (
     PATH,
     PLACE,
@@ -20,6 +21,7 @@ from evalsuite.cli.prepare import Prepared, confirm, forecast, hint_of_whole_bat
 
 if TYPE_CHECKING:
     from evalsuite.artifacts.records import Record
+    from evalsuite.runtime.observing.loggers import Loggers
     from evalsuite.runtime.session import SessionResult
 
 _WORK_OPTIONS = [
@@ -55,6 +57,18 @@ _WORK_OPTIONS = [
         multiple=True,
         help="Noted with the invocation.",
     ),
+    click.option(
+        "--log",
+        metavar="TO",
+        multiple=True,
+        help="Also log to wandb:PROJECT[/RUN], tensorboard:DIR or mlflow:URI[#EXPERIMENT].",
+    ),
+    click.option(
+        "--price-per-gpu-hour",
+        type=click.FloatRange(min=0),
+        metavar="X",
+        help="Reckon what the run costs.",
+    ),
     click.option("--allow-mixed-numerics", is_flag=True, help="Mix kinds of machines; recorded."),
     click.option("--dry-run", is_flag=True, help="Say what would be done, and its cost."),
     click.option("--yes", is_flag=True, help="Do more than an hour of work without a GPU."),
@@ -88,8 +102,9 @@ def run(**values: Any) -> None:  # noqa: ANN401 - click passes each option
         return
     confirm(prepared, values)
     began = time.monotonic()
-    result = _generate(prepared)
-    _finish_run(prepared, result, values, began)
+    with logging_to(prepared) as loggers:
+        result = _generate(prepared, loggers)
+        _finish_run(prepared, result, values, began, loggers)
 
 
 @click.command(
@@ -116,7 +131,8 @@ def generate(**values: Any) -> None:  # noqa: ANN401 - click passes each option
         return
     confirm(prepared, values)
     began = time.monotonic()
-    result = _generate(prepared)
+    with logging_to(prepared) as loggers:
+        result = _generate(prepared, loggers)
     _say_made(result)
     click.echo(str(result.run.root))
     if values["json_path"]:
@@ -165,7 +181,7 @@ def _describe(prepared: Prepared, values: dict[str, Any]) -> None:
         write_json(values["json_path"], payload([], {**facts, **estimate}))
 
 
-def _generate(prepared: Prepared) -> "SessionResult":
+def _generate(prepared: Prepared, loggers: "Loggers") -> "SessionResult":
     from evalsuite.cli.encoding_view import EncodingView
     from evalsuite.cli.output import ProgressView, notice
     from evalsuite.runtime.progress import Progress
@@ -184,6 +200,7 @@ def _generate(prepared: Prepared) -> "SessionResult":
             if progress.loading:
                 encoding.update()
             view.show(progress)
+            loggers.progress(progress)
 
         return run_session(request, listener, notice)
 
@@ -230,7 +247,11 @@ def _finish_unscored(
 
 
 def _finish_run(
-    prepared: Prepared, result: "SessionResult", values: dict[str, Any], began: float
+    prepared: Prepared,
+    result: "SessionResult",
+    values: dict[str, Any],
+    began: float,
+    loggers: "Loggers",
 ) -> None:
     """Score, report, and print what a person wants to see at the end."""
     from evalsuite.cli.output import metrics_tables, notice, write_json
@@ -258,6 +279,7 @@ def _finish_run(
     scoring = time.monotonic()
     count = request.demand.num_samples
     records: list[Record] = score_run_by(run, prepared.scoring.measures, count)
+    loggers.records(records, count)
     facts["seconds"] |= {
         "score": round(time.monotonic() - scoring, 3),
         "total": round(time.monotonic() - began, 3),

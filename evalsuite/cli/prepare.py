@@ -11,6 +11,7 @@ from evalsuite.errors import CorruptionError, StorageError, UsageError
 if TYPE_CHECKING:
     from evalsuite.config import ExtractorSpec
     from evalsuite.pipeline.estimate import Estimate
+    from evalsuite.runtime.observing.loggers import LogTarget
     from evalsuite.runtime.session import SessionRequest
 
 
@@ -20,6 +21,8 @@ class Prepared:
 
     request: "SessionRequest"
     scoring: Scoring
+    log: "tuple[LogTarget, ...]" = ()
+    """Where progress and records go besides."""
 
 
 @dataclass(frozen=True)
@@ -42,9 +45,12 @@ def prepare(values: dict[str, Any], *, keep: Any, command: str) -> Prepared:  # 
     from evalsuite.pipeline.numerics import resolve_device
     from evalsuite.pipeline.plan import check_count, resolve_plan
     from evalsuite.pipeline.stages import OutputFormat
+    from evalsuite.runtime.observing.loggers import check_installed, parse_target
     from evalsuite.runtime.session import SessionRequest
 
     check_json_target(values["json_path"])
+    log = tuple(parse_target(text) for text in values["log"])
+    check_installed(log)
     options = plan_options_of(values)
     resolved = resolve_plan(options)
     preset, plan = resolved.preset, resolved.plan
@@ -83,8 +89,9 @@ def prepare(values: dict[str, Any], *, keep: Any, command: str) -> Prepared:  # 
         command=command,
         asked=given(values),
         tags=dict(values["tags"]),
+        price_per_gpu_hour=values["price_per_gpu_hour"],
     )
-    return Prepared(request, scoring)
+    return Prepared(request, scoring, log)
 
 
 def _extractors(values: dict[str, Any], scoring: Scoring) -> "tuple[ExtractorSpec, ...]":

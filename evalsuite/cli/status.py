@@ -1,61 +1,55 @@
-"""`evalsuite status`: what a run holds."""
+"""`evalsuite status`: what a run holds, who works on it, and what it cost."""
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from evalsuite.cli.options import PLACE
+from evalsuite.cli.options import PATH, PLACE
 
 if TYPE_CHECKING:
-    from evalsuite.artifacts.receipts import Receipt
     from evalsuite.artifacts.storage import Place
+    from evalsuite.pipeline.standing import Standing
 
 
 @click.command(
     epilog="Examples:\n\n\b\n  evalsuite status runs/pixnerd-digits-a1b2c3d4\n"
-    "  watch evalsuite status runs/pixnerd-digits-a1b2c3d4"
+    "  evalsuite status runs/pixnerd-digits-a1b2c3d4 --watch"
 )
 @click.argument("run", type=PLACE)
-def status(run: "Place") -> None:
-    """Show how many samples each stage of RUN has, what is missing, and what it cost so far."""
-    from evalsuite.artifacts.receipts import NO_END, cover
-    from evalsuite.artifacts.run_directory import IMAGES, RunDirectory, gaps_of
-    from evalsuite.cli.output import duration
-    from evalsuite.pipeline.integrity import stages_of
+@click.option("--watch", is_flag=True, help="Go on showing it until the run is complete.")
+@click.option(
+    "--every",
+    type=click.FloatRange(min=0.1),
+    metavar="SECONDS",
+    help="Between two looks of --watch [default: 2].",
+)
+@click.option("--json", "json_path", type=PATH, help="Also write it here.")
+def status(run: "Place", watch: bool, every: float | None, json_path: Path | None) -> None:
+    """Show what RUN holds and lacks, who works on it, how fast, and what it cost so far.
 
+    An invocation is known to be running by its process where that is of this machine, and by its
+    sign of life, every few seconds, where it is of another. GPU-hours are those that workers held.
+    """
+    from evalsuite.artifacts.run_directory import RunDirectory
+    from evalsuite.cli.output import check_json_target, write_json
+    from evalsuite.cli.status_view import lines_of, watch_run
+    from evalsuite.errors import UsageError
+    from evalsuite.pipeline.standing import standing_of
+
+    if every is not None and not watch:
+        raise UsageError("--every needs --watch")
+    check_json_target(json_path)
     directory = RunDirectory.open(run)
-    attempts = directory.read_json_folder("attempts")
-    asked = directory.num_asked() if attempts else 0
-    size = directory.plan.batch_size
-    stop = -(-asked // size) * size
-    click.echo(f"model   {directory.manifest.model}")
-    click.echo(f"plan    {directory.manifest.plan_id}")
-    click.echo(f"asked   {asked} samples, stored in whole batches of {size}")
-    for stage in stages_of(directory) or [IMAGES]:
-        receipts = directory.receipts(stage)
-        spans = [(part.start, part.stop) for part in cover(receipts, 0, NO_END)]
-        done = sum(high - low for low, high in spans)
-        gaps = gaps_of(spans, 0, stop)
-        lacking = ", ".join(f"{low}..{high - 1}" for low, high in gaps[:4]) + (
-            ", ..." if gaps[4:] else ""
-        )
-        click.echo(
-            f"{stage}: {done} samples in {len(receipts)} shards, "
-            + (f"missing {lacking}" if gaps else "complete")
-        )
-    images = directory.receipts(IMAGES)
-    seconds = sum(receipt.seconds.get("compute", 0.0) for receipt in images)
-    click.echo(f"cost    {duration(seconds)} of workers' time in {len(attempts)} invocations")
-    for attempt in sorted(attempts, key=lambda attempt: str(attempt["started_at"])):
-        click.echo(f"        {attempt['started_at']}  {_said(attempt, images)}")
 
+    def look() -> "Standing":
+        standing = standing_of(directory)
+        if json_path:
+            write_json(json_path, standing.as_json())
+        return standing
 
-def _said(attempt: dict[str, Any], images: "Sequence[Receipt]") -> str:
-    """What became of an invocation; of one that noted no end, what it has committed."""
-    if attempt["outcome"] != "running":
-        return f"{attempt['images_made']} images  {attempt['outcome']}"
-    own = [r for r in images if r.attempt_id.startswith(f"{attempt['invocation_id']}-")]
-    count = sum(receipt.stop - receipt.start for receipt in own)
-    last = f", last at {max(receipt.created_at for receipt in own)}" if own else ""
-    return f"{count} images committed{last}  no end noted: still running, or killed"
+    if watch:
+        watch_run(look, 2.0 if every is None else every)
+        return
+    for line in lines_of(look()):
+        click.echo(line)

@@ -20,6 +20,8 @@ class Cost(NamedTuple):
 
     nfe: int = 0
     compute_s: float = 0.0
+    joules: float | None = None
+    """Energy of the GPU meanwhile; None where it was not measured."""
 
 
 class Committed(NamedTuple):
@@ -120,6 +122,7 @@ class Attempt:
             pixels_digest=digest_of_pixels(self._hashes),
             nfe=cost.nfe,
             seconds={"compute": round(cost.compute_s, 4), "total": round(total_s, 4)},
+            energy_joules=cost.joules,
             numerics_id=about["numerics_id"],
             numerics=about["numerics"],
             worker={key: about[key] for key in ("host", "pid", "device")},

@@ -41,6 +41,7 @@ from evalsuite.pipeline.scoring import (
     score,
     strata_of,
 )
+from evalsuite.pipeline.spending import spent
 from evalsuite.sampling.describe import nfe_of
 from evalsuite.seeding import labels_of
 
@@ -94,7 +95,7 @@ def score_run_by(run: RunDirectory, measures: Sequence[Measure], num_samples: in
                 sampling_fields(run.plan),
                 _about_run(run),
                 {
-                    "worker_seconds": _worker_seconds(run),
+                    **spent(run),
                     "evaluation_seconds": round(time.monotonic() - began, 3),
                 },
             )
@@ -115,10 +116,6 @@ def _about_run(run: RunDirectory) -> dict[str, Any]:
         "numerics_ids": ids,
         "mixed_numerics": len(ids) > 1,
     }
-
-
-def _worker_seconds(run: RunDirectory) -> float:
-    return round(sum(r.seconds.get("compute", 0.0) for r in run.receipts(IMAGES)), 2)
 
 
 def write_scored(run: RunDirectory, scored: Scored) -> None:

@@ -37,6 +37,7 @@ from evalsuite.features.registry import build_extractor
 from evalsuite.pipeline.channel import Channel
 from evalsuite.pipeline.committing import Attempt, Cost
 from evalsuite.pipeline.device_faults import device_faults, wait_for_memory
+from evalsuite.pipeline.energy import EnergyMeter, between
 from evalsuite.pipeline.extractor_weights import extractor_weights_sha256
 from evalsuite.pipeline.generation import BatchInputs, BatchSampler, GeneratedBatch
 from evalsuite.pipeline.materials import Materials
@@ -79,6 +80,8 @@ class CommitReport:
     committed: tuple[str, ...]
     discarded: tuple[str, ...]
     seconds: float
+    joules: float | None = None
+    """Energy of the GPU while it computed; None where it was not measured."""
 
 
 class _Handover:
@@ -103,17 +106,20 @@ class ShardWorker:
     def load(self) -> dict[str, Any]:
         """Load the model and the extractors, after checking their digests; gives `describe`.
 
+        With it goes `loading_s`, the seconds that it took.
+
         Raises:
             EvalsuiteError: weights, device or run directory are not as they should be.
         """
         job = self._job
         self._run = RunDirectory.open(job.run_root)
         self._device = resolve_device(job.device)
+        began, self._meter = time.monotonic(), EnergyMeter(self._device)
         if self._device.type == "cuda":
             wait_for_memory(lambda: torch.cuda.mem_get_info(self._device))
         with device_faults(self._device, self._run.plan.batch_size):
             self._load_networks()
-        return self.describe()
+        return {**self.describe(), "loading_s": round(time.monotonic() - began, 3)}
 
     def _load_networks(self) -> None:
         job, manifest = self._job, self._run.manifest
@@ -170,10 +176,11 @@ class ShardWorker:
         with handover.produced.feeding():
             try:
                 self._check_going_on(task)
-                began = time.monotonic()
+                began, energy = time.monotonic(), self._meter.joules()
                 with device_faults(self._device, self._run.plan.batch_size):
                     nfe = self._produce(task, handover)
-                handover.cost = Cost(nfe, time.monotonic() - began)
+                joules = between(energy, self._meter.joules())
+                handover.cost = Cost(nfe, time.monotonic() - began, joules)
             finally:
                 handover.prepared.abandon()
 
@@ -200,7 +207,8 @@ class ShardWorker:
             raise
         with self._lock:
             self._handovers.pop(attempt_id, None)
-        return CommitReport(attempt.task, done.stages, done.discarded, time.monotonic() - began)
+        total_s, joules = time.monotonic() - began, handover.cost.joules
+        return CommitReport(attempt.task, done.stages, done.discarded, total_s, joules)
 
     def _check_going_on(self, task: ShardTask) -> None:
         if self._stopping:

@@ -200,6 +200,8 @@ def _typed(option: str, value: object) -> list[list[str]]:
     if option == "tags":
         return [[f"{key}={text}"] for key, text in value]
     words = [str(item) for item in value]
+    if option == "log":
+        return [[word] for word in words]
     joint = {"size": "x", "part": "/"}.get(option)
     return [[joint.join(words)]] if joint else [words]
 

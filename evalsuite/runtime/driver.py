@@ -18,6 +18,7 @@ from evalsuite.runtime.cluster import first_line
 from evalsuite.runtime.crew import POLL_S, Answer, Crew
 from evalsuite.runtime.events import Event, Kind, Observer, nobody
 from evalsuite.runtime.faults import Loss, cause_of, may_pass
+from evalsuite.runtime.observing.log import remote_traceback
 from evalsuite.runtime.progress import Progress
 from evalsuite.runtime.signals import StopRequest
 from evalsuite.runtime.stragglers import stragglers
@@ -182,7 +183,8 @@ class Driver:
             else:
                 self.report.numerics_ids.add(answer.value["numerics_id"])
                 self.report.hosts.add(answer.value["host"])
-                self._tell("worker-ready", answer.worker)
+                seconds = answer.value.get("loading_s")
+                self._tell("worker-ready", answer.worker, seconds=seconds)
 
     def _take_commit(self, worker: Worker, flight: Flight, value: CommitReport) -> None:
         task = flight.task
@@ -196,7 +198,8 @@ class Driver:
         else:
             self.report.computed_twice += 1
         kind: Kind = "shard-committed" if first and value.committed else "shard-discarded"
-        self._tell(kind, worker, value.task, flight.attempt_id, seconds=value.seconds)
+        took = {"seconds": value.seconds, "joules": value.joules}
+        self._tell(kind, worker, value.task, flight.attempt_id, **took)
         if self._board.hands(task):
             for other in self._crew.workers:
                 for copy in [f for f in other.flights if f.task == task and not f.withdrawn]:
@@ -212,7 +215,7 @@ class Driver:
                 self.report.computed_twice += 1
                 self._tell("shard-discarded", worker, flight.task, flight.attempt_id)
         elif may_pass(error):
-            self._replace(worker, Loss(first_line(error)), at=flight)
+            self._replace(worker, Loss(first_line(error)), flight, remote_traceback(error))
         else:
             raise error from None
 
@@ -227,17 +230,20 @@ class Driver:
             if worker.is_hung(self._silence_s, max(self._silence_s, 3 * median_s)):
                 self._replace(worker, Loss("it hung: no answer, or no progress"))
 
-    def _replace(self, worker: Worker, loss: Loss, at: Flight | None = None) -> None:
+    def _replace(
+        self, worker: Worker, loss: Loss, at: Flight | None = None, traceback: str = ""
+    ) -> None:
         """A lost worker's shards go back to the board; `_fill` starts a fresh process.
 
         Args:
             worker: that is lost.
             loss: how.
             at: the attempt that failed, when the worker told; else the one that it computed.
+            traceback: of what the worker raised.
         """
         self.report.losses += 1
         self._losses_since_commit += 1
-        self._tell("worker-lost", worker, reason=loss.reason)
+        self._tell("worker-lost", worker, reason=loss.reason, traceback=traceback)
         self._crew.lose(worker, loss)
         to_blame = at or next(iter(worker.flights), None)
         for flight in worker.flights:

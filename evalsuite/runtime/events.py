@@ -38,7 +38,12 @@ class Event:
     stop: int | None = None
     attempt_id: str = ""
     reason: str = ""
+    traceback: str = ""
+    """Of what a worker raised, as it came from there; for logs."""
     seconds: float | None = None
+    """Of a shard: until it was committed; of a worker that is ready: its loading."""
+    joules: float | None = None
+    """Energy of the GPU while it computed the shard; None where it was not measured."""
     time: float = field(default_factory=time.time)
     """Seconds since the epoch, by the driver's clock."""
 

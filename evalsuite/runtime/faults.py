@@ -45,9 +45,13 @@ def may_pass(error: BaseException) -> bool:
 
 
 def cause_of(error: RayTaskError) -> BaseException:
-    """Our own error that a worker raised, or the bug with its remote traceback."""
+    """Our own error that a worker raised, or the bug with its remote traceback.
+
+    Ray's error stays the context of our own one, for the log.
+    """
     cause: BaseException | None = error.cause
     if isinstance(cause, EvalsuiteError):
+        cause.__context__ = error
         return cause
     bug: BaseException = error
     return bug

@@ -31,6 +31,7 @@ from evalsuite.pipeline.stages import OutputFormat
 from evalsuite.pipeline.worker import WorkerJob
 from evalsuite.runtime.cluster import check_shared_directory, connected
 from evalsuite.runtime.driver import Driver, DriverReport
+from evalsuite.runtime.observing.watch import Watch
 from evalsuite.runtime.progress import Progress
 from evalsuite.runtime.signals import StopRequest, signals_to
 from evalsuite.sampling.describe import describe_conditions, describe_sampler
@@ -57,6 +58,8 @@ class SessionRequest:
     asked: dict[str, Any]
     """Options as they were given, for the attempt's file."""
     tags: dict[str, str]
+    price_per_gpu_hour: float | None = None
+    """For the money that it costs; noted in the attempt."""
 
 
 @dataclass
@@ -105,24 +108,33 @@ def run_session(
     invocation_id = secrets.token_hex(4)
     began, started_at = time.monotonic(), _now()
     result = SessionResult(run, 0, 0.0)
+    watch = Watch(
+        run,
+        invocation_id,
+        request.command,
+        gpus_per_worker=request.gpus_per_worker,
+        price_per_gpu_hour=request.price_per_gpu_hour,
+    )
 
     def record(outcome: str, exit_code: int) -> None:
         result.seconds = time.monotonic() - began
         attempt = _attempt(request, result, invocation_id, started_at)
         attempt |= {"outcome": outcome, "exit_code": exit_code}
+        attempt |= watch.summary() if outcome != "running" else {}
         run.write_json(f"attempts/{invocation_id}.json", attempt)
 
     record("running", -1)
-    try:
-        taken = _repair(request, run, result, notice)
-        _make_missing(request, run, invocation_id, result, listener, taken)
-        _compare_overlaps(run)
-    except BaseException as error:
-        with contextlib.suppress(StorageError):  # a full disk must not hide what happened
-            exit_code = error.exit_code if isinstance(error, EvalsuiteError) else 1
-            record(str(error) or type(error).__name__, exit_code)
-        raise
-    record("complete", 0)
+    with watch.beating():
+        try:
+            taken = _repair(request, run, result, notice)
+            _make_missing(request, run, invocation_id, result, listener, taken, watch)
+            _compare_overlaps(run)
+        except BaseException as error:
+            with contextlib.suppress(StorageError):  # a full disk must not hide what happened
+                exit_code = error.exit_code if isinstance(error, EvalsuiteError) else 1
+                record(str(error) or type(error).__name__, exit_code)
+            raise
+        record("complete", 0)
     write_run_card(run, "; ".join([*describe_sampler(run.plan), describe_conditions(run.plan)]))
     return result
 
@@ -185,6 +197,7 @@ def _make_missing(
     result: SessionResult,
     listener: Callable[[Progress], None],
     taken: list[Receipt],
+    watch: Watch,
 ) -> None:
     batch_size = run.plan.batch_size
     asked = request.demand.asked(batch_size)
@@ -194,6 +207,11 @@ def _make_missing(
         return
     use_gpu = request.device != "cpu"
     stop = StopRequest(is_share=request.demand.part is not None)
+
+    def heard(progress: Progress) -> None:
+        watch.progress(progress)
+        listener(progress)
+
     with connected(request.address, request.num_workers, use_gpu=use_gpu) as cluster:
         from evalsuite.runtime.team import gather_team
         from evalsuite.runtime.watch import current_nodes
@@ -223,8 +241,9 @@ def _make_missing(
                 job,
                 team,
                 invocation_id,
-                listener,
+                heard,
                 stop,
+                observer=watch.observe,
             )
             try:
                 driver.run(tasks)

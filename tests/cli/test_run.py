@@ -355,22 +355,6 @@ def test_status_shows_what_stands_and_what_is_missing(
     assert "images: 180 samples in 9 shards, missing 40..59" in call("status", run_copy).stdout
 
 
-def test_status_tells_invocations_in_order_and_claims_no_life(
-    run_copy: Path, call: Callable[..., Outcome]
-) -> None:
-    """One that noted no end may have been killed: its committed images are told, and no more."""
-    (path,) = (run_copy / "attempts").iterdir()
-    attempt = json.loads(path.read_text())
-    path.write_text(json.dumps({**attempt, "outcome": "running", "images_made": 0}))
-    earlier = {"invocation_id": "ffffffff", "started_at": "2020-01-01T00:00:00+00:00"}
-    later = path.with_name("ffffffff.json")
-    later.write_text(json.dumps({**attempt, **earlier, "images_made": 7, "outcome": "complete"}))
-    first, second = call("status", run_copy).stdout.splitlines()[-2:]
-    assert first.split() == ["2020-01-01T00:00:00+00:00", "7", "images", "complete"]
-    assert "  200 images committed, last at 20" in second
-    assert second.endswith("no end noted: still running, or killed")
-
-
 def test_verify_recomputes_batches(run_copy: Path, call: Callable[..., Outcome]) -> None:
     outcome = call("verify", run_copy, "--num-batches", 3)
     assert outcome.code == 0, outcome.stderr
