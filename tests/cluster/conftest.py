@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from harness import Outcome, run_cli
-from heads import Head, free_ports, running_head, with_token
+from harness import Outcome, call_main
+from heads import Head, free_ports, running_head
 
 
 @pytest.fixture(scope="session")
@@ -17,11 +17,13 @@ def head() -> Iterator[Head]:
 
 
 @pytest.fixture
-def at_head(head: Head, small_tree: Path) -> Callable[..., Outcome]:
+def at_head(
+    head: Head, small_tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., Outcome]:
     """`at_head("jobs", "list")` in a small git tree, with the head's address in the environment."""
-    return lambda *words, **env: run_cli(
-        *words, cwd=small_tree, **with_token(RAY_API_SERVER_ADDRESS=head.address, **env)
-    )
+    monkeypatch.chdir(small_tree)
+    monkeypatch.setenv("RAY_API_SERVER_ADDRESS", head.address)
+    return call_main
 
 
 @pytest.fixture
