@@ -80,7 +80,7 @@ class PlaceOption(click.ParamType):  # type: ignore[type-arg]
 
     name = "place"
 
-    def get_metavar(self, *args: object) -> str:  # noqa: ARG002 - click's signature varies
+    def get_metavar(self, *args: object, **named: object) -> str:  # noqa: ARG002 - it varies
         """What `--help` shows."""
         return "PATH|URL"
 

@@ -14,7 +14,7 @@ import pytest
 from run_maker import BATCH, begin, files_below, hashes_of, make_shard, new_run, new_worker
 
 from evalsuite.artifacts.run_directory import IMAGES, RunDirectory
-from evalsuite.artifacts.storage import Storage
+from evalsuite.artifacts.storage.local import LocalStorage
 from evalsuite.errors import DataError
 from evalsuite.pipeline.channel import Channel, Closed, NotWantedError
 from evalsuite.pipeline.generation import BatchInputs, BatchSampler, GeneratedBatch
@@ -107,7 +107,7 @@ def test_a_shard_is_committed_while_the_next_is_computed(folder: Path) -> None:
     worker = new_worker(run)
     stands = threading.Event()
 
-    class Telling(Storage):
+    class Telling(LocalStorage):
         def commit(self, relative: str, content: bytes) -> bool:
             if relative.startswith("receipts/") and not stands.is_set():
                 passed(watched.sampled[2])  # the next shard is being computed ...
