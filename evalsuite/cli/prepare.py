@@ -123,7 +123,7 @@ def forecast(prepared: Prepared) -> "Forecast":
     low, high = request.demand.asked(plan.batch_size)
     try:
         covered = covered_ranges(run, plan, request.demand)
-        done = run.receipts(IMAGES, low, high) if run else []
+        done = run.spans(IMAGES, low, high) if run else []
     except CorruptionError:  # the run repairs it; until then nothing is known to stand
         covered, done = covered_ranges(None, plan, request.demand), []
     missing = missing_images(covered, (low, high))

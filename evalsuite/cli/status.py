@@ -9,7 +9,7 @@ import click
 from evalsuite.cli.options import PATH
 
 if TYPE_CHECKING:
-    from evalsuite.artifacts.receipts import Receipt
+    from evalsuite.artifacts.receipts import ReceiptHead
 
 
 @click.command(
@@ -33,7 +33,7 @@ def status(run: Path) -> None:
     click.echo(f"plan    {directory.manifest.plan_id}")
     click.echo(f"asked   {asked} samples, stored in whole batches of {size}")
     for stage in stages_of(directory) or [IMAGES]:
-        receipts = directory.receipts(stage)
+        receipts = directory.committed(stage)
         spans = [(part.start, part.stop) for part in cover(receipts, 0, NO_END)]
         done = sum(high - low for low, high in spans)
         gaps = gaps_of(spans, 0, stop)
@@ -44,14 +44,14 @@ def status(run: Path) -> None:
             f"{stage}: {done} samples in {len(receipts)} shards, "
             + (f"missing {lacking}" if gaps else "complete")
         )
-    images = directory.receipts(IMAGES)
+    images = directory.committed(IMAGES)
     seconds = sum(receipt.seconds.get("compute", 0.0) for receipt in images)
     click.echo(f"cost    {duration(seconds)} of workers' time in {len(attempts)} invocations")
     for attempt in sorted(attempts, key=lambda attempt: str(attempt["started_at"])):
         click.echo(f"        {attempt['started_at']}  {_said(attempt, images)}")
 
 
-def _said(attempt: dict[str, Any], images: "Sequence[Receipt]") -> str:
+def _said(attempt: dict[str, Any], images: "Sequence[ReceiptHead]") -> str:
     """What became of an invocation; of one that noted no end, what it has committed."""
     if attempt["outcome"] != "running":
         return f"{attempt['images_made']} images  {attempt['outcome']}"

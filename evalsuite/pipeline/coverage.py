@@ -1,10 +1,9 @@
 """What a run still lacks for what is asked of it."""
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 from evalsuite.artifacts.images import Keep, grid_end, is_in_grid
-from evalsuite.artifacts.receipts import NO_END, Receipt
+from evalsuite.artifacts.receipts import NO_END
 from evalsuite.artifacts.run_directory import IMAGES, PIXELS, RunDirectory, feature_stage, gaps_of
 from evalsuite.config import ExtractorSpec, Plan
 from evalsuite.pipeline.ranges import Range, ShardTask, part_of, plan_tasks, total, whole_batches
@@ -30,13 +29,14 @@ class Demand(NamedTuple):
 def covered_ranges(run: RunDirectory | None, plan: Plan, demand: Demand) -> dict[str, list[Range]]:
     """Ranges that stand, for each stage that `demand` needs; none when there is no run."""
     stages = [feature_stage(spec.extractor_id) for spec in demand.extractors]
-    covered: dict[str, list[Range]] = {IMAGES: _spans(run.receipts(IMAGES)) if run else []}
+    images = run.spans(IMAGES) if run else []
+    covered: dict[str, list[Range]] = {IMAGES: [span[:2] for span in images]}
     if demand.keep != "none":
-        covered[PIXELS] = _spans(run.pixel_receipts()) if run else []
+        kept = [span[:2] for span in images if span.kept in ("all", demand.keep)]
+        covered[PIXELS] = kept + _spans(run, PIXELS)
     if demand.keep == "grid":
-        kept = [r for r in run.receipts(IMAGES) if r.kept == "grid"] if run else []
-        covered[PIXELS] += [*_spans(kept), *_outside_grid(plan, *demand.asked(plan.batch_size))]
-    return covered | {stage: _spans(run.receipts(stage)) if run else [] for stage in stages}
+        covered[PIXELS] += _outside_grid(plan, *demand.asked(plan.batch_size))
+    return covered | {stage: _spans(run, stage) for stage in stages}
 
 
 def _outside_grid(plan: Plan, start: int, stop: int) -> list[Range]:
@@ -82,5 +82,5 @@ def missing_ranges(run: RunDirectory, demand: Demand) -> list[Range]:
     return sorted(gaps)
 
 
-def _spans(receipts: Sequence[Receipt]) -> list[Range]:
-    return [(receipt.start, receipt.stop) for receipt in receipts]
+def _spans(run: RunDirectory | None, stage: str) -> list[Range]:
+    return [span[:2] for span in run.spans(stage)] if run else []

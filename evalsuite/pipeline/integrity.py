@@ -8,8 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from evalsuite.artifacts.images import Images, pixel_sha256
-from evalsuite.artifacts.receipts import Receipt, Slice, cover, range_of, read_receipt
-from evalsuite.artifacts.run_directory import IMAGES, PIXELS, RunDirectory, is_of_other_pixels
+from evalsuite.artifacts.ledger import Reading
+from evalsuite.artifacts.receipts import RangeIndex, Receipt, Slice, cover, read_receipt
+from evalsuite.artifacts.run_directory import IMAGES, PIXELS, RunDirectory
+from evalsuite.artifacts.verified import Claim, FileChecker
 from evalsuite.errors import CorruptionError
 from evalsuite.pipeline.generation import BatchSampler
 
@@ -51,23 +53,43 @@ def find_faults(
     stages: Sequence[str] | None = None,
     start: int = 0,
     stop: int | None = None,
+    *,
+    hash_all: bool = False,
 ) -> list[Fault]:
-    """Check committed files against their receipts, of all stages or some over start..stop-1."""
+    """Check committed files against their receipts.
+
+    Args:
+        run: whose files.
+        stages: the stages to look at; all by default.
+        start: first sample.
+        stop: one past the last sample; to the end by default.
+        hash_all: read every file, also those that nobody changed since they were checked.
+    """
+    checker = FileChecker(run.storage, hash_all=hash_all)
     faults = []
     for stage in stages_of(run) if stages is None else stages:
-        for name in run.storage.names(f"receipts/{stage}", ".json"):
-            if _touches(name, start, stop):
-                fault = _fault_of(run, f"receipts/{stage}/{name}")
-                faults += [fault] if fault is not None else []
+        faults += _faults_of_stage(run, checker, stage, run.ledger.readings(stage, start, stop))
     return faults + _mismatched(run, faults, stages, start, stop)
 
 
-def _touches(name: str, start: int, stop: int | None) -> bool:
-    try:
-        low, high = range_of(name)
-    except ValueError:
-        return True
-    return start < high and (stop is None or low < stop)
+def _faults_of_stage(
+    run: RunDirectory, checker: FileChecker, stage: str, readings: Sequence[Reading]
+) -> list[Fault]:
+    """Faults in the order of the receipts, one for each."""
+    found: dict[str, Fault] = {}
+    claims = []
+    for reading in readings:
+        place = f"receipts/{stage}/{reading.name}"
+        if reading.row is not None:
+            head = reading.row.head()
+            claims += [Claim(file.entry, head, reading.stamp) for file in head.files]
+        elif (fault := _fault_of_receipt(run, place)) is not None:
+            found[place] = fault
+    for claim, text in checker.faults(claims):
+        place = claim.receipt.name
+        if place not in found and (receipt := _read_or_none(run, place)) is not None:
+            found[place] = Fault(place, receipt, text)
+    return [found[place] for place in sorted(found)]
 
 
 def _mismatched(
@@ -81,35 +103,43 @@ def _mismatched(
     bad = {fault.receipt_name for fault in faults}
     found = [s for s in run.feature_stages() if stages is None or s in stages]
     try:
-        images = run.receipts(IMAGES) if found else []
-        receipts = [r for s in found for r in run.receipts(s, start, stop) if r.name not in bad]
+        heads = [h for s in found for h in run.committed(s, start, stop) if h.name not in bad]
+        low, high = (
+            min((h.start for h in heads), default=0),
+            max((h.stop for h in heads), default=0),
+        )
+        images = RangeIndex(run.ledger.rows(IMAGES, low, high))
     except CorruptionError:
         return []  # an unreadable receipt is a fault already; look again when it is gone
-    return [
-        Fault(r.name, r, f"{run.root}/{r.files[0].path} holds features of other pixels")
-        for r in receipts
-        if is_of_other_pixels(r, images)
-    ]
+    mismatched = []
+    for head in heads:
+        digest = run.ledger.pixels_digest(images, head.start, head.stop)
+        if digest not in (None, head.pixels_digest):
+            text = f"{run.root}/{head.files[0].path} holds features of other pixels"
+            mismatched.append(Fault(head.name, _read_or_none(run, head.name), text))
+    return mismatched
 
 
-def _fault_of(run: RunDirectory, place: str) -> Fault | None:
+def _read_or_none(run: RunDirectory, place: str) -> Receipt | None:
+    """A receipt, unless it was taken out since it was listed."""
+    return read_receipt(run.storage, place) if run.storage.exists(place) else None
+
+
+def _fault_of_receipt(run: RunDirectory, place: str) -> Fault | None:
+    """What is wrong with a receipt itself."""
     try:
-        receipt = read_receipt(run.storage, place)
+        receipt = _read_or_none(run, place)
     except CorruptionError as error:
         return Fault(place, None, str(error))
-    if receipt.plan_id != run.manifest.plan_id:
+    if receipt is not None and receipt.plan_id != run.manifest.plan_id:
         return Fault(place, receipt, f"{run.root / place} belongs to another plan")
-    for file in receipt.files:
-        text = run.storage.fault_of(file.entry)
-        if text is not None:
-            return Fault(place, receipt, text)
     return None
 
 
 def choose_batches(run: RunDirectory, count: int) -> list[int]:
     """Random batches among those that are committed, in order."""
     size = run.plan.batch_size
-    batches = [b for r in run.receipts(IMAGES) for b in range(r.start // size, r.stop // size)]
+    batches = [b for r in run.spans(IMAGES) for b in range(r.start // size, r.stop // size)]
     unique = sorted(set(batches))
     return sorted(random.SystemRandom().sample(unique, min(count, len(unique))))
 
@@ -120,7 +150,7 @@ def check_batch(run: RunDirectory, sampler: BatchSampler, batch_index: int) -> B
     start, stop = batch_index * size, (batch_index + 1) * size
     images = sampler.batch(batch_index).rows.images_NHWC
     hashes = [pixel_sha256(image) for image in images]
-    parts = cover(run.receipts(IMAGES), start, stop)
+    parts = cover(run.receipts(IMAGES, start, stop), start, stop)
     differing = [
         index
         for part in parts
@@ -133,7 +163,7 @@ def check_batch(run: RunDirectory, sampler: BatchSampler, batch_index: int) -> B
 
 
 def _distance(
-    run: RunDirectory, parts: Sequence[Slice], images: Images, start: int
+    run: RunDirectory, parts: Sequence[Slice[Receipt]], images: Images, start: int
 ) -> tuple[int | None, float | None]:
     ours = images.astype(np.int16)
     differences = []
@@ -155,7 +185,7 @@ def garbage_files(run: RunDirectory, older_than_s: float = 0.0) -> list[str]:
     Attempts that lost a race or were killed leave them: image and feature files, and hidden
     temporary files.
     """
-    named = {f.path for stage in stages_of(run) for r in run.receipts(stage) for f in r.files}
+    named = {f.path for stage in stages_of(run) for r in run.committed(stage) for f in r.files}
     newest = time.time() - older_than_s
     found = []
     for path in sorted(run.root.rglob("*")):

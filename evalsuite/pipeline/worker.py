@@ -19,9 +19,11 @@ import numpy as np
 import torch
 
 from evalsuite.artifacts.images import ImageRows, pixel_sha256
+from evalsuite.artifacts.near import NearReceipts
 from evalsuite.artifacts.receipts import (
     Receipt,
     ReceiptFile,
+    ReceiptHead,
     commit_receipt,
     cover,
     digest_of_pixels,
@@ -97,6 +99,7 @@ class ShardWorker:
         """
         job = self._job
         self._run = RunDirectory.open(job.run_root)
+        self._near = NearReceipts(self._run.storage, self._run.manifest.plan_id)
         self._device = resolve_device(job.device)
         if self._device.type == "cuda":
             wait_for_memory(lambda: torch.cuda.mem_get_info(self._device))
@@ -210,10 +213,10 @@ class ShardWorker:
     def _batches(self, task: ShardTask) -> Iterator[GeneratedBatch]:
         """The batches of `task`, from stored pixels when all of them were kept, or computed."""
         size = self._run.plan.batch_size
-        kept = [] if IMAGES in task.stages else self._run.pixel_receipts()
+        kept = [] if IMAGES in task.stages else self._near.kept_pixels(task.start, task.stop)
         covered = [(part.start, part.stop) for part in cover(kept, task.start, task.stop)]
         if not gaps_of(covered, task.start, task.stop):
-            yield from stored_batches(self._run, task.start, task.stop)
+            yield from stored_batches(self._run, task.start, task.stop, kept)
             return
         for start in range(task.start, task.stop, size):
             yield self._sampler.batch(start // size)
@@ -228,9 +231,10 @@ class ShardWorker:
 
     def _check_known(self, task: ShardTask, hashes: list[str]) -> None:
         """Pixels that were committed before must have come out the same."""
-        known = set_aside(self._run, IMAGES, self._sampler.numerics_id)
+        numerics_id = self._sampler.numerics_id
+        known = set_aside(self._run, IMAGES, numerics_id, task.start, task.stop)
         if IMAGES not in task.stages:
-            known += self._run.receipts(IMAGES, task.start, task.stop)
+            known += self._near.receipts(IMAGES, task.start, task.stop)
         for receipt in known:
             low, high = max(receipt.start, task.start), min(receipt.stop, task.stop)
             for index in range(low, high):
@@ -306,9 +310,11 @@ class ShardWorker:
             return
 
 
-def stored_batches(run: RunDirectory, start: int, stop: int) -> Iterator[GeneratedBatch]:
-    """Batches whose pixels are read from the run's shards; they cost no evaluation."""
-    pixels = run.read_images(start, stop)
+def stored_batches(
+    run: RunDirectory, start: int, stop: int, kept: Sequence[ReceiptHead]
+) -> Iterator[GeneratedBatch]:
+    """Batches whose pixels are read from the shards of `kept`; they cost no evaluation."""
+    pixels = run.read_images(start, stop, kept)
     for at in range(start, stop, run.plan.batch_size):
         end = min(at + run.plan.batch_size, stop)
         images = np.stack([image for _, image in itertools.islice(pixels, end - at)])
