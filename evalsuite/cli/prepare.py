@@ -80,6 +80,7 @@ def prepare(values: dict[str, Any], *, keep: Any, command: str) -> Prepared:  # 
         num_workers=values["num_workers"],
         gpus_per_worker=1.0 if values["gpus_per_worker"] is None else values["gpus_per_worker"],
         allow_mixed_numerics=values["allow_mixed_numerics"],
+        hash_all=values["hash_all"],
         command=command,
         asked=given(values),
         tags=dict(values["tags"]),

@@ -10,7 +10,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from evalsuite.artifacts.receipts import Receipt, check_same_pixels
+from evalsuite.artifacts.compacting import keeping_compact
+from evalsuite.artifacts.receipts import (
+    Receipt,
+    check_same_pixels,
+    read_receipt,
+    receipt_name,
+)
 from evalsuite.artifacts.run_card import write_run_card
 from evalsuite.artifacts.run_directory import IMAGES, PIXELS, Manifest, RunDirectory, feature_stage
 from evalsuite.errors import EvalsuiteError, IncompleteError, StorageError
@@ -57,6 +63,8 @@ class SessionRequest:
     asked: dict[str, Any]
     """Options as they were given, for the attempt's file."""
     tags: dict[str, str]
+    hash_all: bool = False
+    """Read every stored file first, also those that nobody changed since they were checked."""
 
 
 @dataclass
@@ -171,7 +179,7 @@ def _repair(
     start, stop = request.demand.asked(run.plan.batch_size)
     stages = [IMAGES, *(feature_stage(s.extractor_id) for s in request.demand.extractors)]
     stages += [PIXELS] if request.demand.keep == "all" else []
-    faults = find_faults(run, stages, start, stop)
+    faults = find_faults(run, stages, start, stop, hash_all=request.hash_all)
     for fault in faults:
         result.repaired.append(fault.text)
         notice(f"{fault.text}; this shard is made again")
@@ -227,7 +235,8 @@ def _make_missing(
                 stop,
             )
             try:
-                driver.run(tasks)
+                with keeping_compact(run, sorted(covered)):
+                    driver.run(tasks)
             finally:
                 result.report = driver.report
                 result.images_made = sum(c.task.stop - c.task.start for c in driver.report.commits)
@@ -241,10 +250,12 @@ def _make_missing(
 
 def _compare_overlaps(run: RunDirectory) -> None:
     """Shards of several invocations at the same time may overlap; their pixels must agree."""
-    receipts = sorted(run.receipts(IMAGES), key=lambda r: (r.start, r.stop))
-    for first, second in itertools.pairwise(receipts):
+    spans = sorted(run.spans(IMAGES), key=lambda span: (span.start, span.stop))
+    for first, second in itertools.pairwise(spans):
         if second.start < first.stop:
-            check_same_pixels(first, second)
+            names = [receipt_name(IMAGES, span.start, span.stop) for span in (first, second)]
+            one, other = (read_receipt(run.storage, name) for name in names)
+            check_same_pixels(one, other)
 
 
 def _now() -> str:
