@@ -190,6 +190,8 @@ def measure(num_samples: int, num_receipts: int) -> list[dict[str, Any]]:
         print(f"{num_receipts} receipts a stage written in {time.perf_counter() - began:.0f} s")
         time.sleep(6)  # until they are settled
         for name in COMMANDS:
+            if name == "resume":
+                rows += cache_files(run, num_receipts)
             for state in ("cold", "warm"):
                 if state == "cold":
                     remove_cache(run)
@@ -197,18 +199,18 @@ def measure(num_samples: int, num_receipts: int) -> list[dict[str, Any]]:
                 row = {"receipts": num_receipts, "command": name, "cache": state, **figures}
                 print(row)
                 rows.append(row)
-        cache = [p for p in (run.root / "ledger").rglob("*") if p.is_file()]
-        for kind in ("index", "pixels"):
-            files = [p.stat().st_size for p in cache if p.suffix == f".{kind}"]
-            rows.append(
-                {
-                    "receipts": num_receipts,
-                    "cache files": kind,
-                    "count": len(files),
-                    "mib": sum(files) // MIB,
-                }
-            )
-            print(rows[-1])
+    return rows
+
+
+def cache_files(run: RunDirectory, num_receipts: int) -> list[dict[str, Any]]:
+    """How many files the cache has, and how large they are together."""
+    files = [p for p in (run.root / "ledger").rglob("*") if p.is_file()]
+    rows = []
+    for kind in ("index", "pixels"):
+        sizes = [p.stat().st_size for p in files if p.suffix == f".{kind}"]
+        whole = {"count": len(sizes), "mib": sum(sizes) // MIB}
+        rows.append({"receipts": num_receipts, "cache files": kind, **whole})
+        print(rows[-1])
     return rows
 
 

@@ -72,7 +72,8 @@ class _Stage:
     known: set[str] = field(default_factory=set)
     """Names of segments that were loaded."""
     segments: list[Segment] = field(default_factory=list)
-    places: dict[Key, tuple[Segment, int]] = field(default_factory=dict)
+    rows: dict[Key, Row] = field(default_factory=dict)
+    """Of segments."""
     fresh: dict[Key, Fresh] = field(default_factory=dict)
 
 
@@ -164,17 +165,14 @@ class Ledger:
     def _find(self, stage: str, key: Key) -> Row | None:
         held = self._stages[stage]
         fresh = held.fresh.get(key)
-        if fresh is not None:
-            return fresh.row
-        place = held.places.get(key)
-        return place[0].row(place[1], self._plan_id) if place is not None else None
+        return fresh.row if fresh is not None else held.rows.get(key)
 
     def _look_up(self, stage: str, listing: Mapping[str, Stamp]) -> None:
         """Load segments when there are names that this process does not know."""
         held = self._stages[stage]
         wanted = {key_of(name, stamp) for name, stamp in listing.items()}
         held.fresh = {key: one for key, one in held.fresh.items() if key in wanted}
-        unknown = len(wanted) - len(held.fresh) - sum(key in held.places for key in wanted)
+        unknown = len(wanted) - len(held.fresh) - sum(key in held.rows for key in wanted)
         if unknown <= _FEW:
             return
         folder = _folder(stage)
@@ -185,8 +183,7 @@ class Ledger:
                 if table is not None:
                     self._adopt(held, name, table)
 
-    @staticmethod
-    def _adopt(held: _Stage, name: str, table: object) -> None:
+    def _adopt(self, held: _Stage, name: str, table: object) -> None:
         try:
             segment = Segment(name, table)
         except (KeyError, ValueError):
@@ -195,9 +192,11 @@ class Ledger:
             return
         held.known.add(name)
         held.segments.append(segment)
-        held.places |= {key: (segment, at) for at, key in enumerate(segment.keys)}
-        for key in segment.keys:
-            held.fresh.pop(key, None)
+        for at, key in enumerate(segment.keys):
+            row = segment.row(at, self._plan_id)
+            if row is not None:
+                held.rows[key] = row
+                held.fresh.pop(key, None)
 
     def _read(
         self,

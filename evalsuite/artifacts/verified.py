@@ -16,7 +16,6 @@ from typing import NamedTuple
 import pyarrow as pa
 
 from evalsuite.artifacts import segments
-from evalsuite.artifacts.receipts import ReceiptHead
 from evalsuite.artifacts.storage import FileEntry, Stamp, Storage
 from evalsuite.errors import StorageError
 
@@ -38,8 +37,10 @@ class Claim(NamedTuple):
     """A file that a receipt names."""
 
     entry: FileEntry
-    receipt: ReceiptHead
+    receipt_name: str
     receipt_stamp: Stamp
+    created_at: str
+    """What the receipt says of its own time."""
 
 
 class FileChecker:
@@ -113,7 +114,7 @@ def is_as_committed(stamp: Stamp, claim: Claim) -> bool:
     copy of the run has newer times of both.
     """
     try:
-        created = datetime.fromisoformat(claim.receipt.created_at).timestamp()
+        created = datetime.fromisoformat(claim.created_at).timestamp()
     except ValueError:
         return False
     committed_ns = min(claim.receipt_stamp.modified_ns, int(created * _SECOND_NS) + _SECOND_NS)

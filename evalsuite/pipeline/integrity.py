@@ -2,19 +2,21 @@
 
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from evalsuite.artifacts.images import Images, pixel_sha256
 from evalsuite.artifacts.ledger import Reading
+from evalsuite.artifacts.ledger_rows import Row
 from evalsuite.artifacts.receipts import RangeIndex, Receipt, Slice, cover, read_receipt
-from evalsuite.artifacts.run_directory import IMAGES, PIXELS, RunDirectory
+from evalsuite.artifacts.run_directory import IMAGES, PIXELS, RunDirectory, feature_stage
 from evalsuite.artifacts.verified import Claim, FileChecker
 from evalsuite.errors import CorruptionError
 from evalsuite.pipeline.generation import BatchSampler
 
+FEATURES = feature_stage("")
 _TEMPORARY = (".probe-", ".nonce-", ".0", ".manifest.json.", ".numerics.json.")
 """How the names of our temporary files begin."""
 
@@ -66,10 +68,10 @@ def find_faults(
         hash_all: read every file, also those that nobody changed since they were checked.
     """
     checker = FileChecker(run.storage, hash_all=hash_all)
-    faults = []
-    for stage in stages_of(run) if stages is None else stages:
-        faults += _faults_of_stage(run, checker, stage, run.ledger.readings(stage, start, stop))
-    return faults + _mismatched(run, faults, stages, start, stop)
+    asked = stages_of(run) if stages is None else stages
+    readings = {stage: run.ledger.readings(stage, start, stop) for stage in asked}
+    faults = [f for s in asked for f in _faults_of_stage(run, checker, s, readings[s])]
+    return faults + _mismatched(run, faults, readings)
 
 
 def _faults_of_stage(
@@ -81,43 +83,58 @@ def _faults_of_stage(
     for reading in readings:
         place = f"receipts/{stage}/{reading.name}"
         if reading.row is not None:
-            head = reading.row.head()
-            claims += [Claim(file.entry, head, reading.stamp) for file in head.files]
+            told = reading.row.told()
+            claims += [Claim(one, place, reading.stamp, told.created_at) for one in told.files]
         elif (fault := _fault_of_receipt(run, place)) is not None:
             found[place] = fault
     for claim, text in checker.faults(claims):
-        place = claim.receipt.name
+        place = claim.receipt_name
         if place not in found and (receipt := _read_or_none(run, place)) is not None:
             found[place] = Fault(place, receipt, text)
     return [found[place] for place in sorted(found)]
 
 
 def _mismatched(
-    run: RunDirectory,
-    faults: Sequence[Fault],
-    stages: Sequence[str] | None,
-    start: int,
-    stop: int | None,
+    run: RunDirectory, faults: Sequence[Fault], readings: Mapping[str, Sequence[Reading]]
 ) -> list[Fault]:
     """Features that were made from other pixels than the ones that are committed."""
-    bad = {fault.receipt_name for fault in faults}
-    found = [s for s in run.feature_stages() if stages is None or s in stages]
-    try:
-        heads = [h for s in found for h in run.committed(s, start, stop) if h.name not in bad]
-        low, high = (
-            min((h.start for h in heads), default=0),
-            max((h.stop for h in heads), default=0),
-        )
-        images = RangeIndex(run.ledger.rows(IMAGES, low, high))
-    except CorruptionError:
+    if any(one.error for stage in readings for one in readings[stage]):
         return []  # an unreadable receipt is a fault already; look again when it is gone
+    bad = {fault.receipt_name for fault in faults}
+    features = {
+        f"receipts/{stage}/{one.name}": one.row
+        for stage in readings
+        if stage.startswith(FEATURES)
+        for one in readings[stage]
+        if one.row is not None
+    }
+    rows = {place: row for place, row in features.items() if place not in bad}
+    if not rows:
+        return []
+    try:
+        images = RangeIndex(_images_below(run, rows.values(), readings.get(IMAGES, ())))
+    except CorruptionError:
+        return []
     mismatched = []
-    for head in heads:
-        digest = run.ledger.pixels_digest(images, head.start, head.stop)
-        if digest not in (None, head.pixels_digest):
-            text = f"{run.root}/{head.files[0].path} holds features of other pixels"
-            mismatched.append(Fault(head.name, _read_or_none(run, head.name), text))
+    for place, row in rows.items():
+        told = row.told()
+        digest = run.ledger.pixels_digest(images, row.start, row.stop)
+        if digest not in (None, told.pixels_digest):
+            text = f"{run.root}/{told.files[0].path} holds features of other pixels"
+            mismatched.append(Fault(place, _read_or_none(run, place), text))
     return mismatched
+
+
+def _images_below(
+    run: RunDirectory, features: Iterable[Row], readings: Sequence[Reading]
+) -> list[Row]:
+    """Rows of the images that features were made of: as they were read, where those suffice."""
+    ranges = list(features)
+    low, high = min(row.start for row in ranges), max(row.stop for row in ranges)
+    rows = [one.row for one in readings if one.row is not None]
+    if rows and rows[0].start <= low and max(row.stop for row in rows) >= high:
+        return rows
+    return run.ledger.rows(IMAGES, low, high)
 
 
 def _read_or_none(run: RunDirectory, place: str) -> Receipt | None:

@@ -51,7 +51,10 @@ def check(root: Path, receipts: list[Receipt], *, hash_all: bool = False) -> tup
     """The faults that a new process finds, and how many files it hashed."""
     storage = Counting(root)
     stamps = storage.stamps("receipts/images", ".json")
-    claims = [Claim(r.files[0].entry, r, stamps[r.name.rpartition("/")[2]]) for r in receipts]
+    claims = [
+        Claim(r.files[0].entry, r.name, stamps[r.name.rpartition("/")[2]], r.created_at)
+        for r in receipts
+    ]
     faults = FileChecker(storage, hash_all=hash_all).faults(claims)
     return [text for _, text in faults], len(storage.hashed)
 
