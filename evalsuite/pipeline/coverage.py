@@ -10,6 +10,8 @@ from evalsuite.pipeline.ranges import Range, ShardTask, part_of, plan_tasks, tot
 
 SHARDS_PER_WORKER = 8
 LARGEST_SHARD = 512
+SHARD_S = 30.0
+"""Seconds of one worker for one shard, at most, where its speed is known."""
 
 
 class Demand(NamedTuple):
@@ -68,10 +70,19 @@ def missing_images(covered: dict[str, list[Range]], asked: Range) -> int:
     return total((t.start, t.stop) for t in plan_tasks(asked, covered, NO_END, 1))
 
 
-def default_shard_size(num_images: int, num_workers: int, batch_size: int) -> int:
-    """Several shards for each worker, so that all end together, but none above LARGEST_SHARD."""
+def default_shard_size(
+    num_images: int, num_workers: int, batch_size: int, seconds_per_image: float | None = None
+) -> int:
+    """Several shards for each worker, so that all end together, but none above LARGEST_SHARD.
+
+    Where the speed is known, a shard takes SHARD_S or less (but a batch at least): what a killed
+    worker loses is half of one, on average.
+    """
     share = num_images // (SHARDS_PER_WORKER * num_workers)
-    return max(batch_size, min(share // batch_size * batch_size, LARGEST_SHARD))
+    most = LARGEST_SHARD
+    if seconds_per_image:
+        most = min(most, int(SHARD_S / seconds_per_image) // batch_size * batch_size)
+    return max(batch_size, min(share // batch_size * batch_size, most))
 
 
 def missing_ranges(run: RunDirectory, demand: Demand) -> list[Range]:

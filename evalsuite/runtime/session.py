@@ -28,6 +28,7 @@ from evalsuite.pipeline.coverage import (
     missing_ranges,
     tasks_for,
 )
+from evalsuite.pipeline.estimate import nearest_rate
 from evalsuite.pipeline.integrity import find_faults
 from evalsuite.pipeline.labels import first_names
 from evalsuite.pipeline.plan import ResolvedPlan
@@ -39,7 +40,7 @@ from evalsuite.runtime.cluster import check_shared_directory, connected
 from evalsuite.runtime.driver import Driver, DriverReport
 from evalsuite.runtime.progress import Progress
 from evalsuite.runtime.signals import StopRequest, signals_to
-from evalsuite.sampling.describe import describe_conditions, describe_sampler
+from evalsuite.sampling.describe import describe_conditions, describe_sampler, nfe_of
 
 ATTEMPT_SCHEMA = 1
 
@@ -215,7 +216,7 @@ def _make_missing(
             )
             num_workers = team.target(nodes, 0, room)
             shard_size = request.shard_size or default_shard_size(
-                num_missing, num_workers, batch_size
+                num_missing, num_workers, batch_size, _seconds_per_image(request, run, team.kind)
             )
             tasks = tasks_for(covered, asked, shard_size, batch_size)
             tasks = keep_as_before(tasks, taken)
@@ -246,6 +247,13 @@ def _make_missing(
         raise IncompleteError(
             f"{run.root}: samples {listed} are still missing: run the same command again"
         )
+
+
+def _seconds_per_image(request: SessionRequest, run: RunDirectory, kind: str) -> float | None:
+    """Of one worker, from receipts or the preset; None when nobody knows."""
+    rate = nearest_rate(request.root, run.plan, request.resolved.preset, kind)
+    nfe = nfe_of(run.plan)
+    return rate.seconds_per_evaluation * nfe if rate is not None and nfe else None
 
 
 def _compare_overlaps(run: RunDirectory) -> None:
