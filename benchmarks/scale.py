@@ -49,6 +49,7 @@ from evalsuite.pipeline.worker import CommitReport
 from evalsuite.runtime import driver as driver_module
 from evalsuite.runtime.cluster import connected
 from evalsuite.runtime.driver import GRACE_S, Driver
+from evalsuite.runtime.events import Event
 from evalsuite.runtime.signals import StopRequest
 from evalsuite.runtime.team import Team
 from evalsuite.runtime.workers import Worker, WorkerSize
@@ -184,8 +185,17 @@ def drive(num_workers: int, shard_s: float, num_shards: int, num_samples: int) -
             memory.append((len(one.report.commits), rss_mib()))
             print(f"    {memory[-1][0]} shards, {memory[-1][1]} MiB", flush=True)
 
+    ready: dict[str, float] = {}
+    ended: list[float] = []
+
+    def observe(event: Event) -> None:
+        if event.kind == "worker-ready":
+            ready[event.worker] = event.time
+        elif event.kind == "shard-committed":
+            ended.append(event.time)
+
     team = ManySlots("cuda", WorkerSize(0, 0), num_workers, is_private=True)
-    one = Driver(None, team, "bench", listen, StopRequest())  # type: ignore[arg-type]
+    one = Driver(None, team, "bench", listen, StopRequest(), observe)  # type: ignore[arg-type]
     with mock.patch.object(driver_module, "start_worker", start):
         began, cpu = time.monotonic(), time.process_time()
         one.run(tasks)
@@ -202,8 +212,13 @@ def drive(num_workers: int, shard_s: float, num_shards: int, num_samples: int) -
         "seconds": round(took, 2),
         "ideal_seconds": round(ideal, 2),
         "efficiency": round(ideal / took, 4),
+        "seconds_until_all_were_ready": round(max(ready.values()) - min(ready.values()), 2),
+        "efficiency_once_ready": round(
+            num_shards * shard_s / sum(ended[-1] - one for one in ready.values()), 4
+        ),
         "busy_share": round(busy_s / (num_workers * took), 4),
         "shards_per_s": round(num_shards / took, 1),
+        "shards_per_s_once_ready": round(num_shards / (ended[-1] - max(ready.values())), 1),
         "driver_cpu_s": round(cpu, 2),
         "driver_cpu_ms_per_shard": round(1000 * cpu / num_shards, 2),
         "driver_cpu_share": round(cpu / took, 3),

@@ -219,6 +219,10 @@ class Ledger:
                 else:
                     del found[name]
             self._compact(stage, listing, listed_ns)
+            for name in portion:  # what a segment holds needs no receipt in memory
+                row = self._find(stage, key_of(name, unread[name]))
+                if name in found and row is not None:
+                    found[name] = found[name]._replace(row=row)
 
     def _open(
         self, stage: str, names: Sequence[str], stamps: Mapping[str, Stamp]
