@@ -39,6 +39,7 @@ _COLUMNS = (
 FIELDS = hashlib.sha256(",".join(sorted(ReceiptHead.model_fields)).encode()).hexdigest()[:16]
 """A cache that was made of receipts with other fields is not read."""
 
+_NO_FIELDS: set[str] = set()
 Key = tuple[str, int, str]
 """Name, size and version: equal for equal bytes only."""
 
@@ -51,7 +52,7 @@ class Told(NamedTuple):
     created_at: str
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Row:
     """A committed shard: samples start..stop-1."""
 
@@ -67,13 +68,14 @@ class Row:
     at: int
     """Place in `segment`."""
     built: ReceiptHead | None = None
+    """Of a receipt that stands in no segment."""
 
     def head(self) -> ReceiptHead:
         """The receipt without its pixel hashes."""
-        if self.built is None:
-            assert self.segment is not None
-            self.built = self.segment.head(self.at)
-        return self.built
+        if self.built is not None:
+            return self.built
+        assert self.segment is not None
+        return self.segment.head(self.at)
 
     def told(self) -> Told:
         """A part of `head`, at a fraction of its cost."""
@@ -207,5 +209,5 @@ def _built(model: type[M], values: dict[str, Any]) -> M:
     """As `model_construct` of all fields, in a third of its time: there are 100,000 of them."""
     one = model.__new__(model)
     state = {"__pydantic_extra__": None, "__pydantic_private__": None}
-    one.__setstate__({"__dict__": values, "__pydantic_fields_set__": set(), **state})
+    one.__setstate__({"__dict__": values, "__pydantic_fields_set__": _NO_FIELDS, **state})
     return one

@@ -112,7 +112,7 @@ def forecast(prepared: Prepared) -> "Forecast":
         missing_images,
         tasks_for,
     )
-    from evalsuite.pipeline.estimate import estimate, nearest_rate
+    from evalsuite.pipeline.estimate import estimate, nearest_rate, seconds_per_image
     from evalsuite.runtime.machine import default_cpu_workers
     from evalsuite.runtime.session import manifest_of
     from evalsuite.sampling.describe import nfe_of
@@ -131,16 +131,20 @@ def forecast(prepared: Prepared) -> "Forecast":
     device = "cuda" if request.device != "cpu" and torch.cuda.is_available() else "cpu"
     room = torch.cuda.device_count() if device == "cuda" else default_cpu_workers()
     workers = request.num_workers or room
-    shard_size = request.shard_size or default_shard_size(missing, workers, plan.batch_size)
+    nfe = nfe_of(plan)
+    rate = nearest_rate(root, plan, request.resolved.preset, device)
+    shard_size = request.shard_size or default_shard_size(
+        missing, workers, plan.batch_size, seconds_per_image(rate, nfe)
+    )
     return Forecast(
         cost=estimate(
             plan,
             missing,
-            nfe_of(plan),
+            nfe,
             workers,
             request.demand.extractors,
             request.output,
-            nearest_rate(root, plan, request.resolved.preset, device),
+            rate,
         ),
         images_asked=high - low,
         shards_done=len(done),

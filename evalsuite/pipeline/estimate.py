@@ -77,6 +77,11 @@ def nearest_rate(run_root: Path, plan: Plan, preset: ModelPreset, device: str) -
     return Rate(known[0].seconds_per_evaluation, known[0].source) if known else None
 
 
+def seconds_per_image(rate: Rate | None, nfe: int | None) -> float | None:
+    """Of one worker; None when nobody knows."""
+    return rate.seconds_per_evaluation * nfe if rate is not None and nfe else None
+
+
 def _neighbours(run_root: Path) -> list[Path]:
     parent = run_root.absolute().parent
     if not parent.is_dir():

@@ -17,7 +17,7 @@ from evalsuite.errors import CorruptionError
 from evalsuite.pipeline.generation import BatchSampler
 
 FEATURES = feature_stage("")
-_TEMPORARY = (".probe-", ".nonce-", ".0", ".manifest.json.", ".numerics.json.")
+_TEMPORARY = (".probe-", ".nonce-", ".0", ".manifest.json.", ".numerics.json.", ".segment-")
 """How the names of our temporary files begin."""
 
 

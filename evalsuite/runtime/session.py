@@ -28,7 +28,7 @@ from evalsuite.pipeline.coverage import (
     missing_ranges,
     tasks_for,
 )
-from evalsuite.pipeline.estimate import nearest_rate
+from evalsuite.pipeline.estimate import nearest_rate, seconds_per_image
 from evalsuite.pipeline.integrity import find_faults
 from evalsuite.pipeline.labels import first_names
 from evalsuite.pipeline.plan import ResolvedPlan
@@ -215,8 +215,10 @@ def _make_missing(
                 cluster, nodes, request.num_workers, request.device, request.gpus_per_worker
             )
             num_workers = team.target(nodes, 0, room)
+            rate = nearest_rate(request.root, run.plan, request.resolved.preset, team.kind)
+            image_s = seconds_per_image(rate, nfe_of(run.plan))
             shard_size = request.shard_size or default_shard_size(
-                num_missing, num_workers, batch_size, _seconds_per_image(request, run, team.kind)
+                num_missing, num_workers, batch_size, image_s
             )
             tasks = tasks_for(covered, asked, shard_size, batch_size)
             tasks = keep_as_before(tasks, taken)
@@ -247,13 +249,6 @@ def _make_missing(
         raise IncompleteError(
             f"{run.root}: samples {listed} are still missing: run the same command again"
         )
-
-
-def _seconds_per_image(request: SessionRequest, run: RunDirectory, kind: str) -> float | None:
-    """Of one worker, from receipts or the preset; None when nobody knows."""
-    rate = nearest_rate(request.root, run.plan, request.resolved.preset, kind)
-    nfe = nfe_of(run.plan)
-    return rate.seconds_per_evaluation * nfe if rate is not None and nfe else None
 
 
 def _compare_overlaps(run: RunDirectory) -> None:
