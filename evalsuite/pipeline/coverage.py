@@ -12,6 +12,8 @@ SHARDS_PER_WORKER = 8
 LARGEST_SHARD = 512
 SHARD_S = 30.0
 """Seconds of one worker for one shard, at most, where its speed is known."""
+FEW_WORKERS = 64
+"""So few give the driver time for shards of half that length."""
 
 
 class Demand(NamedTuple):
@@ -75,13 +77,14 @@ def default_shard_size(
 ) -> int:
     """Several shards for each worker, so that all end together, but none above LARGEST_SHARD.
 
-    Where the speed is known, a shard takes SHARD_S or less (but a batch at least): what a killed
-    worker loses is half of one, on average.
+    Where the speed is known, a shard takes SHARD_S or less, of few workers half of it (but a batch
+    at least): what a killed worker loses is half a shard, on average.
     """
     share = num_images // (SHARDS_PER_WORKER * num_workers)
     most = LARGEST_SHARD
     if seconds_per_image:
-        most = min(most, int(SHARD_S / seconds_per_image) // batch_size * batch_size)
+        limit_s = SHARD_S / 2 if num_workers <= FEW_WORKERS else SHARD_S
+        most = min(most, int(limit_s / seconds_per_image) // batch_size * batch_size)
     return max(batch_size, min(share // batch_size * batch_size, most))
 
 
