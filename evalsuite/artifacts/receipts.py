@@ -1,10 +1,12 @@
 """Receipts: the small files that commit a shard of a stage. What has none does not exist."""
 
+import bisect
 import hashlib
+import itertools
 import json
 import re
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 from pydantic import ValidationError
 
@@ -31,8 +33,8 @@ class ReceiptFile(Frozen):
         return FileEntry(self.path, self.num_bytes, self.sha256)
 
 
-class Receipt(Frozen):
-    """One committed shard of one stage: samples start..stop-1."""
+class ReceiptHead(Frozen):
+    """All of a receipt but its pixel hashes: what status, planning and costs need."""
 
     schema_version: int = RECEIPT_SCHEMA
     plan_id: Sha256
@@ -44,8 +46,6 @@ class Receipt(Frozen):
     files: tuple[ReceiptFile, ...]
     kept: str | None = None
     """Of images: all, grid or none."""
-    pixel_sha256: tuple[Sha256, ...] = ()
-    """Of images: one for each sample, kept or not; SHA-256 of its uint8 [H,W,3] bytes."""
     pixels_digest: Sha256
     """SHA-256 over the pixel hashes of the range, so that stages can be matched."""
     nfe: int
@@ -64,10 +64,34 @@ class Receipt(Frozen):
         return receipt_name(self.stage, self.start, self.stop)
 
 
-class Slice(NamedTuple):
+class Receipt(ReceiptHead):
+    """One committed shard of one stage: samples start..stop-1."""
+
+    pixel_sha256: tuple[Sha256, ...] = ()
+    """Of images: one for each sample, kept or not; SHA-256 of its uint8 [H,W,3] bytes."""
+
+
+class Ranged(Protocol):
+    """Whatever holds samples start..stop-1."""
+
+    @property
+    def start(self) -> int:
+        """First sample."""
+        ...
+
+    @property
+    def stop(self) -> int:
+        """One past the last sample."""
+        ...
+
+
+R = TypeVar("R", bound=Ranged)
+
+
+class Slice(NamedTuple, Generic[R]):
     """Samples start..stop-1, to be taken from `receipt`."""
 
-    receipt: Receipt
+    receipt: R
     start: int
     stop: int
 
@@ -168,39 +192,56 @@ def hashes_between(receipts: Iterable[Receipt], start: int, stop: int) -> list[s
     return found if len(found) == stop - start else None
 
 
+def stage_range(storage: Storage, stage: str, name: str) -> tuple[int, int]:
+    """(start, stop) of a file among a stage's receipts.
+
+    Raises:
+        CorruptionError: it is no receipt's name.
+    """
+    try:
+        return range_of(name)
+    except ValueError as error:
+        raise CorruptionError(
+            f"{storage.root}/receipts/{stage}/{name} is no receipt: remove it"
+        ) from error
+
+
+def read_own_receipt(storage: Storage, name: str, plan_id: str) -> Receipt:
+    """Read one receipt of a plan.
+
+    Raises:
+        CorruptionError: it cannot be read or belongs to another plan.
+    """
+    receipt = read_receipt(storage, name)
+    if receipt.plan_id != plan_id:
+        raise CorruptionError(f"{storage.root}/{receipt.name} belongs to another plan: delete it")
+    return receipt
+
+
 def read_receipts(
     storage: Storage, stage: str, plan_id: str, start: int = 0, stop: int | None = None
 ) -> list[Receipt]:
     """The receipts of a stage that touch start..stop-1, in the order of their ranges.
+
+    Each is opened: for many, without their pixel hashes, see `ledger.Ledger`.
 
     Raises:
         CorruptionError: one cannot be read or belongs to another plan.
     """
     receipts = []
     for name in storage.names(f"receipts/{stage}", ".json"):
-        try:
-            low, high = range_of(name)
-        except ValueError as error:
-            raise CorruptionError(
-                f"{storage.root}/receipts/{stage}/{name} is no receipt: remove it"
-            ) from error
-        if high <= start or (stop is not None and stop <= low):
-            continue
-        receipt = read_receipt(storage, f"receipts/{stage}/{name}")
-        if receipt.plan_id != plan_id:
-            raise CorruptionError(
-                f"{storage.root}/{receipt.name} belongs to another plan: delete it"
-            )
-        receipts.append(receipt)
+        low, high = stage_range(storage, stage, name)
+        if start < high and (stop is None or low < stop):
+            receipts.append(read_own_receipt(storage, f"receipts/{stage}/{name}", plan_id))
     return receipts
 
 
-def cover(receipts: Iterable[Receipt], start: int, stop: int) -> list[Slice]:
+def cover(receipts: Iterable[R], start: int, stop: int) -> list[Slice[R]]:
     """Disjoint slices of `receipts` that cover as much as there is of start..stop-1, in order.
 
     Overlapping receipts (shards of two sizes that ran at the same time) are used once each.
     """
-    slices: list[Slice] = []
+    slices: list[Slice[R]] = []
     at = start
     for receipt in sorted(receipts, key=lambda r: (r.start, -r.stop)):
         low, high = max(receipt.start, at), min(receipt.stop, stop)
@@ -208,3 +249,22 @@ def cover(receipts: Iterable[Receipt], start: int, stop: int) -> list[Slice]:
             slices.append(Slice(receipt, low, high))
             at = high
     return slices
+
+
+class RangeIndex(Generic[R]):
+    """Finds which of many ranges touch a given one, without looking at all of them."""
+
+    def __init__(self, ranges: Iterable[R]) -> None:
+        self._ranges = sorted(ranges, key=lambda r: (r.start, -r.stop))
+        self._starts = [r.start for r in self._ranges]
+        self._reach = list(itertools.accumulate((r.stop for r in self._ranges), max))
+
+    def touching(self, start: int, stop: int) -> list[R]:
+        """Those that share a sample with start..stop-1, in order."""
+        at = bisect.bisect_left(self._starts, stop)
+        found = []
+        while at and self._reach[at - 1] > start:
+            at -= 1
+            if self._ranges[at].stop > start:
+                found.append(self._ranges[at])
+        return found[::-1]

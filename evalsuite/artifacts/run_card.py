@@ -13,7 +13,7 @@ def write_run_card(run: RunDirectory, sampler: str) -> None:
 
 def render_run_card(run: RunDirectory, sampler: str) -> str:
     """The text of README.md; `sampler` says in words how the images were made."""
-    shards, full = cover(run.receipts(IMAGES), 0, NO_END), cover(run.pixel_receipts(), 0, NO_END)
+    shards, full = cover(run.committed(IMAGES), 0, NO_END), cover(run.pixel_receipts(), 0, NO_END)
     covered = sum(part.stop - part.start for part in shards)
     all_kept = sum(part.stop - part.start for part in full) == covered
     files = [

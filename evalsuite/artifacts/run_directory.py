@@ -8,14 +8,8 @@ from pydantic import Field, ValidationError
 
 from evalsuite.artifacts import features, images
 from evalsuite.artifacts.features import FeatureTable
-from evalsuite.artifacts.receipts import (
-    Receipt,
-    Slice,
-    cover,
-    digest_of_pixels,
-    hashes_between,
-    read_receipts,
-)
+from evalsuite.artifacts.ledger import Ledger, Span
+from evalsuite.artifacts.receipts import R, Receipt, ReceiptHead, Slice, cover, read_receipts
 from evalsuite.artifacts.storage import Place, Storage, open_storage
 from evalsuite.config import Frozen, Plan, Scalar, Sha256, explain
 from evalsuite.errors import (
@@ -65,6 +59,7 @@ class RunDirectory:
     def __init__(self, storage: Storage, manifest: Manifest) -> None:
         self.storage = storage
         self.manifest = manifest
+        self.ledger = Ledger(storage, manifest.plan_id)
 
     @property
     def root(self) -> Place:
@@ -118,8 +113,16 @@ class RunDirectory:
         return run
 
     def receipts(self, stage: str, start: int = 0, stop: int | None = None) -> list[Receipt]:
-        """Committed shards of a stage; those that touch start..stop-1."""
+        """Receipts of a stage that touch start..stop-1, with pixel hashes; each is opened."""
         return read_receipts(self.storage, stage, self.manifest.plan_id, start, stop)
+
+    def committed(self, stage: str, start: int = 0, stop: int | None = None) -> list[ReceiptHead]:
+        """Committed shards of a stage that touch start..stop-1, without pixel hashes."""
+        return self.ledger.heads(stage, start, stop)
+
+    def spans(self, stage: str, start: int = 0, stop: int | None = None) -> list[Span]:
+        """Ranges of the committed shards of a stage that touch start..stop-1."""
+        return self.ledger.spans(stage, start, stop)
 
     def check_numerics(self, numerics: dict[str, Any], numerics_id: str) -> None:
         """Raise EnvironmentProblem when samples of other numerics are committed; writes nothing."""
@@ -139,12 +142,12 @@ class RunDirectory:
         """Stages of extractors that this run has features of."""
         return [feature_stage(name) for name in self.storage.folders("receipts/features")]
 
-    def pixel_receipts(self) -> list[Receipt]:
-        """Receipts whose files keep the pixels of every sample."""
-        kept = [receipt for receipt in self.receipts(IMAGES) if receipt.kept == "all"]
-        return kept + self.receipts(PIXELS)
+    def pixel_receipts(self, start: int = 0, stop: int | None = None) -> list[ReceiptHead]:
+        """Shards that touch start..stop-1 and whose files keep the pixels of every sample."""
+        kept = [one for one in self.committed(IMAGES, start, stop) if one.kept == "all"]
+        return kept + self.committed(PIXELS, start, stop)
 
-    def slices(self, receipts: Sequence[Receipt], start: int, stop: int, what: str) -> list[Slice]:
+    def slices(self, receipts: Sequence[R], start: int, stop: int, what: str) -> list[Slice[R]]:
         """Slices that cover start..stop-1 without a gap.
 
         Raises:
@@ -170,7 +173,8 @@ class RunDirectory:
             CorruptionError: a file's bytes are not the recorded ones.
         """
         tables = []
-        for part in self.slices(self.receipts(feature_stage(extractor_id)), 0, stop, "features"):
+        receipts = self.committed(feature_stage(extractor_id), 0, stop)
+        for part in self.slices(receipts, 0, stop, "features"):
             file = part.receipt.files[0]
             where = str(self.storage.path(file.path))
             table = features.decode_features(self.storage.read_checked(file.entry), where)
@@ -182,13 +186,21 @@ class RunDirectory:
             tables.append(table.rows(part.start, part.stop))
         return features.join(tables)
 
-    def read_images(self, start: int, stop: int) -> Iterator[tuple[int, images.Images]]:
+    def read_images(
+        self, start: int, stop: int, kept: Sequence[ReceiptHead] | None = None
+    ) -> Iterator[tuple[int, images.Images]]:
         """(sample_index, pixels) of start..stop-1, from shards that keep every image.
+
+        Args:
+            start: first sample.
+            stop: one past the last sample.
+            kept: the shards, where they are known; found by default.
 
         Raises:
             IncompleteError: pixels were not kept.
         """
-        for part in self.slices(self.pixel_receipts(), start, stop, STORED_PIXELS):
+        receipts = self.pixel_receipts(start, stop) if kept is None else kept
+        for part in self.slices(receipts, start, stop, STORED_PIXELS):
             for index, image in self.read_shard(part.receipt):
                 if part.start <= index < part.stop:
                     if image is None:
@@ -197,7 +209,7 @@ class RunDirectory:
                         )
                     yield index, image
 
-    def read_shard(self, receipt: Receipt) -> Iterator[tuple[int, images.Images | None]]:
+    def read_shard(self, receipt: ReceiptHead) -> Iterator[tuple[int, images.Images | None]]:
         """(sample_index, pixels or None) of one image shard, checked against its receipt."""
         file = receipt.files[0]
         where = str(self.storage.path(file.path))
@@ -210,9 +222,10 @@ class RunDirectory:
     def kept_images(self, stop: int) -> Iterator[tuple[int, images.Images]]:
         """(sample_index, pixels) of the kept samples below `stop`, each once, in order."""
         seen = -1
-        complete = {(r.start, r.stop) for r in self.receipts(PIXELS)}
-        receipts = [r for r in self.receipts(IMAGES) if (r.start, r.stop) not in complete]
-        for receipt in sorted([*receipts, *self.receipts(PIXELS)], key=lambda r: r.start):
+        added = self.committed(PIXELS, 0, stop)
+        complete = {(r.start, r.stop) for r in added}
+        receipts = [r for r in self.committed(IMAGES, 0, stop) if (r.start, r.stop) not in complete]
+        for receipt in sorted([*receipts, *added], key=lambda r: r.start):
             if receipt.start >= stop or receipt.kept == "none":
                 continue
             for index, image in self.read_shard(receipt):
@@ -262,12 +275,6 @@ def is_run(place: Place) -> bool:
         StorageError: the place cannot be looked at.
     """
     return open_storage(place).exists("manifest.json")
-
-
-def is_of_other_pixels(receipt: Receipt, images: Sequence[Receipt]) -> bool:
-    """Whether a shard was made from pixels that differ from the ones that are committed."""
-    hashes = hashes_between(images, receipt.start, receipt.stop)
-    return hashes is not None and digest_of_pixels(hashes) != receipt.pixels_digest
 
 
 def _check_same_numerics(first: dict[str, Any], numerics: dict[str, Any], own_id: str) -> None:

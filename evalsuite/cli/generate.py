@@ -70,6 +70,11 @@ _WORK_OPTIONS = [
         help="Reckon what the run costs.",
     ),
     click.option("--allow-mixed-numerics", is_flag=True, help="Mix kinds of machines; recorded."),
+    click.option(
+        "--hash-all",
+        is_flag=True,
+        help="Hash every stored file first, not only those changed since they were checked.",
+    ),
     click.option("--dry-run", is_flag=True, help="Say what would be done, and its cost."),
     click.option("--yes", is_flag=True, help="Do more than an hour of work without a GPU."),
 ]

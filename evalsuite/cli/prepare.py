@@ -86,6 +86,7 @@ def prepare(values: dict[str, Any], *, keep: Any, command: str) -> Prepared:  # 
         num_workers=values["num_workers"],
         gpus_per_worker=1.0 if values["gpus_per_worker"] is None else values["gpus_per_worker"],
         allow_mixed_numerics=values["allow_mixed_numerics"],
+        hash_all=values["hash_all"],
         command=command,
         asked=given(values),
         tags=dict(values["tags"]),
@@ -118,7 +119,7 @@ def forecast(prepared: Prepared) -> "Forecast":
         missing_images,
         tasks_for,
     )
-    from evalsuite.pipeline.estimate import estimate, nearest_rate
+    from evalsuite.pipeline.estimate import estimate, nearest_rate, seconds_per_image
     from evalsuite.runtime.machine import default_cpu_workers
     from evalsuite.runtime.session import manifest_of
     from evalsuite.sampling.describe import nfe_of
@@ -129,23 +130,27 @@ def forecast(prepared: Prepared) -> "Forecast":
     low, high = request.demand.asked(plan.batch_size)
     try:
         covered = covered_ranges(run, plan, request.demand)
-        done = run.receipts(IMAGES, low, high) if run else []
+        done = run.spans(IMAGES, low, high) if run else []
     except CorruptionError:  # the run repairs it; until then nothing is known to stand
         covered, done = covered_ranges(None, plan, request.demand), []
     missing = missing_images(covered, (low, high))
     device = "cuda" if request.device != "cpu" and torch.cuda.is_available() else "cpu"
     room = torch.cuda.device_count() if device == "cuda" else default_cpu_workers()
     workers = request.num_workers or room
-    shard_size = request.shard_size or default_shard_size(missing, workers, plan.batch_size)
+    nfe = nfe_of(plan)
+    rate = nearest_rate(root, plan, request.resolved.preset, device)
+    shard_size = request.shard_size or default_shard_size(
+        missing, workers, plan.batch_size, seconds_per_image(rate, nfe)
+    )
     return Forecast(
         cost=estimate(
             plan,
             missing,
-            nfe_of(plan),
+            nfe,
             workers,
             request.demand.extractors,
             request.output,
-            nearest_rate(root, plan, request.resolved.preset, device),
+            rate,
         ),
         images_asked=high - low,
         shards_done=len(done),

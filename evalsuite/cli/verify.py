@@ -53,7 +53,7 @@ def verify(
     if request["offline"]:
         go_offline()
     directory = RunDirectory.open(run)
-    faults = find_faults(directory, thorough=True)
+    faults = find_faults(directory, hash_all=True)
     for fault in faults:
         click.echo(f"fault: {fault.text}")
     if faults:
@@ -64,7 +64,7 @@ def verify(
     click.echo(f"files: all of {', '.join(stages_of(directory)) or 'nothing'} match their receipts")
     asked = directory.num_asked() if directory.storage.names("attempts", ".json") else 0
     stop = directory.plan.batch_size * -(-asked // directory.plan.batch_size)
-    spans = [(r.start, r.stop) for r in directory.receipts(IMAGES)]
+    spans = [(r.start, r.stop) for r in directory.spans(IMAGES)]
     gaps = ", ".join(f"{low}..{high - 1}" for low, high in gaps_of(spans, 0, stop)[:6])
     if gaps:
         click.echo(f"not made yet: samples {gaps}")

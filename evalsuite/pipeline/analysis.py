@@ -220,7 +220,7 @@ def features_of_run(
 ) -> NDArray[np.float32]:
     """Features of chosen samples of a run: as committed, or from its stored pixels."""
     spec = measure.spec
-    if run.receipts(feature_stage(spec.extractor_id)):
+    if run.spans(feature_stage(spec.extractor_id)):
         table = run.read_features(spec.extractor_id, max(indices) + 1)
         return table.pool_ND[list(indices)]
     return embedded(images_of_run(run, indices), measure)

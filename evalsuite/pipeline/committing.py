@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from evalsuite.artifacts.images import Spread, pixel_sha256
+from evalsuite.artifacts.near import NearReceipts
 from evalsuite.artifacts.receipts import Receipt, ReceiptFile, commit_receipt, digest_of_pixels
 from evalsuite.artifacts.run_directory import IMAGES, RunDirectory
 from evalsuite.errors import ReproducibilityError, StorageError
@@ -41,8 +42,10 @@ class Attempt:
         attempt_id: str,
         output: OutputFormat,
         spread: Spread,
+        near: NearReceipts,
     ) -> None:
         """Prepare to write; see `OutputFormat` and `Spread` for how images are stored."""
+        self._near = near
         self._run, self.task, self._attempt_id = run, task, attempt_id
         self._output, self._spread = output, spread
         self._began = time.monotonic()
@@ -132,9 +135,9 @@ class Attempt:
     def _check_known(self, numerics_id: str) -> None:
         """Pixels that were committed before must have come out the same."""
         task = self.task
-        known = set_aside(self._run, IMAGES, numerics_id)
+        known = set_aside(self._run, IMAGES, numerics_id, task.start, task.stop)
         if IMAGES not in task.stages:
-            known += self._run.receipts(IMAGES, task.start, task.stop)
+            known += self._near.receipts(IMAGES, task.start, task.stop)
         for receipt in known:
             low, high = max(receipt.start, task.start), min(receipt.stop, task.stop)
             for index in range(low, high):

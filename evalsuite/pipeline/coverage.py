@@ -1,16 +1,19 @@
 """What a run still lacks for what is asked of it."""
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 from evalsuite.artifacts.images import Keep, grid_end, is_in_grid
-from evalsuite.artifacts.receipts import NO_END, Receipt
+from evalsuite.artifacts.receipts import NO_END
 from evalsuite.artifacts.run_directory import IMAGES, PIXELS, RunDirectory, feature_stage, gaps_of
 from evalsuite.config import ExtractorSpec, Plan
 from evalsuite.pipeline.ranges import Range, ShardTask, part_of, plan_tasks, total, whole_batches
 
 SHARDS_PER_WORKER = 8
 LARGEST_SHARD = 512
+SHARD_S = 30.0
+"""Seconds of one worker for one shard, at most, where its speed is known."""
+FEW_WORKERS = 64
+"""So few give the driver time for shards of half that length."""
 
 
 class Demand(NamedTuple):
@@ -30,13 +33,14 @@ class Demand(NamedTuple):
 def covered_ranges(run: RunDirectory | None, plan: Plan, demand: Demand) -> dict[str, list[Range]]:
     """Ranges that stand, for each stage that `demand` needs; none when there is no run."""
     stages = [feature_stage(spec.extractor_id) for spec in demand.extractors]
-    covered: dict[str, list[Range]] = {IMAGES: _spans(run.receipts(IMAGES)) if run else []}
+    images = run.spans(IMAGES) if run else []
+    covered: dict[str, list[Range]] = {IMAGES: [span[:2] for span in images]}
     if demand.keep != "none":
-        covered[PIXELS] = _spans(run.pixel_receipts()) if run else []
+        kept = [span[:2] for span in images if span.kept in ("all", demand.keep)]
+        covered[PIXELS] = kept + _spans(run, PIXELS)
     if demand.keep == "grid":
-        kept = [r for r in run.receipts(IMAGES) if r.kept == "grid"] if run else []
-        covered[PIXELS] += [*_spans(kept), *_outside_grid(plan, *demand.asked(plan.batch_size))]
-    return covered | {stage: _spans(run.receipts(stage)) if run else [] for stage in stages}
+        covered[PIXELS] += _outside_grid(plan, *demand.asked(plan.batch_size))
+    return covered | {stage: _spans(run, stage) for stage in stages}
 
 
 def _outside_grid(plan: Plan, start: int, stop: int) -> list[Range]:
@@ -68,10 +72,20 @@ def missing_images(covered: dict[str, list[Range]], asked: Range) -> int:
     return total((t.start, t.stop) for t in plan_tasks(asked, covered, NO_END, 1))
 
 
-def default_shard_size(num_images: int, num_workers: int, batch_size: int) -> int:
-    """Several shards for each worker, so that all end together, but none above LARGEST_SHARD."""
+def default_shard_size(
+    num_images: int, num_workers: int, batch_size: int, seconds_per_image: float | None = None
+) -> int:
+    """Several shards for each worker, so that all end together, but none above LARGEST_SHARD.
+
+    Where the speed is known, a shard takes SHARD_S or less, of few workers half of it (but a batch
+    at least): what a killed worker loses is half a shard, on average.
+    """
     share = num_images // (SHARDS_PER_WORKER * num_workers)
-    return max(batch_size, min(share // batch_size * batch_size, LARGEST_SHARD))
+    most = LARGEST_SHARD
+    if seconds_per_image:
+        limit_s = SHARD_S / 2 if num_workers <= FEW_WORKERS else SHARD_S
+        most = min(most, int(limit_s / seconds_per_image) // batch_size * batch_size)
+    return max(batch_size, min(share // batch_size * batch_size, most))
 
 
 def missing_ranges(run: RunDirectory, demand: Demand) -> list[Range]:
@@ -82,5 +96,5 @@ def missing_ranges(run: RunDirectory, demand: Demand) -> list[Range]:
     return sorted(gaps)
 
 
-def _spans(receipts: Sequence[Receipt]) -> list[Range]:
-    return [(receipt.start, receipt.stop) for receipt in receipts]
+def _spans(run: RunDirectory | None, stage: str) -> list[Range]:
+    return [span[:2] for span in run.spans(stage)] if run else []

@@ -78,6 +78,11 @@ def nearest_rate(run_root: Place, plan: Plan, preset: ModelPreset, device: str) 
     return Rate(known[0].seconds_per_evaluation, known[0].source) if known else None
 
 
+def seconds_per_image(rate: Rate | None, nfe: int | None) -> float | None:
+    """Of one worker; None when nobody knows."""
+    return rate.seconds_per_evaluation * nfe if rate is not None and nfe else None
+
+
 def _neighbours(run_root: Place) -> list[Path]:
     if not isinstance(run_root, Path):
         return []

@@ -106,7 +106,7 @@ def score_run_by(run: RunDirectory, measures: Sequence[Measure], num_samples: in
 
 
 def _about_run(run: RunDirectory) -> dict[str, Any]:
-    ids = sorted({r.numerics_id for r in run.receipts(IMAGES)})
+    ids = sorted({r.numerics_id for r in run.committed(IMAGES)})
     return {
         "run": run.root.name,
         "plan_id": run.manifest.plan_id,
@@ -155,7 +155,7 @@ def check_files(run: RunDirectory, spec: ExtractorSpec, num_samples: int) -> Non
         IncompleteError: a sample has no image receipt.
         CorruptionError: a file's bytes are not the recorded ones, or features are of other pixels.
     """
-    run.slices(run.receipts(IMAGES, 0, num_samples), 0, num_samples, "images")
+    run.slices(run.spans(IMAGES, 0, num_samples), 0, num_samples, "images")
     stages = [IMAGES, feature_stage(spec.extractor_id)]
     faults = find_faults(run, stages, 0, num_samples)
     if faults:
@@ -168,7 +168,7 @@ def check_files(run: RunDirectory, spec: ExtractorSpec, num_samples: int) -> Non
 def run_features(run: RunDirectory, measure: Measure, num_samples: int) -> FeatureTable:
     """Features of a run's first samples: as committed, or embedded from stored pixels."""
     stage = feature_stage(measure.spec.extractor_id)
-    committed = measure.backend == "torch" and run.receipts(stage)
+    committed = measure.backend == "torch" and run.spans(stage)
     if committed or not run.pixel_receipts():
         return run.read_features(measure.spec.extractor_id, num_samples)
     samples = samples_of_run(run, num_samples)
@@ -181,7 +181,7 @@ def samples_of_run(run: RunDirectory, num_samples: int) -> SampleSet:
     Raises:
         IncompleteError: pixels are missing, or were not kept.
     """
-    run.slices(run.pixel_receipts(), 0, num_samples, STORED_PIXELS)
+    run.slices(run.pixel_receipts(0, num_samples), 0, num_samples, STORED_PIXELS)
 
     labels = np.array(labels_of(run.plan, 0, num_samples, run.manifest.file_labels))
     read = functools.partial(_stored_portions, run)

@@ -27,7 +27,7 @@ def export_adm_npz(run: RunDirectory, num_samples: int, target: Path) -> str:
     """
     if target.exists():
         raise UsageError(f"{target} exists already: remove it or give another --output")
-    run.slices(run.pixel_receipts(), 0, num_samples, STORED_PIXELS)
+    run.slices(run.pixel_receipts(0, num_samples), 0, num_samples, STORED_PIXELS)
     temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
     with _explained(target):
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -2,18 +2,22 @@
 
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from evalsuite.artifacts.images import Images, pixel_sha256
-from evalsuite.artifacts.receipts import Receipt, Slice, cover, range_of, read_receipt
-from evalsuite.artifacts.run_directory import IMAGES, PIXELS, RunDirectory, is_of_other_pixels
+from evalsuite.artifacts.ledger import Reading
+from evalsuite.artifacts.ledger_rows import Row
+from evalsuite.artifacts.receipts import RangeIndex, Receipt, Slice, cover, read_receipt
+from evalsuite.artifacts.run_directory import IMAGES, PIXELS, RunDirectory, feature_stage
+from evalsuite.artifacts.verified import Claim, FileChecker
 from evalsuite.errors import CorruptionError
 from evalsuite.pipeline.generation import BatchSampler
 
-_TEMPORARY = (".probe-", ".nonce-", ".0", ".manifest.json.", ".numerics.json.")
+FEATURES = feature_stage("")
+_TEMPORARY = (".probe-", ".nonce-", ".0", ".manifest.json.", ".numerics.json.", ".segment-")
 """How the names of our temporary files begin."""
 
 
@@ -52,83 +56,107 @@ def find_faults(
     start: int = 0,
     stop: int | None = None,
     *,
-    thorough: bool = False,
+    hash_all: bool = False,
 ) -> list[Fault]:
-    """Check committed files against their receipts, of all stages or some over start..stop-1.
+    """Check committed files against their receipts.
 
     Args:
-        run: where they are.
-        stages: which; all that have receipts when None.
-        start: the first sample.
-        stop: after the last one.
-        thorough: read every byte from an object store too, whose sizes are believed otherwise.
+        run: whose files.
+        stages: the stages to look at; all by default.
+        start: first sample.
+        stop: one past the last sample; to the end by default.
+        hash_all: read every file, also those that nobody changed since they were checked.
     """
-    faults: list[Fault] = []
-    for stage in stages_of(run) if stages is None else stages:
-        names = run.storage.names(f"receipts/{stage}", ".json")
-        places = [f"receipts/{stage}/{name}" for name in names if _touches(name, start, stop)]
-        faults += _faults_of(run, places, thorough=thorough)
-    return faults + _mismatched(run, faults, stages, start, stop)
+    checker = FileChecker(run.storage, hash_all=hash_all)
+    asked = stages_of(run) if stages is None else stages
+    readings = {stage: run.ledger.readings(stage, start, stop) for stage in asked}
+    faults = [f for s in asked for f in _faults_of_stage(run, checker, s, readings[s])]
+    return faults + _mismatched(run, faults, readings)
 
 
-def _touches(name: str, start: int, stop: int | None) -> bool:
-    try:
-        low, high = range_of(name)
-    except ValueError:
-        return True
-    return start < high and (stop is None or low < stop)
+def _faults_of_stage(
+    run: RunDirectory, checker: FileChecker, stage: str, readings: Sequence[Reading]
+) -> list[Fault]:
+    """Faults in the order of the receipts, one for each."""
+    found: dict[str, Fault] = {}
+    claims = []
+    for reading in readings:
+        place = f"receipts/{stage}/{reading.name}"
+        if reading.row is not None:
+            told = reading.row.told()
+            claims += [Claim(one, place, reading.stamp, told.created_at) for one in told.files]
+        elif (fault := _fault_of_receipt(run, place)) is not None:
+            found[place] = fault
+    for claim, text in checker.faults(claims):
+        place = claim.receipt_name
+        if place not in found and (receipt := _read_or_none(run, place)) is not None:
+            found[place] = Fault(place, receipt, text)
+    return [found[place] for place in sorted(found)]
 
 
 def _mismatched(
-    run: RunDirectory,
-    faults: Sequence[Fault],
-    stages: Sequence[str] | None,
-    start: int,
-    stop: int | None,
+    run: RunDirectory, faults: Sequence[Fault], readings: Mapping[str, Sequence[Reading]]
 ) -> list[Fault]:
     """Features that were made from other pixels than the ones that are committed."""
-    bad = {fault.receipt_name for fault in faults}
-    found = [s for s in run.feature_stages() if stages is None or s in stages]
-    try:
-        images = run.receipts(IMAGES) if found else []
-        receipts = [r for s in found for r in run.receipts(s, start, stop) if r.name not in bad]
-    except CorruptionError:
+    if any(one.error for stage in readings for one in readings[stage]):
         return []  # an unreadable receipt is a fault already; look again when it is gone
-    return [
-        Fault(r.name, r, f"{run.root}/{r.files[0].path} holds features of other pixels")
-        for r in receipts
-        if is_of_other_pixels(r, images)
-    ]
+    bad = {fault.receipt_name for fault in faults}
+    features = {
+        f"receipts/{stage}/{one.name}": one.row
+        for stage in readings
+        if stage.startswith(FEATURES)
+        for one in readings[stage]
+        if one.row is not None
+    }
+    rows = {place: row for place, row in features.items() if place not in bad}
+    if not rows:
+        return []
+    try:
+        images = RangeIndex(_images_below(run, rows.values(), readings.get(IMAGES, ())))
+    except CorruptionError:
+        return []
+    mismatched = []
+    for place, row in rows.items():
+        told = row.told()
+        digest = run.ledger.pixels_digest(images, row.start, row.stop)
+        if digest not in (None, told.pixels_digest):
+            text = f"{run.root}/{told.files[0].path} holds features of other pixels"
+            mismatched.append(Fault(place, _read_or_none(run, place), text))
+    return mismatched
 
 
-def _faults_of(run: RunDirectory, places: Sequence[str], *, thorough: bool) -> list[Fault]:
-    """Of receipts of one stage, in their order."""
-    faults: dict[str, Fault] = {}
-    receipts = []
-    for place in places:
-        try:
-            receipt = read_receipt(run.storage, place)
-        except CorruptionError as error:
-            faults[place] = Fault(place, None, str(error))
-            continue
-        if receipt.plan_id == run.manifest.plan_id:
-            receipts.append(receipt)
-        else:
-            text = f"{run.root / place} belongs to another plan"
-            faults[place] = Fault(place, receipt, text)
-    entries = [file.entry for receipt in receipts for file in receipt.files]
-    texts = run.storage.faults_of(entries, thorough=thorough)
-    for receipt in receipts:
-        told = [texts[file.path] for file in receipt.files if file.path in texts]
-        if told:
-            faults[receipt.name] = Fault(receipt.name, receipt, told[0])
-    return [faults[place] for place in places if place in faults]
+def _images_below(
+    run: RunDirectory, features: Iterable[Row], readings: Sequence[Reading]
+) -> list[Row]:
+    """Rows of the images that features were made of: as they were read, where those suffice."""
+    ranges = list(features)
+    low, high = min(row.start for row in ranges), max(row.stop for row in ranges)
+    rows = [one.row for one in readings if one.row is not None]
+    if rows and rows[0].start <= low and max(row.stop for row in rows) >= high:
+        return rows
+    return run.ledger.rows(IMAGES, low, high)
+
+
+def _read_or_none(run: RunDirectory, place: str) -> Receipt | None:
+    """A receipt, unless it was taken out since it was listed."""
+    return read_receipt(run.storage, place) if run.storage.exists(place) else None
+
+
+def _fault_of_receipt(run: RunDirectory, place: str) -> Fault | None:
+    """What is wrong with a receipt itself."""
+    try:
+        receipt = _read_or_none(run, place)
+    except CorruptionError as error:
+        return Fault(place, None, str(error))
+    if receipt is not None and receipt.plan_id != run.manifest.plan_id:
+        return Fault(place, receipt, f"{run.root / place} belongs to another plan")
+    return None
 
 
 def choose_batches(run: RunDirectory, count: int) -> list[int]:
     """Random batches among those that are committed, in order."""
     size = run.plan.batch_size
-    batches = [b for r in run.receipts(IMAGES) for b in range(r.start // size, r.stop // size)]
+    batches = [b for r in run.spans(IMAGES) for b in range(r.start // size, r.stop // size)]
     unique = sorted(set(batches))
     return sorted(random.SystemRandom().sample(unique, min(count, len(unique))))
 
@@ -139,7 +167,7 @@ def check_batch(run: RunDirectory, sampler: BatchSampler, batch_index: int) -> B
     start, stop = batch_index * size, (batch_index + 1) * size
     images = sampler.batch(batch_index).rows.images_NHWC
     hashes = [pixel_sha256(image) for image in images]
-    parts = cover(run.receipts(IMAGES), start, stop)
+    parts = cover(run.receipts(IMAGES, start, stop), start, stop)
     differing = [
         index
         for part in parts
@@ -152,7 +180,7 @@ def check_batch(run: RunDirectory, sampler: BatchSampler, batch_index: int) -> B
 
 
 def _distance(
-    run: RunDirectory, parts: Sequence[Slice], images: Images, start: int
+    run: RunDirectory, parts: Sequence[Slice[Receipt]], images: Images, start: int
 ) -> tuple[int | None, float | None]:
     ours = images.astype(np.int16)
     differences = []
@@ -174,7 +202,7 @@ def garbage_files(run: RunDirectory, older_than_s: float = 0.0) -> list[str]:
     Attempts that lost a race or were killed leave them: image and feature files, and hidden
     temporary files.
     """
-    named = {f.path for stage in stages_of(run) for r in run.receipts(stage) for f in r.files}
+    named = {f.path for stage in stages_of(run) for r in run.committed(stage) for f in r.files}
     newest = time.time() - older_than_s
     found = []
     for file in run.storage.listing():

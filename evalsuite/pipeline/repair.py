@@ -34,12 +34,15 @@ def take_out(run: RunDirectory, faults: Sequence[Fault]) -> list[Receipt]:
     return taken
 
 
-def set_aside(run: RunDirectory, stage: str, numerics_id: str) -> list[Receipt]:
-    """Receipts of equal numerics that were taken out of a stage."""
+def set_aside(
+    run: RunDirectory, stage: str, numerics_id: str, start: int, stop: int
+) -> list[Receipt]:
+    """Receipts of equal numerics, touching start..stop-1, that were taken out of a stage."""
     folder = f"{REPLACED}/{stage}"
     found = [
         Receipt.model_validate_json(run.storage.read(f"{folder}/{name}"))
         for name in run.storage.names(folder, ".json")
+        if _touches(name, start, stop)
     ]
     return [receipt for receipt in found if receipt.numerics_id == numerics_id]
 
@@ -53,6 +56,14 @@ def keep_as_before(tasks: Sequence[ShardTask], taken: Sequence[Receipt]) -> list
         else task
         for task in tasks
     ]
+
+
+def _touches(name: str, start: int, stop: int) -> bool:
+    """Whether a file that was set aside may be of samples of start..stop-1."""
+    low, high = (*name.split("-"), "", "")[:2]
+    if not (low.isdigit() and high.isdigit()):
+        return True
+    return int(low) < stop and start < int(high)
 
 
 def _set_aside(run: RunDirectory, name: str, receipt: Receipt) -> bool:

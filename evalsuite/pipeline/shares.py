@@ -11,7 +11,7 @@ from evalsuite.pipeline.ranges import Range, part_of, whole_batches
 def missing_shares(run: RunDirectory, num_samples: int, num_parts: int) -> list[int]:
     """The shares I of I/`num_parts` that lack images; 1-based."""
     size = run.plan.batch_size
-    spans = [(part.start, part.stop) for part in cover(run.receipts(IMAGES), 0, NO_END)]
+    spans = [(part.start, part.stop) for part in cover(run.spans(IMAGES), 0, NO_END)]
     gaps = gaps_of(spans, 0, whole_batches(num_samples, size))
     return [
         part

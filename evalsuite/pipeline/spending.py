@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from pydantic import ValidationError
 
 from evalsuite.artifacts.live import Cost, LiveInvocation, read_live
-from evalsuite.artifacts.receipts import Receipt
+from evalsuite.artifacts.receipts import ReceiptHead
 from evalsuite.artifacts.run_directory import IMAGES, RunDirectory
 from evalsuite.errors import CorruptionError
 
@@ -32,7 +32,7 @@ def invocation_of(attempt_id: str) -> str:
     return attempt_id.rpartition("-")[0]
 
 
-def owned(receipts: Iterable[Receipt]) -> dict[str, Own]:
+def owned(receipts: Iterable[ReceiptHead]) -> dict[str, Own]:
     """What each invocation committed."""
     found: dict[str, Own] = {}
     for receipt in receipts:
@@ -94,7 +94,7 @@ def spent(run: RunDirectory) -> dict[str, Any]:
     `worker_seconds` is the time in which workers computed what is committed; the hours are those
     that workers were held.
     """
-    own = owned(run.receipts(IMAGES))
+    own = owned(run.committed(IMAGES))
     live = read_live(run.storage)
     attempts: dict[str, Any] = {}
     with contextlib.suppress(CorruptionError):  # a damaged note of a past invocation stops nothing

@@ -14,7 +14,7 @@ from evalsuite.artifacts.live import (
     read_live,
     silence_of,
 )
-from evalsuite.artifacts.receipts import NO_END, Receipt, cover
+from evalsuite.artifacts.receipts import NO_END, ReceiptHead, cover
 from evalsuite.artifacts.run_directory import (
     IMAGES,
     PIXELS,
@@ -143,7 +143,7 @@ def standing_of(run: RunDirectory) -> Standing:
     asked = run.num_asked() if attempts else 0
     size = run.plan.batch_size
     stop = -(-asked // size) * size
-    found = {stage: run.receipts(stage) for stage in _stages(run, attempts.values())}
+    found = {stage: run.committed(stage) for stage in _stages(run, attempts.values())}
     own, live = owned(found[IMAGES]), read_live(run.storage)
     names = attempts.keys() | live.keys()
     invocations = sorted(
@@ -179,7 +179,10 @@ def _stages(run: RunDirectory, attempts: Iterable[Mapping[str, Any]]) -> list[st
 
 
 def _stage(
-    stage: str, receipts: Sequence[Receipt], stop: int, found: Mapping[str, Sequence[Receipt]]
+    stage: str,
+    receipts: Sequence[ReceiptHead],
+    stop: int,
+    found: Mapping[str, Sequence[ReceiptHead]],
 ) -> StageStanding:
     spans = [(part.start, part.stop) for part in cover(receipts, 0, NO_END)]
     held = list(spans)

@@ -11,7 +11,7 @@ import os
 import platform
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,7 +21,8 @@ import numpy as np
 import torch
 
 from evalsuite.artifacts.images import ImageRows
-from evalsuite.artifacts.receipts import cover
+from evalsuite.artifacts.near import NearReceipts
+from evalsuite.artifacts.receipts import ReceiptHead, cover
 from evalsuite.artifacts.run_directory import (
     CONDITIONS,
     IMAGES,
@@ -113,6 +114,7 @@ class ShardWorker:
         """
         job = self._job
         self._run = RunDirectory.open(job.run_root)
+        self._near = NearReceipts(self._run.storage, self._run.manifest.plan_id)
         self._device = resolve_device(job.device)
         began, self._meter = time.monotonic(), EnergyMeter(self._device)
         if self._device.type == "cuda":
@@ -194,7 +196,7 @@ class ShardWorker:
         handover = self._handover(attempt_id)
         began = time.monotonic()
         output = replace(self._job.output, keep=task.keep or self._job.output.keep)
-        attempt = Attempt(self._run, task, attempt_id, output, self._encoders.map)
+        attempt = Attempt(self._run, task, attempt_id, output, self._encoders.map, self._near)
         try:
             attempt.write(handover.produced)
             done = attempt.commit(
@@ -236,10 +238,10 @@ class ShardWorker:
     def _batches(self, task: ShardTask) -> Iterator[BatchInputs | GeneratedBatch]:
         """The batches of `task`: read, when all their pixels were kept, or the noise of each."""
         size = self._run.plan.batch_size
-        kept = [] if IMAGES in task.stages else self._run.pixel_receipts()
+        kept = [] if IMAGES in task.stages else self._near.kept_pixels(task.start, task.stop)
         covered = [(part.start, part.stop) for part in cover(kept, task.start, task.stop)]
         if not gaps_of(covered, task.start, task.stop):
-            yield from stored_batches(self._run, task.start, task.stop)
+            yield from stored_batches(self._run, task.start, task.stop, kept)
             return
         for start in range(task.start, task.stop, size):
             yield self._sampler.inputs(start // size)
@@ -249,9 +251,11 @@ class ShardWorker:
             return self._handovers.setdefault(attempt_id, _Handover())
 
 
-def stored_batches(run: RunDirectory, start: int, stop: int) -> Iterator[GeneratedBatch]:
-    """Batches whose pixels are read from the run's shards; they cost no evaluation."""
-    pixels = run.read_images(start, stop)
+def stored_batches(
+    run: RunDirectory, start: int, stop: int, kept: Sequence[ReceiptHead]
+) -> Iterator[GeneratedBatch]:
+    """Batches whose pixels are read from the shards of `kept`; they cost no evaluation."""
+    pixels = run.read_images(start, stop, kept)
     for at in range(start, stop, run.plan.batch_size):
         end = min(at + run.plan.batch_size, stop)
         images = np.stack([image for _, image in itertools.islice(pixels, end - at)])

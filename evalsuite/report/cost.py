@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from evalsuite.artifacts.receipts import NO_END, Receipt, cover
+from evalsuite.artifacts.receipts import NO_END, ReceiptHead, cover
 from evalsuite.artifacts.records import Record
 from evalsuite.artifacts.run_directory import IMAGES, PIXELS, RunDirectory
 
@@ -41,7 +41,7 @@ class Cost(NamedTuple):
 
 def run_cost(
     run: RunDirectory,
-    receipts: Sequence[Receipt],
+    receipts: Sequence[ReceiptHead],
     wall_s: float,
     records: Sequence[Record],
 ) -> Cost:
@@ -49,8 +49,8 @@ def run_cost(
     worker_s = sum(_compute_s(receipt) for receipt in receipts)
     images = sum(receipt.stop - receipt.start for receipt in receipts)
     evaluations = sum((receipt.stop - receipt.start) * receipt.nfe for receipt in receipts)
-    stages = [_stage_cost(stage, run.receipts(stage)) for stage in (IMAGES, PIXELS)]
-    stages += [_stage_cost(stage, run.receipts(stage)) for stage in run.feature_stages()]
+    stages = [_stage_cost(stage, run.committed(stage)) for stage in (IMAGES, PIXELS)]
+    stages += [_stage_cost(stage, run.committed(stage)) for stage in run.feature_stages()]
     scorings = {(r.created_at, float(r.cost.get("evaluation_seconds", 0))) for r in records}
     return Cost(
         worker_seconds=worker_s,
@@ -64,11 +64,11 @@ def run_cost(
     )
 
 
-def _compute_s(receipt: Receipt) -> float:
+def _compute_s(receipt: ReceiptHead) -> float:
     return receipt.seconds.get("compute", 0.0)
 
 
-def _stage_cost(stage: str, receipts: Sequence[Receipt]) -> StageCost:
+def _stage_cost(stage: str, receipts: Sequence[ReceiptHead]) -> StageCost:
     return StageCost(
         stage=stage,
         shards=len(receipts),
@@ -77,7 +77,7 @@ def _stage_cost(stage: str, receipts: Sequence[Receipt]) -> StageCost:
     )
 
 
-def _worker_costs(receipts: Iterable[Receipt]) -> list[WorkerCost]:
+def _worker_costs(receipts: Iterable[ReceiptHead]) -> list[WorkerCost]:
     """What each worker process computed, the busiest first."""
     costs: dict[str, WorkerCost] = {}
     for receipt in receipts:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from PIL import Image
 
 from evalsuite.artifacts.images import GRID_PER_CLASS, Images, encode_png
-from evalsuite.artifacts.receipts import Receipt
+from evalsuite.artifacts.receipts import ReceiptHead
 from evalsuite.artifacts.run_directory import RunDirectory
 from evalsuite.config import Plan
 from evalsuite.seeding import labels_of, seeds_of
@@ -49,7 +49,7 @@ class Grid(NamedTuple):
     """Longest side of JPEG thumbnails; None when the images are shown as they are."""
 
 
-def sample_grid(run: RunDirectory, receipts: Sequence[Receipt]) -> Grid:
+def sample_grid(run: RunDirectory, receipts: Sequence[ReceiptHead]) -> Grid:
     """The first samples of each class whose pixels were kept.
 
     Raises:

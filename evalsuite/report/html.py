@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from pydantic import ValidationError
 
-from evalsuite.artifacts.receipts import NO_END, Receipt, cover
+from evalsuite.artifacts.receipts import NO_END, ReceiptHead, cover
 from evalsuite.artifacts.records import Record
 from evalsuite.artifacts.run_directory import IMAGES, RunDirectory, gaps_of
 from evalsuite.artifacts.storage import Place
@@ -94,7 +94,7 @@ def render_report(run: RunDirectory) -> str:
     Raises:
         CorruptionError: a receipt, a result or kept pixels cannot be trusted.
     """
-    receipts = run.receipts(IMAGES)
+    receipts = run.committed(IMAGES)
     records = _records(run)
     invocations = _invocations(run)
     spans = [(receipt.start, receipt.stop) for receipt in receipts]
@@ -237,7 +237,7 @@ def _invocation(place: int, content: Mapping[str, Any]) -> Invocation:
     )
 
 
-def _unrecorded(receipts: Iterable[Receipt], invocations: Iterable[Invocation]) -> list[str]:
+def _unrecorded(receipts: Iterable[ReceiptHead], invocations: Iterable[Invocation]) -> list[str]:
     """Ids of invocations that committed shards but left no file: killed, or still at work."""
     known = {one.id for one in invocations}
     ids = {receipt.attempt_id.partition("-")[0] for receipt in receipts}

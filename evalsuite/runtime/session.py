@@ -9,7 +9,13 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from evalsuite.artifacts.receipts import Receipt, check_same_pixels
+from evalsuite.artifacts.compacting import keeping_compact
+from evalsuite.artifacts.receipts import (
+    Receipt,
+    check_same_pixels,
+    read_receipt,
+    receipt_name,
+)
 from evalsuite.artifacts.run_card import write_run_card
 from evalsuite.artifacts.run_directory import IMAGES, PIXELS, Manifest, RunDirectory, feature_stage
 from evalsuite.artifacts.storage import Place
@@ -22,6 +28,7 @@ from evalsuite.pipeline.coverage import (
     missing_ranges,
     tasks_for,
 )
+from evalsuite.pipeline.estimate import nearest_rate, seconds_per_image
 from evalsuite.pipeline.integrity import find_faults
 from evalsuite.pipeline.labels import first_names
 from evalsuite.pipeline.plan import ResolvedPlan
@@ -34,7 +41,7 @@ from evalsuite.runtime.driver import Driver, DriverReport
 from evalsuite.runtime.observing.watch import Watch
 from evalsuite.runtime.progress import Progress
 from evalsuite.runtime.signals import StopRequest, signals_to
-from evalsuite.sampling.describe import describe_conditions, describe_sampler
+from evalsuite.sampling.describe import describe_conditions, describe_sampler, nfe_of
 
 ATTEMPT_SCHEMA = 1
 
@@ -60,6 +67,8 @@ class SessionRequest:
     tags: dict[str, str]
     price_per_gpu_hour: float | None = None
     """For the money that it costs; noted in the attempt."""
+    hash_all: bool = False
+    """Read every stored file first, also those that nobody changed since they were checked."""
 
 
 @dataclass
@@ -183,7 +192,7 @@ def _repair(
     start, stop = request.demand.asked(run.plan.batch_size)
     stages = [IMAGES, *(feature_stage(s.extractor_id) for s in request.demand.extractors)]
     stages += [PIXELS] if request.demand.keep == "all" else []
-    faults = find_faults(run, stages, start, stop)
+    faults = find_faults(run, stages, start, stop, hash_all=request.hash_all)
     for fault in faults:
         result.repaired.append(fault.text)
         notice(f"{fault.text}; this shard is made again")
@@ -224,8 +233,10 @@ def _make_missing(
                 cluster, nodes, request.num_workers, request.device, request.gpus_per_worker
             )
             num_workers = team.target(nodes, 0, room)
+            rate = nearest_rate(request.root, run.plan, request.resolved.preset, team.kind)
+            image_s = seconds_per_image(rate, nfe_of(run.plan))
             shard_size = request.shard_size or default_shard_size(
-                num_missing, num_workers, batch_size
+                num_missing, num_workers, batch_size, image_s
             )
             tasks = tasks_for(covered, asked, shard_size, batch_size)
             tasks = keep_as_before(tasks, taken)
@@ -246,7 +257,8 @@ def _make_missing(
                 observer=watch.observe,
             )
             try:
-                driver.run(tasks)
+                with keeping_compact(run, sorted(covered)):
+                    driver.run(tasks)
             finally:
                 result.report = driver.report
                 result.images_made = sum(c.task.stop - c.task.start for c in driver.report.commits)
@@ -260,10 +272,12 @@ def _make_missing(
 
 def _compare_overlaps(run: RunDirectory) -> None:
     """Shards of several invocations at the same time may overlap; their pixels must agree."""
-    receipts = sorted(run.receipts(IMAGES), key=lambda r: (r.start, r.stop))
-    for first, second in itertools.pairwise(receipts):
+    spans = sorted(run.spans(IMAGES), key=lambda span: (span.start, span.stop))
+    for first, second in itertools.pairwise(spans):
         if second.start < first.stop:
-            check_same_pixels(first, second)
+            names = [receipt_name(IMAGES, span.start, span.stop) for span in (first, second)]
+            one, other = (read_receipt(run.storage, name) for name in names)
+            check_same_pixels(one, other)
 
 
 def _now() -> str:

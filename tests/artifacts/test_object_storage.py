@@ -304,28 +304,26 @@ def test_a_listing_is_one_request_for_a_thousand_files(
     files = list(storage.listing())
     assert (len(files), {one.num_bytes for one in files}) == (1_200, {5})
     assert len(proxy.requests) == 4
-    entries = [FileEntry(one.path, 5, "") for one in files]
-    entries[7] = entries[7]._replace(num_bytes=6)
-    faults = storage.faults_of([*entries, FileEntry("receipts/images/x", 1, "")], thorough=False)
-    assert list(faults) == [entries[7].path, "receipts/images/x"]
-    assert "has 5 bytes, not 6" in faults[entries[7].path]
-    assert "is missing" in faults["receipts/images/x"]
+    stamps = storage.stamps("receipts/images", ".json")
+    assert [one.num_bytes for one in stamps.values()] == [5] * 1_200
     assert len(proxy.requests) == 6
     proxy.decide = once("half", "GET", "continuation")
     assert list(storage.listing()) == files
 
 
 def test_committed_objects_are_checked(storage: Storage, server: S3Server, bucket: str) -> None:
-    """By size where the store answers for its bytes, by every byte when they are read."""
+    """By size, then by every byte; a listing tells other bytes of equal size by the ETag."""
     entry = write(storage, "images/x", b"content")
     assert storage.fault_of(entry) is None
+    before = storage.stamps("images")["x"]
     server.raw.put_object(Bucket=bucket, Key="deep/run/images/x", Body=b"CONTENT")
-    assert storage.faults_of([entry], thorough=False) == {}
+    after = storage.stamps("images")["x"]
+    assert (after.num_bytes, after.version != before.version) == (7, True)
     assert "SHA-256 differs" in str(storage.fault_of(entry))
     with pytest.raises(CorruptionError, match="is corrupted"):
         storage.read_checked(entry)
     server.raw.put_object(Bucket=bucket, Key="deep/run/images/x", Body=b"cut")
-    assert "has 3 bytes, not 7" in str(storage.faults_of([entry], thorough=False)["images/x"])
+    assert "has 3 bytes, not 7" in str(storage.fault_of(entry))
     storage.delete("images/x")
     with pytest.raises(CorruptionError, match="is missing"):
         storage.read_checked(entry)

@@ -40,7 +40,7 @@ def test_stopped_worker_is_replaced(tmp_path: Path) -> None:
     )
     run = RunDirectory.create_or_open(tmp_path / "run", manifest)
     job = WorkerJob(str(run.root), resolved.materials, (), OutputFormat("none", "parquet"), "cpu")
-    tasks = [ShardTask(start, start + 50, (IMAGES,)) for start in range(0, 400, 50)]
+    tasks = [ShardTask(start, start + 50, (IMAGES,)) for start in range(0, 800, 50)]
     stopped: list[int] = []
 
     def stop_first_worker(driver: Driver) -> None:
@@ -57,7 +57,7 @@ def test_stopped_worker_is_replaced(tmp_path: Path) -> None:
         seen: list[Progress] = []
         team = Team("cpu", WorkerSize(1, 0), 2, is_private=True)
         events: list[Event] = []
-        driver = Driver(job, team, "hung", seen.append, StopRequest(), events.append, silence_s=4.0)
+        driver = Driver(job, team, "hung", seen.append, StopRequest(), events.append, silence_s=3.0)
         watcher = threading.Thread(target=stop_first_worker, args=(driver,))
         watcher.start()
         report = driver.run(tasks)

@@ -1,6 +1,13 @@
 """Durable files under one root, on file systems and object stores."""
 
-from evalsuite.artifacts.storage.base import FileEntry, HashingWriter, Listed, Storage, explained
+from evalsuite.artifacts.storage.base import (
+    FileEntry,
+    HashingWriter,
+    Listed,
+    Stamp,
+    Storage,
+    explained,
+)
 from evalsuite.artifacts.storage.local import LocalStorage, file_sha256
 from evalsuite.artifacts.storage.opening import open_storage
 from evalsuite.artifacts.storage.places import Place, StoreUrl, place_of
@@ -11,6 +18,7 @@ __all__ = [
     "Listed",
     "LocalStorage",
     "Place",
+    "Stamp",
     "Storage",
     "StoreUrl",
     "explained",

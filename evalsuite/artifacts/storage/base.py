@@ -36,6 +36,18 @@ class Listed(NamedTuple):
     """Seconds since 1970, by the clock of the store."""
 
 
+class Stamp(NamedTuple):
+    """A file as a listing tells it from other versions of itself, without being opened."""
+
+    num_bytes: int
+    version: str
+    """Equal for equal bytes only: of a file system its times, of an object store its ETag."""
+    modified_ns: int
+    """When its bytes were written; a copy may carry the time of its source."""
+    changed_ns: int
+    """When the file became what it is; nobody can set it back. Nanoseconds since 1970."""
+
+
 class Target(Protocol):
     """Takes bytes one after the other."""
 
@@ -139,9 +151,9 @@ class Storage(ABC):
     def find(self, relative: str) -> bytes | None:
         """All bytes of a file; None when it is not there."""
 
-    def portions(self, relative: str, num_bytes: int) -> Iterator[bytes]:  # noqa: ARG002 - a disk knows
+    @abstractmethod
+    def portions(self, relative: str, num_bytes: int) -> Iterator[bytes]:
         """A file of so many bytes, in portions that fit into memory."""
-        yield self.read(relative)
 
     def contents(self, paths: Iterable[str]) -> Iterator[bytes]:
         """All bytes of each file, in order; a store is asked for several at a time."""
@@ -162,6 +174,10 @@ class Storage(ABC):
     @abstractmethod
     def names(self, folder: str, suffix: str = "") -> list[str]:
         """Names of the files directly in `folder`, sorted; none when it does not exist."""
+
+    @abstractmethod
+    def stamps(self, folder: str, suffix: str = "") -> dict[str, Stamp]:
+        """As `names`, with what tells a file from other versions of it; one listing, no opens."""
 
     @abstractmethod
     def visible(self, folder: str) -> list[str]:
@@ -186,18 +202,16 @@ class Storage(ABC):
     def delete(self, relative: str) -> None:
         """Remove a file if it is there."""
 
-    @abstractmethod
-    def faults_of(self, entries: Iterable[FileEntry], *, thorough: bool) -> dict[str, str]:
-        """What is wrong with committed files, by their paths; sound files are left out.
-
-        Args:
-            entries: as receipts name them.
-            thorough: compare every byte, also where the store itself answers for them.
-        """
-
     def fault_of(self, entry: FileEntry) -> str | None:
         """What is wrong with a committed file, or None when its bytes are the recorded ones."""
-        return self.faults_of([entry], thorough=True).get(entry.path)
+        place, num_bytes = self.path(entry.path), self.size(entry.path)
+        fault = size_fault(place, num_bytes, entry)
+        if fault is not None:
+            return fault
+        digest = hashlib.sha256()
+        for portion in self.portions(entry.path, entry.num_bytes):
+            digest.update(portion)
+        return digest_fault(place, digest.hexdigest(), entry)
 
     def read_checked(self, entry: FileEntry) -> bytes:
         """All bytes of a committed file.

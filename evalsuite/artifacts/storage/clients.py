@@ -66,6 +66,8 @@ class StoredObject(NamedTuple):
     key: str
     num_bytes: int
     modified_at: float
+    version: str
+    """Changes with the bytes: the ETag, or the generation."""
 
 
 class Page(NamedTuple):

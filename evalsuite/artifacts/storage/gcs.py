@@ -83,7 +83,12 @@ class GcsClient:
             more = answer.get("nextPageToken")
             at = {"pageToken": more} if more else None
             objects = [
-                StoredObject(o["name"], int(o["size"]), _seconds(o["updated"]))
+                StoredObject(
+                    o["name"],
+                    int(o["size"]),
+                    _seconds(o["updated"]),
+                    str(o.get("generation") or o.get("etag", "")),
+                )
                 for o in answer.get("items", ())
             ]
             return Page(objects, list(answer.get("prefixes", ())))

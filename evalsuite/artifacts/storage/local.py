@@ -4,19 +4,19 @@ import contextlib
 import hashlib
 import os
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from evalsuite.artifacts.storage.base import (
-    FileEntry,
     HashingWriter,
     Listed,
+    Stamp,
     Storage,
-    digest_fault,
     explained,
     inside,
-    size_fault,
 )
+
+_PORTION_BYTES = 8 * 2**20
 
 
 class LocalStorage(Storage):
@@ -100,6 +100,13 @@ class LocalStorage(Storage):
         with explained(path, "read"):
             return path.read_bytes() if path.is_file() else None
 
+    def portions(self, relative: str, num_bytes: int) -> Iterator[bytes]:  # noqa: ARG002 - it ends
+        """A file of so many bytes, in portions of 8 MiB."""
+        path = self.path(relative)
+        with explained(path, "read"), path.open("rb") as raw:
+            while portion := raw.read(_PORTION_BYTES):
+                yield portion
+
     def names(self, folder: str, suffix: str = "") -> list[str]:
         """Names of the files directly in `folder`, sorted; none when it does not exist."""
         path = self.path(folder)
@@ -111,6 +118,21 @@ class LocalStorage(Storage):
                 for entry in path.iterdir()
                 if entry.name.endswith(suffix) and not entry.name.startswith(".")
             )
+
+    def stamps(self, folder: str, suffix: str = "") -> dict[str, Stamp]:
+        """As `names`, with what tells a file from other versions of it; one listing, no opens."""
+        path = self.path(folder)
+        found = {}
+        with explained(path, "read"):
+            if not path.is_dir():
+                return {}
+            with os.scandir(path) as entries:
+                for entry in entries:
+                    if entry.name.startswith(".") or not entry.name.endswith(suffix):
+                        continue
+                    with contextlib.suppress(FileNotFoundError):  # removed meanwhile
+                        found[entry.name] = _stamp_of(entry.stat())
+        return dict(sorted(found.items()))
 
     def visible(self, folder: str) -> list[str]:
         """Names of all files and folders directly in `folder` ("" is the root), but hidden ones.
@@ -173,11 +195,6 @@ class LocalStorage(Storage):
         with explained(path, "remove"):
             path.unlink(missing_ok=True)
 
-    def faults_of(self, entries: Iterable[FileEntry], *, thorough: bool) -> dict[str, str]:  # noqa: ARG002 - a disk answers for no byte
-        """What is wrong with committed files: every byte is read."""
-        found = {entry.path: self._fault_of(entry) for entry in entries}
-        return {path: fault for path, fault in found.items() if fault is not None}
-
     def check_writable(self) -> None:
         """Make the root and write one byte below it.
 
@@ -198,13 +215,6 @@ class LocalStorage(Storage):
         stat = os.statvfs(path)
         return stat.f_bavail * stat.f_frsize
 
-    def _fault_of(self, entry: FileEntry) -> str | None:
-        path = self.path(entry.path)
-        with explained(path, "read"):
-            num_bytes = path.stat().st_size if path.is_file() else None
-            fault = size_fault(path, num_bytes, entry)
-            return fault or digest_fault(path, file_sha256(path), entry)
-
     def _write_aside(self, path: Path, content: bytes) -> Path:
         temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
         try:
@@ -222,6 +232,12 @@ def file_sha256(path: Path) -> str:
     """SHA-256 of a file, read in portions."""
     with path.open("rb") as raw:
         return hashlib.file_digest(raw, "sha256").hexdigest()
+
+
+def _stamp_of(stat: os.stat_result) -> Stamp:
+    changed = max(stat.st_ctime_ns, stat.st_mtime_ns)
+    version = f"{stat.st_mtime_ns:x}.{stat.st_ctime_ns:x}"
+    return Stamp(stat.st_size, version, stat.st_mtime_ns, changed)
 
 
 def _sync_directory(path: Path) -> None:

@@ -86,7 +86,7 @@ class S3Client:
             at = {"ContinuationToken": more} if answer.get("IsTruncated") and more else None
             return Page(
                 [
-                    StoredObject(o["Key"], int(o["Size"]), o["LastModified"].timestamp())
+                    StoredObject(o["Key"], int(o["Size"]), o["LastModified"].timestamp(), o["ETag"])
                     for o in answer.get("Contents", ())
                 ],
                 [folder["Prefix"] for folder in answer.get("CommonPrefixes", ())],
