@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from harness import Process, descendants, finish, wait_for
 from hosts import Host, end_all
 from machines import memory_limited, mounted, tmpfs
-from phases import ANY, BEFORE_DATA, BEFORE_HEARD, DATA_TO_RECEIPT, OF_A_SHARD, POINTS, Point
+from phases import ANY, BEFORE_DATA, DATA_TO_RECEIPT, OF_A_SHARD, POINTS, Point
 from power import cut
 from shim import Scene
 
@@ -249,7 +249,7 @@ class DiskFull(Fault):
             trial.arm(point, "errno", errno.ENOSPC)
 
     def heal(self, trial: "Trial") -> None:
-        if os.path.ismount(trial.run):  # noqa: PTH114 - Path.is_mount is the same
+        if os.path.ismount(trial.run):
             subprocess.run(["mount", "-o", "remount,size=64m", trial.run], check=True)
 
     def end(self, trial: "Trial") -> None:
@@ -288,9 +288,8 @@ class PowerCut(Holding):
         end_all(below)
         strict = trial.chance.random() < 0.5
         losses = cut(trial.run, trial.scene.events(), trial.chance, strict=strict)
-        trial.note(
-            f"{'strict' if strict else 'usual'} file system lost {len(losses)}: {losses[:8]}"
-        )
+        kind = "strict" if strict else "usual"
+        trial.note(f"a {kind} file system lost {[tuple(loss) for loss in losses]}")
 
 
 class TwoDrivers(Holding):
@@ -355,7 +354,7 @@ class RandomMoment(Fault):
     phases = (ANY,)
     is_hosted = False
     codes = frozenset({0, KILLED, 130, 143, -signal.SIGINT, -signal.SIGTERM, -signal.SIGABRT})
-    """SIGABRT is Ray's own, from C++: SIGTERM in the moment of `ray.init` in which that has a handler."""
+    """SIGABRT is Ray's own, from C++: SIGTERM while `ray.init` has set a handler of its own."""
 
     def strike(self, trial: "Trial", driver: Driver) -> None:
         time.sleep(trial.chance.uniform(0.3, 10))

@@ -25,8 +25,10 @@ class Host:
         self._folder = tempfile.TemporaryDirectory(prefix="es-", ignore_cleanup_errors=True)
         self.num_nodes = num_nodes
         self._process = subprocess.Popen(
-            [sys.executable, REPOSITORY / "tests/cluster_host.py", str(num_nodes)]
-            + [self._folder.name],
+            [
+                *(sys.executable, REPOSITORY / "tests" / "cluster_host.py"),
+                *(str(num_nodes), self._folder.name),
+            ],
             env=environment(private=False, **preloaded(root)),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

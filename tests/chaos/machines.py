@@ -1,4 +1,4 @@
-"""What a machine may let a test do: memory groups and mounts. Without the right, nothing is done."""
+"""What a machine may let a test do: memory groups and mounts; without the right, nothing."""
 
 import contextlib
 import subprocess
@@ -15,7 +15,7 @@ _GROUPS = (
 
 @contextlib.contextmanager
 def memory_limited(pid: int, num_bytes: int) -> Iterator[bool]:
-    """Give a process a memory group of its own that may take so much more; False when not allowed."""
+    """Put a process into a memory group that may take so much more; False when not allowed."""
     group = None
     for base, limit in _GROUPS:
         candidate = base / f"chaos-{uuid.uuid4().hex[:8]}"

@@ -42,7 +42,7 @@ POINTS: dict[str, tuple[Point, ...]] = {
         Point("rename", "after", "ledger/*"),
     ),
 }
-"""The receipt of the last stage, features, is what a worker reports; before it the shard is partial.
+"""The receipt of the last stage, features, completes a shard; until then it is partial.
 
 Compaction writes segments of the ledger; a version that has none meets no such point.
 """

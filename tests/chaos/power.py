@@ -1,9 +1,9 @@
 """A power cut: what a file system may lose of what was not flushed.
 
-The model is that of crash-consistency testing: bytes of a file are durable up to its size at its last
-`fsync`; the name of a file is durable once its directory was synced after the name was made. Of the
-rest each is lost or kept by chance. File systems in use give more (ext4 keeps the name of a file that was
-itself synced): `strict=False` models that.
+The model is that of crash-consistency testing: bytes of a file are durable up to its size at its
+last `fsync`; its name is durable once the directory was synced after the name was made. Of the rest
+each is lost or kept by chance. File systems in use give more (ext4 keeps the name of a file that
+was itself synced): `strict=False` models that.
 """
 
 import random

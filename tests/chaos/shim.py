@@ -54,7 +54,7 @@ def compiled() -> Path:
 
 
 def preloaded(root: Path) -> dict[str, str]:
-    """Environment of a process, and of the workers of its Ray, that the scenes below `root` rule."""
+    """Environment of a process, and of its Ray's workers, that the scenes below `root` rule."""
     library = str(compiled())
     return {
         "LD_PRELOAD": library,

@@ -1,4 +1,4 @@
-"""One trial: a small real run, one fault in it, the same command until it is complete, the checks."""
+"""One trial: a small real run, a fault in it, the same command until it is complete, checks."""
 
 import contextlib
 import random
@@ -162,7 +162,7 @@ class Trial:
                 self.host.refill()
 
     @contextlib.contextmanager
-    def _watching(self, pid: int) -> Any:  # noqa: ANN401 - a generator
+    def _watching(self, pid: int) -> Any:
         over = threading.Event()
 
         def watch() -> None:
@@ -192,9 +192,7 @@ class Trial:
             "num_faults": max(1, len(met)) if case.fault.counts_rules else 1,
             "codes": [outcome.code for outcome in self.outcomes],
             "said": [outcome.complaints[-1:] for outcome in self.outcomes],
-            "noise": sum(
-                not c.startswith("evalsuite: ") for o in self.outcomes for c in o.complaints
-            ),
+            "noise": [c for o in self.outcomes for c in o.complaints if not c.startswith("evals")],
             "notes": self.notes,
             "seconds": round(seconds, 1),
             **counts,
