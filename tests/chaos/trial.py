@@ -2,7 +2,7 @@
 
 import contextlib
 import random
-import signal
+import shutil
 import subprocess
 import threading
 import time
@@ -49,7 +49,9 @@ class Trial:
         """
         self.case, self.root, self._truth, self._hosts = case, root, truth, hosts
         self.chance = random.Random(f"{case.seed}/{case.number}")
-        self.scene = Scene(root / f"trial-{case.number:04d}")
+        folder = root / f"trial-{case.number:04d}"
+        shutil.rmtree(folder, ignore_errors=True)
+        self.scene = Scene(folder)
         self.host = hosts() if case.fault.is_hosted else None
         self.num_workers = 2
         self.seen: set[Process] = set()
@@ -212,6 +214,3 @@ def assert_said(outcome: Outcome, codes: set[int]) -> None:
     if outcome.code > 0:
         ours = [line for line in outcome.complaints if line.startswith("evalsuite: ")]
         assert ours, f"exit code {outcome.code} without a line: {outcome.stderr[-1500:]}"
-
-
-KILLED = -signal.SIGKILL

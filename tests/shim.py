@@ -64,6 +64,14 @@ def preloaded(root: Path) -> dict[str, str]:
     }
 
 
+def preloaded_where_possible(root: Path) -> dict[str, str]:
+    """As `preloaded`; nothing where there is no compiler."""
+    try:
+        return preloaded(root)
+    except NoCompilerError:
+        return {}
+
+
 class Scene:
     """One run directory, `made`, and the folder `control` that rules it."""
 
