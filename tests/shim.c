@@ -118,7 +118,7 @@ static void eat(void) {
   for (;;) {
     char *some = malloc(1 << 24);
     if (some) memset(some, 1, 1 << 24);
-    usleep(1000);
+    usleep(20000); /* slow enough for a monitor to see it come */
   }
 }
 

@@ -7,6 +7,7 @@
 import contextlib
 import errno
 import os
+import re
 import signal
 import subprocess
 import time
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from harness import Process, descendants, finish, wait_for
 from hosts import Host, end_all
-from machines import memory_limited, mounted, tmpfs
+from machines import memory_in_use, memory_limited, mounted, tmpfs
 from phases import ANY, BEFORE_DATA, DATA_TO_RECEIPT, OF_A_SHARD, POINTS, Point
 from power import cut
 from shim import Scene
@@ -104,6 +105,36 @@ class WorkerOutOfMemory(Holding):
             trial.note("killed by the kernel" if group else "no memory group here: SIGKILL")
             trial.scene.release(trial.rules[0], "eat" if group else "kill")
             wait_for(lambda: not is_alive(pid), 60)
+
+
+class MonitorKills(Holding):
+    """Ray's memory monitor ends a worker that takes more than the machine is said to have."""
+
+    name = "memory monitor kills a worker"
+    phases = (BEFORE_DATA, DATA_TO_RECEIPT)
+    is_hosted = False
+
+    def arm(self, trial: "Trial") -> None:
+        trial.num_workers = 1
+        threshold = memory_in_use() + 0.05
+        trial.env = {
+            "RAY_memory_usage_threshold": f"{threshold:.3f}",
+            "RAY_memory_monitor_refresh_ms": "100",
+        }
+        super().arm(trial)
+
+    def strike_at(self, trial: "Trial", driver: Driver, pid: int) -> None:
+        logs = Path(session_of(parent_of(pid)), "logs")
+        with memory_limited(pid, 4 * 2**30):
+            trial.scene.release(trial.rules[0], "eat")
+            wait_for(lambda: not is_alive(pid), 120)
+        said = [
+            line
+            for log in logs.glob("raylet*")
+            for line in log.read_text(errors="replace").splitlines()
+            if "memory" in line.lower() and "kill" in line.lower()
+        ]
+        trial.note(f"the monitor said: {said[0][:160]}" if said else "the monitor said nothing")
 
 
 class WorkerStopped(Fault):
@@ -381,6 +412,13 @@ def parent_of(pid: int) -> int:
     return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
 
 
+def session_of(raylet: int) -> str:
+    """The session directory of a node manager, which its command line names."""
+    found = re.search(r"--session[_-]dir=(\S+)", title_of(raylet))
+    assert found, title_of(raylet)
+    return found[1]
+
+
 def title_of(pid: int) -> str:
     """A process's command line."""
     return Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
@@ -398,6 +436,7 @@ FAULTS: tuple[type[Fault], ...] = (
     WorkerKilled,
     WorkerTruncates,
     WorkerOutOfMemory,
+    MonitorKills,
     WorkerStopped,
     NodeManagerKilled,
     OnlyNodeKilled,

@@ -54,6 +54,7 @@ class Trial:
         self.scene = Scene(folder)
         self.host = hosts() if case.fault.is_hosted else None
         self.num_workers = 2
+        self.env: dict[str, str] = {}
         self.seen: set[Process] = set()
         self.notes: list[str] = []
         self.rules: list[str] = []
@@ -93,7 +94,7 @@ class Trial:
         return start(
             *("generate", *PLAN, *size, *work, *where, "--output", scene.run),
             cwd=scene.folder,
-            **{**preloaded(self.root), **env},
+            **{**preloaded(self.root), **self.env, **env},
         )
 
     def wait_met(self, rule: str, driver: subprocess.Popen[str]) -> dict[str, Any]:
