@@ -19,8 +19,12 @@ FAST_RAY = {
     "RAY_health_check_period_ms": "500",
     "RAY_health_check_timeout_ms": "3000",
     "RAY_health_check_failure_threshold": "6",
+    "RAY_prestart_worker_first_driver": "0",
 }
-"""A dead node is known after some three seconds, and not after half a minute."""
+"""A dead node is known after some three seconds, and not after half a minute.
+
+Workers that Ray starts before it is asked are never ours, which have an environment of their own.
+"""
 
 
 class NoCompilerError(Exception):

@@ -12,7 +12,7 @@ import signal
 import subprocess
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from harness import Process, descendants, finish, wait_for
 from hosts import Host, end_all
@@ -49,6 +49,13 @@ class Fault:
 
     def heal(self, trial: "Trial") -> None:
         """When it has ended; twice does no harm."""
+
+    def collect(self, trial: "Trial") -> None:
+        """When the run is complete: bring it to `trial.run` if it is elsewhere."""
+
+    def events(self) -> list[dict[str, Any]]:
+        """Operations that the library could not see."""
+        return []
 
     def end(self, trial: "Trial") -> None:
         """When all was checked."""

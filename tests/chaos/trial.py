@@ -55,6 +55,7 @@ class Trial:
         self.host = hosts() if case.fault.is_hosted else None
         self.num_workers = 2
         self.env: dict[str, str] = {}
+        self.output = str(self.scene.run)
         self.seen: set[Process] = set()
         self.notes: list[str] = []
         self.rules: list[str] = []
@@ -92,7 +93,15 @@ class Trial:
         size = ("--num-samples", NUM_SAMPLES, "--shard-size", SHARD)
         work = ("--num-workers", self.num_workers, "--extractor", "digits-convnet")
         return start(
-            *("generate", *PLAN, *size, *work, *where, "--output", scene.run),
+            *(
+                "generate",
+                *PLAN,
+                *size,
+                *work,
+                *where,
+                "--output",
+                scene.run if scene is not self.scene else self.output,
+            ),
             cwd=scene.folder,
             **{**preloaded(self.root), **self.env, **env},
         )
@@ -118,17 +127,18 @@ class Trial:
         Returns:
             The line of the campaign's log.
         """
-        began, problem = time.monotonic(), ""
+        case, began, problem = self.case, time.monotonic(), ""
         try:
             self._disturb()
             self._complete()
+            case.fault.collect(self)
             check(self.run, self._truth, NUM_SAMPLES)
         except (AssertionError, Failed, OSError, subprocess.SubprocessError) as error:
             problem = f"{type(error).__name__}: {error}"
         finally:
             self._clear()
         record = self._record(problem, time.monotonic() - began)
-        self.case.fault.end(self)
+        case.fault.end(self)
         return record
 
     def _disturb(self) -> None:
@@ -181,7 +191,8 @@ class Trial:
             thread.join()
 
     def _record(self, problem: str, seconds: float) -> dict[str, Any]:
-        case, events = self.case, self.scene.events()
+        case = self.case
+        events = [*self.scene.events(), *case.fault.events()]
         met = [e for rule in self.rules for e in events if e.get("rule") == rule]
         try:
             counts = count(self.scene, events)._asdict()
