@@ -1,4 +1,4 @@
-"""Faults of an object store: a real S3 server on the loopback behind a proxy that fails requests."""
+"""Faults of an object store: a real S3 server on the loopback behind a proxy that fails."""
 
 import contextlib
 import os

@@ -88,20 +88,13 @@ class Trial:
 
     def begin(self, scene: Scene | None = None, **env: str) -> subprocess.Popen[str]:
         """Start the command on this trial's cluster, or a private one."""
+        output = scene.run if scene else self.output
         scene = scene or self.scene
         where = ("--address", self.host.address) if self.host else ()
         size = ("--num-samples", NUM_SAMPLES, "--shard-size", SHARD)
         work = ("--num-workers", self.num_workers, "--extractor", "digits-convnet")
         return start(
-            *(
-                "generate",
-                *PLAN,
-                *size,
-                *work,
-                *where,
-                "--output",
-                scene.run if scene is not self.scene else self.output,
-            ),
+            *("generate", *PLAN, *size, *work, *where, "--output", output),
             cwd=scene.folder,
             **{**preloaded(self.root), **self.env, **env},
         )
