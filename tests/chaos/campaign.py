@@ -133,8 +133,14 @@ class Campaign:
         lanes = [Lane(self) for _ in range(num_lanes)]
         for lane in lanes:
             lane.thread.start()
-        for lane in lanes:
-            lane.thread.join()
+        try:
+            for lane in lanes:
+                lane.thread.join()
+        except KeyboardInterrupt:
+            say("ends after the trials in hand")
+            self.deadline = 0.0
+            for lane in lanes:
+                lane.thread.join()
 
 
 def summary(records: list[dict[str, Any]]) -> list[str]:

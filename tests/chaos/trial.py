@@ -93,11 +93,9 @@ class Trial:
         where = ("--address", self.host.address) if self.host else ()
         size = ("--num-samples", NUM_SAMPLES, "--shard-size", SHARD)
         work = ("--num-workers", self.num_workers, "--extractor", "digits-convnet")
-        return start(
-            *("generate", *PLAN, *size, *work, *where, "--output", output),
-            cwd=scene.folder,
-            **{**preloaded(self.root), **self.env, **env},
-        )
+        command = ("generate", *PLAN, *size, *work, *where, "--output", output)
+        env = {**preloaded(self.root), **self.env, **env}
+        return start(*command, cwd=scene.folder, **env)
 
     def wait_met(self, rule: str, driver: subprocess.Popen[str]) -> dict[str, Any]:
         """Wait until a rule is met; it fails when the command ends before."""
