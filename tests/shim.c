@@ -65,9 +65,9 @@ static int find(const char *path, struct place *at) {
   if (!root || !path || strncmp(path, root, root_length) || path[root_length] != '/') return 0;
   const char *scenario = path + root_length + 1;
   const char *rest = strchr(scenario, '/');
-  if (!rest || strncmp(rest, "/made/", 6)) return 0;
+  if (!rest || strncmp(rest, "/made", 5) || (rest[5] && rest[5] != '/')) return 0;
   snprintf(at->control, sizeof at->control, "%.*s/control", (int)(rest - path), path);
-  snprintf(at->path, sizeof at->path, "%s", rest + 6);
+  snprintf(at->path, sizeof at->path, "%s", rest[5] ? rest + 6 : ""); /* the run itself: "" */
   return 1;
 }
 

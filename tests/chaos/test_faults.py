@@ -53,5 +53,5 @@ def test_the_bytes_are_those_of_the_undisturbed_run(
         pytest.skip(str(error))
     case = Case(number, 0, fault, phase)
     record = Trial(case, chaos_root, truth, lambda: Standing(cluster.address)).execute()
-    assert record["ok"], record
+    assert not record["problem"], record["problem"]
     assert record["hit"], record
