@@ -329,6 +329,9 @@ class PowerCut(Holding):
         kind = "strict" if strict else "usual"
         trial.note(f"a {kind} file system lost {[tuple(loss) for loss in losses]}")
 
+    def heal(self, trial: "Trial") -> None:
+        trial.host = trial.host or trial.hosts()
+
 
 class TwoDrivers(Holding):
     """The same command by mistake a second time, while a worker of the first is in a shard."""

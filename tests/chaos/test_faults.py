@@ -5,9 +5,9 @@ from typing import NamedTuple
 
 import pytest
 from checks import Truth, truth_of
-from faults import DriverKilled, Fault, PowerCut, StorageRefuses, TwoDrivers, WorkerKilled
+from faults import DriverKilled, Fault, PowerCut, TwoDrivers, WorkerKilled
 from harness import FinishedRun, HostedCluster
-from phases import BEFORE_DATA, BEFORE_HEARD, DATA_TO_RECEIPT
+from phases import BEFORE_HEARD, DATA_TO_RECEIPT
 from shim import NoCompilerError, compiled
 from trial import Case, Trial
 
@@ -35,8 +35,7 @@ def truth(digits_run: FinishedRun) -> Truth:
         pytest.param(1, WorkerKilled(), BEFORE_HEARD, id="worker-killed"),
         pytest.param(2, DriverKilled(), DATA_TO_RECEIPT, id="driver-killed"),
         pytest.param(3, TwoDrivers(), DATA_TO_RECEIPT, id="two-drivers"),
-        pytest.param(4, StorageRefuses(), BEFORE_DATA, id="storage-refuses"),
-        pytest.param(5, PowerCut(), DATA_TO_RECEIPT, id="power-cut"),
+        pytest.param(4, PowerCut(), DATA_TO_RECEIPT, id="power-cut"),
     ],
 )
 def test_the_bytes_are_those_of_the_undisturbed_run(

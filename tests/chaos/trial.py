@@ -47,7 +47,7 @@ class Trial:
             truth: the undisturbed run.
             hosts: gives a standing cluster of several nodes.
         """
-        self.case, self.root, self._truth, self._hosts = case, root, truth, hosts
+        self.case, self.root, self._truth, self.hosts = case, root, truth, hosts
         self.chance = random.Random(f"{case.seed}/{case.number}")
         folder = root / f"trial-{case.number:04d}"
         shutil.rmtree(folder, ignore_errors=True)
