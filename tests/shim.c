@@ -8,7 +8,8 @@
                    stays and happens each time, in NUMBER of a hundred cases.
      release/ID    lets a thread go that waits at a rule of action `hold`; its word is what comes
                    next: `go`, `kill`, or `eat` (take memory until somebody ends the process).
-     delay         milliseconds for which files of other processes are invisible: NFS's caches.
+     delay         milliseconds for which a process does not see the files of others: as NFS's caches
+                   have it, listings lack them, and a name that it looked for in vain stays absent.
      log           JSON lines: each operation that changes the directory, and each rule that was met.
 
    OP is create, write, fsync, syncdir, link, rename or unlink; WHEN is before or after; PATTERN is
@@ -33,14 +34,18 @@
 #include <unistd.h>
 
 #define MOST_FDS 65536
-#define MOST_OWN 65536
+#define MOST_NAMES 65536
 #define REAL(name) ((__typeof__(&name))real(#name))
 
 static const char *root;
 static size_t root_length;
 static unsigned char watched[MOST_FDS];
-static uint64_t own[MOST_OWN];
-static size_t num_own;
+
+struct names { /* a set that only grows */
+  uint64_t hashes[MOST_NAMES];
+  size_t count;
+};
+static struct names own, absent;
 
 struct place {
   char control[PATH_MAX]; /* ROOT/SCENARIO/control */
@@ -188,7 +193,7 @@ static int meet(const struct place *at, const char *op, const char *when, int fd
   return failure;
 }
 
-/* Visibility: what this process made, it sees; what others made, a while later. */
+/* Visibility: what this process made, it sees; what others made, it may see a while later. */
 
 static uint64_t hash_of(const char *path) {
   uint64_t hash = 14695981039346656037u;
@@ -196,25 +201,28 @@ static uint64_t hash_of(const char *path) {
   return hash ? hash : 1;
 }
 
-static void remember(const char *path) {
-  if (num_own < MOST_OWN) own[num_own++] = hash_of(path);
+static void remember(struct names *set, const char *path) {
+  if (set->count < MOST_NAMES) set->hashes[set->count++] = hash_of(path);
 }
 
-static int is_own(const char *path) {
+static int holds(const struct names *set, const char *path) {
   uint64_t hash = hash_of(path);
-  for (size_t i = 0; i < num_own; i++)
-    if (own[i] == hash) return 1;
+  for (size_t i = 0; i < set->count; i++)
+    if (set->hashes[i] == hash) return 1;
   return 0;
 }
 
-static int is_hidden(const char *path) {
+static int is_hidden(const char *path, int is_listing) {
   struct place at;
   struct stat about;
   char word[16];
   if (!find(path, &at)) return 0;
   read_word(&at, "delay", "", word, sizeof word);
-  if (!word[0] || is_own(path)) return 0;
-  if (REAL(stat)(path, &about) || !S_ISREG(about.st_mode)) return 0;
+  if (!word[0] || holds(&own, path)) return 0;
+  int failed = REAL(stat)(path, &about);
+  if (failed && errno == ENOENT && !holds(&absent, path)) remember(&absent, path);
+  if (failed || !S_ISREG(about.st_mode)) return 0;
+  if (!is_listing && !holds(&absent, path)) return 0;
   double age_s = now_s() - (double)about.st_ctim.tv_sec - 1e-9 * (double)about.st_ctim.tv_nsec;
   return age_s < atof(word) / 1000;
 }
@@ -225,7 +233,7 @@ static int opened(int (*function)(const char *, int, ...), const char *path, int
   struct place at;
   if (!find(path, &at)) return function(path, flags, mode);
   int makes = (flags & O_CREAT) && (flags & O_EXCL), failure;
-  if (!(flags & O_CREAT) && is_hidden(path)) {
+  if (!(flags & O_CREAT) && is_hidden(path, 0)) {
     errno = ENOENT;
     return -1;
   }
@@ -234,7 +242,7 @@ static int opened(int (*function)(const char *, int, ...), const char *path, int
     return -1;
   }
   int fd = function(path, flags, mode);
-  if (makes && (fd >= 0 || errno == EEXIST)) remember(path);
+  if (makes && (fd >= 0 || errno == EEXIST)) remember(&own, path);
   if (fd >= 0 && fd < MOST_FDS && (flags & O_ACCMODE) != O_RDONLY) watched[fd] = 1;
   if (makes && fd >= 0) note(&at, "create", "", 0);
   return fd;
@@ -300,7 +308,7 @@ static int moved(const char *op, int (*function)(const char *, const char *), co
   snprintf(more, sizeof more, ", \"result\": %d, \"from\": \"%s\"", result ? saved : 0,
            find(from, &source) ? source.path : "");
   note(&at, op, more, 0);
-  if (result == 0 || saved == EEXIST) remember(to);
+  if (result == 0 || saved == EEXIST) remember(&own, to);
   if (result == 0) meet(&at, op, "after", -1);
   errno = saved;
   return result;
@@ -325,7 +333,7 @@ int unlink(const char *path) {
 
 #define STAT(name, kind)                        \
   int name(const char *path, struct kind *to) { \
-    if (is_hidden(path)) {                      \
+    if (is_hidden(path, 0)) {                      \
       errno = ENOENT;                           \
       return -1;                                \
     }                                           \
@@ -337,7 +345,7 @@ STAT(lstat, stat)
 STAT(lstat64, stat64)
 
 int access(const char *path, int mode) {
-  if (is_hidden(path)) {
+  if (is_hidden(path, 0)) {
     errno = ENOENT;
     return -1;
   }
@@ -353,7 +361,7 @@ struct dirent64 *readdir64(DIR *folder) {
     if (size <= 0) break;
     path[size] = 0;
     snprintf(whole, sizeof whole, "%s/%s", path, entry->d_name);
-    if (!is_hidden(whole)) break;
+    if (!is_hidden(whole, 1)) break;
   }
   return entry;
 }
