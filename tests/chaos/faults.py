@@ -194,10 +194,10 @@ class NodeManagerKilled(Holding):
 
 
 class OnlyNodeKilled(Holding):
-    """SIGKILL to the one raylet of a private Ray: the command cannot go on, but says so."""
+    """SIGKILL to the one raylet of a private Ray: its workers may end all before they are ended."""
 
     name = "the only node manager killed"
-    codes = frozenset({6})
+    codes = frozenset({0, 6})
     is_hosted = False
 
     def strike_at(self, trial: "Trial", driver: Driver, pid: int) -> None:
