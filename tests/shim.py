@@ -15,9 +15,9 @@ from typing import Any, NamedTuple
 
 SOURCE = Path(__file__).with_name("shim.c")
 FAST_RAY = {
-    "RAY_health_check_initial_delay_ms": "1000",
+    "RAY_health_check_initial_delay_ms": "5000",
     "RAY_health_check_period_ms": "500",
-    "RAY_health_check_timeout_ms": "3000",
+    "RAY_health_check_timeout_ms": "5000",
     "RAY_health_check_failure_threshold": "6",
     "RAY_prestart_worker_first_driver": "0",
 }

@@ -18,23 +18,35 @@ import sys
 import tempfile
 import threading
 import time
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from checks import Truth, truth_of
-from faults import FAULTS
+from checks import truth_of
+from faults import FAULTS, Fault
 from harness import PLAN, run_cli
 from hosts import Host
-from phases import ANY, COMPACTION, OF_A_SHARD
+from phases import ANY, BEFORE_DATA, BEFORE_HEARD, COMPACTION, DATA_TO_RECEIPT, OF_A_SHARD
 from shim import preloaded
-from trial import NUM_SAMPLES, Case, Trial
+from trial import NUM_SAMPLES, SHARD, Case, LongRun, Trial
 
 LEAST_BY_PHASE = 10
+NUM_LONG = 3000
+"""Three hundred shards; receipts are compacted from 256 on."""
 
 
-def combinations() -> list[tuple[type, str]]:
-    """Every fault in every phase that it hits."""
-    return [(fault, phase) for fault in FAULTS for phase in fault.phases]
+def combinations() -> list[tuple[type[Fault], str]]:
+    """Every fault in every phase that it hits, as far as this version has what they strike."""
+    faults: list[type[Fault]] = list(FAULTS)
+    if find_spec("flaky_store"):
+        from store_faults import STORE_FAULTS
+
+        faults += STORE_FAULTS
+    compacts = find_spec("evalsuite.artifacts.ledger") is not None
+    phases = {BEFORE_DATA, DATA_TO_RECEIPT, BEFORE_HEARD, ANY} | (
+        {COMPACTION} if compacts else set()
+    )
+    return [(fault, phase) for fault in faults for phase in fault.phases if phase in phases]
 
 
 def case_of(seed: int, number: int, allowed: set[str]) -> Case:
@@ -63,7 +75,7 @@ class Lane:
             except queue.Empty:
                 break
             case = case_of(campaign.seed, number, campaign.allowed)
-            trial = Trial(case, campaign.root, campaign.truth, self.host)
+            trial = Trial(case, campaign.root, campaign.truth, self.host, campaign.long_run)
             record = trial.execute()
             campaign.keep(record)
             if not record["ok"]:
@@ -101,17 +113,27 @@ class Campaign:
         self._log: Path = options.log
         self._lock = threading.Lock()
         self.records: list[dict[str, Any]] = []
-        self.truth: Truth = self._undisturbed()
+        self.truth = truth_of(self._undisturbed("undisturbed", NUM_SAMPLES))
+        self._long: LongRun | None = None
 
-    def _undisturbed(self) -> Truth:
-        folder = self.root / "undisturbed"
+    def long_run(self) -> LongRun:
+        """The complete run that is long enough to be compacted, made when first asked for."""
+        with self._lock:
+            if self._long is None:
+                path = self._undisturbed("long", NUM_LONG)
+                self._long = LongRun(path, NUM_LONG, truth_of(path))
+            return self._long
+
+    def _undisturbed(self, name: str, num_samples: int) -> Path:
+        folder = self.root / name
         folder.mkdir(exist_ok=True)
         if not (folder / "made" / "README.md").exists():
-            options = ("--num-samples", NUM_SAMPLES, "--extractor", "digits-convnet")
-            outcome = run_cli("generate", *PLAN, *options, "--output", folder / "made", cwd=folder)
+            options = ("--num-samples", num_samples, "--shard-size", SHARD)
+            where = ("--extractor", "digits-convnet", "--output", folder / "made")
+            outcome = run_cli("generate", *PLAN, *options, *where, cwd=folder)
             if outcome.code:
                 sys.exit(f"the undisturbed run failed: {outcome.stderr}")
-        return truth_of(folder / "made")
+        return folder / "made"
 
     def keep(self, record: dict[str, Any]) -> None:
         """Write a trial's line, and say it."""

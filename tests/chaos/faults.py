@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from harness import Process, descendants, finish, wait_for
 from hosts import Host, end_all
 from machines import memory_in_use, memory_limited, mounted, tmpfs
-from phases import ANY, BEFORE_DATA, DATA_TO_RECEIPT, OF_A_SHARD, POINTS, Point
+from phases import ANY, BEFORE_DATA, COMPACTION, DATA_TO_RECEIPT, OF_A_SHARD, POINTS, Point
 from power import cut
 from shim import Scene
 
@@ -333,6 +333,63 @@ class PowerCut(Holding):
         trial.host = trial.host or trial.hosts()
 
 
+class InCompaction(Fault):
+    """Faults of the command that compacts the receipts of a long run, which needs no Ray for it."""
+
+    phases = (COMPACTION,)
+    is_hosted = False
+    action = "kill"
+    codes = frozenset({KILLED})
+
+    def arm(self, trial: "Trial") -> None:
+        trial.take_long_run()
+        trial.arm(trial.point(), self.action)
+
+
+class KilledInCompaction(InCompaction):
+    """SIGKILL while a segment is written."""
+
+    name = "killed in compaction"
+
+
+class TruncatesSegment(InCompaction):
+    """A segment is cut to a half, and its writer dies."""
+
+    name = "segment truncated"
+
+    def arm(self, trial: "Trial") -> None:
+        trial.take_long_run()
+        trial.arm(Point("fsync", trial.chance.choice(["before", "after"]), "ledger/*"), "truncate")
+
+
+class CompactionRefused(InCompaction):
+    """The cache cannot be written: the command does without."""
+
+    name = "compaction refused"
+    codes = frozenset({0})
+
+    def arm(self, trial: "Trial") -> None:
+        trial.take_long_run()
+        points = [point for point in POINTS[COMPACTION] if point.when == "before"]
+        code = trial.chance.choice([errno.ENOSPC, errno.EROFS, errno.EIO])
+        trial.note(errno.errorcode[code])
+        trial.arm(trial.chance.choice(points), "errno", code)
+
+
+class PowerCutInCompaction(InCompaction):
+    """What was not flushed of the ledger is lost."""
+
+    name = "power cut in compaction"
+    action = "hold"
+
+    def strike(self, trial: "Trial", driver: Driver) -> None:
+        trial.wait_met(trial.rules[0], driver)
+        os.killpg(driver.pid, signal.SIGKILL)
+        driver.wait()
+        losses = cut(trial.run, trial.scene.events(), trial.chance, strict=True)
+        trial.note(f"lost {[tuple(loss) for loss in losses]}")
+
+
 class TwoDrivers(Holding):
     """The same command by mistake a second time, while a worker of the first is in a shard."""
 
@@ -457,6 +514,10 @@ FAULTS: tuple[type[Fault], ...] = (
     DiskFull,
     ReadOnly,
     PowerCut,
+    KilledInCompaction,
+    TruncatesSegment,
+    CompactionRefused,
+    PowerCutInCompaction,
     TwoDrivers,
     DelayedVisibility,
     Neighbours,

@@ -35,16 +35,15 @@ POINTS: dict[str, tuple[Point, ...]] = {
     BEFORE_HEARD: (Point("link", "after", "receipts/features/*/{shard}-*"),),
     COMPACTION: (
         Point("create", "before", "ledger/*"),
+        Point("write", "before", "ledger/*"),
         Point("fsync", "before", "ledger/*"),
-        Point("link", "before", "ledger/*"),
-        Point("link", "after", "ledger/*"),
         Point("rename", "before", "ledger/*"),
         Point("rename", "after", "ledger/*"),
     ),
 }
 """The receipt of the last stage, features, completes a shard; until then it is partial.
 
-Compaction writes segments of the ledger; a version that has none meets no such point.
+Compaction writes segments of the ledger, of receipts and of files that were verified.
 """
 OF_A_SHARD = (BEFORE_DATA, DATA_TO_RECEIPT, BEFORE_HEARD)
 

@@ -36,7 +36,9 @@ def cut(
     losses = []
     for path in sorted(p for p in run.rglob("*") if p.is_file()):
         name = path.relative_to(run).as_posix()
-        synced = durable_bytes.get(name, 0)
+        if name not in durable_bytes:
+            continue  # it was there before the library was
+        synced = durable_bytes[name]
         name_at_risk = name in pending and (strict or synced == 0)
         if name_at_risk and chance.random() < 0.5:
             path.unlink()

@@ -35,10 +35,25 @@ class Case(NamedTuple):
     phase: str
 
 
+class LongRun(NamedTuple):
+    """A complete run with more shards than receipts are kept singly."""
+
+    path: Path
+    num_samples: int
+    truth: Truth
+
+
 class Trial:
     """A run that is disturbed once."""
 
-    def __init__(self, case: Case, root: Path, truth: Truth, hosts: Callable[[], Host]) -> None:
+    def __init__(
+        self,
+        case: Case,
+        root: Path,
+        truth: Truth,
+        hosts: Callable[[], Host],
+        long_run: Callable[[], LongRun],
+    ) -> None:
         """Prepare; `execute` does it.
 
         Args:
@@ -46,16 +61,19 @@ class Trial:
             root: where scenes lie.
             truth: the undisturbed run.
             hosts: gives a standing cluster of several nodes.
+            long_run: gives a complete run that is long enough to be compacted.
         """
         self.case, self.root, self._truth, self.hosts = case, root, truth, hosts
         self.chance = random.Random(f"{case.seed}/{case.number}")
         folder = root / f"trial-{case.number:04d}"
         shutil.rmtree(folder, ignore_errors=True)
         self.scene = Scene(folder)
+        self._long = long_run
         self.host = hosts() if case.fault.is_hosted else None
         self.num_workers = 2
         self.env: dict[str, str] = {}
         self.output = str(self.scene.run)
+        self.num_samples = NUM_SAMPLES
         self.seen: set[Process] = set()
         self.notes: list[str] = []
         self.rules: list[str] = []
@@ -91,7 +109,7 @@ class Trial:
         output = scene.run if scene else self.output
         scene = scene or self.scene
         where = ("--address", self.host.address) if self.host else ()
-        size = ("--num-samples", NUM_SAMPLES, "--shard-size", SHARD)
+        size = ("--num-samples", self.num_samples, "--shard-size", SHARD)
         work = ("--num-workers", self.num_workers, "--extractor", "digits-convnet")
         command = ("generate", *PLAN, *size, *work, *where, "--output", output)
         env = {**preloaded(self.root), **self.env, **env}
@@ -110,6 +128,13 @@ class Trial:
         assert isinstance(event, dict)
         return event
 
+    def take_long_run(self) -> None:
+        """Let this trial be about a copy of the long run, which is complete."""
+        long = self._long()
+        shutil.copytree(long.path, self.run)
+        shutil.rmtree(self.run / "ledger", ignore_errors=True)
+        self._truth, self.num_samples = long.truth, long.num_samples
+
     # The whole of it.
 
     def execute(self) -> dict[str, Any]:
@@ -123,7 +148,7 @@ class Trial:
             self._disturb()
             self._complete()
             case.fault.collect(self)
-            check(self.run, self._truth, NUM_SAMPLES)
+            check(self.run, self._truth, self.num_samples)
         except (AssertionError, Failed, OSError, subprocess.SubprocessError) as error:
             problem = f"{type(error).__name__}: {error}"
         finally:
