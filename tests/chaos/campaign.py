@@ -156,13 +156,17 @@ class Campaign:
         for lane in lanes:
             lane.thread.start()
         try:
-            for lane in lanes:
-                lane.thread.join()
+            _await(lanes)
         except KeyboardInterrupt:
             say("ends after the trials in hand")
             self.deadline = 0.0
-            for lane in lanes:
-                lane.thread.join()
+            _await(lanes)
+
+
+def _await(lanes: list[Lane]) -> None:
+    """Wait without `join`, which a second time would not wait after Ctrl-C (Python 3.11)."""
+    while any(lane.thread.is_alive() for lane in lanes):
+        time.sleep(0.5)
 
 
 def summary(records: list[dict[str, Any]]) -> list[str]:
