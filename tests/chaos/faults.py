@@ -435,7 +435,7 @@ class Neighbours(Fault):
         other = trial.begin(self.other, RAY_ADDRESS=stray)
         held = trial.wait_met(trial.rules[0], driver)
         assert held["pid"] in {p.pid for p in descendants(driver.pid)}, "a worker of another's Ray"
-        wait_for(lambda: (self.other.run / "images").exists() or other.poll() is not None)
+        wait_for(lambda: (self.other.run / "images").exists() or other.poll() is not None, 240)
         below = descendants(other.pid)
         pids = {e["pid"] for e in self.other.events() if e["path"].startswith("images/")}
         assert pids <= {p.pid for p in below}, "a worker of another's Ray"

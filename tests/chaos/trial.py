@@ -24,6 +24,9 @@ INVOCATIONS = 4
 PATIENCE_S = 240
 Failed = pytest.fail.Exception
 """What `wait_for` and `finish` of the harness raise."""
+PROBLEMS = (AssertionError, Failed, OSError, subprocess.SubprocessError)
+PROBLEMS += (RuntimeError, ValueError, LookupError, StopIteration)
+"""What may come of a fault; a campaign notes it and goes on."""
 
 
 class Case(NamedTuple):
@@ -149,7 +152,7 @@ class Trial:
             self._complete()
             case.fault.collect(self)
             check(self.run, self._truth, self.num_samples)
-        except (AssertionError, Failed, OSError, subprocess.SubprocessError) as error:
+        except PROBLEMS as error:
             problem = f"{type(error).__name__}: {error}"
         finally:
             self._clear()
