@@ -24,7 +24,7 @@ from typing import Any
 
 from checks import truth_of
 from faults import FAULTS, Fault
-from harness import PLAN, run_cli
+from harness import PLAN, finish, start
 from hosts import Host
 from phases import ANY, BEFORE_DATA, BEFORE_HEARD, COMPACTION, DATA_TO_RECEIPT, OF_A_SHARD
 from shim import preloaded
@@ -130,7 +130,7 @@ class Campaign:
         if not (folder / "made" / "README.md").exists():
             options = ("--num-samples", num_samples, "--shard-size", SHARD)
             where = ("--extractor", "digits-convnet", "--output", folder / "made")
-            outcome = run_cli("generate", *PLAN, *options, *where, cwd=folder)
+            outcome = finish(start("generate", *PLAN, *options, *where, cwd=folder), 1800)
             if outcome.code:
                 sys.exit(f"the undisturbed run failed: {outcome.stderr}")
         return folder / "made"

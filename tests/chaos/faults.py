@@ -155,7 +155,7 @@ class WorkerStopped(Fault):
     def strike(self, trial: "Trial", driver: Driver) -> None:
         event = trial.wait_met(trial.rules[0], driver)
         outcome_at = time.monotonic()
-        driver.wait(timeout=240)
+        driver.wait(timeout=400)
         trial.note(f"the command ended {time.monotonic() - outcome_at:.0f} s after the stop")
         if is_alive(event["pid"]):
             trial.note("the stopped worker was left")
@@ -242,7 +242,7 @@ class HeadKilled(Holding):
         os.kill(head.pid, signal.SIGKILL)
         trial.scene.release(trial.rules[0])
         began = time.monotonic()
-        driver.wait(timeout=240)
+        driver.wait(timeout=400)
         trial.note(f"the command ended {time.monotonic() - began:.0f} s after the head")
         trial.host.end()
         trial.host = None

@@ -144,7 +144,7 @@ class WorkerKilledInUpload(StoreFault):
 
     def strike(self, trial: "Trial", driver: Driver) -> None:
         self._driver = driver
-        driver.wait(timeout=240)
+        driver.wait(timeout=400)
         assert self._struck.is_set(), "no such upload came"
 
 

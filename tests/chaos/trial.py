@@ -21,7 +21,7 @@ from shim import Rule, Scene, preloaded
 NUM_SAMPLES = 80
 SHARD = 10
 INVOCATIONS = 4
-PATIENCE_S = 240
+PATIENCE_S = 400
 Failed = pytest.fail.Exception
 """What `wait_for` and `finish` of the harness raise."""
 PROBLEMS = (AssertionError, Failed, OSError, subprocess.SubprocessError)
