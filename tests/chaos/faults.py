@@ -19,7 +19,7 @@ from hosts import Host, end_all
 from machines import memory_in_use, memory_limited, mounted, tmpfs
 from phases import ANY, BEFORE_DATA, COMPACTION, DATA_TO_RECEIPT, OF_A_SHARD, POINTS, Point
 from power import cut
-from shim import Scene
+from shim import Rule, Scene
 
 if TYPE_CHECKING:
     from trial import Trial
@@ -428,6 +428,7 @@ class Neighbours(Fault):
     def arm(self, trial: "Trial") -> None:
         self.other = Scene(trial.root / f"trial-{trial.case.number:04d}-other")
         trial.arm(trial.point(), "hold")
+        self.other.arm("hold", Rule(*trial.point(), "hold"))
 
     def strike(self, trial: "Trial", driver: Driver) -> None:
         stray = trial.hosts().address if trial.chance.random() < 0.5 else "192.0.2.1:6379"
@@ -435,7 +436,7 @@ class Neighbours(Fault):
         other = trial.begin(self.other, RAY_ADDRESS=stray)
         held = trial.wait_met(trial.rules[0], driver)
         assert held["pid"] in {p.pid for p in descendants(driver.pid)}, "a worker of another's Ray"
-        wait_for(lambda: (self.other.run / "images").exists() or other.poll() is not None, 240)
+        wait_for(lambda: self.other.met("hold") or other.poll() is not None, 400)
         below = descendants(other.pid)
         pids = {e["pid"] for e in self.other.events() if e["path"].startswith("images/")}
         assert pids <= {p.pid for p in below}, "a worker of another's Ray"
