@@ -4,6 +4,7 @@ Why a preloaded library: it acts inside the process under test, between two syst
 is hit exactly and not by luck; the product holds no hook for it. What it did stands in `log`.
 """
 
+import atexit
 import functools
 import json
 import os
@@ -51,7 +52,9 @@ def compiled() -> Path:
     compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
     if compiler is None:
         raise NoCompilerError("faults at exact moments need a C compiler: install cc")
-    library = Path(tempfile.mkdtemp(prefix="chaos-shim-")) / "shim.so"
+    folder = tempfile.mkdtemp(prefix="chaos-shim-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    library = Path(folder) / "shim.so"
     options = ["-shared", "-fPIC", "-O2", "-Wall", "-Wextra", "-Werror", "-o", str(library)]
     subprocess.run([compiler, *options, str(SOURCE), "-ldl"], check=True)
     return library
