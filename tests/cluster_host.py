@@ -1,4 +1,7 @@
-"""A program that holds a Ray cluster of N nodes with one CPU each until its standard input ends."""
+"""A program that holds a Ray cluster of N nodes with one CPU each until its standard input ends.
+
+A line `add` on it adds a node.
+"""
 
 import os
 import sys
@@ -22,7 +25,10 @@ def main() -> None:
         cluster.add_node(**node)
     cluster.wait_for_nodes()
     print(cluster.address, flush=True)  # noqa: T201
-    sys.stdin.read()
+    for line in sys.stdin:
+        if line.strip() == "add":
+            cluster.add_node(wait=False, **node)
+            print("added", flush=True)  # noqa: T201
     cluster.shutdown()
 
 

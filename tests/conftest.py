@@ -24,6 +24,7 @@ from harness import (
     run_cli,
     wait_for,
 )
+from shim import preloaded_where_possible
 
 
 def pytest_configure() -> None:
@@ -72,13 +73,19 @@ def expected(digits_run: FinishedRun) -> dict[int, str]:
 
 
 @pytest.fixture(scope="session")
-def cluster() -> Iterator[HostedCluster]:
+def chaos_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Below it lie the runs whose files `shim.c` may disturb; all others it lets pass."""
+    return tmp_path_factory.mktemp("chaos")
+
+
+@pytest.fixture(scope="session")
+def cluster(chaos_root: Path) -> Iterator[HostedCluster]:
     """Three real nodes, so that three workers stand on three of them."""
     program = Path(__file__).with_name("cluster_host.py")
     with tempfile.TemporaryDirectory(prefix="es-", ignore_cleanup_errors=True) as folder:
         host = subprocess.Popen(
             [sys.executable, program, "3", folder],
-            env=environment(private=False),
+            env=environment(private=False, **preloaded_where_possible(chaos_root)),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

@@ -17,7 +17,14 @@ from evalsuite.artifacts.receipts import (
     receipt_name,
 )
 from evalsuite.artifacts.run_card import write_run_card
-from evalsuite.artifacts.run_directory import IMAGES, PIXELS, Manifest, RunDirectory, feature_stage
+from evalsuite.artifacts.run_directory import (
+    IMAGES,
+    PIXELS,
+    Manifest,
+    RunDirectory,
+    feature_stage,
+    gaps_of,
+)
 from evalsuite.artifacts.storage import Place
 from evalsuite.errors import EvalsuiteError, IncompleteError, StorageError
 from evalsuite.pipeline.coverage import (
@@ -33,6 +40,7 @@ from evalsuite.pipeline.integrity import find_faults
 from evalsuite.pipeline.labels import first_names
 from evalsuite.pipeline.plan import ResolvedPlan
 from evalsuite.pipeline.provenance import hardware, package_versions, source_revision
+from evalsuite.pipeline.ranges import Range
 from evalsuite.pipeline.repair import keep_as_before, take_out
 from evalsuite.pipeline.stages import OutputFormat
 from evalsuite.pipeline.worker import WorkerJob
@@ -44,6 +52,9 @@ from evalsuite.runtime.signals import StopRequest, signals_to
 from evalsuite.sampling.describe import describe_conditions, describe_sampler, nfe_of
 
 ATTEMPT_SCHEMA = 1
+VISIBLE_S = 90.0
+"""By then an NFS client has dropped what it remembers of a directory (60 s by default)."""
+_LOOK_AGAIN_S = 0.5
 
 
 @dataclass(frozen=True)
@@ -262,12 +273,27 @@ def _make_missing(
             finally:
                 result.report = driver.report
                 result.images_made = sum(c.task.stop - c.task.start for c in driver.report.commits)
-    gaps = missing_ranges(run, request.demand)
+    gaps = _gaps_left(run, request.demand, driver.report)
     if gaps:
         listed = ", ".join(f"{low}..{high - 1}" for low, high in gaps[:6])
         raise IncompleteError(
             f"{run.root}: samples {listed} are still missing: run the same command again"
         )
+
+
+def _gaps_left(run: RunDirectory, demand: Demand, report: DriverReport) -> list[Range]:
+    """Ranges that lack a stage, once this machine sees what the workers of others reported.
+
+    A client of a network file system may list a directory as it was a minute ago.
+    """
+    reported = [(commit.task.start, commit.task.stop) for commit in report.commits]
+    deadline = time.monotonic() + VISIBLE_S
+    while True:
+        gaps = missing_ranges(run, demand)
+        truly_missing = any(gaps_of(reported, low, high) for low, high in gaps)
+        if not gaps or truly_missing or time.monotonic() > deadline:
+            return gaps
+        time.sleep(_LOOK_AGAIN_S)
 
 
 def _compare_overlaps(run: RunDirectory) -> None:
