@@ -11,6 +11,9 @@ from typing import NamedTuple
 from evalsuite.config import canonical_json
 from evalsuite.errors import StorageError, UsageError
 
+_CONTROL = frozenset(map(chr, (*range(32), 127))) - frozenset("\t\n\r")
+"""No tokenizer means them; a terminal obeys them."""
+
 
 class Prompt(NamedTuple):
     """A text and the side of the guidance that it is for."""
@@ -60,6 +63,12 @@ def check_prompt(value: object, where: str) -> str:
         value.encode()
     except UnicodeEncodeError as error:
         raise UsageError(f"{where}: character {error.start} of the prompt is no Unicode") from error
+    control = next((i for i, c in enumerate(value) if c in _CONTROL), None)
+    if control is not None:
+        raise UsageError(
+            f"{where}: character {control} of the prompt is the control character"
+            f" {value[control]!r}: take it out"
+        )
     return value
 
 

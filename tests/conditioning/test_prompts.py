@@ -30,6 +30,10 @@ BAD = {
     "list.jsonl": ('["a"]\n', "line 1: no text under 'prompt'"),
     "number.jsonl": ('{"prompt": 3}\n', "line 1: no text under 'prompt'"),
     "half-character.jsonl": ('{"prompt": "a\\ud800"}\n', "line 1: character 1"),
+    "control.txt": (
+        "a\nb\x1b[31m\n",
+        r"line 2: character 1 of the prompt is the control character",
+    ),
     "column.csv": ("caption\na\n", "line 1: no column is named 'prompt'"),
     "short.csv": ("id,prompt\n0,a\n1\n", "line 3: no text under 'prompt'"),
     "long.csv": ("id,prompt\n0,a,b\n", "line 2: more fields than columns"),
