@@ -16,7 +16,6 @@ _PROMPTED = ("geneval", "dpg")
 
 @click.command(
     epilog="Examples:\n\n\b\n  evalsuite export RUN --format adm-npz --output samples.npz\n"
-    "  evalsuite export RUN --format png --output pngs --num-samples 100\n"
     "  evalsuite export RUN --format geneval --metadata evaluation_metadata.jsonl --output images"
 )
 @click.argument("run", type=PLACE)

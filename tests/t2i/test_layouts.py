@@ -10,44 +10,20 @@ from harness import call_main
 from PIL import Image
 
 from evalsuite.artifacts.images import Images
-from evalsuite.artifacts.run_directory import Manifest, RunDirectory
-from evalsuite.config import Plan, PromptList, TextConditions
+from evalsuite.artifacts.run_directory import RunDirectory
 from evalsuite.errors import DataError
 from evalsuite.pipeline.comparison import Sharing, sharing
 from evalsuite.seeding import seeds_of
 from evalsuite.t2i.layouts import dpg_image, read_geneval_folder, scored_by_the_original
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "report"))
-from run_builder import BATCH, add_attempt, add_shard, make_plan
-
-PROMPTS = tuple(f"a photo of {n} cups" for n in range(8))
-NUM = 4 * len(PROMPTS)
-
-
-def text_plan(seeds: str | None = None, count: int = len(PROMPTS)) -> Plan:
-    conditions = TextConditions(
-        prompts=PromptList(count=count, sha256="cd" * 32), negative_prompt="", seeds=seeds
-    )
-    content = make_plan().model_dump() | {"num_classes": None, "text": conditions.model_dump()}
-    return Plan.model_validate(content)
+sys.path.insert(0, str(Path(__file__).parent))
+from prompted_run import NUM, PROMPTS, make_prompted_run, text_plan
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
     """32 samples of 8 prompts, in batches of 16. Not to be changed."""
-    root, plan = tmp_path_factory.mktemp("layouts") / "run", text_plan()
-    manifest = Manifest(
-        model="tiny",
-        plan_id=plan.plan_id,
-        plan=plan,
-        prompts=PROMPTS,
-        formats={"receipt": 1, "images": "parquet", "features": "safetensors"},
-        created_at="2026-01-31T12:00:00+00:00",
-    )
-    made = RunDirectory.create_or_open(root, manifest)
-    add_shard(made, 0, 2 * BATCH, "all")
-    add_attempt(made, resolved={"num_samples": NUM})
-    return made
+    return make_prompted_run(tmp_path_factory.mktemp("layouts") / "run")
 
 
 @pytest.fixture
