@@ -28,3 +28,8 @@ class BenchmarkSpec(Frozen):
     licence: str
     source: str
     path: Path = Field(exclude=True)
+
+    @property
+    def prompts_file(self) -> BenchmarkFile:
+        """The file that `--prompts` takes: the first one."""
+        return self.files[0]

@@ -63,6 +63,12 @@ def test_a_csv_prompt_may_hold_a_line_break(tmp_path: Path) -> None:
     assert read_prompts(path) == ("two\nlines",)
 
 
+def test_the_csv_of_dpg_bench_gives_each_item_once(tmp_path: Path) -> None:
+    path = tmp_path / "dpg_bench.csv"
+    path.write_text("item_id,text,proposition_id\nb,two cats ,1\nb,two cats ,2\na,a dog,1\n")
+    assert read_prompts(path) == ("two cats", "a dog")
+
+
 def test_a_file_in_another_encoding_is_refused(tmp_path: Path) -> None:
     (tmp_path / "latin.txt").write_bytes("señor".encode("latin-1"))
     with pytest.raises(UsageError, match=r"not UTF-8 \(byte 2\)"):
