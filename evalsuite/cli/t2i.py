@@ -142,20 +142,33 @@ def summary(rows: Path, csv: Path | None, json_path: Path | None) -> None:
 
 @t2i.command(
     epilog="Examples:\n\n\b\n  evalsuite t2i compare a/verdicts.jsonl b/verdicts.jsonl\n"
-    "  evalsuite t2i compare new.jsonl old.jsonl --json difference.json"
+    "  evalsuite t2i compare new.jsonl old.jsonl --dpg-csv dpg_bench.csv"
 )
 @click.argument("a", type=PATH)
 @click.argument("b", type=PATH)
+@click.option("--dpg-csv", "csv", type=PATH, help="Of files of DPG-Bench's answers.")
 @click.option("--json", "json_path", type=PATH, help="Write the result here.")
-def compare(a: Path, b: Path, json_path: Path | None) -> None:
-    """GenEval's overall of A less that of B, paired on the same prompts."""
-    from evalsuite.cli.output import write_json
-    from evalsuite.pipeline.geneval_run import compare_verdicts
+def compare(a: Path, b: Path, csv: Path | None, json_path: Path | None) -> None:
+    """The score of A less that of B, paired on the same prompts.
 
-    found = compare_verdicts(a, b)
+    Both must have been judged by the same networks and options. Of DPG-Bench it is the corrected
+    score.
+    """
+    from evalsuite.cli.output import write_json
+    from evalsuite.pipeline.dpg_run import compare_answers
+    from evalsuite.pipeline.geneval_run import compare_verdicts
+    from evalsuite.pipeline.row_file import benchmark_of
+    from evalsuite.t2i.dpg_questions import read_dpg_rows
+
+    if benchmark_of(a) == "dpg":
+        found = compare_answers(a, b, read_dpg_rows(_csv_of(a, csv)))
+    else:
+        found = compare_verdicts(a, b)
     if json_path:
         write_json(json_path, found)
-    click.echo(f"difference {found['difference']:+.4f}  {_interval(found)}")
+    for tag, one in found.get("tags", {}).items():
+        click.echo(f"{tag:16} {one['difference']:+.4f}  {_interval(one)}")
+    click.echo(f"{'difference':16} {found['difference']:+.4f}  {_interval(found)}")
 
 
 @t2i.command(
@@ -244,15 +257,19 @@ def _print_summary(rows: Path, csv: Path | None, json_path: Path | None) -> None
     from evalsuite.t2i.dpg_questions import read_dpg_rows
 
     if benchmark_of(rows) == "dpg":
-        if csv is None:
-            raise UsageError(f"{rows} holds answers of DPG-Bench: give --dpg-csv")
-        found = dpg_run.summary_of(rows, read_dpg_rows(csv))
+        found = dpg_run.summary_of(rows, read_dpg_rows(_csv_of(rows, csv)))
         _print_dpg(found)
     else:
         found = geneval_run.summary_of(rows)
         _print_geneval(found)
     if json_path:
         write_json(json_path, found)
+
+
+def _csv_of(rows: Path, csv: Path | None) -> Path:
+    if csv is None:
+        raise UsageError(f"{rows} holds answers of DPG-Bench: give --dpg-csv")
+    return csv
 
 
 def _print_geneval(found: dict[str, Any]) -> None:

@@ -13,8 +13,8 @@ from evalsuite.artifacts.samples.folder import read_file
 from evalsuite.artifacts.samples.pictures import PictureReader
 from evalsuite.errors import DataError, UsageError
 from evalsuite.pipeline.export_t2i import items_by_prompt
-from evalsuite.pipeline.row_file import RowFile, read_rows
-from evalsuite.t2i.clustered import Cluster, mean
+from evalsuite.pipeline.row_file import RowFile, read_both, read_rows
+from evalsuite.t2i.clustered import Cluster, difference, mean
 from evalsuite.t2i.dpg import (
     Answers,
     DpgSummary,
@@ -129,18 +129,30 @@ def ask_all(given: DpgInput, items: Mapping[str, Item], judge: Judge, file: RowF
         file.extend(rows)
 
 
-def answers_of(path: Path) -> tuple[dict[str, Any], dict[str, list[Answers]]]:
-    """Header and answers of a finished file, by item and image.
-
-    Raises:
-        DataError: answers are missing.
-    """
-    header, rows = read_rows(path, "num_images")
+def answers_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Answers]]:
+    """Answers by item and image."""
     found: dict[str, dict[int, Answers]] = {}
     for row in rows:
         answers = {int(question): words for question, words in row["answers"].items()}
         found.setdefault(row["item_id"], {})[row["number"]] = answers
-    return header, {item: [images[k] for k in sorted(images)] for item, images in found.items()}
+    return {item: [images[k] for k in sorted(images)] for item, images in found.items()}
+
+
+def compare_answers(a: Path, b: Path, rows: Sequence[Row]) -> dict[str, Any]:
+    """Corrected score of a less that of b, paired prompt by prompt.
+
+    Raises:
+        DataError: the prompts are not the same, or the protocols differ.
+    """
+    items = items_of(rows)
+    sides = [clusters_of(summarise(items, answers_of(one))[1]) for one in read_both(a, b)]
+    found = difference(*sides)
+    return {
+        "difference": found.value,
+        "standard_error": found.standard_error,
+        "interval": None if found.interval is None else list(found.interval),
+        "num_prompts": found.num_prompts,
+    }
 
 
 def summary_of(path: Path, rows: Sequence[Row]) -> dict[str, Any]:
@@ -149,11 +161,12 @@ def summary_of(path: Path, rows: Sequence[Row]) -> dict[str, Any]:
     Raises:
         DataError: answers are missing, or the questions are broken.
     """
-    header, answers = answers_of(path)
+    header, kept = read_rows(path, "num_images")
+    answers = answers_of(kept)
     corrected, results = summarise(items_of(rows), answers)
     published, _ = summarise_as_published(items_as_published(rows), answers)
     words = [w for images in answers.values() for image in images for w in image.values()]
-    overall = mean([Cluster(i, 100 * r.score, 1) for i, r in results.items()])
+    overall = mean(clusters_of(results))
     return {
         "benchmark": "dpg",
         "display": f"DPG ({header['judge']['name']})",
@@ -180,5 +193,5 @@ def _shown(summary: DpgSummary) -> dict[str, Any]:
 
 
 def clusters_of(results: Mapping[str, PromptResult]) -> list[Cluster]:
-    """Each prompt's score, for intervals and pairs."""
-    return [Cluster(item, result.score, 1) for item, result in results.items()]
+    """Each prompt's score out of 100, for intervals and pairs."""
+    return [Cluster(item, 100 * result.score, 1) for item, result in results.items()]

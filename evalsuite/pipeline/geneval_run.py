@@ -19,8 +19,15 @@ from evalsuite.artifacts.samples.pictures import PictureReader
 from evalsuite.config import canonical_json
 from evalsuite.errors import DataError, UsageError
 from evalsuite.pipeline.export_t2i import match_prompts
-from evalsuite.pipeline.row_file import RowFile, read_rows
-from evalsuite.t2i.clustered import Cluster, Estimate, difference_of_tags, mean_of_tags, share
+from evalsuite.pipeline.row_file import RowFile, read_both, read_rows
+from evalsuite.t2i.clustered import (
+    Cluster,
+    Estimate,
+    difference,
+    difference_of_tags,
+    mean_of_tags,
+    share,
+)
 from evalsuite.t2i.detections import ColorClassifier, Detections, Detector
 from evalsuite.t2i.geneval import GenevalOptions, Judged, judge_image
 from evalsuite.t2i.geneval_prompts import GenevalPrompt, read_geneval_prompts
@@ -53,9 +60,9 @@ class GenevalInput:
 
     @property
     def prompts_sha256(self) -> str:
-        """Of all metadata in order."""
-        records = [prompt.record for prompt in self.prompts]
-        return hashlib.sha256(canonical_json(records)).hexdigest()
+        """Of all metadata, whatever their order."""
+        records = sorted(canonical_json(prompt.record) for prompt in self.prompts)
+        return hashlib.sha256(b"\n".join(records)).hexdigest()
 
     def read(self, start: int) -> Iterator[PromptImage]:
         """Images from number `start` on."""
@@ -106,9 +113,11 @@ def _open_folder(path: Path, metadata: Path | None, num_samples: int | None) -> 
             " would change the score without a sign"
         )
     files = [(p, k, image) for p, f in enumerate(folders) for k, image in enumerate(f.images)]
-    digest = hashlib.sha256(b"".join(read_file(file) for _, _, file in files)).hexdigest()
+    digest = hashlib.sha256()
+    for _, _, file in files:
+        digest.update(read_file(file))
     prompts = tuple(folder.prompt for folder in folders)
-    return GenevalInput(digest, prompts, len(files), None, tuple(files))
+    return GenevalInput(digest.hexdigest(), prompts, len(files), None, tuple(files))
 
 
 def judge_all(
@@ -217,13 +226,14 @@ def compare_verdicts(a: Path, b: Path) -> dict[str, Any]:
     Raises:
         DataError: the prompts are not the same, or the protocols differ.
     """
-    (head_a, rows_a), (head_b, rows_b) = (read_rows(path, "num_images") for path in (a, b))
-    differing = [k for k in head_a if k != "source" and head_a[k] != head_b.get(k)]
-    if differing:
-        raise DataError(f"{a} and {b} were judged by other {', '.join(differing)}: no comparison")
-    both = clusters_of(rows_a), clusters_of(rows_b)
-    found = difference_of_tags(*both)
-    return {"difference": found.value, **_shown(found)}
+    one, two = (clusters_of(rows) for rows in read_both(a, b))
+    found = difference_of_tags(one, two)
+    tags = {tag: difference(one[tag], two[tag]) for tag in one}
+    return {
+        "difference": found.value,
+        **_shown(found),
+        "tags": {tag: {"difference": e.value, **_shown(e)} for tag, e in tags.items()},
+    }
 
 
 def clusters_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Cluster]]:

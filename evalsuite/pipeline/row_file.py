@@ -96,6 +96,21 @@ def read_rows(path: Path, num_rows: str) -> tuple[dict[str, Any], list[dict[str,
     return header, rows
 
 
+def read_both(a: Path, b: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The rows of two finished files that may be compared: all but their images is equal.
+
+    Raises:
+        DataError: rows are missing, or were made by something else.
+    """
+    (head_a, rows_a), (head_b, rows_b) = (read_rows(path, "num_images") for path in (a, b))
+    differing = [
+        k for k in {**head_a, **head_b} if k != "source" and head_a.get(k) != head_b.get(k)
+    ]
+    if differing:
+        raise DataError(f"{a} and {b} were judged by other {', '.join(differing)}: no comparison")
+    return rows_a, rows_b
+
+
 def benchmark_of(path: Path) -> str:
     """Which benchmark a file's rows are of.
 

@@ -139,7 +139,8 @@ def test_a_run_and_its_export_get_the_same_verdicts(kit: Kit, tmp_path: Path) ->
         judged(kit, kit.run.root, path)
         assert path.read_bytes() == whole
     compared = call_main("t2i", "compare", tmp_path / "run.jsonl", tmp_path / "cut0.jsonl")
-    assert compared.stdout.startswith("difference +0.0000")
+    assert compared.stdout.splitlines()[-1].split() == ["difference", "+0.0000"]
+    assert len(compared.stdout.splitlines()) == 5  # four tags
     judged(kit, kit.run.root, tmp_path / "other.jsonl", detector={"kind": "another"})
     refused = call_main("t2i", "compare", tmp_path / "run.jsonl", tmp_path / "other.jsonl")
     assert refused.code == 3
@@ -224,6 +225,9 @@ def test_dpg_asks_a_run_and_its_grids_the_same(kit: Kit, tmp_path: Path) -> None
         )
         assert dpg_summary(path, rows) == found[-1]
     assert found[0] == found[1]
+    csv = ("--dpg-csv", kit.csv)
+    compared = call_main("t2i", "compare", tmp_path / "0.jsonl", tmp_path / "1.jsonl", *csv)
+    assert compared.stdout.split()[:2] == ["difference", "+0.0000"], compared.stderr
     assert found[0]["corrected"]["num_answers"] == 64
     assert 0 < found[0]["corrected"]["overall"] < 100
     assert found[0]["official"]["dropped"].keys() == {"i0"}  # its first row is skipped
