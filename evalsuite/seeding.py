@@ -18,7 +18,13 @@ def first_seed_of(replicate: int) -> int:
 
 
 def seeds_of(plan: Plan, start: int, stop: int) -> list[int]:
-    """Seeds of samples start..stop-1: first_seed + sample_index."""
+    """Seeds of samples start..stop-1: first_seed + sample_index.
+
+    Where prompts share their seeds: first_seed + the number of the image among its prompt's.
+    """
+    if plan.text is not None and plan.text.seeds == "shared":
+        count = plan.text.prompts.count
+        return [plan.first_seed + index // count for index in range(start, stop)]
     return list(range(plan.first_seed + start, plan.first_seed + stop))
 
 

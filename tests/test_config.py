@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from evalsuite.config import (
+    BenchmarkSpec,
     ExtractorSpec,
     LabelRule,
     ModelPreset,
@@ -181,7 +182,7 @@ def test_a_file_that_is_not_text_or_not_there(tmp_path: Path) -> None:
         load_spec(ModelPreset, str(folder))
 
 
-@pytest.mark.parametrize("kind", [ModelPreset, ExtractorSpec, ReferenceSpec])
+@pytest.mark.parametrize("kind", [ModelPreset, ExtractorSpec, ReferenceSpec, BenchmarkSpec])
 def test_everything_that_travels_with_the_package_is_valid(kind: Any) -> None:
     """Also: the file's name is the name inside, and an unknown name gets the nearest."""
     names = names_of(kind)

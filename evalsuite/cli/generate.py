@@ -26,6 +26,11 @@ if TYPE_CHECKING:
 
 _WORK_OPTIONS = [
     click.option("--num-samples", type=POSITIVE, help="[default: 50,000 ImageNet, 2,000 digits]."),
+    click.option(
+        "--benchmark",
+        metavar="NAME",
+        help="geneval or dpg: its prompts, its number of images, all of them kept.",
+    ),
     click.option("--shard-size", type=POSITIVE, help="Of one shard [default: by N, workers]."),
     click.option(
         "--num-workers",

@@ -30,6 +30,7 @@ COMMANDS = {
     "jobs": ("evalsuite.cli.jobs", "jobs", "List, show, follow or stop submitted jobs."),
     "export": ("evalsuite.cli.export", "export", "Write a run's images as ADM NPZ or PNG."),
     "report": ("evalsuite.cli.report", "report", "Write a run's HTML report again."),
+    "t2i": ("evalsuite.cli.t2i", "t2i", "Score text to image: GenEval, DPG-Bench, others."),
     "gc": ("evalsuite.cli.gc", "gc", "Remove files that no receipt names."),
     "models": ("evalsuite.cli.catalogue", "models", "List or show model presets."),
     "references": ("evalsuite.cli.references", "references", "List, fetch or build references."),

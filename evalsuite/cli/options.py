@@ -176,6 +176,11 @@ _PLAN_OPTIONS = [
     click.option("--negative-prompt", metavar="TEXT", help="For text models."),
     click.option("--text-encoder", type=PATH, help="Folder of the text encoder."),
     click.option("--cut-prompts", is_flag=True, help="Cut prompts that are too long."),
+    click.option(
+        "--shared-seeds",
+        is_flag=True,
+        help="Image k of every prompt from the same noise, as original programs do.",
+    ),
     click.option("--guide-weights", metavar="WEIGHTS", help="Autoguidance: a weaker model's."),
     click.option("--guide-model", metavar="NAME|PRESET.yaml", help="Its preset [default: same]."),
     click.option("--guide-ema", metavar="NAME", help="Which of its weights."),

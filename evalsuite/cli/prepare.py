@@ -51,6 +51,7 @@ def prepare(values: dict[str, Any], *, keep: Any, command: str) -> Prepared:  # 
     check_json_target(values["json_path"])
     log = tuple(parse_target(text) for text in values["log"])
     check_installed(log)
+    values = with_benchmark(values)
     options = plan_options_of(values)
     resolved = resolve_plan(options)
     preset, plan = resolved.preset, resolved.plan
@@ -93,6 +94,33 @@ def prepare(values: dict[str, Any], *, keep: Any, command: str) -> Prepared:  # 
         price_per_gpu_hour=values["price_per_gpu_hour"],
     )
     return Prepared(request, scoring, log)
+
+
+def with_benchmark(values: dict[str, Any]) -> dict[str, Any]:
+    """The options with what `--benchmark` stands for: prompts, number of images, all kept.
+
+    Raises:
+        UsageError: no such benchmark, its files are not here, or other prompts were given too.
+    """
+    from evalsuite.artifacts.downloads import cached_file
+    from evalsuite.config import BenchmarkSpec, load_spec
+
+    name = values.get("benchmark")
+    if name is None:
+        return values
+    if values["prompts"] or values["prompt"]:
+        raise UsageError(f"--benchmark {name} brings its prompts: leave --prompts and --prompt out")
+    spec = load_spec(BenchmarkSpec, name)
+    path = cached_file(spec.prompts_file.place)
+    if path is None:
+        raise UsageError(f"--benchmark {name}: `evalsuite t2i fetch {name}` brings its files first")
+    count = spec.num_prompts * spec.images_per_prompt
+    return {
+        **values,
+        "prompts": path,
+        "num_samples": values["num_samples"] or count,
+        "images": values["images"] or "all",
+    }
 
 
 def _extractors(values: dict[str, Any], scoring: Scoring) -> "tuple[ExtractorSpec, ...]":

@@ -46,6 +46,7 @@ def plan_options_of(values: dict[str, Any]) -> PlanOptions:
             values["negative_prompt"],
             values["text_encoder"],
             values["cut_prompts"],
+            values["shared_seeds"],
         ),
         sampling=sampling,
         trust_code=values["trust_remote_code"],

@@ -1,4 +1,7 @@
-"""Prompts and prompt files: one a line, JSON lines with `prompt`, or CSV with a `prompt` column."""
+"""Prompts and prompt files: one a line, JSON lines with `prompt`, or CSV with a `prompt` column.
+
+DPG-Bench's csv of questions is taken too: each item's `text` once, in the order of the file.
+"""
 
 import csv
 import hashlib
@@ -10,6 +13,11 @@ from typing import NamedTuple
 
 from evalsuite.config import canonical_json
 from evalsuite.errors import StorageError, UsageError
+
+_QUESTIONS = ("item_id", "text", "proposition_id")
+"""Columns by which DPG-Bench's csv is known."""
+_CONTROL = frozenset(map(chr, (*range(32), 127))) - frozenset("\t\n\r")
+"""No tokenizer means them; a terminal obeys them."""
 
 
 class Prompt(NamedTuple):
@@ -60,6 +68,12 @@ def check_prompt(value: object, where: str) -> str:
         value.encode()
     except UnicodeEncodeError as error:
         raise UsageError(f"{where}: character {error.start} of the prompt is no Unicode") from error
+    control = next((i for i, c in enumerate(value) if c in _CONTROL), None)
+    if control is not None:
+        raise UsageError(
+            f"{where}: character {control} of the prompt is the control character"
+            f" {value[control]!r}: take it out"
+        )
     return value
 
 
@@ -83,13 +97,20 @@ def _json_lines(content: str, path: Path) -> Iterator[tuple[int, object]]:
 
 def _csv_rows(content: str, path: Path) -> Iterator[tuple[int, object]]:
     rows = csv.DictReader(io.StringIO(content, newline=""), strict=True)
+    names = rows.fieldnames or ()
+    of_questions = "prompt" not in names and {*_QUESTIONS} <= set(names)
+    seen: set[str | None] = set()
     try:
-        if content and "prompt" not in (rows.fieldnames or ()):
+        if content and "prompt" not in names and not of_questions:
             raise UsageError(f"{path} line 1: no column is named 'prompt'")
         for row in rows:
             if None in row:
                 raise UsageError(f"{path} line {rows.line_num}: more fields than columns")
-            yield rows.line_num, row["prompt"]
+            if not of_questions:
+                yield rows.line_num, row["prompt"]
+            elif row["item_id"] not in seen:
+                seen.add(row["item_id"])
+                yield rows.line_num, (row["text"] or "").strip()
     except csv.Error as error:
         raise UsageError(f"{path} line {rows.line_num + 1} is not CSV: {error}") from error
 

@@ -19,6 +19,7 @@ from evalsuite.config.base import (
     Uint8Rule,
     canonical_json,
 )
+from evalsuite.config.benchmarks import BenchmarkFile, BenchmarkSpec
 from evalsuite.config.jobs import JobSpec, is_secret
 from evalsuite.config.loading import (
     data_root,
@@ -72,6 +73,8 @@ __all__ = [
     "NUMERICS_VERSION",
     "RANDOM_WEIGHTS",
     "SOLVERS_WITH",
+    "BenchmarkFile",
+    "BenchmarkSpec",
     "DtypeName",
     "EvaluationDefaults",
     "ExpectedValue",

@@ -9,6 +9,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from evalsuite.config.benchmarks import BenchmarkSpec
 from evalsuite.config.jobs import JobSpec
 from evalsuite.config.presets import ExtractorSpec, ModelPreset
 from evalsuite.config.protocols import ProtocolSpec
@@ -17,7 +18,14 @@ from evalsuite.config.selftests import SelftestSpec
 from evalsuite.errors import ConfigError, StorageError, UsageError, nearest
 
 _Spec = TypeVar(
-    "_Spec", ModelPreset, ExtractorSpec, ReferenceSpec, ProtocolSpec, SelftestSpec, JobSpec
+    "_Spec",
+    ModelPreset,
+    ExtractorSpec,
+    ReferenceSpec,
+    ProtocolSpec,
+    SelftestSpec,
+    JobSpec,
+    BenchmarkSpec,
 )
 _LONGEST = 60  # characters of a wrong value that an error line repeats
 _NEVER_INHERITED = ("name", "card", "parameters", "known_rates", "published", "settings_are")
@@ -29,6 +37,7 @@ _FOLDERS: Mapping[type[BaseModel], tuple[str, str]] = {
     ProtocolSpec: ("configs/protocols", "protocol"),
     SelftestSpec: ("configs/selftests", "self-test"),
     JobSpec: ("jobs", "job spec"),
+    BenchmarkSpec: ("configs/benchmarks", "benchmark"),
 }
 
 

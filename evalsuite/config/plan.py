@@ -61,6 +61,9 @@ class TextConditions(Frozen):
     """None for a model that brings its own."""
     encoder_sha256: Sha256 | None = None
     """Of the encoder's weights, configuration and tokenizer; None with random weights."""
+    seeds: Literal["shared"] | None = None
+    """shared: image k of every prompt has seed first_seed + k, so that all prompts share a few
+    noises, as in the original programs; each sample has a seed of its own when absent."""
 
 
 class GuideModel(Frozen):

@@ -178,10 +178,18 @@ def sharing(a: Plan | None, b: Plan | None, num_a: int, num_b: int) -> Sharing:
     if a.first_seed != b.first_seed:
         apart = a.first_seed + num_a <= b.first_seed or b.first_seed + num_b <= a.first_seed
         return Sharing.DISJOINT if apart else Sharing.OVERLAP
+    if _seed_rule(a) != _seed_rule(b):
+        return Sharing.OVERLAP
     same = all(getattr(a, field) == getattr(b, field) for field in _SAME_SAMPLES)
     prompts = [plan.text.prompts.sha256 if plan.text else None for plan in (a, b)]
     paired = same and prompts[0] == prompts[1] and num_a == num_b
     return Sharing.PAIRED if paired else Sharing.NOISE
+
+
+def _seed_rule(plan: Plan) -> tuple[str, int] | None:
+    """None where each sample has a seed of its own; else over how many prompts it is shared."""
+    text = plan.text
+    return None if text is None or text.seeds is None else (text.seeds, text.prompts.count)
 
 
 def _overlap(a: Plan, b: Plan, num_a: int, num_b: int) -> Relation:

@@ -33,6 +33,7 @@ _FLAGS = {
     "negative_prompt": "--negative-prompt",
     "encoder": "--text-encoder",
     "cut": "--cut-prompts",
+    "shared_seeds": "--shared-seeds",
 }
 
 
@@ -46,6 +47,8 @@ class TextRequest:
     encoder: Path | None = None
     cut: bool = False
     """Whether prompts beyond the encoder's length may be cut, as the published programs do."""
+    shared_seeds: bool = False
+    """Whether image k of every prompt has the same seed, as the original programs have it."""
 
     def refuse_for(self, name: str) -> None:
         """Raise UsageError when anything was asked, for a model that takes classes."""
@@ -109,6 +112,7 @@ def resolve_text(
         negative_prompt=negative,
         encoder=spec,
         encoder_sha256=encoder.sha256 if encoder else None,
+        seeds="shared" if request.shared_seeds else None,
     )
     return ResolvedText(conditions, prompts, encoder, notices)
 

@@ -10,6 +10,7 @@ from evalsuite.sampling.describe import (
     describe_dtype,
     describe_sampler,
 )
+from evalsuite.seeding import seeds_of
 
 
 class MetricRow(NamedTuple):
@@ -74,7 +75,7 @@ def paste_line(plan: Plan, model: str, num_samples: int, records: Sequence[Recor
         *describe_sampler(plan),
         f"weights {plan.ema} {plan.weights_sha256[:8]}",
         describe_dtype(plan),
-        f"seeds {plan.first_seed}..{plan.first_seed + num_samples - 1}",
+        f"seeds {plan.first_seed}..{seeds_of(plan, num_samples - 1, num_samples)[0]}",
         f"plan {plan.plan_id[:12]}",
     ]
     if any(record.samples.get("mixed_numerics") for record in records):

@@ -30,6 +30,10 @@ BAD = {
     "list.jsonl": ('["a"]\n', "line 1: no text under 'prompt'"),
     "number.jsonl": ('{"prompt": 3}\n', "line 1: no text under 'prompt'"),
     "half-character.jsonl": ('{"prompt": "a\\ud800"}\n', "line 1: character 1"),
+    "control.txt": (
+        "a\nb\x1b[31m\n",
+        r"line 2: character 1 of the prompt is the control character",
+    ),
     "column.csv": ("caption\na\n", "line 1: no column is named 'prompt'"),
     "short.csv": ("id,prompt\n0,a\n1\n", "line 3: no text under 'prompt'"),
     "long.csv": ("id,prompt\n0,a,b\n", "line 2: more fields than columns"),
@@ -57,6 +61,12 @@ def test_a_csv_prompt_may_hold_a_line_break(tmp_path: Path) -> None:
     path = tmp_path / "table.csv"
     path.write_bytes(b'prompt\n"two\nlines"\n')
     assert read_prompts(path) == ("two\nlines",)
+
+
+def test_the_csv_of_dpg_bench_gives_each_item_once(tmp_path: Path) -> None:
+    path = tmp_path / "dpg_bench.csv"
+    path.write_text("item_id,text,proposition_id\nb,two cats ,1\nb,two cats ,2\na,a dog,1\n")
+    assert read_prompts(path) == ("two cats", "a dog")
 
 
 def test_a_file_in_another_encoding_is_refused(tmp_path: Path) -> None:

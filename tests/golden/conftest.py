@@ -24,6 +24,14 @@ IMPLEMENTED = {
     "pixelgen": ("c2i", "t2i"),
     "pixeldit": ("c2i", "t2i"),
     "evaluator": ("features", "images", "math"),
+    "t2i": (
+        "detector_postprocess",
+        "dpg_answers",
+        "dpg_expected",
+        "geneval_images",
+        "geneval_summary",
+        "geneval_units",
+    ),
 }
 """For each family's folder the kinds of case that have a test; a case of another kind fails."""
 _EVALUATOR_KINDS = {"features": "features", "case": "images", "metric": "math"}
@@ -41,6 +49,8 @@ class Case:
     @property
     def kind(self) -> str:
         """What the case is about: as its meta says, or whether its conditions are classes."""
+        if self.family == "t2i":
+            return self.path.stem
         if self.path.suffix == ".json":
             first = self.path.stem.partition("_")[0]
             return _EVALUATOR_KINDS.get(first, first)
@@ -64,7 +74,7 @@ class Case:
 
 def list_cases(family: str) -> list[Case]:
     """Every case in a family's folder, of whatever kind."""
-    if family == "evaluator":
+    if family in {"evaluator", "t2i"}:
         paths = sorted((GOLDENS / family).glob("*.json"))
         return [Case(family, path, json.loads(path.read_text("utf-8"))) for path in paths]
     return [

@@ -177,6 +177,7 @@ def test_class_models_take_no_prompts(model: TinyText) -> None:
         (TextRequest(negative_prompt=""), "--negative-prompt"),
         (TextRequest(encoder=model.encoder), "--text-encoder"),
         (TextRequest(cut=True), "--cut-prompts"),
+        (TextRequest(shared_seeds=True), "--shared-seeds"),
     ):
         with pytest.raises(UsageError, match=f"class-conditional: {flag} is for text models"):
             resolve_plan(PlanOptions("pixnerd-digits", text=request))

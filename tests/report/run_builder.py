@@ -93,7 +93,9 @@ def add_shard(
         images = pictures(plan, at, at + BATCH)
         part = [pixel_sha256(image) for image in images]
         labels = labels_of(plan, at, at + BATCH)
-        rows = ImageRows(at, seeds_of(plan, at, at + BATCH), labels, images)
+        prompts = run.manifest.prompts
+        shown = [prompts[label] for label in labels] if prompts else None
+        rows = ImageRows(at, seeds_of(plan, at, at + BATCH), labels, images, shown)
         sink.write(Produced(rows), part)
         hashes += part
     receipt = Receipt(

@@ -90,7 +90,8 @@ def load_network(folder: Path, name: str, *, ignored: Sequence[str] = ()) -> nn.
     Args:
         folder: one that `read_config` accepts.
         name: the class in transformers.
-        ignored: how names of weights begin that belong to another part of the checkpoint.
+        ignored: how names of weights begin that belong to another part of the checkpoint, or on
+            which no output depends: they may be surplus or missing.
 
     Raises:
         DataError: weights are unreadable, missing, surplus or of another shape.
@@ -131,7 +132,8 @@ _UNREADABLE = (
 
 def _check_report(report: dict[str, Any], folder: Path, ignored: Sequence[str]) -> None:
     surplus = [key for key in report["unexpected_keys"] if not key.startswith(tuple(ignored))]
-    faults = [f"missing {key}" for key in sorted(report["missing_keys"])]
+    missing = [key for key in report["missing_keys"] if not key.startswith(tuple(ignored))]
+    faults = [f"missing {key}" for key in sorted(missing)]
     faults += [f"unexpected {key}" for key in sorted(surplus)]
     reshaped = [key if isinstance(key, str) else key[0] for key in report["mismatched_keys"]]
     faults += [f"of another shape {key}" for key in sorted(reshaped)]

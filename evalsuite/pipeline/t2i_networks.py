@@ -1,0 +1,180 @@
+"""Networks of the text-to-image scorers from local folders, with what names them in a protocol."""
+
+import hashlib
+import importlib
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from safetensors.torch import save_file
+
+from evalsuite.artifacts.digests import known_sha256
+from evalsuite.errors import DataError, EnvironmentProblem, StorageError, UsageError
+from evalsuite.features.foundation.files import load_network, network_sha256, read_config
+from evalsuite.models.checkpoints.reading import open_checkpoint
+from evalsuite.t2i.clip_colors import ClipColors
+from evalsuite.t2i.judges import BlipJudge
+from evalsuite.t2i.mask2former import Mask2FormerDetector
+from evalsuite.t2i.mmdet_weights import convert_mmdet, swin_s_config, with_unused
+
+ORIGIN = "evalsuite-origin.json"
+OFFICIAL = "743b7d99"
+"""How the SHA-256 of the official detector's file begins, by mmdet's naming."""
+_UNUSED = ("model.pixel_level_module.encoder.swin.layernorm.", "criterion.")
+"""Of Mask2Former in transformers; no output depends on them, and older files lack them."""
+_UNREADABLE = (OSError, ValueError, KeyError, TypeError, RuntimeError, ImportError)
+
+
+class Named(NamedTuple):
+    """A network ready for use, and its part of the protocol."""
+
+    network: Any
+    protocol: dict[str, Any]
+
+
+def read_object_names(path: Path) -> tuple[str, ...]:
+    """Names of the detector's classes, one a line, in the order of its indices.
+
+    Raises:
+        StorageError: the file cannot be read.
+        UsageError: a line is empty, or a name is there twice.
+    """
+    try:
+        names = tuple(path.read_text(encoding="utf-8").splitlines())
+    except (OSError, UnicodeDecodeError) as error:
+        raise StorageError(f"cannot read {path}: {error}") from error
+    if not names or "" in names or len(set(names)) != len(names):
+        raise UsageError(f"{path} must name each class once, one a line")
+    return names
+
+
+def load_detector(folder: Path, names: tuple[str, ...], device: torch.device) -> Named:
+    """Mask2Former with an instance head in float32.
+
+    Raises:
+        DataError: another network, other weights, or other classes.
+        EnvironmentProblem: transformers is not installed.
+    """
+    read_config(folder, ("mask2former",))
+    network: Any = load_network(folder, "Mask2FormerForUniversalSegmentation", ignored=_UNUSED)
+    detector = Mask2FormerDetector(network.to(device), names, device)
+    origin = _origin(folder)
+    official = str(origin.get("sha256", "")).startswith(OFFICIAL)
+    protocol = {
+        "kind": "official detector" if official else "HF detector",
+        "weights_sha256": network_sha256(folder),
+        "names_sha256": hashlib.sha256("\n".join(names).encode()).hexdigest(),
+        "input": [detector.long_edge, detector.short_edge],
+        "min_score": detector.min_score,
+        "precision": "float32",
+    }
+    return Named(detector, protocol)
+
+
+def load_colors(folder: Path, device: torch.device) -> Named:
+    """CLIP with both sides and its tokenizer.
+
+    Raises:
+        DataError: another network, other weights, another activation, or no tokenizer.
+        EnvironmentProblem: transformers is not installed.
+    """
+    read_config(folder, ("clip",))
+    ignored = ("vision_model.embeddings.position_ids", "text_model.embeddings.position_ids")
+    network: Any = load_network(folder, "CLIPModel", ignored=ignored)
+    tokenizer = _tokenizer(folder)
+
+    def tokenize(texts: Any) -> Any:  # noqa: ANN401 - transformers' own
+        length = network.config.text_config.max_position_embeddings
+        return tokenizer(
+            list(texts),
+            padding="max_length",
+            max_length=length,
+            truncation=True,
+            return_tensors="pt",
+        )
+
+    colors = ClipColors(network.to(device), tokenize, device)
+    crop = colors.crop.model_dump(mode="json")
+    return Named(colors, {"weights_sha256": network_sha256(folder), "crop": crop})
+
+
+def load_judge(folder: Path, device: torch.device) -> Named:
+    """BLIP for visual questions with its tokenizer.
+
+    Raises:
+        DataError: another network, other weights, or no tokenizer.
+        EnvironmentProblem: transformers is not installed.
+    """
+    read_config(folder, ("blip",))
+    ignored = ("text_encoder.embeddings.position_ids", "text_decoder.bert.embeddings.position_ids")
+    network: Any = load_network(folder, "BlipForQuestionAnswering", ignored=ignored)
+    tokenizer = _tokenizer(folder)
+
+    def decode(ids: Any) -> str:  # noqa: ANN401
+        return str(tokenizer.decode(ids, skip_special_tokens=True))
+
+    judge = BlipJudge(network.to(device), tokenizer.encode, decode, device)
+    protocol = {
+        "name": "blip-vqa",
+        "weights_sha256": network_sha256(folder),
+        "precision": "float32",
+    }
+    return Named(judge, protocol)
+
+
+def convert_detector(checkpoint: Path, folder: Path) -> str:
+    """Write mmdet's weights as a folder of transformers; gives the SHA-256 of what was read.
+
+    Raises:
+        DataError: it is not the official detector's file, or cannot be read without running code.
+        UsageError: the folder exists.
+    """
+    if folder.exists():
+        raise UsageError(f"{folder} exists already: give another --output")
+    opened = open_checkpoint(checkpoint, restricted=True)
+    for group in opened.groups:
+        tensors = opened.tensors(group)
+        if any(name.startswith("panoptic_head.") for name in tensors):
+            break
+    else:
+        raise DataError(f"{checkpoint} holds no weights of mmdet's Mask2Former")
+    converted = convert_mmdet(tensors)
+    num_classes = len(converted["class_predictor.bias"]) - 1
+    digest = known_sha256(checkpoint)
+    try:
+        folder.mkdir(parents=True)
+        save_file(with_unused(converted, num_classes), folder / "model.safetensors")
+        (folder / "config.json").write_text(json.dumps(swin_s_config(num_classes), indent=1))
+        origin = {"file": checkpoint.name, "sha256": digest, "converted_by": "evalsuite"}
+        (folder / ORIGIN).write_text(json.dumps(origin, indent=1))
+    except OSError as error:
+        raise StorageError(f"cannot write {folder}: {error.strerror}") from error
+    return digest
+
+
+def _origin(folder: Path) -> dict[str, Any]:
+    path = folder / ORIGIN
+    if not path.is_file():
+        return {}
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"cannot read {path}: {error}") from error
+    return content if isinstance(content, dict) else {}
+
+
+def _tokenizer(folder: Path) -> Any:  # noqa: ANN401 - transformers' own
+    try:
+        library = importlib.import_module("transformers")
+    except ImportError as error:
+        raise EnvironmentProblem(
+            f"transformers is needed ({error}): install the extra t2i"
+        ) from error
+    try:
+        return library.AutoTokenizer.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False
+        )
+    except _UNREADABLE as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise DataError(f"{folder} holds no tokenizer that can be read: {reason}") from error

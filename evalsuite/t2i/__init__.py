@@ -1,0 +1,1 @@
+"""Text to image: GenEval and DPG-Bench, their prompts, rules, questions and aggregation."""

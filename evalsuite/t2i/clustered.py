@@ -1,0 +1,183 @@
+"""Intervals for shares of images, clustered by prompt: images of one prompt are not independent.
+
+Source: the linearised variance of a ratio of cluster totals (Cochran 1977, "Sampling Techniques",
+chapter 6; Liang and Zeger 1986); Dean and Pagano 2015 for the Wilson interval at the effective
+number of images; Satterthwaite 1946 for the degrees of freedom of a sum.
+Legend: G prompts.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import stdtrit
+
+from evalsuite.errors import DataError
+
+LEVEL = 0.95
+
+
+class Cluster(NamedTuple):
+    """One prompt: what its images scored in all, and how many there are."""
+
+    key: str
+    total: float
+    images: int
+
+
+class Estimate(NamedTuple):
+    """A value and what is known of its error.
+
+    Attributes:
+        value: share or mean.
+        standard_error: None where one prompt stands alone.
+        interval: at the level of 95 %; None where there is no standard error.
+        num_prompts: clusters behind it.
+    """
+
+    value: float
+    standard_error: float | None
+    interval: tuple[float, float] | None
+    num_prompts: int
+
+
+class _Linear(NamedTuple):
+    """A mean with the influence of each prompt, in the order of their keys."""
+
+    value: float
+    influence_G: NDArray[np.float64]
+
+
+def share(clusters: Sequence[Cluster]) -> Estimate:
+    """Share of correct images, with a Wilson interval at the effective number of images.
+
+    Where all images are right, or none is, the prompts stand in for the images: no interval has
+    the width zero.
+
+    Raises:
+        DataError: there is no image.
+    """
+    linear, images = _linear(clusters), sum(cluster.images for cluster in clusters)
+    variance, freedom = _variance(linear), len(clusters) - 1
+    if variance is None:
+        return Estimate(linear.value, None, None, len(clusters))
+    p = min(max(linear.value, 0.0), 1.0)
+    effective = min(p * (1 - p) / variance, images) if variance > 0 and 0 < p < 1 else len(clusters)
+    interval = _wilson(p, effective, _quantile(freedom))
+    return Estimate(linear.value, math.sqrt(variance), interval, len(clusters))
+
+
+def mean(clusters: Sequence[Cluster]) -> Estimate:
+    """Mean of any bounded score over images, with a t interval.
+
+    Raises:
+        DataError: there is no image.
+    """
+    linear = _linear(clusters)
+    return _estimate(linear.value, [(_variance(linear), len(clusters) - 1)], len(clusters))
+
+
+def mean_of_tags(tags: Mapping[str, Sequence[Cluster]]) -> Estimate:
+    """GenEval's overall: the plain mean of the tags' shares, whose prompts are disjoint.
+
+    Raises:
+        DataError: there is no tag, or one without images.
+    """
+    if not tags:
+        raise DataError("there is no tag to average")
+    linears = [_linear(clusters) for clusters in tags.values()]
+    return _estimate(
+        sum(linear.value for linear in linears) / len(tags),
+        [_scaled(linear, len(tags)) for linear in linears],
+        sum(len(clusters) for clusters in tags.values()),
+    )
+
+
+def difference(a: Sequence[Cluster], b: Sequence[Cluster]) -> Estimate:
+    """Of two models on the same prompts: share(a) - share(b), paired prompt by prompt.
+
+    Raises:
+        DataError: the prompts are not the same.
+    """
+    linear = _paired(a, b)
+    return _estimate(linear.value, [(_variance(linear), len(a) - 1)], len(a))
+
+
+def difference_of_tags(
+    a: Mapping[str, Sequence[Cluster]], b: Mapping[str, Sequence[Cluster]]
+) -> Estimate:
+    """Of two models on the same prompts: overall(a) - overall(b), paired prompt by prompt.
+
+    Raises:
+        DataError: the tags or the prompts are not the same.
+    """
+    if a.keys() != b.keys() or not a:
+        raise DataError(f"tags {sorted(a)} and {sorted(b)} cannot be compared")
+    linears = [_paired(a[tag], b[tag]) for tag in a]
+    return _estimate(
+        sum(linear.value for linear in linears) / len(a),
+        [_scaled(linear, len(a)) for linear in linears],
+        sum(len(clusters) for clusters in a.values()),
+    )
+
+
+def _linear(clusters: Sequence[Cluster]) -> _Linear:
+    ordered = sorted(clusters)
+    keys = [cluster.key for cluster in ordered]
+    if len(set(keys)) != len(keys):
+        raise DataError("a prompt is there twice")
+    totals = np.array([cluster.total for cluster in ordered], dtype=np.float64)
+    counts = np.array([cluster.images for cluster in ordered], dtype=np.float64)
+    if not counts.sum() > 0:
+        raise DataError("there are no images to average")
+    value = float(totals.sum() / counts.sum())
+    return _Linear(value, (totals - value * counts) / counts.sum())
+
+
+def _paired(a: Sequence[Cluster], b: Sequence[Cluster]) -> _Linear:
+    missing = {cluster.key for cluster in a} ^ {cluster.key for cluster in b}
+    if missing:
+        raise DataError(
+            f"{len(missing)} prompts are scored on one side alone, such as {min(missing)[:80]!r}: a"
+            " paired comparison needs the same prompts on both sides"
+        )
+    first, second = _linear(a), _linear(b)
+    return _Linear(first.value - second.value, first.influence_G - second.influence_G)
+
+
+def _variance(linear: _Linear) -> float | None:
+    prompts = len(linear.influence_G)
+    if prompts < 2:
+        return None
+    return float(linear.influence_G @ linear.influence_G) * prompts / (prompts - 1)
+
+
+def _scaled(linear: _Linear, num_tags: int) -> tuple[float | None, int]:
+    variance = _variance(linear)
+    return None if variance is None else variance / num_tags**2, len(linear.influence_G) - 1
+
+
+def _estimate(
+    value: float, parts: Sequence[tuple[float | None, int]], num_prompts: int
+) -> Estimate:
+    """A t interval for a sum of independent parts, each with its variance and its freedom."""
+    known = [(variance, freedom) for variance, freedom in parts if variance is not None]
+    variance = sum(v for v, _ in known)
+    if len(known) < len(parts) or variance <= 0:
+        return Estimate(value, 0.0 if len(known) == len(parts) else None, None, num_prompts)
+    freedom = variance**2 / sum(v**2 / f for v, f in known)
+    half = _quantile(freedom) * math.sqrt(variance)
+    return Estimate(value, math.sqrt(variance), (value - half, value + half), num_prompts)
+
+
+def _quantile(freedom: float) -> float:
+    return float(stdtrit(freedom, 0.5 + LEVEL / 2))
+
+
+def _wilson(p: float, images: float, quantile: float) -> tuple[float, float]:
+    square = quantile**2 / images
+    centre = (p + square / 2) / (1 + square)
+    half = quantile * math.sqrt(p * (1 - p) / images + square / (4 * images)) / (1 + square)
+    return max(centre - half, 0.0), min(centre + half, 1.0)

@@ -1,0 +1,87 @@
+"""Is the detector alive? What is checked before a score is printed.
+
+On a GPU for which a kernel was not built the original detector went on with garbage and its scores
+were near zero, without an error.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from evalsuite.artifacts.images import Images
+from evalsuite.errors import DataError, EnvironmentProblem
+from evalsuite.t2i.detections import Detections, Detector
+from evalsuite.t2i.mask2former import Mask2FormerDetector
+
+_SIDE = 96
+_APART = 2e-2
+"""Share of the largest logit by which two devices may differ; other kernels give 1e-4, a broken one
+numbers of another kind."""
+
+
+def synthetic_picture(side: int = _SIDE) -> Images:
+    """A disc and a bar on a gradient, uint8 [side,side,3]: the same everywhere."""
+    y, x = np.mgrid[0:side, 0:side]
+    image = np.stack([x * 255 // side, y * 255 // side, (x + y) * 255 // (2 * side)], axis=-1)
+    image[(x - side // 3) ** 2 + (y - side // 3) ** 2 < (side // 5) ** 2] = (220, 30, 30)
+    image[2 * side // 3 : 5 * side // 6, side // 8 : 7 * side // 8] = (20, 60, 200)
+    return image.astype(np.uint8)
+
+
+def check_against_cpu(detector: Mask2FormerDetector) -> None:
+    """Raise EnvironmentProblem when the network answers otherwise here than on a CPU.
+
+    The network is moved there and back; on a CPU nothing is compared.
+    """
+    if detector.device.type == "cpu":
+        return
+    small = replace(detector, long_edge=_SIDE, short_edge=_SIDE)
+    here = [tensor.float().cpu() for tensor in small.logits([synthetic_picture()])[:2]]
+    cpu = torch.device("cpu")
+    try:
+        there = replace(small, network=detector.network.to(cpu), device=cpu)
+        wanted = there.logits([synthetic_picture()])[:2]
+    finally:
+        detector.network.to(detector.device)
+    compare_logits(here, wanted, str(detector.device))
+
+
+def compare_logits(
+    here: Sequence[torch.Tensor], wanted: Sequence[torch.Tensor], where: str
+) -> None:
+    """Raise EnvironmentProblem when two outputs of one network are of another kind."""
+    for ours, theirs in zip(here, wanted, strict=True):
+        difference = float((ours - theirs).abs().max() / theirs.abs().max().clamp(min=1e-6))
+        if not difference <= _APART:
+            raise EnvironmentProblem(
+                f"the detector fails its self-test: on {where} its logits differ by"
+                f" {difference:.2g} of the largest from the CPU's, so a kernel is broken there and"
+                " every score would be; use --device cpu, or other versions of torch"
+            )
+
+
+def check_known_picture(detector: Detector, image: Images, expected: Sequence[str]) -> None:
+    """Raise EnvironmentProblem unless the best detections of a known picture are as expected."""
+    (found,) = detector.detect([image])
+    best = sorted(found.found, key=lambda d: d.score, reverse=True)[: len(expected)]
+    names = sorted(detection.class_name for detection in best)
+    if names != sorted(expected):
+        raise EnvironmentProblem(
+            f"the detector fails its self-test: on a picture of {', '.join(expected)} it finds"
+            f" {', '.join(names) or 'nothing'}: its weights, its class list or its kernels are"
+            " wrong"
+        )
+
+
+def check_not_blind(found: Sequence[Detections], threshold: float) -> None:
+    """Raise DataError when nothing at all was found in any of many images.
+
+    Images of any model that draws anything give some detections; none at all is a broken detector.
+    """
+    if found and not any(d.score > threshold for one in found for d in one.found):
+        raise DataError(
+            f"the detector found nothing above {threshold:g} in any of {len(found)} images: it is"
+            " broken, or its weights are others; no score is given"
+        )

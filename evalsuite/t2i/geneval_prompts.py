@@ -1,0 +1,142 @@
+"""GenEval's metadata: what each prompt asks for, read from one JSON object a line and checked."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from pydantic import ConfigDict, Field, ValidationError, model_validator
+
+from evalsuite.config import Frozen, explain
+from evalsuite.errors import StorageError, UsageError
+
+TAGS = ("single_object", "two_object", "counting", "colors", "position", "color_attr")
+"""Of the published prompts, in the order of every table."""
+LONGEST_PROMPT = 10_000
+"""Characters; what is longer is a file taken for a prompt."""
+Relation = Literal["left of", "right of", "above", "below"]
+
+
+class Clause(Frozen):
+    """Objects that must be there."""
+
+    model_config = ConfigDict(populate_by_name=True)
+    class_name: str = Field(alias="class", min_length=1)
+    count: int = Field(ge=1)
+    color: str | None = None
+    position: tuple[Relation, int] | None = None
+    """The relation, and the place of the clause whose objects it refers to."""
+
+
+class Exclusion(Frozen):
+    """A number of objects that must not be reached."""
+
+    model_config = ConfigDict(populate_by_name=True)
+    class_name: str = Field(alias="class", min_length=1)
+    count: int = Field(ge=1)
+
+
+class _Metadata(Frozen):
+    """The fields of a record that decide a verdict; others are kept, and ignored."""
+
+    model_config = ConfigDict(extra="ignore")
+    tag: str = Field(min_length=1)
+    prompt: str = Field(min_length=1, max_length=LONGEST_PROMPT)
+    include: tuple[Clause, ...] = Field(min_length=1)
+    exclude: tuple[Exclusion, ...] = ()
+
+    @model_validator(mode="after")
+    def _refer_backwards(self) -> "_Metadata":
+        for place, clause in enumerate(self.include):
+            if clause.position is not None and not 0 <= clause.position[1] < place:
+                raise ValueError(
+                    f"position of include.{place} refers to clause {clause.position[1]}, which must"
+                    " be an earlier one"
+                )
+        return self
+
+
+@dataclass(frozen=True)
+class GenevalPrompt:
+    """One prompt and what its images must show."""
+
+    tag: str
+    prompt: str
+    include: tuple[Clause, ...]
+    exclude: tuple[Exclusion, ...]
+    record: dict[str, Any]
+    """As it was read, for the official layout."""
+
+    @property
+    def key(self) -> str:
+        """What the official summary groups images by: the whole record."""
+        return json.dumps(self.record, sort_keys=True)
+
+    @property
+    def asks_color(self) -> bool:
+        """Whether a colour classifier is needed."""
+        return any(clause.color is not None for clause in self.include)
+
+
+class _Line(NamedTuple):
+    number: int
+    text: str
+
+
+def parse_geneval_prompt(record: object, where: str) -> GenevalPrompt:
+    """One record.
+
+    Raises:
+        UsageError: it asks for nothing, or in a form that is not GenEval's.
+    """
+    if not isinstance(record, dict):
+        raise UsageError(f"{where} is no JSON object, so it is no GenEval metadata")
+    try:
+        metadata = _Metadata.model_validate(record)
+    except ValidationError as error:
+        raise UsageError(f"{where}: {explain(error, _Metadata)}") from error
+    return GenevalPrompt(
+        metadata.tag, metadata.prompt, metadata.include, metadata.exclude, dict(record)
+    )
+
+
+def read_geneval_prompts(path: Path) -> tuple[GenevalPrompt, ...]:
+    """The prompts of a metadata file, each once.
+
+    Raises:
+        StorageError: the file cannot be read.
+        UsageError: a line is not GenEval's metadata, a record is there twice, or there is none.
+    """
+    try:
+        content = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise StorageError(f"cannot read {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path} is not UTF-8 (byte {error.start})") from error
+    lines = [_Line(n, t) for n, t in enumerate(content.split("\n"), start=1) if t.strip()]
+    prompts = tuple(_parsed(line, path) for line in lines)
+    if not prompts:
+        raise UsageError(f"{path} holds no prompt")
+    _refuse_twice(prompts, lines, path)
+    return prompts
+
+
+def _parsed(line: _Line, path: Path) -> GenevalPrompt:
+    where = f"{path} line {line.number}"
+    try:
+        record = json.loads(line.text)
+    except json.JSONDecodeError as error:
+        raise UsageError(f"{where} is not JSON: {error.msg}") from error
+    return parse_geneval_prompt(record, where)
+
+
+def _refuse_twice(prompts: Sequence[GenevalPrompt], lines: Sequence[_Line], path: Path) -> None:
+    seen: dict[str, int] = {}
+    for prompt, line in zip(prompts, lines, strict=True):
+        if prompt.prompt in seen:
+            raise UsageError(
+                f"{path} line {line.number} repeats the prompt of line {seen[prompt.prompt]}: the"
+                " images of both would count as one prompt's"
+            )
+        seen[prompt.prompt] = line.number

@@ -1,0 +1,39 @@
+"""A real run directory of prompts, with random pixels."""
+
+import sys
+from pathlib import Path
+
+from evalsuite.artifacts.run_directory import Manifest, RunDirectory
+from evalsuite.config import Plan, PromptList, TextConditions
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "report"))
+from run_builder import BATCH, add_attempt, add_shard, make_plan
+
+PROMPTS = tuple(f"a photo of {n} cups" for n in range(8))
+NUM = 4 * len(PROMPTS)
+
+
+def text_plan(seeds: str | None = None, count: int = len(PROMPTS)) -> Plan:
+    """A plan of prompts, whose network is never built."""
+    conditions = TextConditions(
+        prompts=PromptList(count=count, sha256="cd" * 32), negative_prompt="", seeds=seeds
+    )
+    content = make_plan().model_dump() | {"num_classes": None, "text": conditions.model_dump()}
+    return Plan.model_validate(content)
+
+
+def make_prompted_run(root: Path) -> RunDirectory:
+    """32 samples of 8 prompts, in batches of 16."""
+    plan = text_plan()
+    manifest = Manifest(
+        model="tiny",
+        plan_id=plan.plan_id,
+        plan=plan,
+        prompts=PROMPTS,
+        formats={"receipt": 1, "images": "parquet", "features": "safetensors"},
+        created_at="2026-01-31T12:00:00+00:00",
+    )
+    made = RunDirectory.create_or_open(root, manifest)
+    add_shard(made, 0, 2 * BATCH, "all")
+    add_attempt(made, resolved={"num_samples": NUM})
+    return made

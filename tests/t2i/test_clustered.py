@@ -1,0 +1,109 @@
+"""Intervals by prompt: formulas on small cases, coverage by simulation, pairs."""
+
+import math
+
+import numpy as np
+import pytest
+
+from evalsuite.errors import DataError
+from evalsuite.t2i.clustered import (
+    Cluster,
+    difference,
+    difference_of_tags,
+    mean,
+    mean_of_tags,
+    share,
+)
+
+
+def clusters(correct_GK: np.ndarray, name: str = "p") -> list[Cluster]:
+    return [Cluster(f"{name}{g}", float(row.sum()), len(row)) for g, row in enumerate(correct_GK)]
+
+
+def test_equal_images_of_a_prompt_count_once() -> None:
+    """Four equal images say no more than one: the error is that of the prompts."""
+    one = np.array([[1], [0], [1], [1], [0], [1], [0], [1]])
+    four = share(clusters(np.repeat(one, 4, axis=1)))
+    p = one.mean()
+    assert four.value == p
+    assert four.standard_error == pytest.approx(math.sqrt(p * (1 - p) / 7))
+    single = share(clusters(one))
+    assert four.standard_error == pytest.approx(single.standard_error)
+    assert four.interval == pytest.approx(single.interval)
+
+
+def test_a_mean_has_the_usual_error_of_its_prompts() -> None:
+    scores = np.random.default_rng(0).random(30)
+    found = mean([Cluster(str(i), score, 1) for i, score in enumerate(scores)])
+    assert found.value == pytest.approx(scores.mean())
+    assert found.standard_error == pytest.approx(scores.std(ddof=1) / math.sqrt(30))
+    assert found.interval is not None
+    low, high = found.interval
+    assert low < scores.mean() < high
+
+
+@pytest.mark.parametrize("right", [0, 1])
+def test_all_right_or_all_wrong_is_no_certainty(right: int) -> None:
+    found = share(clusters(np.full((20, 4), right)))
+    assert found.standard_error == 0
+    assert found.interval is not None
+    low, high = found.interval
+    assert low <= right <= high
+    assert high - low > 0.1  # 20 prompts, not 80 images
+
+
+def test_one_prompt_has_no_interval() -> None:
+    assert share(clusters(np.array([[1, 0, 1, 1]])))[1:3] == (None, None)
+    assert mean_of_tags({"a": clusters(np.array([[1, 0]]))}).interval is None
+
+
+def test_intervals_cover_where_binomial_ones_do_not() -> None:
+    """Prompts differ (beta-binomial): 95 % intervals cover about 95 %, by images about 71 %."""
+    rng = np.random.default_rng(7)
+    held, naive, trials = 0, 0, 1500
+    for _ in range(trials):
+        p_G = rng.beta(0.7, 0.3, size=100)
+        correct = rng.random((100, 4)) < p_G[:, None]
+        found = share(clusters(correct))
+        assert found.interval is not None
+        held += found.interval[0] <= 0.7 <= found.interval[1]
+        p = correct.mean()
+        naive += abs(p - 0.7) <= 1.96 * math.sqrt(p * (1 - p) / correct.size)
+    assert 0.93 < held / trials < 0.975
+    assert naive / trials < 0.85
+
+
+def test_overall_is_the_plain_mean_of_tags_with_the_error_of_its_parts() -> None:
+    rng = np.random.default_rng(1)
+    tags = {"a": clusters(rng.random((40, 4)) < 0.9), "b": clusters(rng.random((9, 4)) < 0.3)}
+    found, parts = mean_of_tags(tags), [share(tags[name]) for name in tags]
+    assert found.value == pytest.approx(sum(part.value for part in parts) / 2)
+    errors = [part.standard_error or 0 for part in parts]
+    assert found.standard_error == pytest.approx(math.hypot(*errors) / 2)
+    assert found.num_prompts == 49
+
+
+def test_models_that_fail_on_the_same_prompts_are_told_apart_by_pairs() -> None:
+    rng = np.random.default_rng(3)
+    hard = rng.random((80, 1)) < 0.5
+    a = (rng.random((80, 4)) < 0.95) & ~hard
+    b = a.copy()
+    b[:8, 0] = False
+    found = difference(clusters(a), clusters(b))
+    assert found.value == pytest.approx(a.mean() - b.mean())
+    unpaired = math.hypot(*(share(clusters(x)).standard_error or 0 for x in (a, b)))
+    assert found.standard_error is not None
+    assert found.standard_error < unpaired / 5
+    tags = difference_of_tags({"t": clusters(a)}, {"t": clusters(b)})
+    assert tags[:2] == pytest.approx(found[:2])
+    assert difference(clusters(a), clusters(a)).standard_error == 0
+
+
+def test_other_prompts_are_no_pairs() -> None:
+    ones = np.ones((3, 4))
+    with pytest.raises(DataError, match="2 prompts are scored on one side alone, such as 'p2'"):
+        difference(clusters(ones), [*clusters(ones)[:2], Cluster("q", 1, 4)])
+    with pytest.raises(DataError, match="cannot be compared"):
+        difference_of_tags({"a": clusters(ones)}, {"b": clusters(ones)})
+    with pytest.raises(DataError, match="there twice"):
+        share([Cluster("a", 1, 1), Cluster("a", 1, 1)])

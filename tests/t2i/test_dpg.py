@@ -1,0 +1,158 @@
+"""DPG-Bench beyond its goldens: the corrected aggregation, and files that are wrong."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from evalsuite.errors import DataError, UsageError
+from evalsuite.t2i.dpg import (
+    first_word,
+    is_exactly_yes,
+    is_neither,
+    is_yes,
+    judge,
+    judge_as_published,
+    summarise,
+    summarise_as_published,
+)
+from evalsuite.t2i.dpg_questions import items_as_published, items_of, read_dpg_rows
+from evalsuite.t2i.grids import cut_cells, join_cells
+from evalsuite.t2i.items import read_items
+
+HEAD = (
+    "item_id,text,keywords,proposition_id,dependency,category_broad,category_detailed,tuple,"
+    "question_natural_language\n"
+)
+
+
+def write(folder: Path, *rows: tuple[str, int, str, str]) -> Path:
+    """A csv of (item, question, parents, category) rows."""
+    path = folder / "dpg_bench.csv"
+    lines = [f'{i},A {i}.,,{q},"{p}",,,"{c} (thing, x)",Is it {q}?\n' for i, q, p, c in rows]
+    path.write_text(HEAD + "".join(lines))
+    return path
+
+
+def yes(*numbers: int, of: int) -> dict[int, str]:
+    return {n: "Yes." if n in numbers else "no" for n in range(1, of + 1)}
+
+
+def test_zeroing_reaches_every_descendant_whatever_the_order(tmp_path: Path) -> None:
+    """3 asks 2 asks 1, but the rows stand upside down: the published rule misses it."""
+    rows = read_dpg_rows(
+        write(tmp_path, ("a", 3, "2", "entity - whole"), ("a", 2, "1", "x"), ("a", 1, "0", "x"))
+    )
+    item = items_of(rows)["a"]
+    assert judge(item, yes(2, 3, of=3)).zeroed == {1: False, 2: False, 3: False}
+    exact = {n: answer.strip(".").lower() for n, answer in yes(2, 3, of=3).items()}
+    assert judge_as_published(item, exact).zeroed == {3: True, 2: False, 1: False}
+
+
+def test_the_corrected_score_uses_every_row_and_every_image(tmp_path: Path) -> None:
+    """By hand: two items, two images each."""
+    path = write(
+        tmp_path,
+        ("a", 1, "0", "entity - whole"),
+        ("b", 1, "0", "global -"),
+        ("a", 2, "1", "attribute - color"),
+    )
+    rows = read_dpg_rows(path)
+    answers = {"a": [yes(1, 2, of=2), yes(2, of=2)], "b": [yes(1, of=1), yes(of=1)]}
+    summary, results = summarise(items_of(rows), answers)
+    assert results["a"].score == 0.5  # 2/2 and, because 1 is no, 0/2
+    assert summary.overall == 50
+    assert summary.broad == {"attribute": 50, "entity": 50, "global": 50}
+    assert (summary.num_prompts, summary.num_answers) == (2, 6)
+    published, _ = summarise_as_published(
+        items_as_published(rows), {"a": [{2: "yes"}], "b": [{1: "Yes"}]}
+    )
+    assert "a" in published.dropped  # its first row is skipped, so its second lacks its parent
+    assert published.overall == 0  # "Yes" is not exactly yes
+
+
+@pytest.mark.parametrize(
+    ("rows", "line"),
+    [
+        ([("a", 1, "7", "x")], "question 1 of a depends on question 7, which is not there"),
+        ([("a", 1, "2", "x"), ("a", 2, "1", "x")], r"questions \[1, 2\] of a .* circle"),
+        ([("a", 1, "1", "x")], "circle"),
+        ([("a", 1, "0", "x"), ("a", 1, "0", "x")], "line 3: question 1 of a is there twice"),
+    ],
+)
+def test_a_broken_graph_is_refused(tmp_path: Path, rows: list, line: str) -> None:
+    with pytest.raises(DataError, match=line):
+        items_of(read_dpg_rows(write(tmp_path, *rows)))
+
+
+@pytest.mark.parametrize(
+    ("content", "line"),
+    [
+        ("", "no column 'dependency'"),
+        (HEAD, "holds no question"),
+        (HEAD + "a,t,,1,one,,,entity - whole (x),q\n", "line 2: dependency 'one'"),
+        (HEAD + "a,t,,1,,,,entity - whole (x),q\n", "line 2: dependency ''"),
+        (HEAD + "a,t,,1,0,,,(x),q\n", "line 2 has no category"),
+        (HEAD + ",t,,1,0,,,entity - whole (x),q\n", "line 2 has no item_id"),
+        (HEAD + 'a,"t\n', "is not CSV"),
+    ],
+)
+def test_a_bad_csv_is_refused_by_its_line(tmp_path: Path, content: str, line: str) -> None:
+    path = tmp_path / "dpg_bench.csv"
+    path.write_text(content)
+    with pytest.raises(UsageError, match=line):
+        read_dpg_rows(path)
+
+
+def test_missing_prompts_images_and_answers_are_errors(tmp_path: Path) -> None:
+    rows = [("a", 1, "0", "x"), ("b", 1, "0", "x")]
+    items = items_of(read_dpg_rows(write(tmp_path, *rows)))
+    one = yes(1, of=1)
+    for answers, line in [
+        ({"a": [one]}, "1 prompts have no images, such as b"),
+        ({"a": [one], "b": [one], "c": [one]}, "1 prompts are no items of the csv, such as c"),
+        ({"a": [one, one], "b": [one]}, r"prompts have \[1, 2\] images each"),
+        ({"a": [one], "b": [{}]}, "question 1 of b has no answer"),
+    ]:
+        with pytest.raises(DataError, match=line):
+            summarise(items, answers)
+
+
+def test_answers_in_words() -> None:
+    for answer in ("yes", "Yes", " YES.", "Yes, it is", "yes. It is.", "**Yes**", '"yes"'):
+        assert is_yes(answer)
+        assert not is_neither(answer)
+        assert is_exactly_yes(answer) == (answer == "yes")
+    for answer in ("no", "No, yes is wrong", "yesterday", "", "I think yes"):
+        assert not is_yes(answer)
+    assert first_word("...") == ""
+    assert is_neither("I think yes")
+
+
+def test_grids_go_together_and_apart() -> None:
+    images = [np.random.default_rng(i).integers(0, 256, (8, 8, 3), np.uint8) for i in range(4)]
+    grid = join_cells(images)
+    assert grid.shape == (16, 16, 3)
+    for cell, image in zip(cut_cells(grid, 8), images, strict=True):
+        np.testing.assert_array_equal(cell, image)
+    with pytest.raises(DataError, match="has no 2 x 2 cells of 16x16"):
+        cut_cells(grid, 16)
+    with pytest.raises(UsageError, match="needs 4 images"):
+        join_cells(images[:3])
+    black = cut_cells(images[0], 8, as_published=True)
+    assert (black[0] == images[0]).all()
+    assert not black[3].any()
+
+
+def test_items_are_named_once(tmp_path: Path) -> None:
+    path = tmp_path / "p.jsonl"
+    path.write_text('{"item_id": "1", "prompt": " a "}\n{"item_id": "2", "prompt": "b"}\n')
+    assert read_items(path) == {"1": "a", "2": "b"}
+    path.write_text('{"item_id": "1", "prompt": "a"}\n{"item_id": "2", "prompt": "a"}\n')
+    with pytest.raises(DataError, match="one prompt under two items"):
+        read_items(path)
+    path.write_text('{"item_id": "1"}\n')
+    with pytest.raises(UsageError, match="line 1 has no item_id and prompt"):
+        read_items(path)
+    with pytest.raises(UsageError, match=r"give DPG-Bench's \.csv"):
+        read_items(tmp_path / "p.txt")

@@ -1,0 +1,133 @@
+"""GenEval beyond its goldens: metadata that is wrong, missing images, broken detectors."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from evalsuite.errors import DataError, UsageError
+from evalsuite.t2i.colors import CropOptions, cut_out, named
+from evalsuite.t2i.detections import Detection, Detections, NoColors
+from evalsuite.t2i.geneval import GenevalOptions, judge_image
+from evalsuite.t2i.geneval_prompts import parse_geneval_prompt, read_geneval_prompts
+from evalsuite.t2i.geneval_summary import ImageResult, check_images, summarise
+from evalsuite.t2i.geometry import relations_of
+from evalsuite.t2i.mask2former_output import Sizes, instances_of, tight_boxes
+
+CUP = {"tag": "single_object", "prompt": "a cup", "include": [{"class": "cup", "count": 1}]}
+IMAGE = np.zeros((8, 8, 3), dtype=np.uint8)
+BAD = [
+    ([1], "is no JSON object"),
+    ({**CUP, "include": []}, "include: .* has 0 entries|include"),
+    ({**CUP, "prompt": "x" * 10_001}, "prompt"),
+    ({**CUP, "include": [{"class": "cup", "count": 0}]}, "include.0.count: 0 is out of range"),
+    ({**CUP, "include": [{"class": "cup", "cuont": 1}]}, "unknown key 'include.0.cuont'"),
+    (
+        {**CUP, "include": [{"class": "cup", "count": 1, "position": ["near", 0]}]},
+        "include.0.position.0",
+    ),
+    (
+        {**CUP, "include": [{"class": "cup", "count": 1, "position": ["above", 0]}]},
+        "refers to clause 0, which must be an earlier one",
+    ),
+]
+
+
+@pytest.mark.parametrize(("record", "line"), BAD)
+def test_metadata_of_another_form_is_refused_by_its_line(
+    tmp_path: Path, record: object, line: str
+) -> None:
+    path = tmp_path / "evaluation_metadata.jsonl"
+    path.write_text(f"{json.dumps(CUP)}\n{json.dumps(record)}\n")
+    with pytest.raises(UsageError, match=line) as raised:
+        read_geneval_prompts(path)
+    assert f"{path} line 2" in str(raised.value)
+
+
+def test_a_repeated_prompt_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "m.jsonl"
+    path.write_text(f"{json.dumps(CUP)}\n\n{json.dumps({**CUP, 'seed': 1})}\n")
+    with pytest.raises(UsageError, match="line 3 repeats the prompt of line 1"):
+        read_geneval_prompts(path)
+    path.write_text("\n")
+    with pytest.raises(UsageError, match="holds no prompt"):
+        read_geneval_prompts(path)
+
+
+def test_fields_that_decide_nothing_are_kept_for_the_layout(tmp_path: Path) -> None:
+    path = tmp_path / "m.jsonl"
+    path.write_text(json.dumps({**CUP, "source": "me"}) + "\n")
+    (prompt,) = read_geneval_prompts(path)
+    assert prompt.record == {**CUP, "source": "me"}
+
+
+def test_missing_images_are_said_before_a_score() -> None:
+    results = [ImageResult(f"p{p}", "counting", True) for p in range(3) for _ in range(4)]
+    check_images(results, 3, 4)
+    with pytest.raises(DataError, match="11 images of 3 prompts, not 12 of 3"):
+        check_images(results[:-1], 3, 4)
+    with pytest.raises(DataError, match="12 images of 3 prompts, not 16 of 4"):
+        check_images(results, 4, 4)
+    with pytest.raises(DataError, match="no verdicts"):
+        summarise([])
+
+
+def test_tags_of_other_suites_follow_the_published_ones() -> None:
+    tags = ("zebra", "position", "apple", "single_object")
+    summary = summarise(ImageResult(tag, tag, True) for tag in tags)
+    assert list(summary.tags) == ["single_object", "position", "apple", "zebra"]
+    assert summary.overall == 1
+
+
+def test_a_detector_that_gives_nan_is_broken() -> None:
+    broken = Detections((Detection("cup", (0, 0, float("nan"), 1), 0.5),))
+    with pytest.raises(DataError, match=r"image 3: the detector gave cup a box .* NaN"):
+        broken.checked("image 3")
+    logits = torch.zeros(2, 3)
+    masks = torch.full((2, 4, 4), float("nan"))
+    sizes = Sizes((16, 16), (16, 16), (8, 8))
+    with pytest.raises(DataError, match="NaN or infinite logits"):
+        instances_of(logits, masks, sizes)
+    with pytest.raises(DataError, match="gave NaN"):
+        named(torch.tensor([[float("nan")] * 10]))
+
+
+def test_a_colour_without_a_classifier_is_an_error_not_a_verdict() -> None:
+    red = {**CUP, "include": [{"class": "cup", "count": 1, "color": "red"}]}
+    found = Detections((Detection("cup", (0, 0, 4, 4), 0.9),))
+    with pytest.raises(DataError, match="colour of cup, but no colour classifier"):
+        judge_image(IMAGE, found, parse_geneval_prompt(red, ""), NoColors(), GenevalOptions())
+    plain = judge_image(IMAGE, found, parse_geneval_prompt(CUP, ""), NoColors(), GenevalOptions())
+    assert plain.verdict.correct
+    assert plain.kept == {"cup": (0,)}
+
+
+def test_opposite_relations_are_opposite() -> None:
+    """Whatever holds of a to b, its opposite holds of b to a."""
+    opposite = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}
+    rng = np.random.default_rng(0)
+    for _ in range(300):
+        corners = rng.integers(0, 100, size=(2, 2, 2))
+        a, b = ((*c.min(axis=0), *(c.max(axis=0) + 1)) for c in corners)
+        there = {opposite[relation] for relation in relations_of(a, b, 0.1)}
+        assert there == set(relations_of(b, a, 0.1))
+    assert relations_of((0, 0, 4, 4), (0, 0, 4, 4), 0.1) == ()
+
+
+def test_crops_reach_outside_as_black_and_masks_must_fit() -> None:
+    image = np.full((4, 4, 3), 200, dtype=np.uint8)
+    crop = cut_out(image, Detection("x", (-2, 1, 2, 3), 1.0), CropOptions())
+    assert crop.shape == (2, 4, 3)
+    assert (crop[:, :2] == 0).all()
+    assert (crop[:, 2:] == 200).all()
+    wrong = Detection("x", (0, 0, 2, 2), 1.0, np.ones((3, 3), dtype=bool))
+    with pytest.raises(DataError, match="does not fit"):
+        cut_out(image, wrong, CropOptions())
+
+
+def test_boxes_are_tight_and_exclusive() -> None:
+    masks = torch.zeros(2, 6, 9, dtype=torch.bool)
+    masks[0, 1:4, 2:9] = True
+    assert tight_boxes(masks).tolist() == [[2, 1, 9, 4], [0, 0, 0, 0]]

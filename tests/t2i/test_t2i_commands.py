@@ -1,0 +1,362 @@
+"""`evalsuite t2i`: judge a run and a folder, go on, sum up again, compare, other scorers."""
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from harness import Outcome, call_main
+
+from evalsuite.artifacts.run_directory import RunDirectory
+from evalsuite.errors import CorruptionError, DataError, EnvironmentProblem, UsageError
+from evalsuite.pipeline.dpg_run import ask_all, open_dpg
+from evalsuite.pipeline.dpg_run import summary_of as dpg_summary
+from evalsuite.pipeline.export_t2i import export_geneval
+from evalsuite.pipeline.external_scorer import parse_command, parse_scores, run_scorer
+from evalsuite.pipeline.geneval_run import PORTION, judge_all, open_geneval, run_lengths, summary_of
+from evalsuite.pipeline.row_file import RowFile, read_rows
+from evalsuite.pipeline.t2i_networks import load_colors, load_detector
+from evalsuite.t2i.detections import Detections
+from evalsuite.t2i.dpg_questions import items_of, read_dpg_rows
+from evalsuite.t2i.geneval import GenevalOptions
+
+sys.path.insert(0, str(Path(__file__).parent))
+from prompted_run import PROMPTS, make_prompted_run
+from tiny_scorers import NAMES, save_blip, save_clip, save_detector, write_lines, write_names
+
+CPU = torch.device("cpu")
+
+
+class Kit:
+    """A run of 8 prompts, small networks, and what GenEval and DPG-Bench ask of the prompts."""
+
+    def __init__(self, root: Path) -> None:
+        self.root, self.run = root, make_prompted_run(root / "run")
+        self.detector, self.clip = save_detector(root / "m2f"), save_clip(root / "clip")
+        self.blip, self.names = save_blip(root / "blip"), write_names(root / "names.txt")
+        self.metadata = write_lines(root / "evaluation_metadata.jsonl", records())
+        head = "item_id,text,proposition_id,dependency,tuple,question_natural_language\n"
+        rows = [
+            f"i{n},{p},1,0,entity - whole (cup),is there a cup ?\n"
+            f'i{n},{p},2,1,"attribute - color (cup, red)",is there red cup ?\n'
+            for n, p in enumerate(PROMPTS)
+        ]
+        self.csv = root / "dpg_bench.csv"
+        self.csv.write_text(head + "".join(rows))
+
+    def geneval(self, images: object, *options: object) -> Outcome:
+        networks = ("--detector", self.detector, "--object-names", self.names, "--clip", self.clip)
+        return call_main("t2i", "geneval", images, *networks, "--device", "cpu", *options)
+
+
+def records() -> list[dict[str, Any]]:
+    """Two prompts of a tag, asking for what a random detector finds now and then."""
+    tags = ("single_object", "colors", "counting", "position")
+    found: list[dict[str, Any]] = []
+    for n, prompt in enumerate(PROMPTS):
+        one: dict[str, Any] = {"class": NAMES[n % 5], "count": 1}
+        record = {"tag": tags[n % 4], "prompt": prompt, "include": [one]}
+        if record["tag"] == "colors":
+            one["color"] = ("red", "blue")[n // 4]
+        if record["tag"] == "position":
+            record["include"] = [one, {"class": NAMES[0], "count": 1, "position": ["above", 0]}]
+        found.append(record)
+    return found
+
+
+@pytest.fixture(scope="module")
+def kit(tmp_path_factory: pytest.TempPathFactory) -> Kit:
+    """Not to be changed."""
+    return Kit(tmp_path_factory.mktemp("t2i"))
+
+
+def small(kit: Kit) -> Any:
+    """The detector at a small size, which is quick."""
+    loaded = load_detector(kit.detector, NAMES, CPU).network
+    return replace(loaded, long_edge=96, short_edge=64)
+
+
+def judged(kit: Kit, images: Path, output: Path, **changes: Any) -> list[dict[str, Any]]:
+    """Verdicts by the small detector, through a file."""
+    metadata = kit.metadata if (images / "manifest.json").exists() else None
+    given = open_geneval(images, metadata, None)
+    header = {"source": given.source, "num_images": given.num_images, "detector": {"kind": "tiny"}}
+    header = {**header, "benchmark": "geneval", **changes}
+    file = RowFile(output, header, portion=PORTION, total=given.num_images)
+    colors = load_colors(kit.clip, CPU).network
+    judge_all(given, small(kit), colors, GenevalOptions(threshold=0.3), file)
+    return file.rows
+
+
+def test_a_run_is_judged_by_the_command_and_summed_up_again(kit: Kit, tmp_path: Path) -> None:
+    """The full input size, on eight images; the second call finds all verdicts."""
+    verdicts, first = tmp_path / "verdicts.jsonl", tmp_path / "first.json"
+    options = ("--metadata", kit.metadata, "--num-samples", 8, "--output", verdicts)
+    done = kit.geneval(kit.run.root, *options, "--json", first)
+    assert done.code == 0, done.stderr
+    assert "8 of 8 images are to be judged" in done.stderr
+    assert "GenEval (HF detector): 8 images of 8 prompts" in done.stdout
+    again = kit.geneval(kit.run.root, *options)
+    assert (again.stdout, again.stderr) == (done.stdout, "")
+    summed = call_main("t2i", "summary", verdicts, "--json", tmp_path / "again.json")
+    assert summed.stdout == done.stdout
+    found = json.loads(first.read_text())
+    assert found == json.loads((tmp_path / "again.json").read_text())
+    assert found["protocol"]["options"] == GenevalOptions().model_dump()
+    assert len(found["protocol"]["detector"]["weights_sha256"]) == 64
+    assert found["overall"] == np.mean([tag["score"] for tag in found["tags"].values()])
+    other = kit.geneval(kit.run.root, *options, "--threshold", 0.5)
+    assert other.code == 2
+    assert "holds rows of another scoring, by other options" in other.stderr
+
+
+def test_a_run_and_its_export_get_the_same_verdicts(kit: Kit, tmp_path: Path) -> None:
+    """Whatever the order; a stopped scoring goes on, also after a half-written line."""
+    export_geneval(kit.run, 32, kit.metadata, tmp_path / "images")
+    of_run = judged(kit, kit.run.root, tmp_path / "run.jsonl")
+    of_folder = judged(kit, tmp_path / "images", tmp_path / "folder.jsonl")
+    assert len(of_run) == len(of_folder) == 32
+    assert 0 < sum(row["correct"] for row in of_run) < 32
+
+    def key(row: dict[str, Any]) -> tuple[str, int]:
+        return row["prompt"]["prompt"], row["number"]
+
+    for a, b in zip(sorted(of_run, key=key), sorted(of_folder, key=key), strict=True):
+        assert {k: a[k] for k in ("prompt", "correct", "reasons", "kept", "colors")} == {
+            k: b[k] for k in ("prompt", "correct", "reasons", "kept", "colors")
+        }
+    whole = (tmp_path / "run.jsonl").read_bytes()
+    lines = whole.splitlines(keepends=True)
+    for place, kept in enumerate((b"".join(lines[:18]), b"".join(lines[:18]) + lines[18][:50])):
+        path = tmp_path / f"cut{place}.jsonl"
+        path.write_bytes(kept)
+        with pytest.raises(DataError, match="holds 17 rows of 32"):
+            summary_of(path)
+        judged(kit, kit.run.root, path)
+        assert path.read_bytes() == whole
+    compared = call_main("t2i", "compare", tmp_path / "run.jsonl", tmp_path / "cut0.jsonl")
+    assert compared.stdout.splitlines()[-1].split() == ["difference", "+0.0000"]
+    assert len(compared.stdout.splitlines()) == 5  # four tags
+    judged(kit, kit.run.root, tmp_path / "other.jsonl", detector={"kind": "another"})
+    refused = call_main("t2i", "compare", tmp_path / "run.jsonl", tmp_path / "other.jsonl")
+    assert refused.code == 3
+    assert "judged by other detector: no comparison" in refused.stderr
+
+
+def test_masks_are_kept_as_runs() -> None:
+    rng = np.random.default_rng(0)
+    masks = [rng.random((5, 7)) < share for share in (0.0, 0.2, 0.5, 1.0)]
+    for mask in masks:
+        lengths = run_lengths(mask)
+        assert lengths is not None
+        values = np.repeat(np.arange(len(lengths)) % 2, lengths).astype(bool)
+        np.testing.assert_array_equal(values.reshape(5, 7), mask)
+    assert run_lengths(None) is None
+
+
+class Blind:
+    """A detector that finds nothing."""
+
+    def detect(self, images: Any) -> list[Detections]:
+        return [Detections() for _ in images]
+
+
+def test_a_detector_that_finds_nothing_gives_no_score(kit: Kit, tmp_path: Path) -> None:
+    given = open_geneval(kit.run.root, kit.metadata, None)
+    file = RowFile(tmp_path / "v.jsonl", {"benchmark": "geneval", "num_images": 32})
+    colors = load_colors(kit.clip, CPU).network
+    with pytest.raises(DataError, match="found nothing in any of 32 images"):
+        judge_all(given, Blind(), colors, GenevalOptions(), file)
+    with pytest.raises(DataError, match="found nothing in any of 32 images"):
+        summary_of(tmp_path / "v.jsonl")
+
+
+def test_what_cannot_be_judged_is_said(kit: Kit, tmp_path: Path) -> None:
+    run, output = kit.run.root, ("--output", tmp_path / "v.jsonl")
+    few = write_lines(tmp_path / "few.jsonl", records()[:-1])
+    strange = records()
+    strange[0]["include"][0]["class"] = "unicorn"
+    unicorn = write_lines(tmp_path / "unicorn.jsonl", strange)
+    export_geneval(kit.run, 32, kit.metadata, tmp_path / "images")
+    (tmp_path / "images" / "00003" / "samples" / "00002.png").unlink()
+    for images, options, code, line in [
+        (run, (), 2, "is a run: give --metadata"),
+        (run, ("--metadata", few), 3, "is not of the run's prompts"),
+        (run, ("--metadata", kit.metadata, "--num-samples", 12), 2, "no whole rounds of 8"),
+        (run, ("--metadata", unicorn), 2, "prompts ask for 'unicorn' (and 0 more)"),
+        (tmp_path / "images", (), 3, "has 3 images, others 4"),
+        (tmp_path / "none", (), 2, "neither a run nor a folder"),
+        (kit.detector, (), 3, "holds no folder whose name is a number"),
+    ]:
+        done = kit.geneval(images, *options, *output)
+        assert (done.code, done.stderr.count("\n")) == (code, 1), done.stderr
+        assert line in done.stderr
+    assert not (tmp_path / "v.jsonl").exists()
+
+
+class PixelJudge:
+    """Answers by the pixels and the question alone."""
+
+    def answer(self, image: Any, questions: Any) -> list[str]:
+        return [("Yes.", "no")[(int(image.sum()) + len(text)) % 2] for text in questions]
+
+
+def test_dpg_asks_a_run_and_its_grids_the_same(kit: Kit, tmp_path: Path) -> None:
+    grids = tmp_path / "grids"
+    metadata = ("--metadata", kit.csv)
+    done = call_main("export", kit.run.root, "--format", "dpg", *metadata, "--output", grids)
+    assert done.code == 0, done.stderr
+    rows, found = read_dpg_rows(kit.csv), []
+    for place, (images, side) in enumerate(((kit.run.root, None), (grids, 16))):
+        given = open_dpg(images, kit.csv, rows, None, side)
+        header = {"benchmark": "dpg", "source": "x", "num_images": given.num_images}
+        path = tmp_path / f"{place}.jsonl"
+        ask_all(
+            given, items_of(rows), PixelJudge(), RowFile(path, header | {"judge": {"name": "x"}})
+        )
+        found.append(dpg_summary(path, rows))
+        path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:6]))
+        ask_all(
+            given, items_of(rows), PixelJudge(), RowFile(path, header | {"judge": {"name": "x"}})
+        )
+        assert dpg_summary(path, rows) == found[-1]
+    assert found[0] == found[1]
+    csv = ("--dpg-csv", kit.csv)
+    compared = call_main("t2i", "compare", tmp_path / "0.jsonl", tmp_path / "1.jsonl", *csv)
+    assert compared.stdout.split()[:2] == ["difference", "+0.0000"], compared.stderr
+    assert found[0]["corrected"]["num_answers"] == 64
+    assert 0 < found[0]["corrected"]["overall"] < 100
+    assert found[0]["official"]["dropped"].keys() == {"i0"}  # its first row is skipped
+    assert found[0]["official"]["overall"] == 0  # "Yes." is not exactly yes
+    (grids / "i3.png").unlink()
+    with pytest.raises(DataError, match=r"lacks 1 files such as i3\.png"):
+        open_dpg(grids, kit.csv, rows, None, 16)
+
+
+def test_a_run_is_asked_by_the_command(kit: Kit, tmp_path: Path) -> None:
+    answers, options = tmp_path / "a.jsonl", ("--dpg-csv", kit.csv, "--num-samples", 8)
+    judge = ("--judge", kit.blip, "--device", "cpu", "--output", answers)
+    done = call_main("t2i", "dpg", kit.run.root, *options, *judge)
+    assert done.code == 0, done.stderr
+    assert "DPG (blip-vqa): of official, published category scores" in done.stdout
+    header, rows = read_rows(answers, "num_images")
+    assert (len(rows), len(header["judge"]["weights_sha256"])) == (8, 64)
+    assert call_main("t2i", "summary", answers, "--dpg-csv", kit.csv).stdout == done.stdout
+
+
+SCORER = """import json, sys
+images, output, mode = sys.argv[1:]
+if mode == "fail":
+    sys.exit("no kernel image is available")
+if mode == "garbage":
+    print("Overall: about 0.7")
+elif mode == "nan":
+    print('{"overall": NaN}')
+elif mode == "line":
+    print("hello"); print(json.dumps({"overall": 0.25}))
+else:
+    json.dump({"overall": 0.5, "counting": 1}, open(output, "w"))
+"""
+
+
+def test_an_external_scorers_numbers_are_taken_with_their_provenance(tmp_path: Path) -> None:
+    script, images = tmp_path / "score.py", tmp_path / "images"
+    script.write_text(SCORER)
+    images.mkdir()
+    command = f"command:{sys.executable} {script} {{images}} {{output}}"
+    out = tmp_path / "scores.json"
+    base = ("t2i", "external", images, "--layout", "geneval")
+    done = call_main(*base, "--scorer", f"{command} file", "--json", out)
+    assert done.code == 0, done.stderr
+    assert done.stdout.split() == ["overall", "0.5", "counting", "1"]
+    found = json.loads(out.read_text())
+    assert found["provenance"]["command"][1] == str(script)
+    assert len(found["provenance"]["program_sha256"]) == 64
+    line = run_scorer(parse_command(f"{command} line"), images, "geneval")
+    assert (line["scores"], line["provenance"]["scores_from"]) == ({"overall": 0.25}, "last line")
+    for mode, code, words in [
+        ("fail", 6, "ended with 1: no kernel image is available"),
+        ("garbage", 3, "gave no JSON in its last line: 'Overall: about 0.7'"),
+        ("nan", 3, "gave 'overall' = nan in its last line: no finite number"),
+    ]:
+        done = call_main(*base, "--scorer", f"{command} {mode}")
+        assert (done.code, done.stderr.count("\n")) == (code, 1)
+        assert words in done.stderr
+
+
+def test_commands_and_scores_that_are_none() -> None:
+    for text in ("python x", "command:", "command:x", "command:'x {images}"):
+        with pytest.raises(UsageError, match="--scorer"):
+            parse_command(text)
+    for text in ("[]", "{}", '{"a": "0.5"}', '{"a": true}', "0.5"):
+        with pytest.raises(DataError, match="the scorer gave"):
+            parse_scores(text, "x")
+    with pytest.raises(EnvironmentProblem, match="cannot start /nowhere/x"):
+        run_scorer(("/nowhere/x", "{images}"), Path(), "dpg")
+
+
+def test_row_files_of_other_things_are_refused(tmp_path: Path) -> None:
+    for content, error in [
+        ("not json\n", CorruptionError),
+        ("{}\n", CorruptionError),
+        ("", CorruptionError),
+        ('{"schema": 99}\n', DataError),
+    ]:
+        path = tmp_path / "rows.jsonl"
+        path.write_text(content)
+        with pytest.raises(error):
+            RowFile(path, {"benchmark": "geneval"})
+
+
+def test_a_run_of_classes_has_no_prompts(tmp_path: Path, kit: Kit) -> None:
+    from run_builder import make_run
+
+    run: RunDirectory = make_run(tmp_path / "classes", num_images=32)
+    done = kit.geneval(run.root, "--metadata", kit.metadata, "--output", tmp_path / "v.jsonl")
+    assert (done.code, "is a run of classes" in done.stderr) == (2, True)
+
+
+RECIPES = Path(__file__).parents[2] / "docs" / "recipes"
+OFFICIAL = {
+    "evaluation/evaluate_images.py": "import sys\nopen(sys.argv[3], 'w').write('x')\n",
+    "evaluation/summary_scores.py": "print('Total images: 2212')\n"
+    "print('colors           = 81.91% (308 / 376)')\n"
+    "print('Overall score (avg. over tasks): 0.73456')\n",
+    "accelerate/__init__.py": "",
+    "accelerate/commands/__init__.py": "",
+    "accelerate/commands/launch.py": "print('Failed filename: partiprompts97.png 1')\n"
+    "print('L1 category scores:\\n\\tentity: 91.5\\n\\tglobal: 80.0\\nL2 category scores:')\n"
+    "print('\\tentity - whole: 92.0\\nDPG-Bench score: 80.9')\n",
+}
+"""What the official programs print, without their networks."""
+
+
+def test_the_recipes_read_what_the_official_programs_print(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, text in OFFICIAL.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    for name in ("GENEVAL", "ELLA", "PYTHONPATH", "GENEVAL_DETECTOR"):
+        monkeypatch.setenv(name, str(tmp_path))
+    for name in ("GENEVAL_PYTHON", "ELLA_PYTHON"):
+        monkeypatch.setenv(name, sys.executable)
+    geneval = parse_command(f"command:{RECIPES / 'geneval.sh'} {{images}} {{output}}")
+    scores = run_scorer(geneval, tmp_path, "geneval")["scores"]
+    expected = {"colors": 0.8191, "overall": 0.73456, "total_images": 2212}
+    assert scores == pytest.approx(expected)
+    dpg = parse_command(f"command:{RECIPES / 'dpg.sh'} {{images}} {{output}} 512")
+    assert run_scorer(dpg, tmp_path, "dpg")["scores"] == {
+        "overall": 80.9,
+        "dropped_files": 1,
+        "unreliable_entity": 91.5,
+        "unreliable_global": 80.0,
+    }
+    launch = tmp_path / "evaluation" / "evaluate_images.py"
+    launch.write_text("print('CUDA error: no kernel image is available')\n")
+    with pytest.raises(EnvironmentProblem, match="mmcv was not built for this GPU"):
+        run_scorer(geneval, tmp_path, "geneval")
