@@ -30,7 +30,7 @@ from evalsuite.runtime.signals import stop_code
 OBJECT_STORE_BYTES = 80 * 2**20
 """Pixels and features never pass the object store, so Ray's minimum is enough."""
 PROBE_S = 5.0
-LEAVING_S = 20.0
+LEAVING_S = 10.0
 _PREFIX = "evalsuite-"
 _LOCK = "owner.lock"
 _LONGEST_TEMPORARY = 12  # Ray's sockets below it must stay under 107 bytes
@@ -149,6 +149,19 @@ def _leave() -> None:
     leaving = threading.Thread(target=ray.shutdown, name="leaving", daemon=True)
     leaving.start()
     leaving.join(LEAVING_S)
+    _state.stuck = leaving.is_alive()
+
+
+class _State:
+    stuck = False
+
+
+_state = _State()
+
+
+def is_stuck() -> bool:
+    """Whether Ray did not let this process go, which then must end without Ray's farewell."""
+    return _state.stuck
 
 
 def _versions_in(error: BaseException) -> str:

@@ -13,6 +13,7 @@ from evalsuite.errors import EnvironmentProblem, Interrupted, WorkerError
 from evalsuite.pipeline.channel import NotWantedError
 from evalsuite.pipeline.ranges import ShardTask
 from evalsuite.pipeline.worker import CommitReport, NotStartedError
+from evalsuite.runtime.apart import run_apart
 from evalsuite.runtime.board import MAX_LOSSES, Board, SetAside
 from evalsuite.runtime.cluster import first_line
 from evalsuite.runtime.crew import POLL_S, Answer, Crew
@@ -34,6 +35,7 @@ MAX_SET_ASIDE = 8
 """Shards that may be set aside before the run ends: then it is not the shards."""
 _FEWEST_SHARDS = 3  # before a median says anything
 _FAREWELL_S = 5.0
+_UNSURE_S = 6.0  # without an answer of the head: several questions of the watch
 
 
 @dataclass
@@ -93,34 +95,39 @@ class Driver:
             WorkerError: workers were lost too often, or shards were set aside.
             EvalsuiteError: what a worker met; it would meet it again.
         """
-        board = self._board = Board(tasks)
-        total = sum(task.stop - task.start for task in tasks)
-        with ClusterWatch() as watch:
-            self._watch = watch
-            try:
-                while board.num_open:
-                    if self._stop.requested:
-                        self._wind_down()
-                    self._look_at_cluster()
-                    self._fill()
-                    self._hear()
-                    self._replace_hung()
-                    self._listener(self._progress(total))
-                self._part_from_losers()
-            finally:
-                self._let_go()
-        if board.set_aside:
-            raise WorkerError(_said_of(board.set_aside))
+        with ClusterWatch() as self._watch:
+            run_apart(lambda: self._drive(tasks), self._check_head)
         return self.report
 
-    # Handing out
+    def _drive(self, tasks: Sequence[ShardTask]) -> None:
+        board = self._board = Board(tasks)
+        total = sum(task.stop - task.start for task in tasks)
+        try:
+            while board.num_open:
+                if self._stop.requested:
+                    self._wind_down()
+                self._look_at_cluster()
+                self._fill()
+                self._hear()
+                self._replace_hung()
+                self._listener(self._progress(total))
+            self._part_from_losers()
+        finally:
+            self._let_go()
+        if board.set_aside:
+            raise WorkerError(_said_of(board.set_aside))
 
-    def _look_at_cluster(self) -> None:
+    def _check_head(self) -> None:
+        """From another thread, for Ray's calls wait for a head that is gone, and then end us."""
         if self._watch.silent_s > HEAD_GONE_S:
             raise EnvironmentProblem(
                 f"Ray's head has not answered for {HEAD_GONE_S:.0f} s: what was committed stays;"
                 " when the cluster is back, run the same command again to go on"
             )
+
+    # Handing out
+
+    def _look_at_cluster(self) -> None:
         nodes = {node.node_id: node for node in self._watch.nodes}
         if not nodes:
             raise EnvironmentProblem(
@@ -274,13 +281,13 @@ class Driver:
             self._hear()
 
     def _let_go(self) -> None:
-        gone = self._watch.silent_s > HEAD_GONE_S  # then Ray can be asked nothing
-        if not gone:
-            self._team.request(0)
         for worker in self._crew.workers:
             self._tell("worker-ended", worker)
-            if not gone:
-                worker.kill()
+        if self._watch.silent_s > _UNSURE_S:
+            return  # the head may be gone: Ray can be asked nothing, and workers end by themselves
+        self._team.request(0)
+        for worker in self._crew.workers:
+            worker.kill()
 
     def _wind_down(self) -> None:
         """Let shards in hand commit, within bounds, then end."""
@@ -290,6 +297,8 @@ class Driver:
         deadline = time.monotonic() + GRACE_S
         flights = [(w, f) for w in self._crew.workers for f in w.flights]
         while flights and time.monotonic() < deadline and not self._stop.insisted:
+            if not self._watch.nodes or self._watch.silent_s > _UNSURE_S:
+                break  # whoever sent the signal sent it to Ray as well
             ready, _ = ray.wait([f.commit for _, f in flights], num_returns=1, timeout=POLL_S)
             for worker, flight in [pair for pair in flights if pair[1].commit in ready]:
                 flights.remove((worker, flight))
