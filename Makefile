@@ -18,8 +18,9 @@ $(VENV)/.installed: pyproject.toml constraints-cpu.txt
 demo: install
 	$(BIN)/evalsuite run --model pixnerd-digits
 
+# Two processes: one for what needs Ray, which mostly waits, one for the rest.
 test: install
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n 2 --dist loadgroup
 
 check: lint types test
 

@@ -9,6 +9,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from harness import (
@@ -26,12 +27,48 @@ from harness import (
 )
 from shim import preloaded_where_possible
 
+RAYS = frozenset({"cluster", "digits_run", "run_copy", "expected"})
+"""Fixtures that start a Ray, once in each process."""
+TOGETHER = frozenset({"golden", "cluster"})
+"""Folders whose fixtures take long to make."""
+
 
 def pytest_configure() -> None:
     """Clusters and drivers of these tests share a token, as those of one user do."""
     os.environ.setdefault("RAY_AUTH_MODE", "token")
     os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """For `-n`: one process has all that needs Ray or a run that Ray made, others share files."""
+    for item in items:
+        if RAYS.intersection(getattr(item, "fixturenames", ())) or item.get_closest_marker("ray"):
+            group = "ray"
+        else:
+            folder = item.path.relative_to(Path(__file__).parent).parts[0]
+            group = folder if folder in TOGETHER else str(item.path)
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
+_GOLDENS: dict[str, dict[str, Any]] = {}
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Count the goldens that were run, in this process or in another."""
+    for name, about in report.user_properties if report.when == "call" else ():
+        if name == "golden":
+            _GOLDENS.setdefault(about["family"], {"paths": set()}).update(about)
+            _GOLDENS[about["family"]]["paths"].add(about["path"])
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """One line for each family: how many of its cases were run."""
+    for family, about in sorted(_GOLDENS.items()):
+        terminalreporter.write_line(
+            f"goldens {family}: {len(about['paths'])} of {about['total']} cases run"
+            f" from {about['from']}"
+        )
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """Where the goldens lie, which of them this version can reproduce, and a count of what ran."""
 
-import collections
 import functools
 import importlib.util
 import json
@@ -156,20 +155,14 @@ def synthetic_inception(
     )
 
 
-_RUN: dict[str, set[Path]] = collections.defaultdict(set)
-
-
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Remember which cases are really run."""
+    """Note which cases are really run; `tests/conftest.py` counts them, in whatever process."""
     for value in getattr(getattr(item, "callspec", None), "params", {}).values():
         if isinstance(value, Case):
-            _RUN[value.family].add(value.path)
+            about = {"path": str(value.path), "total": _total(value.family), "from": str(GOLDENS)}
+            item.user_properties.append(("golden", {"family": value.family, **about}))
 
 
-def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """One line for each family: how many of its cases were run."""
-    for family, paths in _RUN.items():
-        total = len(list_cases(family))
-        terminalreporter.write_line(
-            f"goldens {family}: {len(paths)} of {total} cases run from {GOLDENS}"
-        )
+@functools.cache
+def _total(family: str) -> int:
+    return len(list_cases(family))
