@@ -297,4 +297,6 @@ def explained(place: Place, verb: str) -> Iterator[None]:
         }
         reason = error.strerror or str(error)
         hint = hints.get(error.errno or 0, "")
-        raise StorageError(f"cannot {verb} {place}: {reason}{hint}") from error
+        failure = StorageError(f"cannot {verb} {place}: {reason}{hint}")
+        failure.may_pass = error.errno in {errno.ESTALE, errno.ETIMEDOUT}  # of a network's disk
+        raise failure from error

@@ -120,4 +120,6 @@ def told(url: StoreUrl, verb: str) -> Iterator[None]:
         yield
     except StoreRefusal as refusal:
         again = f"; {_AGAIN}" if refusal.is_transient else ""
-        raise StorageError(f"cannot {verb} {url}: {refusal.reason}{again}") from refusal
+        failure = StorageError(f"cannot {verb} {url}: {refusal.reason}{again}")
+        failure.may_pass = refusal.is_transient
+        raise failure from refusal

@@ -1,0 +1,89 @@
+"""A node that joins is used, one that leaves costs its shards in flight, and the pixels stay."""
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from harness import PLAN, attempts, descendants, environment, finish, pixel_hashes, start, wait_for
+
+pytestmark = pytest.mark.ray
+NUM_IMAGES = 1200
+
+
+class Growing:
+    """A cluster of one node with one CPU, held by another process, which can grow."""
+
+    def __init__(self, folder: str) -> None:
+        program = Path(__file__).parents[1] / "cluster_host.py"
+        self.process = subprocess.Popen(
+            [sys.executable, program, "1", folder],
+            env=environment(private=False, RAY_health_check_period_ms="500"),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self.address = self.process.stdout.readline().strip()
+        assert self.address, "the cluster did not start"
+
+    def raylets(self) -> set[int]:
+        """The node managers."""
+        return {p.pid for p in descendants(self.process.pid) if "/raylet" in p.title.split(" ")[0]}
+
+    def add(self) -> int:
+        """One more node; gives its node manager."""
+        before = self.raylets()
+        self.process.stdin.write("add\n")
+        self.process.stdin.flush()
+        return wait_for(lambda: self.raylets() - before).pop()
+
+
+@pytest.fixture(scope="module")
+def growing() -> Iterator[Growing]:
+    with tempfile.TemporaryDirectory(prefix="es-", ignore_cleanup_errors=True) as folder:
+        cluster = Growing(folder)
+        below = descendants(cluster.process.pid)
+        try:
+            yield cluster
+        finally:
+            below = descendants(cluster.process.pid)
+            cluster.process.stdin.close()
+            cluster.process.wait(timeout=60)
+            wait_for(lambda: not any(process.alive for process in below), 30)
+
+
+def workers_below(raylet: int) -> list[int]:
+    return [p.pid for p in descendants(raylet) if p.title.startswith("ray::ShardWorker")]
+
+
+def num_receipts(run: Path) -> int:
+    return len(list((run / "receipts" / "images").glob("*.json")))
+
+
+def test_a_node_joins_and_another_leaves_in_mid_run(
+    growing: Growing, tmp_path: Path, expected: dict[int, str]
+) -> None:
+    """`--num-workers auto`, the default, on a cluster that grows from one to two, and shrinks."""
+    run = tmp_path / "made"
+    options = ("--num-samples", NUM_IMAGES, "--shard-size", 10, "--output", "made")
+    driver = start("generate", *PLAN, *options, "--address", growing.address, cwd=tmp_path)
+    (first,) = growing.raylets()
+    wait_for(lambda: num_receipts(run) >= 2)
+    second = growing.add()
+    wait_for(lambda: workers_below(second))
+    reached = num_receipts(run)
+    wait_for(lambda: num_receipts(run) >= reached + 4)
+    assert workers_below(first)
+    os.kill(second, signal.SIGKILL)
+    outcome = finish(driver)
+    assert outcome.code == 0, outcome.stderr
+    made = pixel_hashes(run)
+    assert list(made) == list(range(NUM_IMAGES))
+    assert {i: made[i] for i in expected} == expected
+    (attempt,) = attempts(run)
+    assert attempt["workers"] == 2
+    assert attempt["workers_lost"] >= 1
