@@ -1,6 +1,6 @@
 """How many workers one driver keeps busy: the real driver and real Ray calls, simulated workers.
 
-Two parts. `driver`: `evalsuite.runtime.driver.Driver` hands the shards of ten million samples to
+Three parts. `driver`: `evalsuite.runtime.driver.Driver` hands the shards of ten million samples to
 up to 1,024 virtual workers, which live inside a few async Ray actors and wait instead of computing;
 the driver calls them, waits for them and asks their progress as it does with real ones. Prints
 shards/s, the driver's CPU time for each shard, its memory as it goes on, and the efficiency: the
@@ -12,8 +12,12 @@ what is measured is a lower bound.
 simulated time, with the real planning of ranges and real receipts in a real run directory;
 simulated seconds are counted, not waited for. Prints GPU time over the ideal.
 
+`stragglers`: one worker takes ten times as long as the others; with copies of its shards by idle
+workers, and without.
+
     python -m benchmarks.scale --part driver [--workers 1024] [--shard-s 30] [--shards 4096]
     python -m benchmarks.scale --part array [--kill-s 300] [--grace]
+    python -m benchmarks.scale --part stragglers --workers 8 --shard-s 1 --shards 80
 """
 
 import argparse
@@ -46,7 +50,8 @@ from evalsuite.pipeline.coverage import (
 )
 from evalsuite.pipeline.ranges import ShardTask
 from evalsuite.pipeline.worker import CommitReport
-from evalsuite.runtime import driver as driver_module
+from evalsuite.runtime import crew as crew_module
+from evalsuite.runtime import stragglers as stragglers_module
 from evalsuite.runtime.cluster import connected
 from evalsuite.runtime.driver import GRACE_S, Driver
 from evalsuite.runtime.events import Event
@@ -62,8 +67,8 @@ WRITING_S = 0.05
 class Host:
     """An async actor with many virtual workers; each computes one shard at a time."""
 
-    def __init__(self, shard_s: float) -> None:
-        self._shard_s = shard_s
+    def __init__(self, shard_s: float, slow: dict[int, float]) -> None:
+        self._shard_s, self._slow = shard_s, slow
         self._gpus: dict[int, asyncio.Lock] = {}
         self._done: dict[str, asyncio.Event] = {}
         self._withdrawn: dict[str, asyncio.Event] = {}
@@ -75,13 +80,17 @@ class Host:
         self._gpus[worker] = asyncio.Lock()
         return {"host": f"node{worker // 8}", "numerics_id": "0" * 64, "device": "cuda:0"}
 
+    async def prepare(self, worker: int, task: ShardTask, attempt_id: str) -> None:
+        """Nothing to draw."""
+
     async def compute(self, worker: int, task: ShardTask, attempt_id: str) -> None:
         """Wait as long as a shard takes, or until it is withdrawn."""
         async with self._gpus[worker]:
             began = time.monotonic()
             withdrawn = self._withdrawn.setdefault(attempt_id, asyncio.Event())
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(withdrawn.wait(), self._shard_s)
+                took_s = self._shard_s * self._slow.get(worker, 1.0)
+                await asyncio.wait_for(withdrawn.wait(), took_s)
             self.busy_s += time.monotonic() - began
         if not withdrawn.is_set():
             self._computed[worker] = self._computed.get(worker, 0) + task.stop - task.start
@@ -159,13 +168,21 @@ def rss_mib() -> float:
     return round(pages * os.sysconf("SC_PAGE_SIZE") / MIB, 1)
 
 
-def drive(num_workers: int, shard_s: float, num_shards: int, num_samples: int) -> dict[str, Any]:
-    """Run the driver once; its figures."""
+def drive(
+    num_workers: int,
+    shard_s: float,
+    num_shards: int,
+    num_samples: int,
+    slow: dict[int, float] | None = None,
+) -> dict[str, Any]:
+    """Run the driver once; its figures. `slow` says how many times longer a worker takes."""
     step = num_samples // num_shards
     tasks = [ShardTask(i * step, (i + 1) * step, (IMAGES,)) for i in range(num_shards)]
     memory: list[tuple[int, float]] = []
     hosts = [
-        ray.remote(Host).options(max_concurrency=8 * num_workers, num_cpus=0).remote(shard_s)
+        ray.remote(Host)
+        .options(max_concurrency=8 * num_workers, num_cpus=0)
+        .remote(shard_s, slow or {})
         for _ in range(NUM_HOSTS)
     ]
 
@@ -196,7 +213,7 @@ def drive(num_workers: int, shard_s: float, num_shards: int, num_samples: int) -
 
     team = ManySlots("cuda", WorkerSize(0, 0), num_workers, is_private=True)
     one = Driver(None, team, "bench", listen, StopRequest(), observe)  # type: ignore[arg-type]
-    with mock.patch.object(driver_module, "start_worker", start):
+    with mock.patch.object(crew_module, "start_worker", start):
         began, cpu = time.monotonic(), time.process_time()
         one.run(tasks)
         took, cpu = time.monotonic() - began, time.process_time() - cpu
@@ -229,6 +246,18 @@ def drive(num_workers: int, shard_s: float, num_shards: int, num_samples: int) -
         "computed_twice": one.report.computed_twice,
         "load_average": [round(load, 1) for load in os.getloadavg()],
     }
+
+
+def stragglers(num_workers: int, shard_s: float, num_shards: int) -> dict[str, Any]:
+    """One worker ten times slower than the others: with copies of its shards and without."""
+    found: dict[str, Any] = {"workers": num_workers, "shards": num_shards, "shard_s": shard_s}
+    speed = num_workers - 1 + 0.1
+    found["ideal_seconds"] = round(num_shards * shard_s / speed, 2)
+    for name, hands in (("with_copies", 2), ("without", 1)):
+        with mock.patch.object(stragglers_module, "MOST_HANDS", hands):
+            one = drive(num_workers, shard_s, num_shards, 100 * num_shards, {0: 10.0})
+        found[name] = {key: one[key] for key in ("seconds", "computed_twice", "losses")}
+    return found
 
 
 @dataclass
@@ -341,7 +370,7 @@ def _commit(run: RunDirectory, task: ShardTask) -> None:
 def main() -> None:
     """Print the figures, and keep them."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--part", choices=["driver", "array"], required=True)
+    parser.add_argument("--part", choices=["driver", "array", "stragglers"], required=True)
     parser.add_argument("--workers", type=int, default=1024)
     parser.add_argument("--shard-s", type=float, default=30.0)
     parser.add_argument("--shards", type=int, default=4096)
@@ -358,6 +387,9 @@ def main() -> None:
         with connected(None, 1, use_gpu=False):
             samples = given.samples or 500 * given.shards
             figures = drive(given.workers, given.shard_s, given.shards, samples)
+    elif given.part == "stragglers":
+        with connected(None, 1, use_gpu=False):
+            figures = stragglers(given.workers, given.shard_s, given.shards)
     else:
         figures = array(
             given.samples or 50_000,
