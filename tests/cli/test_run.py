@@ -117,6 +117,7 @@ def test_the_run_directory_is_as_documented(digits_run: FinishedRun) -> None:
     run = digits_run.path
     assert {path.name for path in run.iterdir()} == {
         "manifest.json",
+        "live",
         "numerics.json",
         "attempts",
         "images",
