@@ -2,7 +2,7 @@
 
 import hashlib
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from pydantic import Field
@@ -74,6 +74,14 @@ class Record(Frozen):
     provenance: dict[str, Any]
     cost: dict[str, Any]
     created_at: str
+    record_sha256: str | None = None
+    """Of everything else in it, so that an edited file is found; None of older records. It guards
+    against slips, not against someone who computes it again: it is a hash, not a signature."""
+
+    def sealed(self) -> "Record":
+        """The same record with its hash."""
+        digest = record_digest(self.model_dump(mode="json"))
+        return self.model_copy(update={"record_sha256": digest})
 
     @property
     def protocol_names(self) -> tuple[str | None, ...]:
@@ -91,10 +99,21 @@ class Record(Frozen):
         return f"results/{self.metric}-{self.protocol_id}.npy"
 
 
+def record_digest(content: Mapping[str, Any]) -> str:
+    """SHA-256 of a record's canonical JSON, its own hash left out."""
+    fields = {key: value for key, value in content.items() if key != "record_sha256"}
+    return hashlib.sha256(canonical_json(fields)).hexdigest()
+
+
 def warnings_by_reference(records: Iterable[Record]) -> dict[str, list[str]]:
     """What the registry warns of, once for each reference of these records."""
     used = {r.reference: r.reference_warnings for r in records if r.reference is not None}
     return {name: list(said) for name, said in sorted(used.items())}
+
+
+def same_number(a: float | None, b: float | None) -> bool:
+    """Whether two computations of one number agree as far as is promised: 1e-9 relative."""
+    return a == b if a is None or b is None else math.isclose(a, b, rel_tol=1e-9)
 
 
 def finite_or_none(value: float | None) -> float | None:

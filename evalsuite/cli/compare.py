@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from evalsuite.cli.options import PATH, PLACE, POSITIVE
+from evalsuite.cli.table_format import table_format_option
 from evalsuite.errors import DataError, UsageError, printable
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ _DECLARATION = re.compile(r"(?:(?P<target>.+):)?(?P<statement>[A-Za-z0-9_.]+=.*)
     "--group-by", metavar="KEY", help="Group training seeds by a tag, model or plan field."
 )
 @click.option("--json", "json_path", type=PATH, help="Write the result here.")
+@table_format_option
 def compare(inputs: "tuple[Place, ...]", json_path: Path | None, **values: Any) -> None:  # noqa: ANN401
     """Compare INPUTS: runs, or files that --json of `run` or `evaluate` wrote.
 
@@ -69,13 +71,18 @@ def compare(inputs: "tuple[Place, ...]", json_path: Path | None, **values: Any) 
     allowed = {canonical_field(name) for text in values["allow"] for name in text.split(",")}
     show: Callable[[], None]
     if values["group_by"] is not None:
+        if values["table_format"] is not None:
+            raise UsageError("--format is for comparisons; groups are shown as text, or by --json")
         groups = group_by(entries, values["group_by"], base, allowed)
         content = payload_of_groups(groups)
         show = functools.partial(_show_groups, groups)
         refused = [row.display for row in groups.rows if row.comparability.refusals]
     else:
         found = compared(entries, base or entries[0], allowed)
-        content, show = payload(found), functools.partial(_show, found)
+        content = payload(found)
+        show = functools.partial(_show, found)
+        if values["table_format"] is not None:
+            show = functools.partial(_print_tables, found, values["table_format"])
         refused = [row.meeting.a.display for row in found.rows if row.comparability.refusals]
     if json_path is not None:
         write_json(json_path, content)
@@ -85,6 +92,12 @@ def compare(inputs: "tuple[Place, ...]", json_path: Path | None, **values: Any) 
             f"not compared: {', '.join(dict.fromkeys(refused))}; --allow FIELD prints a refused"
             " comparison with its caveat"
         )
+
+
+def _print_tables(found: "Comparison", table_format: str) -> None:
+    from evalsuite.report.tables import TableFormat, comparison_as_tables, render
+
+    click.echo(render(comparison_as_tables(found), TableFormat(table_format)), nl=False)
 
 
 def _entry_named(entries: "Sequence[Entry]", name: str) -> "Entry":

@@ -11,6 +11,7 @@ import click
 
 from evalsuite.cli.options import PLACE, POSITIVE, device_option, measure_options
 from evalsuite.cli.paired import paired_options
+from evalsuite.cli.table_format import table_format_option
 from evalsuite.errors import DataError, IncompleteError, UsageError
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ _Scored = tuple[Any, dict[str, Any], Callable[[], None]]
 @paired_options
 @device_option
 @measure_options
+@table_format_option
 def evaluate(samples: "tuple[Place, ...]", **values: Any) -> None:  # noqa: ANN401 - click passes each option
     """Score SAMPLES: a run, an ADM-style NPZ, a folder of images, or Parquet shards.
 
@@ -65,6 +67,8 @@ def evaluate(samples: "tuple[Place, ...]", **values: Any) -> None:  # noqa: ANN4
     for place in samples:
         if isinstance(place, Path) and not place.exists():
             raise DataError(f"{place} does not exist: give a run, an NPZ, a folder or Parquet")
+    if values["table_format"] is not None and len(samples) > 1:
+        raise UsageError("--format is for one set of samples: give each run by itself")
     began = time.monotonic()
     are_runs = [is_run(place) for place in samples]
     if values["paired_with"] is not None or values["lpips_weights"]:
@@ -83,7 +87,16 @@ def evaluate(samples: "tuple[Place, ...]", **values: Any) -> None:  # noqa: ANN4
     }
     if values["json_path"]:
         write_json(values["json_path"], payload(records, facts))
+    if values["table_format"] is not None:
+        _print_table(records, values["table_format"])
+        return
     show()  # last: whoever reads stdout may go away
+
+
+def _print_table(records: Any, table_format: str) -> None:  # noqa: ANN401
+    from evalsuite.report.tables import TableFormat, metrics_as_table, render
+
+    click.echo(render([metrics_as_table(records)], TableFormat(table_format)), nl=False)
 
 
 def _opened_runs(paths: "tuple[Place, ...]", values: dict[str, Any]) -> tuple[list[Any], int]:

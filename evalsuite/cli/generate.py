@@ -91,14 +91,16 @@ def _work_options(function: Any) -> Any:  # noqa: ANN401 - click's decorators
     return function
 
 
+def run_options(function: Any) -> Any:  # noqa: ANN401 - click's decorators
+    """What `run` takes, and commands that run a model as it does."""
+    return plan_options(_work_options(device_option(measure_options(function))))
+
+
 @click.command(
     epilog="Examples:\n\n\b\n  evalsuite run --model pixnerd-digits\n"
     "  evalsuite run --model pixnerd-digits --num-samples 500 --guidance-scale 2 --num-steps 30"
 )
-@plan_options
-@_work_options
-@device_option
-@measure_options
+@run_options
 def run(**values: Any) -> None:  # noqa: ANN401 - click passes each option
     """Generate images, compute FID, sFID, IS, precision and recall, and leave a report.
 
@@ -108,12 +110,12 @@ def run(**values: Any) -> None:  # noqa: ANN401 - click passes each option
     """
     prepared = prepare(values, keep="grid", command="run")
     if values["dry_run"]:
-        _describe(prepared, values)
+        describe(prepared, values)
         return
     confirm(prepared, values)
     began = time.monotonic()
     with logging_to(prepared) as loggers:
-        result = _generate(prepared, loggers)
+        result = generate_images(prepared, loggers)
         _finish_run(prepared, result, values, began, loggers)
 
 
@@ -137,19 +139,19 @@ def generate(**values: Any) -> None:  # noqa: ANN401 - click passes each option
 
     prepared = prepare(values, keep="all", command="generate")
     if values["dry_run"]:
-        _describe(prepared, values)
+        describe(prepared, values)
         return
     confirm(prepared, values)
     began = time.monotonic()
     with logging_to(prepared) as loggers:
-        result = _generate(prepared, loggers)
-    _say_made(result)
+        result = generate_images(prepared, loggers)
+    say_made(result)
     click.echo(str(result.run.root))
     if values["json_path"]:
         write_json(values["json_path"], payload([], _facts(prepared, result, began)))
 
 
-def _describe(prepared: Prepared, values: dict[str, Any]) -> None:
+def describe(prepared: Prepared, values: dict[str, Any]) -> None:
     """What `--dry-run` prints: plan, work, disk and time."""
     from evalsuite.artifacts.storage import open_storage
     from evalsuite.cli.output import data_size, duration, write_json
@@ -191,7 +193,8 @@ def _describe(prepared: Prepared, values: dict[str, Any]) -> None:
         write_json(values["json_path"], payload([], {**facts, **estimate}))
 
 
-def _generate(prepared: Prepared, loggers: "Loggers") -> "SessionResult":
+def generate_images(prepared: Prepared, loggers: "Loggers") -> "SessionResult":
+    """Make what is missing, and show how it goes."""
     from evalsuite.cli.encoding_view import EncodingView
     from evalsuite.cli.output import ProgressView, notice
     from evalsuite.runtime.progress import Progress
@@ -215,7 +218,8 @@ def _generate(prepared: Prepared, loggers: "Loggers") -> "SessionResult":
         return run_session(request, listener, notice)
 
 
-def _say_made(result: "SessionResult") -> None:
+def say_made(result: "SessionResult") -> None:
+    """Say what an invocation made."""
     from evalsuite.cli.output import duration, notice
 
     if result.images_made:
@@ -271,7 +275,7 @@ def _finish_run(
     from evalsuite.report.summary import by_protocol, paste_line
 
     request, run = prepared.request, result.run
-    _say_made(result)
+    say_made(result)
     whole = request.demand._replace(part=None)
     facts = _facts(prepared, result, began)
     if missing_ranges(run, whole):

@@ -21,6 +21,8 @@ COMMANDS = {
     "generate": ("evalsuite.cli.generate", "generate", "Generate images without scoring."),
     "evaluate": ("evalsuite.cli.evaluate", "evaluate", "Score a run, an NPZ, a folder or Parquet."),
     "compare": ("evalsuite.cli.compare", "compare", "Differences with intervals, if comparable."),
+    "leaderboard": ("evalsuite.cli.leaderboard", "leaderboard", "Results beside claims; checks."),
+    "verify-claim": ("evalsuite.cli.verify_claim", "verify_claim", "Is a published FID right?"),
     "classes": ("evalsuite.cli.analyse", "classes", "Show which classes push a distance up."),
     "neighbours": ("evalsuite.cli.analyse", "neighbours", "Find the real images nearest to some."),
     "sample": ("evalsuite.cli.sample", "sample", "Make one image again, by its index."),
@@ -45,7 +47,7 @@ COMMANDS = {
 }
 
 
-_RESUMED = ("run", "generate", "evaluate")
+_RESUMED = ("run", "generate", "evaluate", "verify-claim")
 """Commands that commit what they make piece by piece; all others begin anew."""
 
 

@@ -20,6 +20,7 @@ from evalsuite.config.base import (
     canonical_json,
 )
 from evalsuite.config.benchmarks import BenchmarkFile, BenchmarkSpec
+from evalsuite.config.claims import FIGURES, Claim, claims_of, load_claims
 from evalsuite.config.jobs import JobSpec, is_secret
 from evalsuite.config.loading import (
     data_root,
@@ -70,11 +71,13 @@ from evalsuite.config.selftests import (
 )
 
 __all__ = [
+    "FIGURES",
     "NUMERICS_VERSION",
     "RANDOM_WEIGHTS",
     "SOLVERS_WITH",
     "BenchmarkFile",
     "BenchmarkSpec",
+    "Claim",
     "DtypeName",
     "EvaluationDefaults",
     "ExpectedValue",
@@ -113,9 +116,11 @@ __all__ = [
     "WeightsPlace",
     "WeightsSource",
     "canonical_json",
+    "claims_of",
     "data_root",
     "explain",
     "is_secret",
+    "load_claims",
     "load_spec",
     "names_of",
     "parse_spec",

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
-from evalsuite.artifacts.records import RECORD_SCHEMA, Record
+from evalsuite.artifacts.records import RECORD_SCHEMA, Record, record_digest
 from evalsuite.artifacts.run_directory import RunDirectory, is_run
 from evalsuite.artifacts.storage import Place
 from evalsuite.config import Plan, ProtocolSpec, canonical_json, explain, load_spec, names_of
@@ -90,7 +90,7 @@ def open_entry(name: str, place: Place) -> Entry:
 def _open_run(name: str, path: Place) -> Entry:
     run = RunDirectory.open(path)
     records = [
-        _record(content, f"a record in {path}/results")
+        read_record(content, f"a record in {path}/results")
         for content in run.read_json_folder("results")
     ]
     if not records:
@@ -112,14 +112,20 @@ def _open_json(name: str, path: Path) -> Entry:
         raise DataError(f"{path} holds no records: give what `evalsuite evaluate --json` wrote")
     if len(content.get("runs") or ()) > 1:
         raise UsageError(f"{path} is of several runs: give the run directories, each by itself")
-    records = [_record(one, f"a record in {path}") for one in found]
+    records = [read_record(one, f"a record in {path}") for one in found]
     samples = records[0].samples
     return Entry(
         name, str(path), tuple(records), None, _plan(samples, path), samples.get("model"), {}
     )
 
 
-def _record(content: object, where: str) -> Record:
+def read_record(content: object, where: str) -> Record:
+    """A record from JSON, its hashes compared.
+
+    Raises:
+        DataError: it is of a newer version.
+        CorruptionError: it cannot be read, or was edited.
+    """
     version = content.get("schema_version") if isinstance(content, dict) else None
     if isinstance(version, int) and version > RECORD_SCHEMA:
         raise DataError(
@@ -131,6 +137,12 @@ def _record(content: object, where: str) -> Record:
         raise CorruptionError(f"{where} cannot be read: {explain(error, Record)}") from error
     if record.protocol.protocol_id != record.protocol_id:
         raise CorruptionError(f"{where}: its protocol does not hash to its protocol_id")
+    assert isinstance(content, dict)
+    if record.record_sha256 not in {None, record_digest(content)}:
+        raise CorruptionError(
+            f"{where} ({record.display}) was edited: it does not hash to its record_sha256;"
+            " score it again"
+        )
     return record
 
 

@@ -127,7 +127,7 @@ def write_scored(run: RunDirectory, scored: Scored) -> None:
         run.storage.replace(record.influence_path, buffer.getvalue())
     before = _names_before(run, record) - {record.protocol_name}
     kept = record.model_copy(update={"also_of": tuple(sorted(map(str, before)))})
-    run.write_json(record.path, kept.model_dump(mode="json"))
+    run.write_json(record.path, kept.sealed().model_dump(mode="json"))
 
 
 def _names_before(run: RunDirectory, record: Record) -> set[str | None]:
@@ -314,7 +314,7 @@ def payload(records: Sequence[Record], extra: dict[str, Any]) -> dict[str, Any]:
         }
         for record in records
     }
-    full = [record.model_dump(mode="json") for record in records]
+    full = [record.sealed().model_dump(mode="json") for record in records]
     warnings = warnings_by_reference(records)
     return {**extra, "metrics": metrics, "references": warnings, "records": full}
 

@@ -148,7 +148,7 @@ def _rfid_record(
         protocol_id=protocol.protocol_id,
         protocol_name=measure.protocol.name,
         **{**about, "cost": seconds},
-    )
+    ).sealed()
 
 
 def _paired_record(
@@ -186,4 +186,4 @@ def _paired_record(
         protocol=protocol,
         protocol_id=protocol.protocol_id,
         **about,
-    )
+    ).sealed()

@@ -181,7 +181,7 @@ def _record(
         reference=used.name if used else None,
         reference_warnings=used.warnings if used else (),
         **about,
-    )
+    ).sealed()
 
 
 def protocol_of(

@@ -99,7 +99,7 @@ def render_report(run: RunDirectory) -> str:
     invocations = _invocations(run)
     spans = [(receipt.start, receipt.stop) for receipt in receipts]
     asked = max((one.num_samples for one in invocations), default=0)
-    environment = _environment()
+    environment = page_environment()
     return environment.get_template("report.html.j2").render(
         manifest=run.manifest,
         plan=run.plan,
@@ -292,7 +292,8 @@ def file_size(num_bytes: int) -> str:
     return f"{size:,.0f} bytes" if units[0] == "bytes" else f"{size:.1f} {units[0]}"
 
 
-def _environment() -> Environment:
+def page_environment() -> Environment:
+    """Templates with escaping on, and the filters that pages share."""
     environment = Environment(
         loader=PackageLoader("evalsuite.report"),
         autoescape=True,

@@ -29,21 +29,25 @@ WIDTHS = (320, 375, 834, 961, 1280)
 """Phones, a tablet, the narrowest window with whole tables, a desktop."""
 
 
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """A fresh Chromium that logs its console and its requests."""
+def start_browser(profile: Path) -> Any:
+    """A fresh Chromium; the test is skipped where there is none."""
     if CHROMIUM is None or shutil.which("chromedriver") is None:
         pytest.skip("no chromium with its driver: apt-get install chromium chromium-driver")
     from selenium import webdriver
 
     options = webdriver.ChromeOptions()
     options.binary_location = CHROMIUM
-    profile = tmp_path_factory.mktemp("profile")
     for argument in (*ARGUMENTS, f"--user-data-dir={profile}"):
         options.add_argument(argument)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
     service = webdriver.ChromeService(executable_path=shutil.which("chromedriver"))
-    driver = webdriver.Chrome(options=options, service=service)
+    return webdriver.Chrome(options=options, service=service)
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A fresh Chromium that logs its console and its requests."""
+    driver = start_browser(tmp_path_factory.mktemp("profile"))
     yield driver
     driver.quit()
 

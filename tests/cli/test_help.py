@@ -17,6 +17,7 @@ from evalsuite.cli.main import COMMANDS, cli
 GROUPS = ("models", "references", "extractors")
 COMMAND_LINES = [[name] for name in COMMANDS] + [[g, c] for g in GROUPS for c in ("list", "show")]
 COMMAND_LINES += [["references", "fetch"], ["references", "build"]]
+COMMAND_LINES += [["leaderboard", c] for c in ("build", "check")]
 COMMAND_LINES += [["jobs", c] for c in ("list", "status", "logs", "stop")]
 SHARED = [
     *("--weights", "--replicate", "--first-seed", "--guidance-scale", "--guidance-interval"),
@@ -35,6 +36,8 @@ CONTRACT = {
     "sample": ["--model", "--index", "--output", *SHARED],
     "verify": ["--num-batches"],
     "export": ["--format", "--output"],
+    "leaderboard build": ["--published", "--output", "--format", "--figures"],
+    "verify-claim": ["--model", *SHARED, *GENERATING, "--reference", "--metrics"],
     "submit": ["--address", "--spec", "--detach", "--env", "--package", "--no-package"],
 }
 
@@ -78,7 +81,7 @@ def command_at(words: list[str]) -> click.Command:
 
 @pytest.mark.parametrize("name", CONTRACT)
 def test_options_of_the_contract_exist(name: str) -> None:
-    known = {option for parameter in command_at([name]).params for option in parameter.opts}
+    known = {option for parameter in command_at(name.split()).params for option in parameter.opts}
     assert set(CONTRACT[name]) <= known
 
 

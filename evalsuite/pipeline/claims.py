@@ -1,0 +1,241 @@
+"""A number of ours beside a published claim: the difference, the band, and what differs.
+
+A claim has an error of its own, as large as ours, which nobody published.
+"""
+
+import math
+from typing import NamedTuple
+
+from evalsuite.artifacts.records import Record
+from evalsuite.config import Claim, ModelPreset, Plan, ProtocolSpec, load_spec, names_of
+from evalsuite.metrics.registry import METRICS
+from evalsuite.pipeline.comparison import Z_95
+from evalsuite.pipeline.comparison_words import RETRAINING_PERCENT
+from evalsuite.sampling.sampler import count_nfe
+
+
+class Settings(NamedTuple):
+    """What tables and claims say of how samples were made; None where it is not known.
+
+    Attributes:
+        resolution: height of the images.
+        params_m: parameters in millions.
+        nfe: evaluations along the solver, a guided pair counted once, as papers do.
+        guidance_scale: 1 is off.
+        guidance_interval: (low, high).
+        timeshift: of the solver's times.
+        solver: its name.
+    """
+
+    resolution: int | None = None
+    params_m: float | None = None
+    nfe: int | None = None
+    guidance_scale: float | None = None
+    guidance_interval: tuple[float, float] | None = None
+    timeshift: float | None = None
+    solver: str | None = None
+
+
+class Reproduction(NamedTuple):
+    """One metric of a record beside one claim.
+
+    Attributes:
+        claim: what was published.
+        record: what was measured.
+        claimed: the claim's figure.
+        difference: record - claim; None when the record is undefined.
+        in_errors: the difference in its standard errors, sqrt(2) of the record's.
+        band: half width of the claim's band; None when there is none to give.
+        obstacles: why there is no verdict: what is known to differ in the protocols.
+        differing: settings that are known to differ.
+        unstated: settings that the claim does not give.
+    """
+
+    claim: Claim
+    record: Record
+    claimed: float
+    difference: float | None
+    in_errors: float | None
+    band: float | None
+    obstacles: tuple[str, ...]
+    differing: tuple[str, ...]
+    unstated: tuple[str, ...]
+
+    @property
+    def inside(self) -> bool | None:
+        """Whether the record is in the claim's band; None when that cannot be said."""
+        if self.obstacles or self.band is None or self.difference is None:
+            return None
+        return abs(self.difference) <= self.band
+
+    @property
+    def verdict(self) -> str:
+        """`inside`, `outside` or `no verdict`."""
+        return {True: "inside", False: "outside", None: "no verdict"}[self.inside]
+
+
+def settings_of(plan: Plan | None, model: str | None) -> Settings:
+    """The settings of a plan, and the parameters of a shipped model."""
+    if plan is None:
+        return Settings()
+    params = None
+    if model in names_of(ModelPreset):
+        params = load_spec(ModelPreset, str(model)).parameters
+    settings = Settings(plan.size[0], None if params is None else params / 1e6)
+    sampling = plan.sampling
+    if sampling is None:
+        return settings
+    once = sampling.model_copy(update={"guidance_scale": 1.0, "skip_unguided": True})
+    return settings._replace(
+        nfe=count_nfe(once),
+        guidance_scale=sampling.guidance_scale,
+        guidance_interval=sampling.guidance_interval,
+        timeshift=sampling.timeshift,
+        solver=f"{sampling.solver}{sampling.order or ''}",
+    )
+
+
+def settings_of_claim(claim: Claim) -> Settings:
+    """The settings that a claim states as numbers."""
+    return Settings(
+        resolution=claim.resolution,
+        params_m=claim.params_m,
+        nfe=claim.nfe,
+        guidance_scale=claim.guidance_scale,
+        guidance_interval=_interval(claim.guidance_interval),
+        timeshift=claim.timeshift,
+    )
+
+
+def beside_claim(
+    record: Record, plan: Plan | None, model: str | None, claim: Claim
+) -> Reproduction | None:
+    """A record beside a claim; None when the claim says nothing of its metric.
+
+    The band is the larger of 1.3 % of the claim (what another training seed gives) and 1.96 sqrt(2)
+    standard errors, and there is one for FID alone: of no other metric has the first been measured.
+    """
+    claimed = claim.figure(record.metric)
+    if claimed is None:
+        return None
+    difference = None if record.value is None else record.value - claimed
+    error = None if record.standard_error is None else math.sqrt(2) * record.standard_error
+    in_errors = difference / error if difference is not None and error else None
+    differing, unstated = _settings_beside(settings_of(plan, model), settings_of_claim(claim))
+    return Reproduction(
+        claim=claim,
+        record=record,
+        claimed=claimed,
+        difference=difference,
+        in_errors=in_errors,
+        band=_band(record, claimed),
+        obstacles=tuple(_obstacles(record, plan, claim)),
+        differing=tuple(differing),
+        unstated=tuple(unstated),
+    )
+
+
+def is_by_protocol(record: Record, name: str) -> bool:
+    """Whether a record was measured just as a named protocol says, its reference included."""
+    if name not in names_of(ProtocolSpec) or record.metric not in METRICS:
+        return False
+    spec = load_spec(ProtocolSpec, name)
+    needs_reference = record.protocol.reference_sha256 is not None
+    return (
+        record.metric in spec.metrics
+        and spec.extractor in {None, record.protocol.extractor.rpartition("-")[0]}
+        and dict(METRICS[record.metric].fields(spec)) == record.protocol.details
+        and (not needs_reference or record.reference in spec.references.values())
+    )
+
+
+def _band(record: Record, claimed: float) -> float | None:
+    if record.metric != "fid":
+        return None
+    sampling = Z_95 * math.sqrt(2) * (record.standard_error or 0.0)
+    return max(RETRAINING_PERCENT / 100 * claimed, sampling)
+
+
+def _obstacles(record: Record, plan: Plan | None, claim: Claim) -> list[str]:
+    """What is known to differ in the protocols, or is too little known to compare at all."""
+    found = []
+    if record.value is None:
+        found.append("the value is undefined")
+    if record.protocol.num_samples != claim.num_samples:
+        found.append(
+            f"N is {record.protocol.num_samples:,}, the claim's {claim.num_samples:,}: the bias of"
+            " a finite N does not cancel"
+        )
+    name = claim.named_protocol
+    if name is None:
+        found.append(f"the claim's protocol ({claim.protocol}) is none that is known here")
+    elif not is_by_protocol(record, name):
+        ours = record.protocol_name or record.protocol_id
+        found.append(
+            f"the claim is by protocol {name}, this number by {ours} against"
+            f" {record.reference or 'no reference'}"
+        )
+    if plan is not None and plan.size[0] != claim.resolution:
+        found.append(f"images are {plan.size[0]} high, the claim's {claim.resolution}")
+    rule = record.protocol.label_rule or record.declared.get("label_rule")
+    if rule and claim.label_rule and ("random" in rule) != (claim.label_rule == "random"):
+        found.append(
+            f"labels are {rule}, the claim's {claim.label_rule}: that alone is about 0.1 FID"
+        )
+    return found
+
+
+def _settings_beside(ours: Settings, theirs: Settings) -> tuple[list[str], list[str]]:
+    """(what differs, what the claim does not state), of settings that decide pixels."""
+    differing, unstated = [], []
+    for field in ("nfe", "guidance_scale", "guidance_interval", "timeshift"):
+        mine, claimed = getattr(ours, field), getattr(theirs, field)
+        if field == "guidance_interval" and theirs.guidance_scale == 1:
+            continue
+        if claimed is None:
+            unstated.append(field)
+        elif mine is not None and mine != claimed:
+            differing.append(f"{field}: {shown(mine)}, the claim's {shown(claimed)}")
+    return differing, unstated
+
+
+def shown(value: object) -> str:
+    """A setting as text: `2.25`, `0.1..0.9`."""
+    if isinstance(value, tuple):
+        return "..".join(f"{number:g}" for number in value)
+    return f"{value:g}" if isinstance(value, float | int) else str(value)
+
+
+def guidance_text(settings: Settings, claim: Claim | None = None) -> str:
+    """`3.5 on 0.1..1`, `off`, or the claim's own words."""
+    if settings.guidance_scale is None:
+        return (claim.guidance or "") if claim else ""
+    if settings.guidance_scale == 1:
+        return "off"
+    interval = settings.guidance_interval
+    words = claim.guidance_interval if claim else None
+    part = shown(interval) if interval else words or ""
+    return f"{settings.guidance_scale:g}" + (f" on {part}" if part else "")
+
+
+def changed_settings(plan: Plan, preset: ModelPreset) -> list[str]:
+    """Settings of a plan that are not the published ones of its preset, with both values."""
+    if plan.sampling is None or preset.sampling is None:
+        return []
+    published = preset.sampling.model_dump()
+    return [
+        f"{field}: {shown(value)}, the preset's {shown(published[field])}"
+        for field, value in plan.sampling.model_dump().items()
+        if value != published[field]
+    ]
+
+
+def _interval(text: str | None) -> tuple[float, float] | None:
+    """(0.1, 1.0) of `0.1-1.0`; None of words."""
+    if text == "full":
+        return 0.0, 1.0
+    low, dash, high = (text or "").partition("-")
+    try:
+        return (float(low), float(high)) if dash else None
+    except ValueError:
+        return None

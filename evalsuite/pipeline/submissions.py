@@ -1,0 +1,175 @@
+"""Records submitted to a board: read, recomputed where they can be, every fault named."""
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pydantic import ValidationError
+
+from evalsuite.artifacts.records import (
+    RECORD_SCHEMA,
+    Record,
+    record_digest,
+    same_number,
+    short_count,
+)
+from evalsuite.config import Plan, explain
+from evalsuite.errors import DataError
+from evalsuite.metrics.registry import METRICS
+from evalsuite.sampling.describe import nfe_of
+
+_SHARES = frozenset({"precision", "recall", "coverage"})
+_DISTANCES = frozenset({"fid", "sfid", "inception_score", *_SHARES})
+"""Metrics that are never negative; a KID may be."""
+_RESULT_FILE = re.compile(r"[a-z0-9_-]+-[0-9a-f]{16}\.json")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+class Submission(NamedTuple):
+    """One record that was looked at.
+
+    Attributes:
+        where: its file, and its place there where there are several.
+        record: None when it cannot be read.
+        faults: what is wrong, in words; empty when nothing is.
+    """
+
+    where: str
+    record: Record | None
+    faults: tuple[str, ...]
+
+
+def check_submissions(paths: Iterable[Path]) -> list[Submission]:
+    """Every record of files and folders, with its faults.
+
+    Raises:
+        DataError: a path does not exist, or a folder holds no JSON file.
+    """
+    found = [one for path in paths for file in _files(path) for one in _of_file(file)]
+    return _with_conflicts(found)
+
+
+def _files(path: Path) -> list[Path]:
+    """A file; of a run its results; of another folder all its JSON files."""
+    if path.is_dir():
+        folder = path / "results" if (path / "manifest.json").is_file() else path
+        files = sorted(folder.rglob("*.json"))
+        if not files:
+            raise DataError(f"{folder} holds no JSON file: give records, or a folder of them")
+        return files
+    if not path.is_file():
+        raise DataError(f"{path} does not exist: give files of records, or a folder of them")
+    return [path]
+
+
+def _of_file(path: Path) -> Iterator[Submission]:
+    try:
+        content = json.loads(path.read_bytes())
+    except (ValueError, RecursionError):
+        yield Submission(str(path), None, ("it is not JSON",))
+        return
+    records = content.get("records") if isinstance(content, dict) else None
+    if isinstance(records, list):
+        if not records:
+            yield Submission(str(path), None, ("its list of records is empty",))
+        for place, one in enumerate(records):
+            yield _submission(one, f"{path}, record {place}")
+        return
+    yield _submission(content, str(path), path.name)
+
+
+def _submission(content: object, where: str, file_name: str | None = None) -> Submission:
+    if not isinstance(content, dict) or "protocol" not in content:
+        return Submission(where, None, ("it is no record: `evalsuite evaluate` writes them",))
+    version = content.get("schema_version")
+    if version != RECORD_SCHEMA:
+        fault = f"its schema version is {version!r}, this evalsuite reads {RECORD_SCHEMA}"
+        return Submission(where, None, (fault,))
+    try:
+        record = Record.model_validate(content)
+    except ValidationError as error:
+        return Submission(where, None, (explain(error, Record),))
+    faults = [*_hashes(record, content), *_plan(record), *_numbers(record)]
+    if file_name and _RESULT_FILE.fullmatch(file_name) and not record.path.endswith(file_name):
+        faults.append(f"its file should be called {record.path.rpartition('/')[2]}")
+    return Submission(where, record, tuple(faults))
+
+
+def _hashes(record: Record, content: Mapping[str, Any]) -> Iterator[str]:
+    if record.record_sha256 is None:
+        yield "it has no record_sha256: score it again with this version"
+    elif record_digest(content) != record.record_sha256:
+        yield "it was edited: it does not hash to its record_sha256"
+    recomputed = record.protocol.protocol_id
+    if recomputed != record.protocol_id:
+        yield f"its protocol hashes to {recomputed}, not to its protocol_id {record.protocol_id}"
+    protocol = record.protocol
+    for name in ("extractor_sha256", "reference_sha256"):
+        digest = getattr(protocol, name)
+        if digest not in {None, "none"} and not _SHA256.fullmatch(digest):
+            yield f"protocol.{name} is no SHA-256"
+
+
+def _plan(record: Record) -> Iterator[str]:
+    """What the plan that made the samples says, where there is one."""
+    content, named = record.samples.get("plan"), record.samples.get("plan_id")
+    if content is None:
+        if named is not None:
+            yield "it names a plan_id but holds no plan"
+        return
+    try:
+        plan = Plan.model_validate(content)
+    except ValidationError as error:
+        yield f"its plan: {explain(error, Plan)}"
+        return
+    if plan.plan_id != named:
+        yield f"its plan hashes to {plan.plan_id[:12]}, not to its plan_id {str(named)[:12]}"
+    if plan.has_random_weights:
+        yield "its plan has random weights"
+    if plan.text is None and record.protocol.label_rule is not None:
+        rule = record.protocol.label_rule.partition(" of ")[0]
+        if rule != plan.labels.describe():
+            yield f"its labels are {rule} in the protocol and {plan.labels.describe()} in the plan"
+    if record.protocol.uint8_rule not in {None, plan.uint8_rule}:
+        yield f"its uint8 rule is {record.protocol.uint8_rule}, the plan's {plan.uint8_rule}"
+    if record.samples.get("nfe") != nfe_of(plan):
+        yield f"its nfe is {record.samples.get('nfe')}, the plan's {nfe_of(plan)}"
+
+
+def _numbers(record: Record) -> Iterator[str]:
+    count = record.protocol.num_samples
+    if record.metric != record.protocol.metric:
+        yield f"it is of {record.metric}, its protocol of {record.protocol.metric}"
+    if not record.display.endswith(f"-{short_count(count)}"):
+        yield f"it is called {record.display} and counts {count} samples"
+    known = METRICS.get(record.metric)
+    if known is not None and known.better != record.better:
+        yield f"{record.metric}: {known.better} is better, not {record.better}"
+    if record.value is not None:
+        if record.metric in _DISTANCES and record.value < 0:
+            yield f"{record.metric} cannot be {record.value:g}"
+        if record.metric in _SHARES and record.value > 1:
+            yield f"{record.metric} cannot be {record.value:g}"
+    if record.standard_error is not None and record.standard_error < 0:
+        yield f"its standard error is {record.standard_error:g}"
+
+
+def _with_conflicts(found: list[Submission]) -> list[Submission]:
+    """Faults of records that give one plan two values by one protocol, added to the later one."""
+    seen: dict[tuple[str, str], Submission] = {}
+    checked = []
+    for one in found:
+        plan_id = one.record.samples.get("plan_id") if one.record else None
+        if one.record is not None and plan_id is not None:
+            first = seen.setdefault((str(plan_id), one.record.protocol_id), one)
+            assert first.record is not None
+            if not same_number(first.record.value, one.record.value):
+                fault = (
+                    f"{first.where} gives the same plan another value by the same protocol"
+                    f" ({first.record.value}, here {one.record.value})"
+                )
+                one = one._replace(faults=(*one.faults, fault))
+        checked.append(one)
+    return checked

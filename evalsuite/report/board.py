@@ -1,0 +1,270 @@
+"""A leaderboard's rows as CSV, Parquet and tables; page and figures show the same rows."""
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from evalsuite.pipeline.claims import Reproduction, Settings, guidance_text, shown
+from evalsuite.pipeline.leaderboard import BoardRow, ClaimRow, Section
+from evalsuite.report.summary import number
+from evalsuite.report.tables import TextTable
+
+RESULT, CLAIM = "result", "claim"
+_TEXT, _NUMBER, _COUNT = pa.string(), pa.float64(), pa.int64()
+SCHEMA = {
+    "section": _TEXT,
+    "kind": _TEXT,
+    "metric": _TEXT,
+    "model": _TEXT,
+    "value": _NUMBER,
+    "standard_error": _NUMBER,
+    "num_samples": _COUNT,
+    "best_place": _COUNT,
+    "worst_place": _COUNT,
+    "ties": _TEXT,
+    "unknown": _TEXT,
+    "protocol": _TEXT,
+    "protocol_id": _TEXT,
+    "reference": _TEXT,
+    "resolution": _COUNT,
+    "params_m": _NUMBER,
+    "nfe": _COUNT,
+    "guidance": _TEXT,
+    "guidance_scale": _NUMBER,
+    "timeshift": _NUMBER,
+    "solver": _TEXT,
+    "compute": _NUMBER,
+    "gpu_hours": _NUMBER,
+    "plan_id": _TEXT,
+    "weights_sha256": _TEXT,
+    "record_sha256": _TEXT,
+    "source": _TEXT,
+    "created_at": _TEXT,
+}
+"""Columns of `leaderboard.csv` and `leaderboard.parquet`, described in `docs/leaderboard.md`."""
+REPRODUCTION_COLUMNS = (
+    "section",
+    "metric",
+    "model",
+    "plan_id",
+    "value",
+    "standard_error",
+    "claimed",
+    "difference",
+    "in_errors",
+    "band",
+    "verdict",
+    "no_verdict_because",
+    "settings_that_differ",
+    "settings_not_stated",
+    "claim",
+    "source",
+)
+
+
+class Beside(NamedTuple):
+    """A result beside a claim of its model, as a board shows them."""
+
+    section: Section
+    row: BoardRow
+    found: Reproduction
+
+
+def flat_rows(sections: Sequence[Section]) -> list[dict[str, Any]]:
+    """One mapping for each result and claim, with the keys of `SCHEMA`, in the order of a board."""
+    rows = []
+    for section in sections:
+        for group in section.groups:
+            rows += [_of_result(section, row) for row in group.rows]
+        for claims in section.claims:
+            rows += [_of_claim(section, row) for row in claims.rows]
+    return rows
+
+
+def reproductions(sections: Sequence[Section]) -> list[Beside]:
+    """Results of shipped models beside what was claimed of them."""
+    return [
+        Beside(section, row, found)
+        for section in sections
+        for group in section.groups
+        for row in group.rows
+        for found in row.beside
+    ]
+
+
+def to_csv(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> str:
+    """CSV with one row a line, floats at their shortest, empty where nothing is known."""
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return buffer.getvalue()
+
+
+def to_parquet(rows: Sequence[Mapping[str, Any]]) -> bytes:
+    """The same rows with types."""
+    sink = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(list(rows), pa.schema(SCHEMA.items())), sink)
+    return sink.getvalue()
+
+
+def reproduction_rows(found: Sequence[Beside]) -> list[dict[str, Any]]:
+    """Mappings with the keys of `REPRODUCTION_COLUMNS`."""
+    return [
+        {
+            "section": one.section.title,
+            "metric": one.row.record.metric,
+            "model": one.row.name,
+            "plan_id": one.row.id,
+            "value": one.row.record.value,
+            "standard_error": one.row.record.standard_error,
+            "claimed": one.found.claimed,
+            "difference": one.found.difference,
+            "in_errors": one.found.in_errors,
+            "band": one.found.band,
+            "verdict": one.found.verdict,
+            "no_verdict_because": "; ".join(one.found.obstacles),
+            "settings_that_differ": "; ".join(one.found.differing),
+            "settings_not_stated": "; ".join(one.found.unstated),
+            "claim": one.found.claim.model,
+            "source": one.found.claim.source,
+        }
+        for one in found
+    ]
+
+
+def board_tables(sections: Sequence[Section]) -> list[TextTable]:
+    """A table for each group of results and one for the claims beside it; none mixes the two."""
+    tables = []
+    headings = ("model", "guidance", "place", "value", "± error", "NFE", "M params", "GPU-hours")
+    for section in sections:
+        for group in section.groups:
+            cells = [_result_cells(row) for row in group.rows]
+            tables.append(TextTable(section.title, headings, cells, 2, _notes(group.rows)))
+        for claims in section.claims:
+            title = f"{section.title}: claims ({claims.words}), not ranked"
+            claimed = [_claim_cells(row) for row in claims.rows]
+            columns = ("model", "guidance", "source", "value", "NFE", "M params")
+            tables.append(TextTable(title, columns, claimed, 3))
+    return tables
+
+
+def place_text(row: BoardRow) -> str:
+    """`1`, `2–4` of rows that cannot be told apart, `†` without a place."""
+    if row.dagger:
+        return "†"
+    if row.places is None:
+        return ""
+    best, worst = row.places
+    return str(best) if best == worst else f"{best}–{worst}"
+
+
+def _notes(rows: Sequence[BoardRow]) -> list[str]:
+    notes = [
+        "places such as 1–3 are ties: the gaps are under their intervals, or under 1.3 % of FID"
+    ]
+    for row in rows:
+        if row.dagger:
+            notes.append(f"† {row.name} has no place, because unknown: {', '.join(row.dagger)}")
+    return notes
+
+
+def _result_cells(row: BoardRow) -> tuple[str, ...]:
+    record, settings = row.record, row.settings
+    return (
+        row.name + (" †" if row.dagger else ""),
+        guidance_text(settings),
+        place_text(row),
+        number(record.value),
+        "" if record.standard_error is None else number(record.standard_error),
+        _plain(settings.nfe),
+        _plain(settings.params_m),
+        _plain(row.gpu_hours),
+    )
+
+
+def _claim_cells(row: ClaimRow) -> tuple[str, ...]:
+    guidance = guidance_text(row.settings, row.claim)
+    settings = (_plain(row.settings.nfe), _plain(row.settings.params_m))
+    return (row.claim.model, guidance, row.claim.source, f"{row.value:g}", *settings)
+
+
+def _plain(value: float | None) -> str:
+    return "" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _of_result(section: Section, row: BoardRow) -> dict[str, Any]:
+    record, plan = row.record, row.entry.plan
+    best, worst = row.places or (None, None)
+    return {
+        **_shared(section, RESULT, row.settings),
+        "model": row.name,
+        "value": record.value,
+        "standard_error": record.standard_error,
+        "num_samples": record.protocol.num_samples,
+        "best_place": best,
+        "worst_place": worst,
+        "ties": "; ".join(row.ties),
+        "unknown": "; ".join(row.dagger),
+        "protocol": record.protocol_name,
+        "protocol_id": record.protocol_id,
+        "reference": record.reference,
+        "guidance": guidance_text(row.settings),
+        "gpu_hours": row.gpu_hours,
+        "plan_id": row.id,
+        "weights_sha256": plan.weights_sha256 if plan else None,
+        "record_sha256": record.record_sha256,
+        "source": None,
+        "created_at": record.created_at,
+    }
+
+
+def _of_claim(section: Section, row: ClaimRow) -> dict[str, Any]:
+    claim = row.claim
+    empty = dict.fromkeys(SCHEMA)
+    return empty | {
+        **_shared(section, CLAIM, row.settings),
+        "model": claim.model,
+        "value": row.value,
+        "num_samples": claim.num_samples,
+        "ties": "; ".join(row.near),
+        "protocol": claim.protocol,
+        "guidance": guidance_text(row.settings, claim),
+        "source": claim.source,
+    }
+
+
+def _shared(section: Section, kind: str, settings: Settings) -> dict[str, Any]:
+    return {
+        "section": section.title,
+        "kind": kind,
+        "metric": section.metric,
+        "resolution": settings.resolution,
+        "params_m": settings.params_m,
+        "nfe": settings.nfe,
+        "guidance_scale": settings.guidance_scale,
+        "timeshift": settings.timeshift,
+        "solver": settings.solver,
+        "compute": compute_of(settings),
+    }
+
+
+def compute_of(settings: Settings) -> float | None:
+    """Thousands of millions of parameters times evaluations: a stand-in for compute of one image.
+
+    A guided pair counts once, as papers count, because few claims say where guidance acts.
+    """
+    if settings.nfe is None or settings.params_m is None:
+        return None
+    return settings.nfe * settings.params_m / 1000
+
+
+def settings_text(row: BoardRow) -> str:
+    """Solver and time shift in a few words."""
+    shift = row.settings.timeshift
+    parts = (row.settings.solver, None if shift in {None, 1.0} else f"time shift {shown(shift)}")
+    return ", ".join(part for part in parts if part)

@@ -1,0 +1,129 @@
+"use strict";
+const points = JSON.parse(document.getElementById("points").textContent);
+const axes = JSON.parse(document.getElementById("axes").textContent);
+const form = document.getElementById("filters");
+const plot = document.getElementById("plot");
+const field = (name) => form.elements[name];
+const limits = ["nfe", "params_m", "gpu_hours"];
+
+const passes = (row) => {
+  if (field("metric").value && row.metric !== field("metric").value) return false;
+  if (field("kind").value && row.kind !== field("kind").value) return false;
+  if (field("resolution").value && String(row.resolution) !== field("resolution").value) return false;
+  const guidance = field("guidance").value;
+  if (guidance === "off" && row.guidance !== "off") return false;
+  if (guidance === "on" && (!row.guidance || row.guidance === "off")) return false;
+  for (const name of limits) {
+    const most = field(name).value;
+    if (most !== "" && !(row[name] !== null && row[name] <= Number(most))) return false;
+  }
+  const words = field("words").value.trim().toLowerCase();
+  return !words || row.model.toLowerCase().includes(words);
+};
+
+const showRows = () => {
+  let shown = 0;
+  for (const element of document.querySelectorAll("[data-point]")) {
+    const visible = passes(points[Number(element.dataset.point)]);
+    element.hidden = !visible;
+    shown += visible;
+  }
+  for (const kind of ["[data-group]", ".protocol"]) {
+    for (const block of document.querySelectorAll(kind)) {
+      block.hidden = !block.querySelector("[data-point]:not([hidden])");
+    }
+  }
+  document.getElementById("shown").textContent = `${shown} of ${points.length} rows are shown.`;
+};
+
+const sections = () => {
+  const counts = new Map();
+  for (const row of points.filter(passes)) {
+    const before = counts.get(row.section) || [0, 0];
+    counts.set(row.section, [before[0] + (row.kind === "result"), before[1] + 1]);
+  }
+  const order = [...counts.keys()];
+  order.sort((a, b) => counts.get(b)[0] - counts.get(a)[0] || counts.get(b)[1] - counts.get(a)[1]);
+  return order;
+};
+
+const refillSections = () => {
+  const select = field("section");
+  const before = select.value;
+  const found = sections();
+  select.replaceChildren(...found.map((title) => new Option(title, title)));
+  if (found.includes(before)) select.value = before;
+};
+
+const ink = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+
+const escaped = (text) => text.replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
+
+const trace = (rows, axis, isResult) => ({
+  type: "scatter",
+  mode: "markers",
+  name: isResult ? "results, 95 %" : "claims",
+  x: rows.map((row) => row[axis]),
+  y: rows.map((row) => row.value),
+  text: rows.map((row) => escaped(row.model + (row.guidance ? `, guidance ${row.guidance}` : ""))),
+  hovertemplate: "%{text}<br>%{y} at %{x}<extra></extra>",
+  error_y: isResult
+    ? { array: rows.map((row) => 1.96 * (row.standard_error || 0)), color: ink("--accent") }
+    : undefined,
+  marker: isResult
+    ? { size: 10, color: ink("--accent") }
+    : { size: 9, symbol: "circle-open", color: ink("--quiet"), line: { width: 1.5 } },
+});
+
+const draw = () => {
+  const axis = field("axis").value;
+  const section = field("section").value;
+  const rows = points.filter(
+    (row) => passes(row) && row.section === section && row.value !== null && row[axis] !== null,
+  );
+  const lost = points.filter((row) => passes(row) && row.section === section).length - rows.length;
+  document.getElementById("missing").textContent = lost
+    ? `${lost} ${lost === 1 ? "row does" : "rows do"} not say ${axes[axis]}.`
+    : "";
+  const results = rows.filter((row) => row.kind === "result");
+  const claims = rows.filter((row) => row.kind === "claim");
+  const scale = (name) => {
+    const values = rows.map((row) => row[name]);
+    const wide = values.length && Math.min(...values) > 0
+      && Math.max(...values) / Math.min(...values) > 10;
+    return wide ? "log" : "linear";
+  };
+  const line = { gridcolor: ink("--line"), zerolinecolor: ink("--line"), automargin: true };
+  const layout = {
+    paper_bgcolor: "rgba(0,0,0,0)",
+    plot_bgcolor: "rgba(0,0,0,0)",
+    font: { color: ink("--ink"), family: "system-ui, sans-serif", size: 13 },
+    margin: { t: 16, r: 16, b: 56, l: 56 },
+    xaxis: { ...line, title: { text: axes[axis] }, type: scale(axis) },
+    yaxis: { ...line, title: { text: escaped(section.split(",")[0] || "") }, type: scale("value") },
+    legend: { orientation: "h", y: 1.08 },
+    modebar: { bgcolor: "rgba(0,0,0,0)", color: ink("--quiet"), activecolor: ink("--accent") },
+    showlegend: true,
+    hovermode: "closest",
+  };
+  const traces = [];
+  if (claims.length) traces.push(trace(claims, axis, false));
+  if (results.length) traces.push(trace(results, axis, true));
+  Plotly.react(plot, traces, layout, { displaylogo: false, responsive: true });
+};
+
+const update = () => {
+  showRows();
+  refillSections();
+  draw();
+};
+
+form.hidden = false;
+document.getElementById("figure").hidden = false;
+const choices = [...field("metric").options].map((option) => option.value);
+if (choices.includes("fid")) field("metric").value = "fid";
+form.addEventListener("input", update);
+form.addEventListener("reset", () => window.setTimeout(update, 0));
+form.addEventListener("submit", (event) => event.preventDefault());
+window.matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
+update();

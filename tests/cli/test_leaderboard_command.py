@@ -1,0 +1,176 @@
+"""`leaderboard` and `verify-claim` as a person types them; no workers are started."""
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+from board_kit import make_record, outside_record, plan_of, write_records
+from harness import NUM_SAMPLES, FinishedRun, Outcome
+
+Call = Callable[..., Outcome]
+
+
+def read(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_board_of_claims_alone(call: Call, tmp_path: Path) -> None:
+    outcome = call("leaderboard", "build", "--metrics", "fid", "--output", "board")
+    assert outcome.code == 0, outcome.stderr
+    rows = read(tmp_path / "board" / "leaderboard.csv")
+    assert len(rows) == 155
+    assert {row["kind"] for row in rows} == {"claim"}
+    assert outcome.stdout.split() == [
+        f"board/{name}"
+        for name in ("index.html", "leaderboard.csv", "leaderboard.parquet", "reproductions.csv")
+    ]
+
+
+def test_a_board_of_a_run_and_of_records_by_other_protocols(
+    call: Call, digits_run: FinishedRun, tmp_path: Path
+) -> None:
+    """Mixed protocols stand in groups of their own, and a line says so."""
+    write_records(tmp_path / "a.json", make_record(1.94), make_record(1.9, protocol="jit"))
+    options = ("--metrics", "fid", "--published", "none", "--format", "latex")
+    outcome = call("leaderboard", "build", digits_run.path, "a.json", *options, "--output", "b")
+    assert outcome.code == 0, outcome.stderr
+    assert "3 results in 3 groups by protocol, 0 claimed figures" in outcome.stderr
+    assert "groups are not ranked against each other" in outcome.stderr
+    rows = read(tmp_path / "b" / "leaderboard.csv")
+    assert [row["best_place"] for row in rows] == ["1", "1", "1"]
+    digits = next(row for row in rows if row["model"] == "pixnerd-digits")
+    assert float(digits["value"]) == digits_run.json["metrics"]["fid"]["value"]
+    assert digits["record_sha256"]
+    assert "\\toprule" in (tmp_path / "b" / "leaderboard.tex").read_text()
+
+
+def test_what_cannot_make_a_board_is_one_line(
+    call: Call, digits_run: FinishedRun, tmp_path: Path
+) -> None:
+    edited = write_records(tmp_path / "edited.json", make_record(1.94))
+    edited.write_text(edited.read_text().replace("1.94", "1.49"))
+    cases = [
+        (("--published", "none"), 2, "nothing to show"),
+        (("--published", "no.csv"), 2, "does not exist"),
+        (("--metrics", "beauty"), 2, "neither a record nor a claim has one of them"),
+        ((edited,), 3, "was edited"),
+        ((tmp_path,), 3, "is no run"),
+    ]
+    for arguments, code, said in cases:
+        outcome = call("leaderboard", "build", *arguments, "--output", "board")
+        assert outcome.code == code, arguments
+        assert said in outcome.complaints[-1]
+        assert not (tmp_path / "board").exists()
+
+
+def test_check_passes_a_run_and_names_each_fault(
+    call: Call, digits_run: FinishedRun, tmp_path: Path
+) -> None:
+    outcome = call("leaderboard", "check", digits_run.path)
+    assert outcome.code == 0, outcome.stderr
+    assert outcome.stdout.count("ok     ") == 5
+    bad = write_records(tmp_path / "bad.json", make_record(1.94), outside_record(2.0))
+    bad.write_text(bad.read_text().replace("1.94", "1.49"))
+    outcome = call("leaderboard", "check", "bad.json", digits_run.path, "--json", "out.json")
+    assert outcome.code == 3
+    assert "FAULT  bad.json, record 0: FID-50K: it was edited" in outcome.stdout
+    assert outcome.complaints == [
+        "evalsuite: 1 of 7 records have faults: score them again, do not edit"
+    ]
+    listed = json.loads((tmp_path / "out.json").read_text())["records"]
+    assert sum(bool(one["faults"]) for one in listed) == 1
+    assert call("leaderboard", "check").code == 2
+
+
+def test_the_record_that_json_writes_is_sealed(
+    call: Call, digits_run: FinishedRun, tmp_path: Path
+) -> None:
+    (tmp_path / "out.json").write_text(json.dumps(digits_run.json))
+    assert call("leaderboard", "check", "out.json").code == 0
+
+
+def test_comparisons_as_tables(call: Call, tmp_path: Path) -> None:
+    write_records(tmp_path / "a.json", make_record(1.94))
+    other = plan_of("pixnerd-xl-256", 10**9, guidance_scale=2.0)
+    write_records(tmp_path / "b.json", make_record(2.5, plan=other))
+    outcome = call("compare", "a.json", "b.json", "--format", "markdown")
+    assert outcome.code == 0, outcome.stderr
+    assert "| FID-50K | unpaired | 1.9400 | 2.5000 | +0.5600 | 0.0277 |" in outcome.stdout
+    assert "retraining typically moves FID" in outcome.stdout
+    grouped = call("compare", "a.json", "b.json", "--format", "csv", "--group-by", "model")
+    assert grouped.code == 2
+
+
+def test_an_evaluation_as_a_table(call: Call, run_copy: Path) -> None:
+    outcome = call("evaluate", run_copy, "--metrics", "fid", "--format", "csv")
+    assert outcome.code == 0, outcome.stderr
+    heading, row = outcome.stdout.splitlines()
+    assert heading.startswith("metric,protocol,reference,protocol id,value,± error")
+    assert row.startswith(f"digits-FID-{NUM_SAMPLES},digits,digits-16-train,")
+
+
+def preset(tmp_path: Path, fid: float | None, **changes: object) -> Path:
+    """A person's own preset of the digits model, with a figure that its paper would give."""
+    claim = {"source": "a paper", "setting": "as here", "protocol": "digits", "fid": fid}
+    evaluation = {"num_samples": NUM_SAMPLES} | changes
+    content = {"extends": "pixnerd-digits", "name": "mine", "evaluation": evaluation}
+    content |= {"published": [claim] if fid is not None else [], "settings_are": "published"}
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+@pytest.fixture
+def verify(call: Call, run_copy: Path) -> Call:
+    """`verify(preset, ...)` on a run that lacks nothing, so that no worker is started."""
+
+    def run(path: Path, *options: object) -> Outcome:
+        plan = ("--num-steps", 4, "--batch-size", 10, "--num-workers", 1)
+        return call("verify-claim", "--model", path, *plan, "--output", run_copy, *options)
+
+    return run
+
+
+def test_a_claim_inside_its_band(verify: Call, digits_run: FinishedRun, tmp_path: Path) -> None:
+    value = digits_run.json["metrics"]["fid"]["value"]
+    outcome = verify(preset(tmp_path, round(value, 4)), "--json", "out.json")
+    assert outcome.code == 0, outcome.stderr
+    assert "is inside the band of the claim of" in outcome.stdout
+    assert "not the published setting: num_steps: 4, the preset's 15" in outcome.stdout
+    content = json.loads((tmp_path / "out.json").read_text())
+    assert content["verdict"] == "inside"
+    assert content["claims"][0]["source"] == "a paper"
+    assert content["metrics"]["fid"]["value"] == pytest.approx(value, rel=1e-9)
+
+
+def test_a_claim_outside_and_one_that_must_not_be_compared(
+    verify: Call, digits_run: FinishedRun, tmp_path: Path
+) -> None:
+    value = digits_run.json["metrics"]["fid"]["value"]
+    outcome = verify(preset(tmp_path, round(value / 2, 4)))
+    assert outcome.code == 3
+    assert "is outside the band of the claim of" in outcome.complaints[-1]
+    outcome = verify(preset(tmp_path, value, num_samples=50_000), "--num-samples", NUM_SAMPLES)
+    assert outcome.code == 3
+    assert f"no verdict on the claim of {value:g}" in outcome.complaints[-1]
+    assert f"N is {NUM_SAMPLES}, the claim's 50,000" in outcome.complaints[-1]
+
+
+def test_claims_that_cannot_be_verified_are_refused_at_once(
+    verify: Call, call: Call, tmp_path: Path
+) -> None:
+    outcome = verify(preset(tmp_path, None))
+    assert outcome.code == 2
+    assert "mine has no published FID" in outcome.complaints[-1]
+    outcome = call("verify-claim", "--model", "pixnerd-digits", "--dry-run")
+    assert outcome.code == 2
+    outcome = verify(preset(tmp_path, 1.0), "--metrics", "precision")
+    assert outcome.code == 2
+    assert "add it" in outcome.complaints[-1]
+    outcome = verify(preset(tmp_path, 1.0), "--dry-run")
+    assert outcome.code == 0, outcome.stderr
+    assert "claim 1: " in outcome.stdout

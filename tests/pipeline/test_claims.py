@@ -1,0 +1,134 @@
+"""A number beside a claim: the band, the errors, and what forbids a verdict."""
+
+import math
+
+import pytest
+from board_kit import make_record, outside_record, plan_of
+
+from evalsuite.artifacts.records import Record
+from evalsuite.config import Claim, LabelRule, ModelPreset, load_claims, load_spec
+from evalsuite.pipeline.claims import (
+    Reproduction,
+    beside_claim,
+    changed_settings,
+    settings_of,
+)
+
+MODEL = "pixnerd-xl-256"
+
+
+def claim_of(fid: float) -> Claim:
+    (found,) = [c for c in load_claims() if c.preset == MODEL and c.fid == fid]
+    return found
+
+
+def beside(record: Record, claim: Claim | None = None, **asked: object) -> Reproduction:
+    found = beside_claim(record, plan_of(MODEL, **asked), MODEL, claim or claim_of(1.93))
+    assert found is not None
+    return found
+
+
+@pytest.mark.parametrize(
+    ("value", "error", "inside", "band"),
+    [
+        (1.95, 0.001, True, 0.013 * 1.93),  # 1.3 % is larger
+        (1.96, 0.001, False, 0.013 * 1.93),
+        (1.96, 0.02, True, 1.96 * math.sqrt(2) * 0.02),  # the sampling error is
+        (1.87, 0.02, False, 1.96 * math.sqrt(2) * 0.02),
+        (1.91, None, True, 0.013 * 1.93),
+    ],
+)
+def test_the_band_is_the_larger_of_two(
+    value: float, error: float | None, inside: bool, band: float
+) -> None:
+    found = beside(make_record(value, error))
+    assert found.inside is inside
+    assert found.verdict == ("inside" if inside else "outside")
+    assert found.band == pytest.approx(band)
+    assert found.difference == pytest.approx(value - 1.93)
+    if error is None:
+        assert found.in_errors is None
+    else:
+        assert found.in_errors == pytest.approx((value - 1.93) / (math.sqrt(2) * error))
+
+
+def test_published_settings_differ_in_nothing() -> None:
+    found = beside(make_record(1.93))
+    assert (found.obstacles, found.differing, found.unstated) == ((), (), ())
+
+
+def test_settings_that_differ_are_named_and_leave_a_verdict() -> None:
+    found = beside(make_record(1.93), guidance_scale=3.0, num_steps=50)
+    assert found.inside is True
+    assert found.differing == (
+        "nfe: 50, the claim's 100",
+        "guidance_scale: 3, the claim's 3.5",
+    )
+    unguided = beside(make_record(15.6), claim_of(15.61))
+    assert unguided.differing == ("guidance_scale: 3.5, the claim's 1",)
+    assert unguided.unstated == ("nfe", "timeshift")
+
+
+@pytest.mark.parametrize(
+    ("record", "said"),
+    [
+        (make_record(1.93, num_samples=10_000), "N is 10,000, the claim's 50,000"),
+        (make_record(1.93, protocol="jit"), "the claim is by protocol adm, this number by jit"),
+        (make_record(1.93, reference="mine"), "by adm against mine"),
+        (make_record(1.93, extractor="mine-01234567"), "the claim is by protocol adm"),
+        (make_record(None, None), "the value is undefined"),
+    ],
+)
+def test_what_must_not_be_compared_gets_no_verdict(record: Record, said: str) -> None:
+    found = beside(record)
+    assert found.inside is None
+    assert found.verdict == "no verdict"
+    assert said in "; ".join(found.obstacles)
+
+
+def test_claims_without_a_known_protocol_or_with_other_labels_get_none() -> None:
+    quoted = claim_of(1.93).model_copy(update={"protocol": "as quoted"})
+    assert "none that is known" in beside(make_record(1.93), quoted).obstacles[0]
+    labels = claim_of(1.93).model_copy(update={"protocol": "adm-tf (50k); random labels"})
+    assert "about 0.1 FID" in beside(make_record(1.93), labels).obstacles[0]
+    random = plan_of(MODEL, labels=LabelRule(rule="random", seed=1))
+    found = beside_claim(make_record(1.93, plan=random), random, MODEL, labels)
+    assert found is not None
+    assert found.obstacles == ()
+
+
+def test_only_fid_has_a_band() -> None:
+    found = beside(make_record(0.8, 0.002, metric="precision"))
+    assert found.claimed == 0.8
+    assert found.band is None
+    assert found.inside is None
+    assert beside_claim(make_record(1.0, metric="kid"), None, MODEL, claim_of(1.93)) is None
+
+
+def test_samples_of_others_stand_beside_a_claim_too() -> None:
+    found = beside_claim(outside_record(1.93), None, None, claim_of(1.93))
+    assert found is not None
+    assert found.inside is True
+    assert found.differing == ()
+
+
+@pytest.mark.parametrize(
+    ("model", "nfe"),
+    [("pixnerd-xl-256", 100), ("pixelgen-xl-256", 99), ("jit-h-16-256", 99), (MODEL, 100)],
+)
+def test_evaluations_are_counted_as_papers_count(model: str, nfe: int) -> None:
+    """A guided pair once: so plans and claims of the same settings agree."""
+    preset = load_spec(ModelPreset, model)
+    settings = settings_of(plan_of(model), model)
+    assert settings.nfe == nfe
+    assert settings.params_m == pytest.approx((preset.parameters or 0) / 1e6)
+
+
+def test_settings_that_are_not_the_presets_are_named() -> None:
+    preset = load_spec(ModelPreset, MODEL)
+    assert changed_settings(plan_of(MODEL), preset) == []
+    changed = changed_settings(plan_of(MODEL, guidance_scale=2.0, dtype="float32"), preset)
+    assert changed == [
+        "guidance_scale: 2, the preset's 3.5",
+        "dtype: float32, the preset's bfloat16",
+    ]

@@ -1,0 +1,194 @@
+"""What may stand in one table, in which places, and what is a tie."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from board_kit import make_record, outside_record, plan_of, write_records
+
+from evalsuite.artifacts.records import Record
+from evalsuite.config import LabelRule, load_claims
+from evalsuite.errors import CorruptionError, UsageError
+from evalsuite.pipeline.comparison_inputs import letters, open_entry
+from evalsuite.pipeline.leaderboard import Group, Section, build_board
+
+RANDOM = LabelRule(rule="random", seed=1)
+
+
+@pytest.fixture
+def groups(tmp_path: Path):
+    """`groups(records)` reads each from a file of its own, as a person would give them."""
+
+    def build(records: Sequence[Record]) -> list[Group]:
+        return [group for section in board(tmp_path, records) for group in section.groups]
+
+    return build
+
+
+def board(folder: Path, records: Sequence[Record], claims: Sequence = ()) -> list[Section]:
+    entries = [
+        open_entry(name, write_records(folder / f"{name}.json", record))
+        for name, record in zip(letters(len(records)), records, strict=True)
+    ]
+    return build_board(entries, claims)
+
+
+def scale(value: float, guidance_scale: float, error: float = 0.001, **changes) -> Record:
+    """A record of another plan, whose seeds are apart from all others'."""
+    seed = round(guidance_scale * 1000) * 10**6
+    plan = plan_of("pixnerd-xl-256", first_seed=seed, guidance_scale=guidance_scale)
+    return make_record(value, error, plan=plan, **changes)
+
+
+def places(group: Group) -> list[tuple[float | None, tuple[int, int] | None]]:
+    return [(row.record.value, row.places) for row in group.rows]
+
+
+def test_clear_gaps_give_places(groups) -> None:
+    (group,) = groups([scale(3.0, 2.0), scale(2.0, 3.0), scale(2.5, 4.0)])
+    assert places(group) == [(2.0, (1, 1)), (2.5, (2, 2)), (3.0, (3, 3))]
+    assert all(row.ties == () for row in group.rows)
+
+
+def test_a_gap_under_the_interval_is_a_tie(groups) -> None:
+    """0.05 against 1.96 * hypot(0.03, 0.03) = 0.083, though it is 2.5 %."""
+    (group,) = groups([scale(2.0, 2.0, 0.03), scale(2.05, 3.0, 0.03), scale(2.5, 4.0, 0.03)])
+    assert places(group) == [(2.0, (1, 2)), (2.05, (1, 2)), (2.5, (3, 3))]
+    assert group.rows[0].ties == (group.rows[1].id,)
+
+
+def test_a_gap_under_what_retraining_gives_is_a_tie(groups) -> None:
+    """1.61 and 1.60 are 0.6 % apart, however small the sampling error; 1.61 and 1.64 are not."""
+    (group,) = groups([scale(1.61, 2.0, 1e-5), scale(1.60, 3.0, 1e-5), scale(1.64, 4.0, 1e-5)])
+    assert places(group) == [(1.6, (1, 2)), (1.61, (1, 2)), (1.64, (3, 3))]
+
+
+def test_ties_need_not_carry_over(groups) -> None:
+    """A is as B, B is as C, A is not as C: places overlap and say just that."""
+    (group,) = groups([scale(2.0, 2.0), scale(2.02, 3.0), scale(2.04, 4.0)])
+    assert places(group) == [(2.0, (1, 2)), (2.02, (1, 3)), (2.04, (2, 3))]
+
+
+def test_no_interval_is_a_tie_and_undefined_has_no_place(groups) -> None:
+    bare = scale(9.0, 3.0).model_copy(update={"standard_error": None}).sealed()
+    nothing = scale(1.0, 4.0).model_copy(update={"value": None, "standard_error": None}).sealed()
+    (group,) = groups([scale(2.0, 2.0), bare, nothing])
+    assert places(group) == [(2.0, (1, 2)), (9.0, (1, 2)), (None, None)]
+
+
+def test_higher_may_be_better(groups) -> None:
+    records = [scale(300.0, 2.0, 1.0, metric="inception_score")]
+    records += [scale(280.0, 3.0, 1.0, metric="inception_score")]
+    (group,) = groups(records)
+    assert places(group) == [(300.0, (1, 1)), (280.0, (2, 2))]
+
+
+def test_seeds_that_overlap_are_never_ranked(groups) -> None:
+    near = make_record(9.0, 0.001, plan=plan_of("pixnerd-xl-256", 1000, guidance_scale=1.0))
+    (group,) = groups([make_record(2.0, 0.001), near])
+    assert places(group) == [(2.0, (1, 2)), (9.0, (1, 2))]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"num_samples": 10_000},
+        {"reference_sha256": "34" * 32},
+        {"resize": "pillow-bicubic"},
+        {"precision": "bfloat16"},
+        {"protocol": "jit"},
+        {"codec": "lossy"},
+        {"uint8_rule": "half_even"},
+    ],
+)
+def test_what_is_known_to_differ_is_in_another_group(groups, other: dict) -> None:
+    found = groups([scale(2.0, 2.0), scale(1.0, 3.0, **other)])
+    assert len(found) == 2
+    assert [row.places for group in found for row in group.rows] == [(1, 1), (1, 1)]
+
+
+def test_random_and_balanced_labels_are_two_groups(groups) -> None:
+    random = make_record(1.0, plan=plan_of("pixnerd-xl-256", 10**9, labels=RANDOM))
+    assert len(groups([scale(2.0, 2.0), random])) == 2
+
+
+def test_backends_that_agree_stand_together(groups) -> None:
+    (group,) = groups([scale(2.0, 2.0), scale(2.5, 3.0, backend="tensorflow")])
+    assert [row.places for row in group.rows] == [(1, 1), (2, 2)]
+
+
+def test_unknown_fields_are_a_dagger_without_a_place(groups) -> None:
+    (group,) = groups([scale(2.0, 2.0), outside_record(1.0)])
+    known, unknown = group.rows
+    assert (known.places, known.dagger) == ((1, 1), ())
+    assert (unknown.places, unknown.dagger) == (None, ("label_rule", "uint8_rule", "codec"))
+    assert unknown.name == "theirs.npz"
+
+
+def test_unknown_fields_that_fit_two_groups_stand_apart(groups) -> None:
+    random = make_record(1.0, plan=plan_of("pixnerd-xl-256", 10**9, labels=RANDOM))
+    found = groups([scale(2.0, 2.0), random, outside_record(1.5)])
+    assert len(found) == 3
+    assert [row.dagger != () for group in found for row in group.rows].count(True) == 1
+
+
+def test_a_declaration_fills_the_gap(groups) -> None:
+    stated = {"label_rule": "balanced", "uint8_rule": "half_up", "codec": "lossless"}
+    theirs = outside_record(1.0).model_copy(update={"declared": stated}).sealed()
+    (group,) = groups([scale(2.0, 2.0), theirs])
+    assert [row.places for row in group.rows] == [(1, 1), (2, 2)]
+
+
+def test_what_was_scored_again_is_one_row(groups) -> None:
+    """The last bits of a number and its date may differ; another number is another row."""
+    late = scale(2.0 * (1 + 1e-12), 2.0, created_at="2026-02-01T00:00:00+00:00")
+    for records in ([scale(2.0, 2.0), late], [late, scale(2.0, 2.0)]):
+        (group,) = groups(records)
+        assert [row.record.created_at for row in group.rows] == [late.created_at]
+    (group,) = groups([scale(2.0, 2.0), scale(2.1, 2.0)])
+    assert places(group) == [(2.0, (1, 2)), (2.1, (1, 2))]
+
+
+def test_claims_stand_in_the_section_of_their_protocol(tmp_path: Path) -> None:
+    sections = board(tmp_path, [make_record(1.94), make_record(1.9, protocol="jit")], load_claims())
+    by_key = {section.key: section for section in sections}
+    adm = by_key["fid/adm/256"]
+    assert len(adm.groups) == 1
+    assert {group.words for group in adm.claims} >= {
+        "adm-tf (50k; VIRTUAL ref)",
+        "adm-tf (50k; VIRTUAL ref); random labels",
+    }
+    assert {c.claim.resolution for group in adm.claims for c in group.rows} == {256}
+    assert len(by_key["fid/jit/256"].groups) == 1
+    (row,) = adm.groups[0].rows
+    verdicts = {one.claimed: one.verdict for one in row.beside}
+    assert verdicts[1.93] == "inside"
+    assert verdicts[2.29] == "outside"
+    (other,) = by_key["fid/jit/256"].groups[0].rows
+    assert {one.verdict for one in other.beside} == {"no verdict"}
+
+
+def test_claims_alone_make_a_board_and_show_their_ties() -> None:
+    sections = build_board([], load_claims())
+    claimed = sum(
+        claim.figure(m) is not None
+        for claim in load_claims()
+        for m in ("fid", "sfid", "inception_score", "precision", "recall")
+    )
+    rows = [row for section in sections for group in section.claims for row in group.rows]
+    assert len(rows) == claimed
+    deco = next(r for r in rows if r.value == 1.62 and r.claim.model.startswith("DeCo"))
+    assert any(name.startswith("PixelDiT-XL (320ep") for name in deco.near)
+    assert any(name.startswith("FrequencyBooster") for name in deco.near)
+
+
+def test_nothing_to_show_is_refused() -> None:
+    with pytest.raises(UsageError, match="nothing to show"):
+        build_board([], [])
+
+
+def test_an_edited_record_is_refused(tmp_path: Path) -> None:
+    path = write_records(tmp_path / "a.json", make_record(1.94))
+    path.write_text(path.read_text().replace("1.94", "1.54"))
+    with pytest.raises(CorruptionError, match="was edited"):
+        open_entry("A", path)

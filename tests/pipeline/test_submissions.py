@@ -1,0 +1,143 @@
+"""Submitted records: sound ones pass, and each kind of edit is named."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from board_kit import make_record, outside_record, plan_of, write_records
+
+from evalsuite.artifacts.records import Protocol, record_digest
+from evalsuite.errors import DataError
+from evalsuite.pipeline.submissions import check_submissions
+
+
+def content() -> dict[str, Any]:
+    return make_record(1.94).model_dump(mode="json")
+
+
+def faults_of(tmp_path: Path, changed: Any, name: str = "record.json") -> tuple[str, ...]:
+    (tmp_path / name).write_text(json.dumps(changed), encoding="utf-8")
+    (one,) = check_submissions([tmp_path / name])
+    return one.faults
+
+
+def resealed(changed: dict[str, Any]) -> dict[str, Any]:
+    """With the hash computed again, as someone who edits with care would."""
+    return changed | {"record_sha256": record_digest(changed)}
+
+
+def test_sound_records_pass(tmp_path: Path) -> None:
+    assert faults_of(tmp_path, content()) == ()
+    many = write_records(tmp_path / "many.json", make_record(1.94), outside_record(2.0))
+    assert [one.faults for one in check_submissions([many])] == [(), ()]
+    assert len(check_submissions([tmp_path])) == 3
+
+
+def change(path: str, value: Any) -> Callable[[dict[str, Any]], None]:
+    def apply(changed: dict[str, Any]) -> None:
+        *above, last = path.split(".")
+        for key in above:
+            changed = changed[key]
+        changed[last] = value
+
+    return apply
+
+
+@pytest.mark.parametrize(
+    "path", ["value", "standard_error", "notes", "created_at", "cost.gpu_hours", "samples.model"]
+)
+def test_any_edit_is_found(tmp_path: Path, path: str) -> None:
+    changed = content()
+    new = ["x"] if path == "notes" else "2026" if path in {"created_at", "samples.model"} else 0.5
+    change(path, new)(changed)
+    assert faults_of(tmp_path, changed) == ("it was edited: it does not hash to its record_sha256",)
+
+
+def test_a_record_without_its_hash_is_refused(tmp_path: Path) -> None:
+    changed = content()
+    del changed["record_sha256"]
+    assert "has no record_sha256" in faults_of(tmp_path, changed)[0]
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "said"),
+    [
+        ("protocol.label_rule", "random:1", "its protocol hashes to"),
+        ("protocol.reference_sha256", "abc", "protocol.reference_sha256 is no SHA-256"),
+        ("samples.plan.sampling.guidance_scale", 2.0, "its plan hashes to"),
+        ("samples.plan.sampling.num_steps", 50, "its nfe is"),
+        ("samples.plan.weights_sha256", "random:1", "its plan"),
+        ("samples.plan", None, "names a plan_id but holds no plan"),
+        ("protocol.uint8_rule", "half_even", "its uint8 rule is half_even, the plan's half_up"),
+        ("protocol.num_samples", 10_000, "is called FID-50K and counts 10000 samples"),
+        ("protocol.metric", "sfid", "it is of fid, its protocol of sfid"),
+        ("value", -1.0, "fid cannot be -1"),
+        ("standard_error", -0.1, "its standard error is -0.1"),
+        ("better", "higher", "lower is better, not higher"),
+    ],
+)
+def test_edits_whose_hash_was_computed_again_contradict_themselves(
+    tmp_path: Path, path: str, value: Any, said: str
+) -> None:
+    changed = content()
+    change(path, value)(changed)
+    found = "; ".join(faults_of(tmp_path, resealed(changed)))
+    assert said in found
+    assert "was edited" not in found
+
+
+def test_a_label_rule_with_all_hashes_renewed_still_contradicts_the_plan(tmp_path: Path) -> None:
+    changed = content()
+    changed["protocol"]["label_rule"] = "random:1"
+    changed["protocol_id"] = Protocol(**changed["protocol"]).protocol_id
+    (fault,) = faults_of(tmp_path, resealed(changed))
+    assert fault == "its labels are random:1 in the protocol and modulo in the plan"
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({}, "it is no record"),
+        ([], "it is no record"),
+        ({"records": []}, "its list of records is empty"),
+        (content() | {"schema_version": 99}, "its schema version is 99"),
+        (content() | {"colour": "red"}, "unknown key 'colour'"),
+        (content() | {"value": "low"}, "value: "),
+    ],
+)
+def test_what_is_no_record_is_said(tmp_path: Path, changed: Any, said: str) -> None:
+    (fault,) = faults_of(tmp_path, changed)
+    assert said in fault
+
+
+def test_what_is_not_json_is_said(tmp_path: Path) -> None:
+    (tmp_path / "x.json").write_bytes(b"\xff{")
+    (one,) = check_submissions([tmp_path / "x.json"])
+    assert one.faults == ("it is not JSON",)
+
+
+def test_a_results_file_must_have_its_own_name(tmp_path: Path) -> None:
+    record = make_record(1.94)
+    good, bad = record.path.rpartition("/")[2], f"fid-{'0' * 16}.json"
+    assert faults_of(tmp_path, content(), good) == ()
+    assert faults_of(tmp_path, content(), bad) == (f"its file should be called {good}",)
+
+
+def test_two_values_of_one_plan_are_a_conflict(tmp_path: Path) -> None:
+    write_records(tmp_path / "a.json", make_record(1.94))
+    write_records(tmp_path / "b.json", make_record(1.70))
+    other = make_record(1.70, plan=plan_of("pixnerd-xl-256", guidance_scale=2.0))
+    write_records(tmp_path / "c.json", other)
+    first, second, third = check_submissions([tmp_path])
+    assert first.faults == third.faults == ()
+    (fault,) = second.faults
+    assert "a.json, record 0 gives the same plan another value" in fault
+
+
+def test_paths_that_hold_nothing_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="holds no JSON file"):
+        check_submissions([tmp_path])
+    with pytest.raises(DataError, match="does not exist"):
+        check_submissions([tmp_path / "none.json"])
