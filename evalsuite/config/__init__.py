@@ -69,12 +69,14 @@ from evalsuite.config.selftests import (
     SelftestFiles,
     SelftestSpec,
 )
+from evalsuite.config.sweeps import AxisValue, SweepSpec, check_rungs
 
 __all__ = [
     "FIGURES",
     "NUMERICS_VERSION",
     "RANDOM_WEIGHTS",
     "SOLVERS_WITH",
+    "AxisValue",
     "BenchmarkFile",
     "BenchmarkSpec",
     "Claim",
@@ -109,6 +111,7 @@ __all__ = [
     "SolverName",
     "SplitRule",
     "StepName",
+    "SweepSpec",
     "TextConditions",
     "TextEncoderSpec",
     "TextPreset",
@@ -116,6 +119,7 @@ __all__ = [
     "WeightsPlace",
     "WeightsSource",
     "canonical_json",
+    "check_rungs",
     "claims_of",
     "data_root",
     "explain",

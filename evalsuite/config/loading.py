@@ -15,6 +15,7 @@ from evalsuite.config.presets import ExtractorSpec, ModelPreset
 from evalsuite.config.protocols import ProtocolSpec
 from evalsuite.config.references import ReferenceSpec
 from evalsuite.config.selftests import SelftestSpec
+from evalsuite.config.sweeps import SweepSpec
 from evalsuite.errors import ConfigError, StorageError, UsageError, nearest
 
 _Spec = TypeVar(
@@ -26,6 +27,7 @@ _Spec = TypeVar(
     SelftestSpec,
     JobSpec,
     BenchmarkSpec,
+    SweepSpec,
 )
 _LONGEST = 60  # characters of a wrong value that an error line repeats
 _NEVER_INHERITED = ("name", "card", "parameters", "known_rates", "published", "settings_are")
@@ -38,6 +40,7 @@ _FOLDERS: Mapping[type[BaseModel], tuple[str, str]] = {
     SelftestSpec: ("configs/selftests", "self-test"),
     JobSpec: ("jobs", "job spec"),
     BenchmarkSpec: ("configs/benchmarks", "benchmark"),
+    SweepSpec: ("configs/sweeps", "sweep"),
 }
 
 

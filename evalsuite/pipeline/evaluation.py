@@ -33,7 +33,7 @@ from evalsuite.pipeline.feature_cache import Extracted
 from evalsuite.pipeline.integrity import find_faults
 from evalsuite.pipeline.measure import Measure, check
 from evalsuite.pipeline.outside import extract_uncached
-from evalsuite.pipeline.reference_data import prepare_reference
+from evalsuite.pipeline.reference_data import PreparedReference, prepare_reference
 from evalsuite.pipeline.scoring import (
     SamplingFields,
     Scored,
@@ -65,11 +65,22 @@ def score_run(run: RunDirectory, measure: Measure, num_samples: int) -> list[Rec
     return score_run_by(run, [measure], num_samples)
 
 
-def score_run_by(run: RunDirectory, measures: Sequence[Measure], num_samples: int) -> list[Record]:
+def score_run_by(
+    run: RunDirectory,
+    measures: Sequence[Measure],
+    num_samples: int,
+    prepare: Callable[[Measure], PreparedReference | None] = prepare_reference,
+) -> list[Record]:
     """Score the first `num_samples` of a run by one or several protocols and write the records.
 
     Features that the run has are used; otherwise stored pixels are embedded here, once for all
     measures that share extractor and backend.
+
+    Args:
+        run: has the samples.
+        measures: what to compute.
+        num_samples: how many of them.
+        prepare: makes a measure's reference ready; who scores many runs keeps it.
 
     Raises:
         UsageError: the weights are random numbers.
@@ -84,7 +95,7 @@ def score_run_by(run: RunDirectory, measures: Sequence[Measure], num_samples: in
     for group in _by_extractor(measures).values():
         began = time.monotonic()
         check_files(run, group[0].spec, num_samples)
-        references = [prepare_reference(measure) for measure in group]
+        references = [prepare(measure) for measure in group]
         table = run_features(run, group[0], num_samples)
         for measure, reference in zip(group, references, strict=True):
             scored = score(

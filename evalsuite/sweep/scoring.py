@@ -1,0 +1,161 @@
+"""What a configuration is ranked by on a rung, from its run's features; kept beside its records.
+
+Legend: N samples, D feature dimensions.
+"""
+
+import functools
+import io
+import math
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import ValidationError
+
+from evalsuite.artifacts.records import Record
+from evalsuite.artifacts.run_directory import RunDirectory
+from evalsuite.metrics.frechet_limit import RANKED_SAMPLES_PER_DIM, FrechetLimit, frechet_limit
+from evalsuite.metrics.frechet_metrics import EXTRAPOLATION_SAMPLES_PER_DIM
+from evalsuite.metrics.intervals import degrees_of_freedom
+from evalsuite.metrics.registry import METRICS
+from evalsuite.metrics.values import present
+from evalsuite.pipeline.comparison import influence_of
+from evalsuite.pipeline.evaluation import run_features, score_run_by
+from evalsuite.pipeline.measure import Measure
+from evalsuite.pipeline.reference_data import PreparedReference, prepare_reference
+from evalsuite.pipeline.scoring import all_threads, protocol_of, sampling_fields, strata_of
+from evalsuite.seeding import labels_of
+from evalsuite.sweep.judging import Judged
+
+WITH_LIMIT = ("fid", "sfid")
+"""Metrics whose bias at small N would decide a ranking, and that can be extrapolated."""
+
+
+class Scored(NamedTuple):
+    """One configuration on one rung.
+
+    Attributes:
+        record: of the metric that decides.
+        records: of all metrics that were asked on this rung.
+        judged: what it is ranked by.
+    """
+
+    record: Record
+    records: tuple[Record, ...]
+    judged: Judged
+
+
+class Scale:
+    """One metric by one protocol: what every configuration of a sweep is measured with."""
+
+    def __init__(self, measure: Measure, metric: str) -> None:
+        """Measure `metric`, which is one of the measure's, by which configurations are ranked."""
+        self.measure, self.metric = measure, metric
+
+    @functools.cached_property
+    def _reference(self) -> PreparedReference | None:
+        return prepare_reference(self.measure)
+
+    @property
+    def dim(self) -> int | None:
+        """D of the features behind the metric, where it is one that is extrapolated."""
+        spec = self.measure.spec
+        if self.metric not in WITH_LIMIT:
+            return None
+        return spec.pool_dim if self.metric == "fid" else spec.spatial_dim
+
+    def extrapolates(self, num_samples: int) -> bool:
+        """Whether a rung ranks by the extrapolated distance."""
+        return self.dim is not None and num_samples < EXTRAPOLATION_SAMPLES_PER_DIM * self.dim
+
+    def may_exclude(self, num_samples: int) -> bool:
+        """Whether a rung may drop configurations."""
+        return self.dim is None or num_samples >= RANKED_SAMPLES_PER_DIM * self.dim
+
+    def score(self, run: RunDirectory, num_samples: int, *, whole: bool = False) -> Scored:
+        """Records of a run's first samples, found or made, and what they are ranked by.
+
+        Args:
+            run: of the configuration; it has the samples.
+            num_samples: of the rung.
+            whole: every metric of the measure instead of those that a rung needs.
+
+        Raises:
+            DataError: as `score_run_by`.
+        """
+        names = self.measure.metrics if whole else self._of_rung()
+        records = [self._found(run, name, num_samples) for name in names]
+        if any(record is None for record in records):
+            measure = self.measure._replace(metrics=names)
+            made = score_run_by(run, [measure], num_samples, lambda _: self._reference)
+            records = list(made)
+        kept = tuple(record for record in records if record is not None)
+        record = next(one for one in kept if one.metric == self.metric)
+        return Scored(record, kept, self._judged(run, record, num_samples))
+
+    def strata(self, run: RunDirectory, num_samples: int) -> NDArray[np.int64] | None:
+        """Labels of the samples when they are balanced and leave something to vary."""
+        labels = labels_of(run.plan, 0, num_samples, run.manifest.file_labels)
+        strata_N = strata_of(run.plan.labels.describe(), labels)
+        return strata_N if degrees_of_freedom(num_samples, strata_N) > 0 else None
+
+    def _of_rung(self) -> list[str]:
+        """The metric, and the Inception Score, which costs nothing and belongs beside it."""
+        return [name for name in self.measure.metrics if name in {self.metric, "inception_score"}]
+
+    def _found(self, run: RunDirectory, name: str, num_samples: int) -> Record | None:
+        sampling = sampling_fields(run.plan)
+        protocol = protocol_of(METRICS[name], num_samples, self.measure, self._reference, sampling)
+        content = run.storage.find(f"results/{name}-{protocol.protocol_id}.json")
+        try:
+            return None if content is None else Record.model_validate_json(content)
+        except ValidationError:
+            return None
+
+    def _judged(self, run: RunDirectory, record: Record, num_samples: int) -> Judged:
+        if self.extrapolates(num_samples):
+            limit = self._limit(run, record, num_samples)
+            return Judged(limit.value, limit.influence_N, None, limit.value - limit.coarser)
+        value = math.nan if record.value is None else record.value
+        error = record.standard_error
+        influence_N = None if error is None else influence_of(run, record)
+        return Judged(value, influence_N, error)
+
+    def _limit(self, run: RunDirectory, record: Record, num_samples: int) -> FrechetLimit:
+        """The extrapolated distance, computed once and kept beside the record."""
+        path = f"results/{record.metric}-{record.protocol_id}-limit.npz"
+        found = _read_limit(run.storage.find(path), num_samples)
+        if found is not None:
+            return found
+        table = run_features(run, self.measure, num_samples)
+        data = present(self._reference).data
+        with all_threads():
+            if self.metric == "fid":
+                features_ND, factor = table.pool_ND, data.pool_factor
+            else:
+                features_ND, factor = present(table.spatial_NP), data.spatial_factor
+            limit = frechet_limit(features_ND, factor, self.strata(run, num_samples))
+        run.storage.replace(path, _written_limit(limit))
+        return limit
+
+
+def _written_limit(limit: FrechetLimit) -> bytes:
+    buffer = io.BytesIO()
+    np.savez(
+        buffer, value=limit.value, coarser=limit.coarser, influence_N=limit.influence_N
+    )
+    return buffer.getvalue()
+
+
+def _read_limit(content: bytes | None, num_samples: int) -> FrechetLimit | None:
+    """What was written; None where nothing was, or something else stands there."""
+    if content is None:
+        return None
+    try:
+        with np.load(io.BytesIO(content), allow_pickle=False) as file:
+            influence_N = file["influence_N"]
+            limit = FrechetLimit(float(file["value"]), float(file["coarser"]), influence_N)
+    except (ValueError, OSError, KeyError, EOFError, TypeError):
+        return None
+    sound = influence_N.shape == (num_samples,) and bool(np.isfinite(influence_N).all())
+    return limit if sound and math.isfinite(limit.value + limit.coarser) else None
