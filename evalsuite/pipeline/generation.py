@@ -88,6 +88,11 @@ class BatchSampler:
         noise_shape: NoiseShape = getattr(self._model, "noise_shape", lambda size: (3, *size))
         self._noise_shape = noise_shape(plan.size)
 
+    def retarget(self, plan: Plan, materials: Materials) -> None:
+        """Turn to a plan of the same networks, whose settings, seeds or labels may differ."""
+        self.plan, self._materials = plan, materials
+        self._settings = plan.sampling or type(self._model).Settings.model_validate(plan.settings)
+
     def batch(self, batch_index: int) -> GeneratedBatch:
         """Samples batch_index * batch_size and following; raises what `sample` raises."""
         return self.sample(self.inputs(batch_index))

@@ -30,7 +30,7 @@ from evalsuite.artifacts.run_directory import (
     feature_stage,
     gaps_of,
 )
-from evalsuite.config import ExtractorSpec, names_of
+from evalsuite.config import ExtractorSpec, Plan, canonical_json, names_of
 from evalsuite.errors import DataError, EvalsuiteError
 from evalsuite.features.aligned import AlignedExtractor
 from evalsuite.features.base import Extractor
@@ -66,6 +66,19 @@ class WorkerJob:
     output: OutputFormat
     device: str
     allow_mixed_numerics: bool = False
+
+
+def networks_of(plan: Plan, job: WorkerJob) -> tuple[object, ...]:
+    """What a worker's loaded networks, and memory for their batches, depend on.
+
+    Of a plan everything but seeds, labels and what our samplers are told at each call. A model that
+    brings its own sampler may keep anything of its settings, so those all count.
+    """
+    fields = plan.model_dump(mode="json", exclude={"first_seed", "labels", "classes"})
+    if plan.sampling is not None:
+        fields["sampling"] = {"dtype": plan.sampling.dtype, "t_eps": plan.sampling.t_eps}
+    materials = replace(job.materials, file_labels=None)
+    return canonical_json(fields), materials, job.extractors
 
 
 class NotStartedError(EvalsuiteError):
@@ -121,15 +134,38 @@ class ShardWorker:
             wait_for_memory(lambda: torch.cuda.mem_get_info(self._device))
         with device_faults(self._device, self._run.plan.batch_size):
             self._load_networks()
-        return {**self.describe(), "loading_s": round(time.monotonic() - began, 3)}
+        return {**self.describe(), "loading_s": round(time.monotonic() - began, 3), "loads": 1}
+
+    def retarget(self, job: WorkerJob) -> dict[str, Any]:
+        """Turn to another plan of the same networks, which stay as they are; gives as `load` does.
+
+        Nothing may be in hand, nor may an attempt have been withdrawn.
+
+        Raises:
+            EvalsuiteError: the run directory is not as it should be.
+            ValueError: the networks are others.
+        """
+        run = RunDirectory.open(job.run_root)
+        ours = (*networks_of(self._run.plan, self._job), self._job.device)
+        if ours != (*networks_of(run.plan, job), job.device):
+            raise ValueError("a worker cannot turn to a plan of other networks")
+        self._job, self._run, self._images_done = job, run, 0
+        self._near = NearReceipts(run.storage, run.manifest.plan_id)
+        self._handovers.clear()
+        self._sampler.retarget(run.plan, job.materials)
+        self._check_numerics()
+        return {**self.describe(), "loading_s": 0.0, "loads": 0}
+
+    def _check_numerics(self) -> None:
+        if not self._job.allow_mixed_numerics:
+            self._run.check_numerics(self._sampler.numerics, self._sampler.numerics_id)
 
     def _load_networks(self) -> None:
         job, manifest = self._job, self._run.manifest
         self._sampler = BatchSampler(
             manifest.plan, job.materials, self._device, self._run.root / CONDITIONS
         )
-        if not job.allow_mixed_numerics:
-            self._run.check_numerics(self._sampler.numerics, self._sampler.numerics_id)
+        self._check_numerics()
         self._extractors: dict[str, Extractor] = {
             feature_stage(spec.extractor_id): load_extractor(spec, self._device)
             for spec in job.extractors

@@ -8,6 +8,7 @@ import ray
 from ray.exceptions import RayError, RayTaskError
 
 from evalsuite.errors import EnvironmentProblem, WorkerError
+from evalsuite.runtime.bench import Bench
 from evalsuite.runtime.board import MAX_LOSSES
 from evalsuite.runtime.cluster import first_line
 from evalsuite.runtime.faults import LOST, Loss, cause_of, loss_of
@@ -34,8 +35,8 @@ class Answer(NamedTuple):
 class Crew:
     """Workers of one invocation, as the driver sees them."""
 
-    def __init__(self, job: Job, team: Team) -> None:
-        self._job, self._team = job, team
+    def __init__(self, job: Job, team: Team, bench: Bench | None = None) -> None:
+        self._job, self._team, self._bench = job, team, bench
         self._started = 0
         self._loading_losses = 0
         self._may_start_s = 0.0
@@ -49,6 +50,11 @@ class Crew:
         return sum(worker.is_ready for worker in self.workers)
 
     @property
+    def num_placed(self) -> int:
+        """Workers that have loaded, and those that wait on the bench: all hold their places."""
+        return self.num_ready + (self._bench.num_idle if self._bench else 0)
+
+    @property
     def images_running(self) -> int:
         """Images that are computed and not committed yet."""
         return sum(max(0, worker.computed - worker.committed) for worker in self.workers)
@@ -56,11 +62,10 @@ class Crew:
     def start_up_to(self, target: int) -> Iterator[Worker]:
         """Start workers until there are `target`, not at once after several have failed to load."""
         while len(self.workers) < target and time.monotonic() >= self._may_start_s:
-            worker = start_worker(
-                f"worker-{self._started}",
-                self._job,
-                self._team.size,
-                is_ours=self._team.is_private,
+            name = f"worker-{self._started}"
+            kept = self._bench.take(name, self._job) if self._bench else None
+            worker = kept or start_worker(
+                name, self._job, self._team.size, is_ours=self._team.is_private
             )
             self._started += 1
             self.workers.append(worker)
@@ -114,6 +119,17 @@ class Crew:
             worker.loading, worker.about = None, value
             self._loading_losses = 0
         return Answer(worker, flight, value)
+
+    def release(self, worker: Worker) -> None:
+        """Let go of a worker whose crew has ended well: onto the bench, if there is one.
+
+        One that was told to drop an attempt may still be at it, so it is ended.
+        """
+        clean = worker.is_ready and not worker.flights and not worker.has_withdrawn
+        if self._bench is not None and clean:
+            self._bench.keep(worker)
+        else:
+            worker.kill()
 
     def check_loading(self) -> None:
         """Raise EnvironmentProblem when nobody works and a worker does not come to its start."""

@@ -14,6 +14,7 @@ from evalsuite.pipeline.channel import NotWantedError
 from evalsuite.pipeline.ranges import ShardTask
 from evalsuite.pipeline.worker import CommitReport, NotStartedError
 from evalsuite.runtime.apart import run_apart
+from evalsuite.runtime.bench import Bench
 from evalsuite.runtime.board import MAX_LOSSES, Board, SetAside
 from evalsuite.runtime.cluster import first_line
 from evalsuite.runtime.crew import POLL_S, Answer, Crew
@@ -65,6 +66,7 @@ class Driver:
         stop: StopRequest,
         observer: Observer = nobody,
         silence_s: float = SILENCE_S,
+        bench: Bench | None = None,
     ) -> None:
         """Prepare; `run` starts the workers.
 
@@ -76,11 +78,14 @@ class Driver:
             stop: set by signals.
             observer: is told each event.
             silence_s: after so long without an answer a worker counts as hung.
+            bench: has workers to begin with, and takes them back when all went well.
         """
         self._team, self._invocation_id = team, invocation_id
         self._listener, self._stop, self._observer = listener, stop, observer
         self._silence_s = silence_s
-        self._crew = Crew(job, team)
+        self._bench = bench
+        self._crew = Crew(job, team, bench)
+        self._ended_well = False
         self._attempts = 0
         self._shard_seconds: list[float] = []
         self._losses_since_commit = self._images_committed = 0
@@ -112,6 +117,7 @@ class Driver:
                 self._replace_hung()
                 self._listener(self._progress(total))
             self._part_from_losers()
+            self._ended_well = True
         finally:
             self._let_go()
         if board.set_aside:
@@ -144,7 +150,7 @@ class Driver:
     def _fill(self) -> None:
         board, crew = self._board, self._crew
         self._team.request(board.num_open)
-        target = self._team.target(self._watch.nodes, crew.num_ready, board.num_open)
+        target = self._team.target(self._watch.nodes, crew.num_placed, board.num_open)
         for worker in crew.start_up_to(target):
             self._tell("worker-starting", worker)
         self.report.num_workers = crew.most
@@ -191,6 +197,8 @@ class Driver:
                 self.report.numerics_ids.add(answer.value["numerics_id"])
                 self.report.hosts.add(answer.value["host"])
                 seconds = answer.value.get("loading_s")
+                if self._bench is not None:
+                    self._bench.count(answer.value["loads"])
                 self._tell("worker-ready", answer.worker, seconds=seconds)
 
     def _take_commit(self, worker: Worker, flight: Flight, value: CommitReport) -> None:
@@ -287,7 +295,10 @@ class Driver:
             return  # the head may be gone: Ray can be asked nothing, and workers end by themselves
         self._team.request(0)
         for worker in self._crew.workers:
-            worker.kill()
+            if self._ended_well:
+                self._crew.release(worker)
+            else:
+                worker.kill()
 
     def _wind_down(self) -> None:
         """Let shards in hand commit, within bounds, then end."""

@@ -43,7 +43,8 @@ from evalsuite.pipeline.provenance import hardware, package_versions, source_rev
 from evalsuite.pipeline.ranges import Range
 from evalsuite.pipeline.repair import keep_as_before, take_out
 from evalsuite.pipeline.stages import OutputFormat
-from evalsuite.pipeline.worker import WorkerJob
+from evalsuite.pipeline.worker import WorkerJob, networks_of
+from evalsuite.runtime.bench import Bench
 from evalsuite.runtime.cluster import check_shared_directory, connected
 from evalsuite.runtime.driver import Driver, DriverReport
 from evalsuite.runtime.observing.watch import Watch
@@ -113,6 +114,7 @@ def run_session(
     request: SessionRequest,
     listener: Callable[[Progress], None],
     notice: Callable[[str], None],
+    bench: Bench | None = None,
 ) -> SessionResult:
     """Make what the run lacks, and record the invocation whatever happens.
 
@@ -120,6 +122,7 @@ def run_session(
         request: what is wanted.
         listener: is told the progress.
         notice: is told in one line each what a person should know (repairs).
+        bench: keeps Ray and workers for the next session.
 
     Raises:
         EvalsuiteError: whatever ended the work; committed shards stay.
@@ -147,7 +150,7 @@ def run_session(
     with watch.beating():
         try:
             taken = _repair(request, run, result, notice)
-            _make_missing(request, run, invocation_id, result, listener, taken, watch)
+            _make_missing(request, run, invocation_id, result, listener, taken, watch, bench)
             _compare_overlaps(run)
         except BaseException as error:
             with contextlib.suppress(StorageError):  # a full disk must not hide what happened
@@ -218,6 +221,7 @@ def _make_missing(
     listener: Callable[[Progress], None],
     taken: list[Receipt],
     watch: Watch,
+    bench: Bench | None,
 ) -> None:
     batch_size = run.plan.batch_size
     asked = request.demand.asked(batch_size)
@@ -232,7 +236,8 @@ def _make_missing(
         watch.progress(progress)
         listener(progress)
 
-    with connected(request.address, request.num_workers, use_gpu=use_gpu) as cluster:
+    join = connected if bench is None else bench.connected
+    with join(request.address, request.num_workers, use_gpu=use_gpu) as cluster:
         from evalsuite.runtime.team import gather_team
         from evalsuite.runtime.watch import current_nodes
 
@@ -243,7 +248,7 @@ def _make_missing(
             team = gather_team(
                 cluster, nodes, request.num_workers, request.device, request.gpus_per_worker
             )
-            num_workers = team.target(nodes, 0, room)
+            num_workers = team.target(nodes, bench.num_idle if bench else 0, room)
             rate = nearest_rate(request.root, run.plan, request.resolved.preset, team.kind)
             image_s = seconds_per_image(rate, nfe_of(run.plan))
             shard_size = request.shard_size or default_shard_size(
@@ -259,6 +264,8 @@ def _make_missing(
                 device=team.kind,
                 allow_mixed_numerics=request.allow_mixed_numerics,
             )
+            if bench is not None:
+                bench.turn_to((networks_of(run.plan, job), team.kind, team.size))
             driver = Driver(
                 job,
                 team,
@@ -266,6 +273,7 @@ def _make_missing(
                 heard,
                 stop,
                 observer=watch.observe,
+                bench=bench,
             )
             try:
                 with keeping_compact(run, sorted(covered)):

@@ -65,6 +65,8 @@ class Worker:
     """Images that it has computed since it started."""
     committed: int = 0
     """Images of the attempts of this worker that have ended."""
+    has_withdrawn: bool = False
+    """Whether it was ever told to end an attempt without a commit."""
     began_s: float | None = None
     """When it was handed its first shard."""
     is_ours: bool = False
@@ -111,7 +113,7 @@ class Worker:
 
     def withdraw(self, flight: Flight) -> None:
         """Let it end an attempt that is no longer wanted, without a commit."""
-        flight.withdrawn = True
+        flight.withdrawn = self.has_withdrawn = True
         self.actor.withdraw.options(concurrency_group="control").remote(flight.attempt_id)
 
     def end_flight(self, flight: Flight, num_computed: int | None = None) -> None:
@@ -139,6 +141,14 @@ class Worker:
         if self.asked is None and self.is_ready and now - self.asked_s >= every_s:
             self.asked_s = now
             self.asked = self.actor.progress.options(concurrency_group="control").remote()
+
+    def turned_to(self, name: str, job: Job) -> "Worker":
+        """The same process as a worker with another job, whose networks it has loaded.
+
+        Only for one that has nothing in hand and whose every attempt was committed.
+        """
+        loading = self.actor.retarget.options(concurrency_group="gpu").remote(job)
+        return Worker(name, self.actor, loading, is_ours=self.is_ours, about=self.about)
 
     def stop(self) -> None:
         """Let it finish the shard in hand only."""
@@ -181,15 +191,20 @@ def _placed(plain: type) -> type:
     """The plain class, which also tells the Ray node that it runs on, and its process."""
 
     def load(self: Any) -> dict[str, Any]:  # noqa: ANN401 - an instance of `plain`
-        about: dict[str, Any] = plain.load(self)  # type: ignore[attr-defined]
-        return {
-            **about,
-            "node_id": ray.get_runtime_context().get_node_id(),
-            "began": _start_of(os.getpid()),
-        }
+        return _with_place(plain.load(self))  # type: ignore[attr-defined]
 
-    placed = type(plain.__name__, (plain,), {"load": load})
-    return placed
+    def retarget(self: Any, job: Job) -> dict[str, Any]:  # noqa: ANN401 - likewise
+        return _with_place(plain.retarget(self, job))  # type: ignore[attr-defined]
+
+    return type(plain.__name__, (plain,), {"load": load, "retarget": retarget})
+
+
+def _with_place(about: dict[str, Any]) -> dict[str, Any]:
+    return {
+        **about,
+        "node_id": ray.get_runtime_context().get_node_id(),
+        "began": _start_of(os.getpid()),
+    }
 
 
 def _start_of(pid: int) -> str | None:
