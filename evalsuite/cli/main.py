@@ -19,6 +19,7 @@ from evalsuite.runtime.signals import stop_code
 COMMANDS = {
     "run": ("evalsuite.cli.generate", "run", "Generate images, score them, and leave a report."),
     "generate": ("evalsuite.cli.generate", "generate", "Generate images without scoring."),
+    "sweep": ("evalsuite.cli.sweep", "sweep", "Try many settings on the same samples."),
     "evaluate": ("evalsuite.cli.evaluate", "evaluate", "Score a run, an NPZ, a folder or Parquet."),
     "compare": ("evalsuite.cli.compare", "compare", "Differences with intervals, if comparable."),
     "leaderboard": ("evalsuite.cli.leaderboard", "leaderboard", "Results beside claims; checks."),
@@ -47,7 +48,7 @@ COMMANDS = {
 }
 
 
-_RESUMED = ("run", "generate", "evaluate", "verify-claim")
+_RESUMED = ("run", "generate", "sweep", "evaluate", "verify-claim")
 """Commands that commit what they make piece by piece; all others begin anew."""
 
 

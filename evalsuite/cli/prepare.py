@@ -11,6 +11,7 @@ from evalsuite.errors import CorruptionError, StorageError, UsageError
 if TYPE_CHECKING:
     from evalsuite.config import ExtractorSpec
     from evalsuite.pipeline.estimate import Estimate
+    from evalsuite.pipeline.plan import PlanOptions
     from evalsuite.runtime.observing.loggers import LogTarget
     from evalsuite.runtime.session import SessionRequest
 
@@ -35,8 +36,21 @@ class Forecast:
     shards_missing: int
 
 
-def prepare(values: dict[str, Any], *, keep: Any, command: str) -> Prepared:  # noqa: ANN401 - a literal
-    """Everything that can be refused before a worker starts."""
+def prepare(
+    values: dict[str, Any],
+    *,
+    keep: Any,  # noqa: ANN401 - a literal
+    command: str,
+    options: "PlanOptions | None" = None,
+) -> Prepared:
+    """Everything that can be refused before a worker starts.
+
+    Args:
+        values: of the command's options.
+        keep: images to keep by default.
+        command: `run`, `generate` or `sweep`.
+        options: those of the plan, where they are not what `values` say.
+    """
     from evalsuite.artifacts.storage import open_storage
     from evalsuite.cli.output import check_json_target
     from evalsuite.cli.resolve import plan_options_of
@@ -52,12 +66,13 @@ def prepare(values: dict[str, Any], *, keep: Any, command: str) -> Prepared:  # 
     log = tuple(parse_target(text) for text in values["log"])
     check_installed(log)
     values = with_benchmark(values)
-    options = plan_options_of(values)
+    options = options or plan_options_of(values)
     resolved = resolve_plan(options)
     preset, plan = resolved.preset, resolved.plan
     num_samples = values["num_samples"] or preset.evaluation.num_samples
     check_count(resolved, num_samples, values["replicate"])
-    scoring = scoring_of(values, preset, plan, num_samples) if command == "run" else NOT_ASKED
+    scores = command in {"run", "sweep"}
+    scoring = scoring_of(values, preset, plan, num_samples) if scores else NOT_ASKED
     specs = _extractors(values, scoring)
     if options.weights.lock is not None:
         references = [m.reference for m in scoring.measures if m.reference is not None]
@@ -74,7 +89,7 @@ def prepare(values: dict[str, Any], *, keep: Any, command: str) -> Prepared:  # 
         keep = "all"
     if values["address"] in {None, "local"}:
         resolve_device(values["device"])
-    root = values["output"] or Path("runs") / f"{preset.name}-{plan.plan_id[:8]}"
+    root = values["output"] or Path("runs") / resolved.run_name
     open_storage(root)
     request = SessionRequest(
         resolved=resolved,

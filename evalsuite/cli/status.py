@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 def status(run: "Place", watch: bool, every: float | None, json_path: Path | None) -> None:
     """Show what RUN holds and lacks, who works on it, how fast, and what it cost so far.
 
+    Of a sweep directory it shows the rungs, who leads, and who is left.
+
     An invocation is known to be running by its process where that is of this machine, and by its
     sign of life, every few seconds, where it is of another. GPU-hours are those that workers held.
     """
@@ -36,10 +38,14 @@ def status(run: "Place", watch: bool, every: float | None, json_path: Path | Non
     from evalsuite.cli.status_view import lines_of, watch_run
     from evalsuite.errors import UsageError
     from evalsuite.pipeline.standing import standing_of
+    from evalsuite.sweep.directory import is_sweep
 
     if every is not None and not watch:
         raise UsageError("--every needs --watch")
     check_json_target(json_path)
+    if is_sweep(run):
+        _show_sweep(run, watch=watch, json_path=json_path)
+        return
     directory = RunDirectory.open(run)
 
     def look() -> "Standing":
@@ -53,3 +59,18 @@ def status(run: "Place", watch: bool, every: float | None, json_path: Path | Non
         return
     for line in lines_of(look()):
         click.echo(line)
+
+
+def _show_sweep(sweep: "Place", *, watch: bool, json_path: Path | None) -> None:
+    from evalsuite.cli.output import write_json
+    from evalsuite.cli.sweep_view import standing_lines
+    from evalsuite.errors import UsageError
+    from evalsuite.sweep.directory import SweepDirectory
+
+    if watch:
+        raise UsageError(f"{sweep} is a sweep: --watch is for a run")
+    directory = SweepDirectory.open(sweep)
+    for line in standing_lines(directory):
+        click.echo(line)
+    if json_path:
+        write_json(json_path, directory.as_json())

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 _DRIVEN = ("run", "generate", "sweep")
 """Commands whose driver starts workers: in a job they do so on the cluster."""
 _NOT_IN_A_JOB = ("submit", "jobs")
-_LASTING = ("output", "json_path")
+_LASTING = ("output", "runs", "json_path")
 """Options that name what must outlive the job's own folder."""
 
 
@@ -170,6 +170,10 @@ def _checked(words: list[str]) -> list[str]:
         raise UsageError(
             f"`{words[0]}` in a job needs --output: an absolute path on a file system that every"
             " node mounts, or a URL"
+        )
+    if words[0] == "sweep" and params.get("runs") is None:
+        raise UsageError(
+            "`sweep` in a job needs --runs too, beside --output: the root of its runs, as lasting"
         )
     return words if params.get("address") else [*words, "--address", "auto"]
 

@@ -1,5 +1,6 @@
 """Sweeps: which settings are tried, on how many samples, and what decides."""
 
+import itertools
 from pathlib import Path
 from typing import Literal
 
@@ -21,7 +22,7 @@ def check_rungs(rungs: tuple[int, ...]) -> tuple[int, ...]:
     """
     if not rungs:
         raise ValueError("no rung is given")
-    if any(low >= high for low, high in zip(rungs, rungs[1:], strict=False)):
+    if any(low >= high for low, high in itertools.pairwise(rungs)):
         raise ValueError(f"{', '.join(map(str, rungs))} do not grow: each extends the one before")
     if rungs[0] < FEWEST_SAMPLES:
         raise ValueError(f"a rung needs at least {FEWEST_SAMPLES} samples, not {rungs[0]}")

@@ -79,6 +79,11 @@ class ResolvedPlan:
     origin: Mapping[str, Scalar] = field(default_factory=dict)
     """Where weights, guide (`guide_...`) and text encoder (`text_encoder...`) came from."""
 
+    @property
+    def run_name(self) -> str:
+        """Of the run directory that holds this plan, where nobody names another."""
+        return f"{self.preset.name}-{self.plan.plan_id[:8]}"
+
 
 def resolve_plan(options: PlanOptions) -> ResolvedPlan:
     """Apply the options to the preset.

@@ -48,7 +48,11 @@ def axes_of(
     axes: dict[str, tuple[AxisValue, ...]] = {}
     known = known_axes(model)
     for name, values in given.items():
-        found = parse_values(name, values) if isinstance(values, str) else tuple(values)
+        if isinstance(values, str):
+            _check_name(name, known)
+            found = parse_values(name, values)
+        else:
+            found = tuple(values)
         check_distinct(name, found)
         names = {key for value in found if isinstance(value, dict) for key in value}
         if not all(isinstance(value, dict) for value in found):
@@ -144,11 +148,11 @@ def options_with(base: PlanOptions, setting: Setting) -> PlanOptions:
         UsageError: a guide's setting without a guide, or a value of another kind.
     """
     own: dict[str, Any] = {k: v for k, v in setting.items() if k not in PLAN_AXES}
-    weights = {
-        key: str(setting[name])
-        for name, key in (("weights", "given"), ("ema", "ema"))
-        if name in setting
-    }
+    weights = base.weights
+    if "weights" in setting:
+        weights = replace(weights, given=str(setting["weights"]))
+    if "ema" in setting:
+        weights = replace(weights, ema=str(setting["ema"]))
     text, batch_size = base.text, base.batch_size
     if "negative_prompt" in setting:
         text = replace(text, negative_prompt=str(setting["negative_prompt"]))
@@ -157,7 +161,7 @@ def options_with(base: PlanOptions, setting: Setting) -> PlanOptions:
     return replace(
         base,
         sampling={**base.sampling, **own},
-        weights=replace(base.weights, **weights),
+        weights=weights,
         text=text,
         batch_size=batch_size,
         guide=_guide(base.guide, setting),

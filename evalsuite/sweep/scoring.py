@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from evalsuite.artifacts.records import Record
+from evalsuite.artifacts.records import Protocol, Record
 from evalsuite.artifacts.run_directory import RunDirectory
+from evalsuite.config import Plan
 from evalsuite.metrics.frechet_limit import RANKED_SAMPLES_PER_DIM, FrechetLimit, frechet_limit
 from evalsuite.metrics.frechet_metrics import EXTRAPOLATION_SAMPLES_PER_DIM
 from evalsuite.metrics.intervals import degrees_of_freedom
@@ -83,7 +84,7 @@ class Scale:
         Raises:
             DataError: as `score_run_by`.
         """
-        names = self.measure.metrics if whole else self._of_rung()
+        names = self.measure.metrics if whole else self.of_rung()
         records = [self._found(run, name, num_samples) for name in names]
         if any(record is None for record in records):
             measure = self.measure._replace(metrics=names)
@@ -93,20 +94,24 @@ class Scale:
         record = next(one for one in kept if one.metric == self.metric)
         return Scored(record, kept, self._judged(run, record, num_samples))
 
+    def protocol(self, plan: Plan, num_samples: int, metric: str | None = None) -> Protocol:
+        """Of one metric of so many samples; of the one that decides by default."""
+        spec = METRICS[metric or self.metric]
+        return protocol_of(spec, num_samples, self.measure, self._reference, sampling_fields(plan))
+
     def strata(self, run: RunDirectory, num_samples: int) -> NDArray[np.int64] | None:
         """Labels of the samples when they are balanced and leave something to vary."""
         labels = labels_of(run.plan, 0, num_samples, run.manifest.file_labels)
         strata_N = strata_of(run.plan.labels.describe(), labels)
         return strata_N if degrees_of_freedom(num_samples, strata_N) > 0 else None
 
-    def _of_rung(self) -> list[str]:
+    def of_rung(self) -> list[str]:
         """The metric, and the Inception Score, which costs nothing and belongs beside it."""
         return [name for name in self.measure.metrics if name in {self.metric, "inception_score"}]
 
     def _found(self, run: RunDirectory, name: str, num_samples: int) -> Record | None:
-        sampling = sampling_fields(run.plan)
-        protocol = protocol_of(METRICS[name], num_samples, self.measure, self._reference, sampling)
-        content = run.storage.find(f"results/{name}-{protocol.protocol_id}.json")
+        protocol_id = self.protocol(run.plan, num_samples, name).protocol_id
+        content = run.storage.find(f"results/{name}-{protocol_id}.json")
         try:
             return None if content is None else Record.model_validate_json(content)
         except ValidationError:
@@ -141,9 +146,7 @@ class Scale:
 
 def _written_limit(limit: FrechetLimit) -> bytes:
     buffer = io.BytesIO()
-    np.savez(
-        buffer, value=limit.value, coarser=limit.coarser, influence_N=limit.influence_N
-    )
+    np.savez(buffer, value=limit.value, coarser=limit.coarser, influence_N=limit.influence_N)
     return buffer.getvalue()
 
 

@@ -18,7 +18,6 @@ Call = Callable[..., Outcome]
 RUN = ("run", "--model", "pixnerd-digits")
 OUTPUT = ("--output", "/shared/runs/a")
 WAITING = {
-    "sweep-pixnerd-xl-512",
     *(
         f"{benchmark}-{model}"
         for benchmark in ("geneval", "dpg")

@@ -1,0 +1,166 @@
+"""How sweeps are shown: what is planned, each rung, the result, and where a sweep stands."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from evalsuite.errors import CorruptionError, UsageError, printable
+from evalsuite.metrics.registry import METRICS
+
+if TYPE_CHECKING:
+    from evalsuite.cli.sweep_setup import SweepSetup
+    from evalsuite.sweep.directory import (
+        ConfigurationEntry,
+        RungRow,
+        RungTable,
+        SweepDirectory,
+        SweepManifest,
+        SweepResult,
+    )
+
+MOST_ROWS = 40
+_INDENT = " " * 8
+
+
+def plan_lines(setup: "SweepSetup") -> list[str]:
+    """What would be done."""
+    from evalsuite.cli.output import duration
+    from evalsuite.cli.sweep_setup import samples_at_most, seconds_at_most
+
+    manifest = setup.manifest
+    seconds = seconds_at_most(setup)
+    names = [printable(entry.name) for entry in manifest.configurations]
+    more = [f"{_INDENT}and {len(names) - MOST_ROWS} more"] if len(names) > MOST_ROWS else []
+    return [
+        f"sweep {manifest.sweep_id[:12]} of {manifest.model}: {len(names)} configurations, rungs of"
+        f" {', '.join(map(str, manifest.rungs))} samples, {manifest.strategy} by {manifest.metric}",
+        f"sweep directory {setup.root}; at most {samples_at_most(setup)} samples"
+        + (f", about {duration(seconds)}" if seconds is not None else "")
+        + (f", budget {manifest.budget}" if manifest.budget is not None else ""),
+        *(f"{_INDENT}{name}" for name in names[:MOST_ROWS]),
+        *more,
+    ]
+
+
+def rung_line(table: "RungTable") -> str:
+    """A rung in one line."""
+    leader, going_on = table.rows[0], sum(row.goes_on for row in table.rows)
+    return (
+        f"rung {table.num_samples}: {printable(leader.name)} leads with {_number(leader.value)};"
+        f" {going_on} of {len(table.rows)} go on"
+    )
+
+
+def rung_lines(table: "RungTable") -> list[str]:
+    """A rung as a table: the leader, then differences from it with their intervals."""
+    how = "the distance extrapolated to infinite N" if table.extrapolated else "the metric"
+    drops = "" if table.may_exclude else "; too few samples per feature dimension to drop any"
+    width = max(len(printable(row.name)) for row in table.rows[:MOST_ROWS])
+    hidden = len(table.rows) - MOST_ROWS
+    return [
+        f"rung {table.num_samples}: ranked by {how}{drops}",
+        *(f"{_INDENT}{_row(row, width)}" for row in table.rows[:MOST_ROWS]),
+        *([f"{_INDENT}and {hidden} more"] if hidden > 0 else []),
+    ]
+
+
+def _row(row: "RungRow", width: int) -> str:
+    behind = "leads" if row.half_width is None and row.difference == 0 else _behind(row)
+    fate = "" if row.goes_on else "  dropped"
+    value = _measured(row.value, row.standard_error, row.ranked_by)
+    return f"{printable(row.name):{width}}  {value}  {behind}{fate}"
+
+
+def _measured(value: float | None, error: float | None, ranked_by: float | None) -> str:
+    """`2.0500 ± 0.1200 (extrapolated 1.1000)`."""
+    width = "" if error is None else f" ± {1.96 * error:.4f}"
+    limit = "" if ranked_by == value else f" (extrapolated {_number(ranked_by)})"
+    return f"{_number(value)}{width}{limit}"
+
+
+def _behind(row: "RungRow") -> str:
+    if row.difference is None:
+        return "undefined"
+    if row.half_width is None:
+        return f"{row.difference:+.4f} from the leader, no interval"
+    pairs = "paired" if row.paired else "unpaired"
+    return f"{row.difference:+.4f} ± {row.half_width:.4f} from the leader, {pairs}"
+
+
+def result_lines(manifest: "SweepManifest", result: "SweepResult") -> list[str]:
+    """The winner, who is level with it, what it lost on fresh seeds, what it took."""
+    name = METRICS[manifest.metric].display
+    value = _measured(result.value, result.standard_error, result.ranked_by)
+    share = 100 * result.samples / max(1, result.samples_of_grid)
+    lines = [
+        f"winner  {printable(result.winner)}: {name} {value} at"
+        f" {result.num_samples} samples; run {result.run}"
+    ]
+    if result.level_with_winner:
+        listed = [printable(one) for one in result.level_with_winner[:MOST_ROWS]]
+        lines.append(
+            f"level   {len(result.level_with_winner)} whose interval holds 0: " + "; ".join(listed)
+        )
+    if result.fresh is not None:
+        fresh = result.fresh
+        again = _measured(fresh.value, fresh.standard_error, fresh.ranked_by)
+        lost = "unknown" if fresh.lost is None else f"{fresh.lost:+.4f}"
+        width = "" if fresh.lost_error is None else f" ± {1.96 * fresh.lost_error:.4f}"
+        lines.append(
+            f"fresh   {name} {again} on seeds that did not choose it; lost"
+            f" {lost}{width} (winner's curse: the best of several on its own samples looks better"
+            f" than it is); run {fresh.run}"
+        )
+    lines.append(
+        f"samples {result.samples}, {share:.0f} % of the {result.samples_of_grid} of a grid"
+    )
+    if result.stopped_by_budget:
+        lines.append(
+            f"stopped at {result.num_samples} samples: the next rung would pass the budget of"
+            f" {manifest.budget}"
+        )
+    return lines
+
+
+def standing_lines(directory: "SweepDirectory") -> list[str]:
+    """Where a sweep stands: decided rungs, survivors, and what their runs hold."""
+    manifest, tables, result = directory.manifest, directory.rungs(), directory.result()
+    lines = [
+        f"sweep   {manifest.sweep_id[:12]} of {manifest.model}, {manifest.strategy} by"
+        f" {manifest.metric} ({manifest.better} is better)",
+        f"rungs   {', '.join(map(str, manifest.rungs))}; {len(manifest.configurations)}"
+        " configurations",
+    ]
+    for table in tables:
+        lines += rung_lines(table)
+    if result is not None:
+        return [*lines, *result_lines(manifest, result)]
+    alive = {row.name for row in tables[-1].rows if row.goes_on} if tables else None
+    decided = {table.num_samples for table in tables}
+    rung = next((one for one in manifest.rungs if one not in decided), None)
+    if rung is None:
+        return [*lines, "now     every rung is decided; the winner is scored again"]
+    entries = [one for one in manifest.configurations if alive is None or one.name in alive]
+    lines.append(f"now     rung {rung}: {len(entries)} configurations")
+    return [*lines, *(f"{_INDENT}{text}" for text in _held(directory, entries, rung))]
+
+
+def _held(
+    directory: "SweepDirectory", entries: "list[ConfigurationEntry]", rung: int
+) -> Iterator[str]:
+    from evalsuite.artifacts.run_directory import IMAGES, RunDirectory, gaps_of
+    from evalsuite.pipeline.ranges import total
+
+    for entry in entries[:MOST_ROWS]:
+        try:
+            run = RunDirectory.open(directory.place(entry.run))
+            spans = [(span.start, span.stop) for span in run.spans(IMAGES, 0, rung)]
+            have = rung - total(gaps_of(spans, 0, rung))
+        except (UsageError, CorruptionError):
+            have = 0
+        yield f"{printable(entry.name)}: {have} of {rung} samples"
+    if len(entries) > MOST_ROWS:
+        yield f"and {len(entries) - MOST_ROWS} more"
+
+
+def _number(value: float | None) -> str:
+    return "undefined" if value is None else f"{value:.4f}"

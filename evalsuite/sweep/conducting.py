@@ -1,0 +1,258 @@
+"""Rung after rung: samples are made, configurations ranked, some dropped, the winner scored again.
+
+Nothing is remembered but what receipts, records and the sweep directory hold, so a sweep goes on
+wherever it was ended, and takes whatever samples other sweeps or `run` have made.
+"""
+
+import itertools
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+from evalsuite.artifacts.records import finite_or_none
+from evalsuite.artifacts.run_directory import RunDirectory, is_run
+from evalsuite.artifacts.storage import Place
+from evalsuite.errors import UsageError
+from evalsuite.metrics.intervals import standard_error
+from evalsuite.pipeline.coverage import missing_ranges
+from evalsuite.pipeline.plan import PlanOptions, resolve_plan
+from evalsuite.pipeline.ranges import whole_batches
+from evalsuite.runtime.session import SessionRequest
+from evalsuite.sweep.axes import Configuration, options_with
+from evalsuite.sweep.directory import (
+    Fresh,
+    RungRow,
+    RungTable,
+    SweepDirectory,
+    SweepResult,
+    reference_to,
+)
+from evalsuite.sweep.judging import Verdict, judge
+from evalsuite.sweep.scoring import Scale, Scored
+
+Make = Callable[[SessionRequest, str], RunDirectory]
+"""Makes what a request lacks, for the configuration of this name; gives its run."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A configuration with what its samples are made by."""
+
+    configuration: Configuration
+    options: PlanOptions
+    request: SessionRequest
+
+    @property
+    def name(self) -> str:
+        """Of the configuration."""
+        return self.configuration.name
+
+
+class Work(NamedTuple):
+    """What a sweep is carried out with.
+
+    Attributes:
+        directory: is written.
+        trials: the configurations, in the manifest's order.
+        fresh: request for the samples that a winner is scored on again, of its trial; None when
+            it is not.
+        scale: what they are measured with.
+        make: makes samples.
+        tell: is told each rung.
+    """
+
+    directory: SweepDirectory
+    trials: Sequence[Trial]
+    fresh: Callable[[Trial], SessionRequest] | None
+    scale: Scale
+    make: Make
+    tell: Callable[[RungTable], None]
+
+
+def trials_of(
+    configurations: Sequence[Configuration],
+    base: PlanOptions,
+    request: SessionRequest,
+    runs: Place,
+) -> list[Trial]:
+    """Every configuration with its plan and its run, which is named by the plan.
+
+    Args:
+        configurations: of the sweep.
+        base: options that all share.
+        request: what all ask besides.
+        runs: the root of their runs.
+
+    Raises:
+        UsageError: a setting that the model does not have, or two configurations of one plan.
+    """
+    trials: list[Trial] = []
+    names: dict[str, str] = {}
+    for configuration in configurations:
+        options = options_with(base, configuration.setting)
+        own = request_of(options, request, runs)
+        plan_id = own.resolved.plan.plan_id
+        if plan_id in names:
+            raise UsageError(
+                f"{names[plan_id]!r} and {configuration.name!r} are the same plan: leave one out"
+            )
+        names[plan_id] = configuration.name
+        trials.append(Trial(configuration, options, own))
+    return trials
+
+
+def request_of(options: PlanOptions, request: SessionRequest, runs: Place) -> SessionRequest:
+    """A request for the plan of these options, in the run that is named by it."""
+    resolved = resolve_plan(options)
+    return replace(request, resolved=resolved, root=runs / resolved.run_name)
+
+
+def conduct(work: Work) -> SweepResult:
+    """Carry a sweep out, or on.
+
+    Raises:
+        EvalsuiteError: whatever ended the work; what was committed stays.
+    """
+    manifest = work.directory.manifest
+    alive = list(work.trials)
+    table, scored = _rung(work, alive, manifest.rungs[0])
+    used = cost = _cost(alive, 0, manifest.rungs[0])
+    for before, rung in itertools.pairwise(manifest.rungs):
+        staying = {row.name for row in table.rows if row.goes_on}
+        going_on = [trial for trial in alive if trial.name in staying]
+        cost = _cost(going_on, before, rung)
+        if manifest.budget is not None and used + cost > manifest.budget:
+            break
+        alive, used = going_on, used + cost
+        table, scored = _rung(work, alive, rung)
+    result = _result(work, table, scored, used)
+    work.directory.write_result(result)
+    return result
+
+
+def check_budget(budget: int | None, trials: Sequence[Trial], first_rung: int) -> None:
+    """Raise UsageError when the budget does not hold the first rung."""
+    needed = _cost(trials, 0, first_rung)
+    if budget is not None and budget < needed:
+        raise UsageError(
+            f"--budget {budget} is smaller than the first rung: {len(trials)} configurations of"
+            f" {first_rung} samples are {needed} in whole batches"
+        )
+
+
+def is_complete(request: SessionRequest) -> bool:
+    """Whether a run has all that is asked of it."""
+    if not is_run(request.root):
+        return False
+    run = RunDirectory.open(request.root)
+    same = run.manifest.plan_id == request.resolved.plan.plan_id
+    return same and not missing_ranges(run, request.demand)
+
+
+def with_count(request: SessionRequest, num_samples: int) -> SessionRequest:
+    """The same request for another number of samples."""
+    return replace(request, demand=request.demand._replace(num_samples=num_samples))
+
+
+def _cost(trials: Sequence[Trial], before: int, rung: int) -> int:
+    """Samples that a rung adds, in whole batches."""
+    sizes = [trial.request.resolved.plan.batch_size for trial in trials]
+    return sum(whole_batches(rung, size) - whole_batches(before, size) for size in sizes)
+
+
+def _rung(work: Work, alive: Sequence[Trial], rung: int) -> tuple[RungTable, dict[str, Scored]]:
+    scored: dict[str, Scored] = {}
+    strata_N = None
+    for trial in alive:
+        run = work.make(with_count(trial.request, rung), trial.name)
+        scored[trial.name] = work.scale.score(run, rung)
+        strata_N = work.scale.strata(run, rung)
+    manifest, may_exclude = work.directory.manifest, work.scale.may_exclude(rung)
+    verdicts = judge(
+        {name: one.judged for name, one in scored.items()},
+        better=manifest.better,
+        num_rungs=len(manifest.rungs),
+        strata_N=strata_N,
+        may_exclude=may_exclude,
+    )
+    drops = manifest.strategy == "halving"
+    rows = tuple(_row(one, scored[one.name], drops=drops) for one in verdicts)
+    table = RungTable(
+        num_samples=rung,
+        extrapolated=work.scale.extrapolates(rung),
+        may_exclude=may_exclude,
+        rows=rows,
+    )
+    work.directory.write_rung(table)
+    work.tell(table)
+    return table, scored
+
+
+def _row(verdict: Verdict, scored: Scored, *, drops: bool) -> RungRow:
+    record = scored.record
+    return RungRow(
+        name=verdict.name,
+        value=record.value,
+        standard_error=record.standard_error,
+        ranked_by=finite_or_none(verdict.value),
+        difference=finite_or_none(verdict.difference),
+        difference_error=finite_or_none(verdict.standard_error),
+        paired=verdict.paired,
+        half_width=finite_or_none(verdict.half_width),
+        excluded=verdict.excluded,
+        goes_on=not (verdict.excluded and drops),
+        others={one.metric: one.value for one in scored.records if one.metric != record.metric},
+    )
+
+
+def _result(work: Work, table: RungTable, scored: Mapping[str, Scored], used: int) -> SweepResult:
+    manifest = work.directory.manifest
+    winner = table.rows[0].name
+    trial = next(one for one in work.trials if one.name == winner)
+    entry, count = manifest.entry(winner), table.num_samples
+    run = work.make(with_count(trial.request, count), winner)
+    work.scale.score(run, count, whole=True)
+    return SweepResult(
+        winner=winner,
+        plan_id=entry.plan_id,
+        run=entry.run,
+        num_samples=count,
+        value=scored[winner].record.value,
+        standard_error=scored[winner].record.standard_error,
+        ranked_by=table.rows[0].ranked_by,
+        level_with_winner=tuple(row.name for row in table.rows[1:] if not row.excluded),
+        samples=used,
+        samples_of_grid=_cost(work.trials, 0, manifest.rungs[-1]),
+        stopped_by_budget=count < manifest.rungs[-1],
+        fresh=_fresh(work, trial, scored[winner], count),
+    )
+
+
+def _fresh(work: Work, trial: Trial, swept: Scored, count: int) -> Fresh | None:
+    """The winner once more, on seeds that did not choose it."""
+    if work.fresh is None:
+        return None
+    request = with_count(work.fresh(trial), count)
+    run = work.make(request, f"{trial.name} on fresh seeds")
+    again = work.scale.score(run, count, whole=True)
+    sign = 1.0 if work.directory.manifest.better == "lower" else -1.0
+    lost = sign * (again.judged.value - swept.judged.value)
+    errors = [_error_of(work, run, one, count) for one in (again, swept)]
+    known = [error for error in errors if error is not None]
+    return Fresh(
+        run=reference_to(request.root, work.directory.root),
+        value=again.record.value,
+        standard_error=again.record.standard_error,
+        ranked_by=finite_or_none(again.judged.value),
+        lost=finite_or_none(lost),
+        lost_error=math.hypot(*known) if len(known) == len(errors) else None,
+    )
+
+
+def _error_of(work: Work, run: RunDirectory, scored: Scored, count: int) -> float | None:
+    """Standard error of what a configuration is ranked by."""
+    judged = scored.judged
+    if judged.standard_error is not None or judged.influence_N is None:
+        return judged.standard_error
+    return standard_error(judged.influence_N, work.scale.strata(run, count))

@@ -1,0 +1,272 @@
+"""A sweep directory: what was asked, one table for each rung, the result; runs lie elsewhere.
+
+    sweeps/MODEL-SWEEPID/
+      sweep.json             written once: axes, configurations, rungs, protocol, where the runs are
+      rungs/00002000.json    values, differences from the leader, intervals, who goes on
+      result.json            the winner, who is level with it, and the winner on fresh seeds
+
+All but `sweep.json` follows from receipts and records of the runs, so a sweep that was ended and is
+started again writes the same bytes.
+"""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import ValidationError
+
+from evalsuite.artifacts.records import Protocol
+from evalsuite.artifacts.storage import Place, Storage, open_storage, place_of
+from evalsuite.config import AxisValue, Frozen, Scalar, canonical_json, explain
+from evalsuite.errors import CorruptionError, UsageError
+
+SWEEP_SCHEMA = 1
+MANIFEST, RESULT = "sweep.json", "result.json"
+
+
+class ConfigurationEntry(Frozen):
+    """One configuration and the run that has its samples."""
+
+    name: str
+    setting: dict[str, Scalar | tuple[Scalar, ...]]
+    plan_id: str
+    run: str
+    """Relative to the sweep directory, or a URL."""
+    nfe: int
+    batch_size: int
+
+
+class SweepManifest(Frozen):
+    """What was asked, resolved."""
+
+    schema_version: int = SWEEP_SCHEMA
+    sweep_id: str
+    model: str
+    axes: dict[str, tuple[AxisValue, ...]]
+    configurations: tuple[ConfigurationEntry, ...]
+    rungs: tuple[int, ...]
+    strategy: Literal["grid", "halving"]
+    metric: str
+    better: Literal["lower", "higher"]
+    budget: int | None
+    """Samples that may be made in all; None without a limit."""
+    first_seed: int
+    fresh_first_seed: int | None
+    """Of the samples that the winner is scored on again; None when it is not."""
+    protocol: Protocol
+    """Of the metric on the last rung."""
+    protocol_name: str | None
+    reference: str | None
+
+    @property
+    def identity(self) -> str:
+        """SHA-256 of all that decides the result."""
+        fields = self.model_dump(
+            mode="json", exclude={"sweep_id": True, "configurations": {"__all__": {"run"}}}
+        )
+        return hashlib.sha256(canonical_json(fields)).hexdigest()
+
+    def entry(self, name: str) -> ConfigurationEntry:
+        """A configuration by its name."""
+        return next(one for one in self.configurations if one.name == name)
+
+
+class RungRow(Frozen):
+    """One configuration on one rung."""
+
+    name: str
+    value: float | None
+    """Of the metric, as recorded; None when it is undefined."""
+    standard_error: float | None
+    ranked_by: float | None
+    """The value, or its extrapolation to infinite N."""
+    difference: float | None
+    """Of `ranked_by` from the leader's."""
+    difference_error: float | None
+    paired: bool
+    half_width: float | None
+    """Of the interval of the difference; in 95 % of sweeps all intervals hold at once."""
+    excluded: bool
+    goes_on: bool
+    others: dict[str, float | None]
+    """Other metrics of the same samples."""
+
+
+class RungTable(Frozen):
+    """One rung."""
+
+    num_samples: int
+    extrapolated: bool
+    """Whether configurations are ranked by the extrapolated distance."""
+    may_exclude: bool
+    rows: tuple[RungRow, ...]
+    """The leader first."""
+
+
+class Fresh(Frozen):
+    """The winner on seeds that had no part in choosing it."""
+
+    run: str
+    value: float | None
+    standard_error: float | None
+    ranked_by: float | None
+    """As on the last rung: the value, or its extrapolation."""
+    lost: float | None
+    """How much worse that is than on the sweep's own seeds; negative where it is better."""
+    lost_error: float | None
+    """Standard error of that: the two share no sample."""
+
+
+class SweepResult(Frozen):
+    """What a sweep found."""
+
+    winner: str
+    plan_id: str
+    run: str
+    num_samples: int
+    value: float | None
+    standard_error: float | None
+    ranked_by: float | None
+    level_with_winner: tuple[str, ...]
+    """Configurations whose interval on the last rung holds 0."""
+    samples: int
+    """That the sweep needs, in whole batches, whoever made them; fresh ones apart."""
+    samples_of_grid: int
+    """That every configuration on the last rung would need."""
+    stopped_by_budget: bool
+    fresh: Fresh | None
+
+
+class SweepDirectory:
+    """Reads and writes one sweep."""
+
+    def __init__(self, storage: Storage, manifest: SweepManifest) -> None:
+        self.storage, self.manifest = storage, manifest
+
+    @property
+    def root(self) -> Place:
+        """Where it lies."""
+        return self.storage.root
+
+    @classmethod
+    def create_or_open(cls, root: Place, manifest: SweepManifest) -> "SweepDirectory":
+        """Open the sweep at `root` when it is the same one, or make it.
+
+        Raises:
+            UsageError: `root` holds another sweep (the line names what differs), or other files.
+        """
+        storage = open_storage(root)
+        if not storage.exists(MANIFEST):
+            if storage.visible("") and not storage.exists(MANIFEST):
+                raise UsageError(
+                    f"{root} holds other files and no sweep: give an empty or new --output"
+                )
+            storage.check_writable()
+            storage.commit(MANIFEST, _json(manifest.model_dump(mode="json")))
+        found = cls.open(root)
+        if found.manifest.sweep_id != manifest.sweep_id:
+            ours, theirs = manifest.model_dump(), found.manifest.model_dump()
+            fields = [key for key in ours if ours[key] != theirs[key] and key != "sweep_id"]
+            raise UsageError(
+                f"{root} holds another sweep (it differs in {', '.join(fields)}): give another"
+                " --output; the runs are found all the same"
+            )
+        return found
+
+    @classmethod
+    def open(cls, root: Place) -> "SweepDirectory":
+        """Open an existing sweep.
+
+        Raises:
+            UsageError: there is none at `root`.
+            CorruptionError: it cannot be read, or was edited.
+        """
+        storage = open_storage(root)
+        content = storage.find(MANIFEST)
+        if content is None:
+            raise UsageError(f"{root} is not a sweep directory: it has no {MANIFEST}")
+        manifest = _read(SweepManifest, content, root / MANIFEST)
+        if manifest.identity != manifest.sweep_id:
+            raise CorruptionError(f"{root / MANIFEST} does not hash to its sweep_id: it was edited")
+        return cls(storage, manifest)
+
+    def rungs(self) -> list[RungTable]:
+        """The rungs that are decided, from the first on.
+
+        Raises:
+            CorruptionError: one cannot be read.
+        """
+        return [
+            _read(RungTable, self.storage.read(f"rungs/{name}"), self.root / f"rungs/{name}")
+            for name in self.storage.names("rungs", ".json")
+        ]
+
+    def result(self) -> SweepResult | None:
+        """What was found; None until it is.
+
+        Raises:
+            CorruptionError: it cannot be read.
+        """
+        content = self.storage.find(RESULT)
+        return None if content is None else _read(SweepResult, content, self.root / RESULT)
+
+    def write_rung(self, table: RungTable) -> None:
+        """Write or replace the table of a rung."""
+        content = _json(table.model_dump(mode="json"))
+        self.storage.replace(f"rungs/{table.num_samples:08d}.json", content)
+
+    def write_result(self, result: SweepResult) -> None:
+        """Write or replace the result."""
+        self.storage.replace(RESULT, _json(result.model_dump(mode="json")))
+
+    def as_json(self) -> dict[str, Any]:
+        """Everything that it holds."""
+        result = self.result()
+        return {
+            "sweep": str(self.root),
+            "manifest": self.manifest.model_dump(mode="json"),
+            "rungs": [table.model_dump(mode="json") for table in self.rungs()],
+            "result": None if result is None else result.model_dump(mode="json"),
+        }
+
+    def place(self, run: str) -> Place:
+        """Where a run lies that a sweep refers to."""
+        if "://" in run:
+            return place_of(run)
+        assert isinstance(self.root, Path)
+        return Path(os.path.normpath(self.root.absolute() / run))
+
+
+def is_sweep(place: Place) -> bool:
+    """Whether a sweep lies there.
+
+    Raises:
+        StorageError: the place cannot be looked at.
+    """
+    return open_storage(place).exists(MANIFEST)
+
+
+def reference_to(run: Place, sweep: Place) -> str:
+    """How a sweep refers to a run: relative where both are local, so that both may be moved.
+
+    Raises:
+        UsageError: a local run of a sweep in an object store.
+    """
+    if not isinstance(run, Path):
+        return str(run)
+    if not isinstance(sweep, Path):
+        raise UsageError(f"--output {sweep} is in an object store: give --runs there too")
+    return Path(os.path.relpath(run.absolute(), sweep.absolute())).as_posix()
+
+
+def _json(value: object) -> bytes:
+    return (json.dumps(value, indent=1) + "\n").encode()
+
+
+def _read(kind: Any, content: bytes, where: Place) -> Any:  # noqa: ANN401 - an instance of `kind`
+    try:
+        return kind.model_validate_json(content)
+    except ValidationError as error:
+        raise CorruptionError(f"{where}: {explain(error, kind)}") from error

@@ -1,0 +1,198 @@
+"""A real sweep by the command line: warm workers, no sample twice, kills, other sweeps and runs."""
+
+import json
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from harness import Outcome, bytes_of, finish, pixel_hashes, receipts, run_cli, start, wait_for
+
+from evalsuite.artifacts.run_directory import RunDirectory
+from evalsuite.errors import CorruptionError
+from evalsuite.pipeline.generation import BatchSampler
+from evalsuite.pipeline.numerics import resolve_device
+from evalsuite.pipeline.plan import PlanOptions, resolve_plan
+from evalsuite.sweep.directory import SweepDirectory
+
+FIXED = ("--model", "pixnerd-digits", "--num-steps", 3, "--batch-size", 50, "--num-workers", 1)
+SWEEP = ("sweep", *FIXED, "--guidance-scale", "1.5,5", "--rungs", "100,200")
+GOOD, BAD = "guidance_scale=1.5", "guidance_scale=5"
+
+
+class Finished(NamedTuple):
+    """A sweep that was not disturbed."""
+
+    folder: Path
+    outcome: Outcome
+    json: dict
+
+    @property
+    def place(self) -> Path:
+        """The sweep directory."""
+        (found,) = (self.folder / "sweeps").iterdir()
+        return found
+
+    def run(self, name: str) -> Path:
+        """The run of a configuration."""
+        directory = SweepDirectory.open(self.place)
+        place = directory.place(directory.manifest.entry(name).run)
+        assert isinstance(place, Path)
+        return place
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    folder = tmp_path_factory.mktemp("sweep")
+    outcome = run_cli(*SWEEP, "--json", "out.json", cwd=folder)
+    assert outcome.code == 0, outcome.stderr
+    return Finished(folder, outcome, json.loads((folder / "out.json").read_text()))
+
+
+def test_rungs_drop_what_the_leader_excludes(finished: Finished) -> None:
+    first, second = finished.json["rungs"]
+    assert [row["name"] for row in first["rows"]] == [GOOD, BAD]
+    assert first["extrapolated"]  # 100 samples of 64 features
+    assert first["may_exclude"]
+    assert [row["goes_on"] for row in first["rows"]] == [True, False]
+    assert first["rows"][1]["difference"] > first["rows"][1]["half_width"] > 0
+    assert first["rows"][1]["paired"]
+    assert "inception_score" in first["rows"][0]["others"]
+    assert [row["name"] for row in second["rows"]] == [GOOD]
+    result = finished.json["result"]
+    assert (result["winner"], result["samples"], result["samples_of_grid"]) == (GOOD, 300, 400)
+    assert len(receipts(finished.run(BAD))) * 50 == 100
+    assert f"winner  {GOOD}" in finished.outcome.stdout
+    assert "  dropped" in finished.outcome.stdout
+
+
+def test_the_winner_is_scored_on_seeds_that_did_not_choose_it(finished: Finished) -> None:
+    fresh, result = finished.json["result"]["fresh"], finished.json["result"]
+    run = RunDirectory.open(finished.place / fresh["run"])
+    assert run.plan.first_seed == 10**7
+    assert run.plan.model_copy(update={"first_seed": 0}).plan_id == result["plan_id"]
+    assert fresh["lost"] == pytest.approx(fresh["ranked_by"] - result["ranked_by"])
+    assert fresh["lost_error"] > 0
+    assert not set(pixel_hashes(run.root).values()) & set(pixel_hashes(finished.run(GOOD)).values())
+
+
+def test_networks_are_loaded_once(finished: Finished) -> None:
+    """Two configurations on one rung, one on the next, and fresh seeds: four jobs of one worker."""
+    assert "networks loaded 1 times, kept 3 times" in finished.outcome.stderr
+
+
+def test_a_warm_worker_makes_the_pixels_of_a_fresh_one(finished: Finished) -> None:
+    """The second configuration came to a worker that had made the first."""
+    for scale, name in ((1.5, GOOD), (5.0, BAD)):
+        sampling = {"guidance_scale": scale, "num_steps": 3}
+        resolved = resolve_plan(PlanOptions("pixnerd-digits", sampling=sampling, batch_size=50))
+        sampler = BatchSampler(resolved.plan, resolved.materials, resolve_device("cpu"))
+        hashes = pixel_hashes(finished.run(name))
+        assert [hashes[i] for i in range(50, 100)] == sampler.pixel_hashes(1)
+
+
+def test_once_more_makes_and_changes_nothing(
+    finished: Finished, call: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(finished.folder)
+    before = bytes_of(finished.folder)
+    result = finished.place / "result.json"
+    rung = finished.place / "rungs" / "00000100.json"
+    result.unlink()
+    rung.unlink()
+    outcome = call(*SWEEP)
+    assert outcome.code == 0, outcome.stderr
+    assert "nothing was missing" in outcome.stderr
+    assert bytes_of(finished.folder) == before
+    assert outcome.stdout == finished.outcome.stdout
+
+
+def test_status_shows_rungs_and_survivors(finished: Finished, call: Callable[..., Outcome]) -> None:
+    shown = call("status", finished.place)
+    assert shown.code == 0, shown.stderr
+    lines = [line.strip() for line in shown.stdout.splitlines()]
+    assert any(line.startswith("rung 100: ranked by the distance extrapolated") for line in lines)
+    assert any(line.startswith(BAD) and line.endswith("dropped") for line in lines)
+    assert any(line.startswith(f"winner  {GOOD}") for line in lines)
+
+
+def test_run_finds_what_a_sweep_has_made(
+    finished: Finished, call: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(finished.folder)
+    outcome = call("run", *FIXED, "--guidance-scale", 1.5, "--num-samples", 200, "--dry-run")
+    facts = dict(line.split(maxsplit=1) for line in outcome.stdout.splitlines())
+    assert facts["images_missing"] == "0"
+    assert (finished.folder / facts["output"]).resolve() == finished.run(GOOD).resolve()
+
+
+def test_a_killed_sweep_goes_on_to_the_same_result(finished: Finished, tmp_path: Path) -> None:
+    process = start(*SWEEP, cwd=tmp_path)
+    wait_for(lambda: len(list(tmp_path.glob("runs/*/receipts/images/*.json"))) >= 3)
+    os.killpg(process.pid, signal.SIGKILL)
+    assert finish(process).code == -signal.SIGKILL
+    (place,) = (tmp_path / "sweeps").iterdir()
+    assert not (place / "result.json").exists()
+    shown = run_cli("status", place, cwd=tmp_path)
+    assert f"{GOOD}: 100 of 100 samples" in shown.stdout
+    outcome = run_cli(*SWEEP, cwd=tmp_path)
+    assert outcome.code == 0, outcome.stderr
+    assert bytes_of(place) == bytes_of(finished.place)
+    for name in (GOOD, BAD):
+        run = tmp_path / "runs" / finished.run(name).name
+        assert pixel_hashes(run) == pixel_hashes(finished.run(name))
+    assert outcome.stdout == finished.outcome.stdout
+
+
+def test_an_edited_sweep_is_refused(finished: Finished, tmp_path: Path) -> None:
+    text = (finished.place / "sweep.json").read_text()
+    (tmp_path / "sweep.json").write_text(text.replace('"halving"', '"grid"'))
+    with pytest.raises(CorruptionError, match="it was edited"):
+        SweepDirectory.open(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ((), "a sweep needs an axis"),
+        (("--set", "guidance_scales=1,2"), "did you mean 'guidance_scale'?"),
+        (("--guidance-scale", "4:1:1"), "is reversed"),
+        (("--num-steps", "3,x"), "'x' is no whole number"),
+        (
+            ("--num-steps", "3,4", "--rungs", "100,200", "--num-samples", "50"),
+            "the first rung, 100",
+        ),
+        (
+            ("--num-steps", "3,4", "--rungs", "100", "--budget", "150"),
+            "smaller than the first rung",
+        ),
+        (("--num-steps", "3,4", "--metric", "fidd"), "did you mean 'fid'?"),
+        (("--num-steps", "3,4", "--fresh-replicate", "0"), "shares samples with the sweep"),
+        (("--num-steps", "3,4", "--first-seed", "7"), "needs a --fresh-replicate, or --no-fresh"),
+        (("--ema", "auto,averaged"), "are the same plan"),
+        (("--num-steps", "3,4", "--metric", "kid", "--metrics", "fid"), "is not among --metrics"),
+        (("--num-steps", "3,4", "--spec", "none"), "unknown sweep 'none'"),
+    ],
+)
+def test_bad_input(
+    options: tuple[str, ...], said: str, call: Callable[..., Outcome], tmp_path: Path
+) -> None:
+    outcome = call("sweep", "--model", "pixnerd-digits", *options)
+    assert outcome.code == 2
+    assert outcome.stdout == ""
+    (line,) = outcome.complaints
+    assert said in line
+    assert not list(tmp_path.iterdir())
+
+
+def test_another_sweep_is_not_mixed_in(
+    finished: Finished, call: Callable[..., Outcome], tmp_path: Path
+) -> None:
+    outcome = call(
+        *("sweep", *FIXED, "--guidance-scale", "1.5,5", "--rungs", "100"),
+        *("--output", finished.place, "--runs", tmp_path / "runs"),
+    )
+    assert outcome.code == 2
+    assert "holds another sweep (it differs in rungs" in outcome.complaints[-1]
