@@ -63,10 +63,13 @@ class SweepManifest(Frozen):
     @property
     def identity(self) -> str:
         """SHA-256 of all that decides the result."""
-        fields = self.model_dump(
+        return hashlib.sha256(canonical_json(self.identity_fields())).hexdigest()
+
+    def identity_fields(self) -> dict[str, Any]:
+        """All fields but names and places."""
+        return self.model_dump(
             mode="json", exclude={"sweep_id": True, "configurations": {"__all__": {"run"}}}
         )
-        return hashlib.sha256(canonical_json(fields)).hexdigest()
 
     def entry(self, name: str) -> ConfigurationEntry:
         """A configuration by its name."""
@@ -167,8 +170,8 @@ class SweepDirectory:
             storage.commit(MANIFEST, _json(manifest.model_dump(mode="json")))
         found = cls.open(root)
         if found.manifest.sweep_id != manifest.sweep_id:
-            ours, theirs = manifest.model_dump(), found.manifest.model_dump()
-            fields = [key for key in ours if ours[key] != theirs[key] and key != "sweep_id"]
+            ours, theirs = manifest.identity_fields(), found.manifest.identity_fields()
+            fields = [key for key in ours if ours[key] != theirs[key]]
             raise UsageError(
                 f"{root} holds another sweep (it differs in {', '.join(fields)}): give another"
                 " --output; the runs are found all the same"

@@ -128,14 +128,16 @@ def test_run_finds_what_a_sweep_has_made(
     assert (finished.folder / facts["output"]).resolve() == finished.run(GOOD).resolve()
 
 
-def test_a_killed_sweep_goes_on_to_the_same_result(finished: Finished, tmp_path: Path) -> None:
+def test_a_killed_sweep_goes_on_to_the_same_result(
+    finished: Finished, call: Callable[..., Outcome], tmp_path: Path
+) -> None:
     process = start(*SWEEP, cwd=tmp_path)
     wait_for(lambda: len(list(tmp_path.glob("runs/*/receipts/images/*.json"))) >= 3)
     os.killpg(process.pid, signal.SIGKILL)
     assert finish(process).code == -signal.SIGKILL
     (place,) = (tmp_path / "sweeps").iterdir()
     assert not (place / "result.json").exists()
-    shown = run_cli("status", place, cwd=tmp_path)
+    shown = call("status", place)
     assert f"{GOOD}: 100 of 100 samples" in shown.stdout
     outcome = run_cli(*SWEEP, cwd=tmp_path)
     assert outcome.code == 0, outcome.stderr
