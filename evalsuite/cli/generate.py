@@ -85,8 +85,7 @@ _WORK_OPTIONS = [
 ]
 
 
-def work_options(function: Any) -> Any:  # noqa: ANN401 - click's decorators
-    """Options on how the work is done."""
+def _work_options(function: Any) -> Any:  # noqa: ANN401 - click's decorators
     for option in reversed(_WORK_OPTIONS):
         function = option(function)
     return function
@@ -125,7 +124,7 @@ def run(**values: Any) -> None:  # noqa: ANN401 - click passes each option
     "  evalsuite generate --model pixnerd-digits --part 1/3 --output runs/shared"
 )
 @plan_options
-@work_options
+@_work_options
 @device_option
 @click.option("--extractor", metavar="NAME", help="Also keep the features of this extractor.")
 @click.option("--extractor-weights", metavar="PATH|hub:REPO", help="Its weights.")

@@ -4,14 +4,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from evalsuite.cli.generate import work_options
+from evalsuite.cli.generate import run_options
 from evalsuite.cli.options import (
     PLACE,
     POSITIVE,
     SAMPLING_FIELDS,
-    device_option,
-    measure_options,
-    plan_options,
 )
 
 if TYPE_CHECKING:
@@ -73,10 +70,7 @@ def _parse_rungs(text: str) -> tuple[int, ...]:
 )
 @click.option("--no-fresh", is_flag=True, help="Do not score the winner on fresh seeds.")
 @click.option("--runs", type=PLACE, help="Root of the runs, named by their plans [default: runs].")
-@plan_options
-@work_options
-@device_option
-@measure_options
+@run_options
 def sweep(**values: Any) -> None:  # noqa: ANN401 - click passes each option
     """Try every combination of the values that are given, on samples that share their seeds.
 

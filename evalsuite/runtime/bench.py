@@ -31,7 +31,7 @@ class Bench:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self._dismiss()
+        self._idle.clear()  # they end with the connection; a head that is gone cannot be asked
         self._open.close()
 
     @property

@@ -113,9 +113,10 @@ class Scale:
         protocol_id = self.protocol(run.plan, num_samples, name).protocol_id
         content = run.storage.find(f"results/{name}-{protocol_id}.json")
         try:
-            return None if content is None else Record.model_validate_json(content)
+            record = None if content is None else Record.model_validate_json(content)
         except ValidationError:
             return None
+        return None if record is None or record.sealed() != record else record
 
     def _judged(self, run: RunDirectory, record: Record, num_samples: int) -> Judged:
         if self.extrapolates(num_samples):
