@@ -166,7 +166,7 @@ def _obstacles(record: Record, plan: Plan | None, claim: Claim) -> list[str]:
             f"N is {record.protocol.num_samples:,}, the claim's {claim.num_samples:,}: the bias of"
             " a finite N does not cancel"
         )
-    name = claim.named_protocol
+    name = claim.protocol_of(record.metric)
     if name is None:
         found.append(f"the claim's protocol ({claim.protocol}) is none that is known here")
     elif not is_by_protocol(record, name):

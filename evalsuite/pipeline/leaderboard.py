@@ -10,7 +10,15 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from evalsuite.artifacts.records import Protocol, Record, same_number
-from evalsuite.config import FIGURES, Claim, ProtocolSpec, canonical_json, load_spec, names_of
+from evalsuite.config import (
+    FIGURES,
+    Claim,
+    ExtractorSpec,
+    ProtocolSpec,
+    canonical_json,
+    load_spec,
+    names_of,
+)
 from evalsuite.errors import UsageError
 from evalsuite.metrics.registry import METRICS
 from evalsuite.pipeline.claims import (
@@ -306,9 +314,10 @@ def _measured(record: Record) -> list[Any]:
 
 
 def _named(metric: str, name: str, resolution: int) -> tuple[str, str]:
-    display = METRICS[metric].display if metric in METRICS else metric
-    title = f"{display}-50K, {load_spec(ProtocolSpec, name).title}, {resolution} x {resolution}"
-    return f"{metric}/{name}/{resolution}", title
+    spec = load_spec(ProtocolSpec, name)
+    short = load_spec(ExtractorSpec, spec.extractor).short if spec.extractor else ""
+    display = f"{short}{METRICS[metric].display}-50K"
+    return f"{metric}/{name}/{resolution}", f"{display}, {spec.title}, {resolution} x {resolution}"
 
 
 def _claim_groups(metric: str, claims: Iterable[Claim]) -> list[ClaimGroup]:
@@ -337,7 +346,7 @@ def _claim_groups(metric: str, claims: Iterable[Claim]) -> list[ClaimGroup]:
 
 def _section_of_claims(metric: str, group: ClaimGroup) -> tuple[str, str]:
     claim = group.rows[0].claim
-    name = claim.named_protocol
+    name = claim.protocol_of(metric)
     standard = claim.num_samples == Claim.model_fields["num_samples"].default
     if name in names_of(ProtocolSpec) and standard:
         spec = load_spec(ProtocolSpec, str(name))

@@ -168,6 +168,17 @@ def test_claims_stand_in_the_section_of_their_protocol(tmp_path: Path) -> None:
     assert {one.verdict for one in other.beside} == {"no verdict"}
 
 
+def test_a_section_names_what_its_numbers_are(tmp_path: Path) -> None:
+    """A distance of DINOv2's features is not called FID, though its metric in the registry is."""
+    dino = make_record(80.0, protocol="edm2-dinov2", model="pixnerd-xl-512")
+    titles = [section.title for section in board(tmp_path, [dino, make_record(1.94)])]
+    assert titles[0].startswith("FID-50K, ADM's evaluator, 256")
+    assert titles[1].startswith("dinov2-FID-50K, ")
+    mine = make_record(1.9, reference="mine", reference_sha256="34" * 32)
+    (section,) = board(tmp_path, [mine])
+    assert section.title == "FID-50K, adm against mine"
+
+
 def test_claims_alone_make_a_board_and_show_their_ties() -> None:
     sections = build_board([], load_claims())
     claimed = sum(
