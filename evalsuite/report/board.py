@@ -9,7 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from evalsuite.pipeline.claims import Reproduction, Settings, guidance_text, shown
-from evalsuite.pipeline.leaderboard import BoardRow, ClaimRow, Section
+from evalsuite.pipeline.leaderboard import ClaimRow, Section
+from evalsuite.pipeline.places import BoardRow
 from evalsuite.report.summary import number
 from evalsuite.report.tables import TextTable
 

@@ -132,6 +132,14 @@ def test_unknown_fields_that_fit_two_groups_stand_apart(groups) -> None:
     assert [row.dagger != () for group in found for row in group.rows].count(True) == 1
 
 
+def test_two_unknown_rows_that_differ_in_what_is_known_stand_apart(groups) -> None:
+    half = {"samples": {"path": "a.npz"}, "codec": None, "uint8_rule": None}
+    modulo, random = (make_record(1.0, label_rule=rule, **half) for rule in ("modulo", "random:1"))
+    found = groups([modulo, random])
+    assert [len(group.rows) for group in found] == [1, 1]
+    assert all(row.dagger == ("uint8_rule", "codec") for g in found for row in g.rows)
+
+
 def test_a_declaration_fills_the_gap(groups) -> None:
     stated = {"label_rule": "balanced", "uint8_rule": "half_up", "codec": "lossless"}
     theirs = outside_record(1.0).model_copy(update={"declared": stated}).sealed()
