@@ -62,7 +62,7 @@ def test_a_preset_and_the_table_say_the_same(name: str) -> None:
     assert all(claim in rows for claim in found)
     assert {c.model for c in found} == {c.model for c in rows}
     stated = [r for r in preset.published if r.fid is not None]
-    assert [c.named_protocol for c in found] == [r.protocol for r in stated]
+    assert [c.protocol_of("fid") for c in found] == [r.protocol for r in stated]
     assert {c.resolution for c in found} <= {preset.size[0]}
 
 
@@ -78,11 +78,13 @@ def test_the_first_claim_is_that_of_the_released_weights() -> None:
 def test_protocols_and_labels_are_read_from_the_claims_words() -> None:
     by_words = {claim.protocol: claim for claim in load_claims()}
     adm = by_words["adm-tf (50k; VIRTUAL ref)"]
-    assert (adm.named_protocol, adm.label_rule) == ("adm", None)
+    assert (adm.protocol_of("fid"), adm.label_rule) == ("adm", None)
     assert by_words["adm-tf (50k; VIRTUAL ref); random labels"].label_rule == "random"
     jit = next(c for words, c in by_words.items() if words.startswith("jit"))
-    assert (jit.named_protocol, jit.label_rule) == ("jit", "balanced")
-    assert by_words["as quoted"].named_protocol is None
+    assert (jit.protocol_of("fid"), jit.label_rule) == ("jit", "balanced")
+    assert by_words["as quoted"].protocol_of("fid") is None
+    mixed = by_words["adm-tf (50k; VIRTUAL ref); IS by torch-fidelity"]
+    assert (mixed.protocol_of("fid"), mixed.protocol_of("inception_score")) == ("adm", None)
     swept = next(c for c in load_claims() if c.guidance == "swept")
     assert swept.guidance_scale is None
 

@@ -54,9 +54,13 @@ class Claim(Frozen):
     """In words: evaluator, reference, labels where they are stated."""
     source: str = Field(min_length=1)
 
-    @property
-    def named_protocol(self) -> str | None:
-        """The named protocol that its words mean; None for quotes and programs of their own."""
+    def protocol_of(self, metric: str) -> str | None:
+        """The named protocol that its words mean for a metric.
+
+        None for quotes and programs of their own, and where it says that another program gave it.
+        """
+        if metric == "inception_score" and "IS by" in self.protocol:
+            return None
         word = self.protocol.replace(";", " ").split()[0]
         name = _PROTOCOLS.get(word, word)
         return name if name in names_of(ProtocolSpec) else None

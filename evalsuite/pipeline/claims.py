@@ -3,11 +3,20 @@
 A claim has an error of its own, as large as ours, which nobody published.
 """
 
+import functools
 import math
 from typing import NamedTuple
 
 from evalsuite.artifacts.records import Record
-from evalsuite.config import Claim, ModelPreset, Plan, ProtocolSpec, load_spec, names_of
+from evalsuite.config import (
+    Claim,
+    ModelPreset,
+    Plan,
+    ProtocolSpec,
+    SamplingSettings,
+    load_spec,
+    names_of,
+)
 from evalsuite.metrics.registry import METRICS
 from evalsuite.pipeline.comparison import Z_95
 from evalsuite.pipeline.comparison_words import RETRAINING_PERCENT
@@ -78,21 +87,36 @@ def settings_of(plan: Plan | None, model: str | None) -> Settings:
     """The settings of a plan, and the parameters of a shipped model."""
     if plan is None:
         return Settings()
-    params = None
-    if model in names_of(ModelPreset):
-        params = load_spec(ModelPreset, str(model)).parameters
+    params = _parameters(model)
     settings = Settings(plan.size[0], None if params is None else params / 1e6)
     sampling = plan.sampling
     if sampling is None:
         return settings
-    once = sampling.model_copy(update={"guidance_scale": 1.0, "skip_unguided": True})
     return settings._replace(
-        nfe=count_nfe(once),
+        nfe=_evaluations(sampling),
         guidance_scale=sampling.guidance_scale,
         guidance_interval=sampling.guidance_interval,
         timeshift=sampling.timeshift,
         solver=f"{sampling.solver}{sampling.order or ''}",
     )
+
+
+@functools.cache
+def _parameters(model: str | None) -> int | None:
+    """Of a shipped model; its file is read once."""
+    return load_spec(ModelPreset, model).parameters if model in names_of(ModelPreset) else None
+
+
+@functools.lru_cache(maxsize=512)
+def _evaluations(sampling: SamplingSettings) -> int:
+    """Along the solver, a guided pair counted once."""
+    return count_nfe(sampling.model_copy(update={"guidance_scale": 1.0, "skip_unguided": True}))
+
+
+@functools.cache
+def _protocol(name: str) -> ProtocolSpec | None:
+    """A named protocol; its file is read once."""
+    return load_spec(ProtocolSpec, name) if name in names_of(ProtocolSpec) else None
 
 
 def settings_of_claim(claim: Claim) -> Settings:
@@ -137,9 +161,9 @@ def beside_claim(
 
 def is_by_protocol(record: Record, name: str) -> bool:
     """Whether a record was measured just as a named protocol says, its reference included."""
-    if name not in names_of(ProtocolSpec) or record.metric not in METRICS:
+    spec = _protocol(name)
+    if spec is None or record.metric not in METRICS:
         return False
-    spec = load_spec(ProtocolSpec, name)
     needs_reference = record.protocol.reference_sha256 is not None
     return (
         record.metric in spec.metrics
@@ -166,7 +190,7 @@ def _obstacles(record: Record, plan: Plan | None, claim: Claim) -> list[str]:
             f"N is {record.protocol.num_samples:,}, the claim's {claim.num_samples:,}: the bias of"
             " a finite N does not cancel"
         )
-    name = claim.named_protocol
+    name = claim.protocol_of(record.metric)
     if name is None:
         found.append(f"the claim's protocol ({claim.protocol}) is none that is known here")
     elif not is_by_protocol(record, name):

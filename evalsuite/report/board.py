@@ -9,7 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from evalsuite.pipeline.claims import Reproduction, Settings, guidance_text, shown
-from evalsuite.pipeline.leaderboard import BoardRow, ClaimRow, Section
+from evalsuite.pipeline.leaderboard import ClaimRow, Section
+from evalsuite.pipeline.places import BoardRow
 from evalsuite.report.summary import number
 from evalsuite.report.tables import TextTable
 
@@ -86,14 +87,18 @@ def flat_rows(sections: Sequence[Section]) -> list[dict[str, Any]]:
 
 
 def reproductions(sections: Sequence[Section]) -> list[Beside]:
-    """Results of shipped models beside what was claimed of them."""
+    """Results of shipped models beside what was claimed of them, the nearest settings first."""
     return [
         Beside(section, row, found)
         for section in sections
         for group in section.groups
         for row in group.rows
-        for found in row.beside
+        for found in sorted(row.beside, key=_distance)
     ]
+
+
+def _distance(found: Reproduction) -> tuple[int, int, int]:
+    return len(found.obstacles), len(found.differing), len(found.unstated)
 
 
 def to_csv(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> str:

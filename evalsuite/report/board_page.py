@@ -25,7 +25,7 @@ from evalsuite.report.board import (
 from evalsuite.report.html import page_environment
 
 AXES = {
-    "compute": "parameters × evaluations of one image, in 10⁹",
+    "compute": "parameters × NFE, in 10⁹",
     "nfe": "evaluations along the solver",
     "params_m": "parameters, millions",
     "gpu_hours": "GPU-hours of the run",

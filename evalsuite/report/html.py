@@ -14,7 +14,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from pydantic import ValidationError
 
 from evalsuite.artifacts.receipts import NO_END, ReceiptHead, cover
-from evalsuite.artifacts.records import Record
+from evalsuite.artifacts.records import Record, record_digest
 from evalsuite.artifacts.run_directory import IMAGES, RunDirectory, gaps_of
 from evalsuite.artifacts.storage import Place
 from evalsuite.config import canonical_json, explain
@@ -153,11 +153,13 @@ def _records(run: RunDirectory) -> list[Record]:
     for name, content in zip(
         run.storage.names("results", ".json"), run.read_json_folder("results"), strict=True
     ):
+        where = run.root / f"results/{name}"
         try:
             records.append(Record.model_validate(content))
         except ValidationError as error:
-            where = run.root / f"results/{name}"
             raise CorruptionError(f"{where}: {explain(error, Record)}: remove it") from error
+        if records[-1].record_sha256 not in {None, record_digest(content)}:
+            raise CorruptionError(f"{where} was edited: `evalsuite evaluate` writes it again")
     return sorted(
         records,
         key=lambda r: (order.get(r.metric, len(order)), r.metric, r.reference or "", r.path),

@@ -132,6 +132,14 @@ def test_unknown_fields_that_fit_two_groups_stand_apart(groups) -> None:
     assert [row.dagger != () for group in found for row in group.rows].count(True) == 1
 
 
+def test_two_unknown_rows_that_differ_in_what_is_known_stand_apart(groups) -> None:
+    half = {"samples": {"path": "a.npz"}, "codec": None, "uint8_rule": None}
+    modulo, random = (make_record(1.0, label_rule=rule, **half) for rule in ("modulo", "random:1"))
+    found = groups([modulo, random])
+    assert [len(group.rows) for group in found] == [1, 1]
+    assert all(row.dagger == ("uint8_rule", "codec") for g in found for row in g.rows)
+
+
 def test_a_declaration_fills_the_gap(groups) -> None:
     stated = {"label_rule": "balanced", "uint8_rule": "half_up", "codec": "lossless"}
     theirs = outside_record(1.0).model_copy(update={"declared": stated}).sealed()
@@ -166,6 +174,17 @@ def test_claims_stand_in_the_section_of_their_protocol(tmp_path: Path) -> None:
     assert verdicts[2.29] == "outside"
     (other,) = by_key["fid/jit/256"].groups[0].rows
     assert {one.verdict for one in other.beside} == {"no verdict"}
+
+
+def test_a_section_names_what_its_numbers_are(tmp_path: Path) -> None:
+    """A distance of DINOv2's features is not called FID, though its metric in the registry is."""
+    dino = make_record(80.0, protocol="edm2-dinov2", model="pixnerd-xl-512")
+    titles = [section.title for section in board(tmp_path, [dino, make_record(1.94)])]
+    assert titles[0].startswith("FID-50K, ADM's evaluator, 256")
+    assert titles[1].startswith("dinov2-FID-50K, ")
+    mine = make_record(1.9, reference="mine", reference_sha256="34" * 32)
+    (section,) = board(tmp_path, [mine])
+    assert section.title == "FID-50K, adm against mine"
 
 
 def test_claims_alone_make_a_board_and_show_their_ties() -> None:

@@ -179,7 +179,7 @@ def test_csv_tables_keep_their_notes() -> None:
 def test_the_metrics_of_an_evaluation_as_a_table() -> None:
     records = [make_record(1.94), make_record(None, None, metric="precision", notes=("why",))]
     table = metrics_as_table(records)
-    assert table.headings[:2] == ("metric", "protocol")
+    assert table.headings[:2] == ["metric", "protocol"]
     assert [row[4] for row in table.rows] == ["1.9400", "undefined"]
     assert table.notes == ["Precision-50K: why"]
 

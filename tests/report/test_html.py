@@ -220,6 +220,16 @@ def test_paste_lines_keep_references_apart(tmp_path: Path) -> None:
     assert "digits-FID-96 1.5000, digits-IS-96 8.0000; reference train;" in train
 
 
+def test_an_edited_record_is_not_shown(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    record = add_record(run, "fid", 90, 43.5).sealed()
+    run.write_json(record.path, record.model_dump(mode="json"))
+    assert "43.5000" in render_report(run)
+    run.write_json(record.path, record.model_dump(mode="json") | {"value": 3.5})
+    with pytest.raises(CorruptionError, match="was edited"):
+        render_report(run)
+
+
 def test_results_that_are_no_records_are_named(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run")
     run.write_json("results/fid-1.json", {"value": 3})

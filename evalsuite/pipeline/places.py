@@ -1,0 +1,199 @@
+"""Which results may stand in one group, in which places, and which of them are ties.
+
+The rules of `comparability` decide: measurement fields are equal within a group, what is known to
+differ is in another group, and a row of which something is unknown stands in it with a dagger and
+without a place.
+"""
+
+import itertools
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
+
+from evalsuite.artifacts.records import Protocol, Record
+from evalsuite.config import canonical_json
+from evalsuite.pipeline.claims import Reproduction, Settings
+from evalsuite.pipeline.comparability import Side, comparability
+from evalsuite.pipeline.comparison import compare_records
+from evalsuite.pipeline.comparison_inputs import Entry, Meeting, measurement_key, side_of
+from evalsuite.pipeline.comparison_words import RETRAINING_PERCENT
+
+
+@dataclass(frozen=True, eq=False)
+class BoardRow:
+    """One result of one metric.
+
+    Attributes:
+        entry: the input that it came from.
+        record: what was measured.
+        settings: how its samples were made.
+        dagger: fields of its protocol that are unknown; it then has no place.
+        places: the best and the worst place that its interval allows; None without a place.
+        ties: ids of rows that cannot be told apart from it.
+        beside: claims of its model.
+    """
+
+    entry: Entry
+    record: Record
+    settings: Settings
+    dagger: tuple[str, ...] = ()
+    places: tuple[int, int] | None = None
+    ties: tuple[str, ...] = ()
+    beside: tuple[Reproduction, ...] = ()
+
+    @property
+    def id(self) -> str:
+        """The plan's id, or the name of outside samples: it stays when other rows come."""
+        samples = self.record.samples
+        return str(samples.get("plan_id") or "")[:12] or str(samples.get("path") or "unknown")
+
+    @property
+    def name(self) -> str:
+        """The model, or the name of outside samples."""
+        return str(self.entry.model or self.record.samples.get("path") or "unknown")
+
+    @property
+    def gpu_hours(self) -> float | None:
+        """What making the samples took; None where no GPU was held or nobody measured."""
+        hours = self.record.cost.get("gpu_hours")
+        return float(hours) if isinstance(hours, int | float) and hours > 0 else None
+
+
+class Group(NamedTuple):
+    """Rows of one metric that may stand in one table."""
+
+    protocol: Protocol
+    rows: tuple[BoardRow, ...]
+
+
+@dataclass
+class _Pile:
+    """Rows that stand together, and the distinct protocols among them."""
+
+    rows: list[BoardRow] = field(default_factory=list)
+    sides: list[Side] = field(default_factory=list)
+
+    def ranks_with(self, side: Side) -> bool:
+        """Whether all is known and equal between it and every row."""
+        return side in self.sides or all(comparability(side, one).ranked for one in self.sides)
+
+    def admits(self, side: Side) -> bool:
+        """Whether nothing is known to differ between it and any row."""
+        return not any(comparability(side, one).refusals for one in self.sides)
+
+    def add(self, row: BoardRow, side: Side) -> None:
+        """Put a row on it."""
+        self.rows.append(row)
+        if side not in self.sides:
+            self.sides.append(side)
+
+
+def grouped(rows: Iterable[BoardRow]) -> list[Group]:
+    """Rows divided so that within a group nothing is known to differ.
+
+    A row of which something is unknown joins a group where only one would take it.
+    """
+    alike: dict[bytes, list[BoardRow]] = {}
+    for row in rows:
+        alike.setdefault(canonical_json(measured(row.record)), []).append(row)
+    groups: list[Group] = []
+    for _, members in sorted(alike.items()):
+        groups += _divided(sorted(members, key=_order))
+    return groups
+
+
+def measured(record: Record) -> list[Any]:
+    """What is equal within a group: everything of the measurement, N too."""
+    return [measurement_key(record).decode(), record.protocol.num_samples]
+
+
+def _divided(rows: Sequence[BoardRow]) -> list[Group]:
+    """Rows of equal measurement, divided by what is known of their sampling."""
+    known: list[_Pile] = []
+    unknown: list[BoardRow] = []
+    for row in rows:
+        side = _side(row)
+        if comparability(side, side).unknown:
+            unknown.append(row)
+        else:
+            _pile_for(known, [pile.ranks_with(side) for pile in known]).add(row, side)
+    joined: list[list[BoardRow]] = [[] for _ in known]
+    apart: list[_Pile] = []
+    for row in unknown:
+        side = _side(row)
+        fits = [place for place, pile in enumerate(known) if pile.admits(side)]
+        if len(fits) == 1:
+            joined[fits[0]].append(row)
+        else:
+            _pile_for(apart, [pile.admits(side) for pile in apart]).add(row, side)
+    found = [
+        [*_placed(p.rows), *map(_daggered, more)] for p, more in zip(known, joined, strict=True)
+    ]
+    found += [list(map(_daggered, pile.rows)) for pile in apart]
+    return [Group(rows[0].record.protocol, tuple(rows)) for rows in found]
+
+
+def _pile_for(piles: list[_Pile], takes: Sequence[bool]) -> _Pile:
+    """The first pile that takes a row, or a new one at the end."""
+    for pile, taken in zip(piles, takes, strict=True):
+        if taken:
+            return pile
+    piles.append(_Pile())
+    return piles[-1]
+
+
+def _placed(rows: Sequence[BoardRow]) -> list[BoardRow]:
+    """Rows of one group, the best first, with the places that their intervals allow."""
+    valued = [row for row in rows if row.record.value is not None]
+    better, worse = [0] * len(valued), [0] * len(valued)
+    ties: list[list[str]] = [[] for _ in valued]
+    for i, j in itertools.combinations(range(len(valued)), 2):
+        gap = distinguishable(valued[i], valued[j])
+        if gap is None:
+            ties[i].append(valued[j].id)
+            ties[j].append(valued[i].id)
+        else:
+            first, last = (j, i) if gap > 0 else (i, j)
+            better[last] += 1
+            worse[first] += 1
+    placed = [
+        replace(row, places=(1 + better[i], len(valued) - worse[i]), ties=tuple(sorted(ties[i])))
+        for i, row in enumerate(valued)
+    ]
+    return [*placed, *(row for row in rows if row.record.value is None)]
+
+
+def distinguishable(row: BoardRow, other: BoardRow) -> float | None:
+    """How much better `other` is; None where the two are a tie, or nothing says that they are not.
+
+    A gap counts when it exceeds its 95 % interval (paired where both are runs that share noise)
+    and, of FID, 1.3 % of the larger value.
+    """
+    if is_near(row.record.metric, row.record.value or 0.0, other.record.value or 0.0):
+        return None
+    met = compare_records(row.entry, other.entry, Meeting(row.record, other.record, None))
+    found = met.difference
+    if not met.comparability.ranked or found is None or found.holds_zero is not False:
+        return None
+    return found.value if row.record.better == "higher" else -found.value
+
+
+def is_near(metric: str, a: float, b: float) -> bool:
+    """Whether a gap of FID is under what another training seed gives."""
+    return metric == "fid" and abs(a - b) < RETRAINING_PERCENT / 100 * max(abs(a), abs(b))
+
+
+def _daggered(row: BoardRow) -> BoardRow:
+    unknown = comparability(_side(row), _side(row)).unknown
+    return replace(row, dagger=tuple(relation.field for relation in unknown))
+
+
+def _side(row: BoardRow) -> Side:
+    return side_of(row.record, row.entry.plan)
+
+
+def _order(row: BoardRow) -> tuple[bool, float, str, str]:
+    value = row.record.value
+    ranked = 0.0 if value is None else value
+    ranked = -ranked if row.record.better == "higher" else ranked
+    return value is None, ranked, row.id, row.entry.where
