@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from evalsuite.artifacts.storage import FileEntry, Storage
 from evalsuite.config import Frozen, Sha256, explain
-from evalsuite.errors import CorruptionError, ReproducibilityError
+from evalsuite.errors import CorruptionError, DataError, ReproducibilityError
 
 RECEIPT_SCHEMA = 1
 NO_END = 2**62
@@ -154,10 +154,18 @@ def read_receipt(storage: Storage, name: str) -> Receipt:
 
     Raises:
         CorruptionError: it is not a receipt of its own name.
+        DataError: a newer evalsuite wrote it.
     """
     where = storage.root / name
     try:
-        receipt = Receipt.model_validate(json.loads(storage.read(name)))
+        content = json.loads(storage.read(name))
+        version = content.get("schema_version") if isinstance(content, dict) else None
+        if isinstance(version, int) and version > RECEIPT_SCHEMA:
+            raise DataError(
+                f"receipt {where} has schema version {version}, newer than this evalsuite reads"
+                f" ({RECEIPT_SCHEMA}): upgrade evalsuite"
+            )
+        receipt = Receipt.model_validate(content)
     except ValidationError as error:
         raise CorruptionError(
             f"receipt {where}: {explain(error, Receipt)}: delete it and run again"

@@ -1,5 +1,6 @@
 """One attempt at one shard: its files, written batch by batch, and the receipts that commit it."""
 
+import contextlib
 import itertools
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -8,9 +9,15 @@ from typing import Any, NamedTuple
 
 from evalsuite.artifacts.images import Spread, pixel_sha256
 from evalsuite.artifacts.near import NearReceipts
-from evalsuite.artifacts.receipts import Receipt, ReceiptFile, commit_receipt, digest_of_pixels
+from evalsuite.artifacts.receipts import (
+    Receipt,
+    ReceiptFile,
+    commit_receipt,
+    digest_of_pixels,
+    read_receipt,
+)
 from evalsuite.artifacts.run_directory import IMAGES, RunDirectory
-from evalsuite.errors import ReproducibilityError, StorageError
+from evalsuite.errors import EvalsuiteError, ReproducibilityError, StorageError
 from evalsuite.pipeline.ranges import ShardTask
 from evalsuite.pipeline.repair import REPLACED, set_aside
 from evalsuite.pipeline.stages import STAGE_VERSION, OutputFormat, Produced, Sink, open_sink
@@ -101,12 +108,21 @@ class Attempt:
             done = commit_receipt(self._run.storage, receipt)
             (committed if done else discarded).append(stage)
             del self._sinks[stage]
+            if stage == IMAGES and not done and not self._are_the_pixels_of(receipt):
+                break  # of other numerics: nothing that was made of these pixels may be kept
+        self.abandon()
         return Committed(tuple(committed), tuple(discarded))
 
+    def _are_the_pixels_of(self, receipt: Receipt) -> bool:
+        """Whether the receipt that stands in place of ours is of the same pixels."""
+        winner = read_receipt(self._run.storage, receipt.name)
+        return winner.pixels_digest == receipt.pixels_digest
+
     def abandon(self) -> None:
-        """Remove the files of stages that are not committed."""
+        """Remove the files of stages that are not committed, as far as the storage lets us."""
         for sink in self._sinks.values():
-            sink.abandon()
+            with contextlib.suppress(EvalsuiteError):  # `gc` removes what stays
+                sink.abandon()
 
     def _receipt(
         self, stage: str, files: tuple[ReceiptFile, ...], about: Mapping[str, Any], cost: Cost

@@ -126,5 +126,10 @@ class Board:
         return "again"
 
     def _wake(self) -> None:
+        """Shards whose back-off is over wait again: behind the others, which may be sound."""
         while self._delayed and self._delayed[0][0] <= self._clock():
-            self._waiting.appendleft(heapq.heappop(self._delayed)[2])
+            task = heapq.heappop(self._delayed)[2]
+            if self._departures[task] and not self._losses[task]:
+                self._waiting.appendleft(task)
+            else:
+                self._waiting.append(task)

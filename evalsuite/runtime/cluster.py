@@ -281,11 +281,22 @@ def _remove_stale(parent: Path) -> None:
                 shutil.rmtree(lock.parent, ignore_errors=True)
 
 
+def _meant_by_auto() -> str:
+    """What Ray would take: the environment's, or the cluster that was last started here."""
+    named = os.environ.get("RAY_ADDRESS", "")
+    if not named or named == "auto":
+        with contextlib.suppress(OSError):
+            named = Path("/tmp/ray/ray_current_cluster").read_text(encoding="utf-8").strip()  # noqa: S108
+    return named if ":" in named and "://" not in named else ""
+
+
 def _check_address(address: str) -> None:
     if address.startswith("ray://"):
         raise UsageError("--address ray:// is not supported: give host:port of the cluster's head")
     if address == "auto":
-        return
+        address = _meant_by_auto()
+        if not address:
+            return  # Ray's own message says that there is none
     host, colon, port = address.rpartition(":")
     if not colon or not port.isdecimal() or not host:
         raise UsageError(f"--address {address!r} must be local, auto or host:port")

@@ -17,6 +17,7 @@ from evalsuite.runtime.workers import Flight, Job, Worker, start_worker
 
 LOADING_S = 900.0
 POLL_S = 0.25
+_STANDSTILL_S = 10.0
 _QUESTIONS_PER_S = 400.0  # of progress, to all workers together
 _START_BACK_OFF_S = (0.0, 0.0, 2.0, 10.0)
 
@@ -40,6 +41,7 @@ class Crew:
         self._started = 0
         self._loading_losses = 0
         self._may_start_s = 0.0
+        self._heard_s = time.monotonic()
         self.workers: list[Worker] = []
         self.most = 0
         """The largest number that was alive at once."""
@@ -61,6 +63,8 @@ class Crew:
 
     def start_up_to(self, target: int) -> Iterator[Worker]:
         """Start workers until there are `target`, not at once after several have failed to load."""
+        if self._loading_losses > MAX_LOSSES and self.num_ready:
+            return  # the nodes that are left do not load it; until another joins, it goes on so
         while len(self.workers) < target and time.monotonic() >= self._may_start_s:
             name = f"worker-{self._started}"
             kept = self._bench.take(name, self._job) if self._bench else None
@@ -78,6 +82,7 @@ class Crew:
         Raises:
             EnvironmentProblem: Ray itself failed.
         """
+        self._skip_a_standstill()
         owners = self._open_questions()
         if not owners:
             time.sleep(POLL_S)
@@ -92,6 +97,19 @@ class Crew:
                 answer = self._heard(worker, ref)
                 if answer is not None:
                     yield answer
+
+    def _skip_a_standstill(self) -> None:
+        """When this process itself stood still, nobody was asked meanwhile."""
+        now = time.monotonic()
+        missed_s, self._heard_s = now - self._heard_s, now
+        if missed_s > _STANDSTILL_S:
+            for worker in self.workers:
+                worker.answered_s += missed_s
+                worker.advanced_s += missed_s
+
+    def forget_failures(self) -> None:
+        """Another node has joined, which may load what others could not."""
+        self._loading_losses = 0
 
     def _open_questions(self) -> dict[Any, Worker]:
         every_s = max(POLL_S, len(self.workers) / _QUESTIONS_PER_S)
@@ -117,6 +135,7 @@ class Crew:
             return None
         if ref is worker.loading:
             worker.loading, worker.about = None, value
+            worker.answered_s = worker.advanced_s = time.monotonic()
             self._loading_losses = 0
         return Answer(worker, flight, value)
 
@@ -134,7 +153,7 @@ class Crew:
     def check_loading(self) -> None:
         """Raise EnvironmentProblem when nobody works and a worker does not come to its start."""
         waiting = [w for w in self.workers if not w.is_ready]
-        late = [w for w in waiting if time.monotonic() - w.answered_s > LOADING_S]
+        late = [w for w in waiting if time.monotonic() - w.started_s > LOADING_S]
         if late and len(waiting) == len(self.workers):
             raise EnvironmentProblem(
                 f"a worker has not begun for {LOADING_S / 60:.0f} minutes: Ray may have no free"
@@ -150,7 +169,7 @@ class Crew:
         """
         self.workers.remove(worker)
         worker.kill()
-        if worker.is_ready:
+        if worker.is_ready or loss.departed:
             return
         self._loading_losses += 1
         wait_s = _START_BACK_OFF_S[min(self._loading_losses, len(_START_BACK_OFF_S)) - 1]

@@ -1,5 +1,6 @@
 """The driver: at most two shards on each worker; what is lost is tried again, the rest goes on."""
 
+import collections
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -35,6 +36,7 @@ SILENCE_S = 60.0
 MAX_SET_ASIDE = 8
 """Shards that may be set aside before the run ends: then it is not the shards."""
 _FEWEST_SHARDS = 3  # before a median says anything
+_RECENT_SHARDS = 500  # of which the median is taken
 _FAREWELL_S = 5.0
 _UNSURE_S = 6.0  # without an answer of the head: several questions of the watch
 
@@ -87,8 +89,9 @@ class Driver:
         self._crew = Crew(job, team, bench)
         self._ended_well = False
         self._attempts = 0
-        self._shard_seconds: list[float] = []
-        self._losses_since_commit = self._images_committed = 0
+        self._shard_seconds: collections.deque[float] = collections.deque(maxlen=_RECENT_SHARDS)
+        self._lost_since_commit: set[ShardTask] = set()
+        self._images_committed = 0
         self._known: dict[str, Node] = {}
         self.report = DriverReport()
 
@@ -125,7 +128,7 @@ class Driver:
 
     def _check_head(self) -> None:
         """From another thread, for Ray's calls wait for a head that is gone, and then end us."""
-        if self._watch.silent_s > HEAD_GONE_S:
+        if self._watch.seconds_in_vain() > HEAD_GONE_S:
             raise EnvironmentProblem(
                 f"Ray's head has not answered for {HEAD_GONE_S:.0f} s: what was committed stays;"
                 " when the cluster is back, run the same command again to go on"
@@ -144,6 +147,7 @@ class Driver:
             for gone in self._known.keys() - nodes.keys():
                 self._tell("node-left", host=self._known[gone].host)
             for new in nodes.keys() - self._known.keys():
+                self._crew.forget_failures()
                 self._tell("node-joined", host=nodes[new].host)
         self._known = nodes
 
@@ -204,7 +208,7 @@ class Driver:
     def _take_commit(self, worker: Worker, flight: Flight, value: CommitReport) -> None:
         task = flight.task
         worker.end_flight(flight)
-        self._losses_since_commit = 0
+        self._lost_since_commit.clear()
         first = self._board.finish(task)
         if first:
             self._shard_seconds.append(value.seconds)
@@ -229,7 +233,8 @@ class Driver:
             if error.num_computed:
                 self.report.computed_twice += 1
                 self._tell("shard-discarded", worker, flight.task, flight.attempt_id)
-        elif may_pass(error):
+        elif may_pass(error) or (flight is None and self._crew.num_ready):
+            # others work: what this one cannot load is its own node's trouble
             self._replace(worker, Loss(first_line(error)), flight, remote_traceback(error))
         else:
             raise error from None
@@ -237,12 +242,15 @@ class Driver:
     # Losses
 
     def _replace_hung(self) -> None:
-        """Treat workers that do not answer, or stand still for three median shards, as lost."""
+        """Treat workers that do not answer, or stand still for three median shards, as lost.
+
+        Standing still is longer than a store is asked again (`clients.PATIENCE_S`).
+        """
         self._crew.check_loading()
         known = len(self._shard_seconds) >= _FEWEST_SHARDS
         median_s = statistics.median(self._shard_seconds) if known else float("inf")
         for worker in list(self._crew.workers):
-            if worker.is_hung(self._silence_s, max(self._silence_s, 3 * median_s)):
+            if worker.is_hung(self._silence_s, 3 * max(self._silence_s, median_s)):
                 self._replace(worker, Loss("it hung: no answer, or no progress"))
 
     def _replace(
@@ -257,10 +265,10 @@ class Driver:
             traceback: of what the worker raised.
         """
         self.report.losses += 1
-        self._losses_since_commit += 1
+        to_blame = at or worker.in_hand
+        self._lost_since_commit.update({to_blame.task} if to_blame else ())
         self._tell("worker-lost", worker, reason=loss.reason, traceback=traceback)
         self._crew.lose(worker, loss)
-        to_blame = at or next(iter(worker.flights), None)
         for flight in worker.flights:
             departed = loss.departed or flight is not to_blame
             fate = self._board.give_back(flight.task, loss.reason, departed=departed)
@@ -272,7 +280,7 @@ class Driver:
     def _check_set_aside(self) -> None:
         """End the run when it is not single shards that fail."""
         aside = self.report.set_aside = self._board.set_aside
-        if aside and (self._losses_since_commit > MAX_LOSSES or len(aside) > MAX_SET_ASIDE):
+        if aside and (len(self._lost_since_commit) > MAX_LOSSES or len(aside) > MAX_SET_ASIDE):
             last = aside[-1]
             raise WorkerError(
                 f"samples {last.task.start}..{last.task.stop - 1} lost a worker {last.losses} times"
@@ -307,6 +315,7 @@ class Driver:
             worker.stop()
         deadline = time.monotonic() + GRACE_S
         flights = [(w, f) for w in self._crew.workers for f in w.flights]
+        failure: BaseException | None = None
         while flights and time.monotonic() < deadline and not self._stop.insisted:
             if not self._watch.nodes or self._watch.silent_s > _UNSURE_S:
                 break  # whoever sent the signal sent it to Ray as well
@@ -318,9 +327,11 @@ class Driver:
                 except RayTaskError as error:
                     cause = cause_of(error)
                     if not isinstance(cause, NotStartedError | NotWantedError):
-                        raise cause from None
+                        failure = failure if may_pass(cause) else failure or cause
                 except RayError:
                     continue
+        if failure is not None:
+            raise failure
         raise Interrupted(
             f"stopped by {self._stop.signal_name}; {self._images_committed} images of this"
             " invocation are committed: run the same command again to go on",

@@ -1,7 +1,6 @@
 """One invocation of `run` or `generate` on a run directory: repair, plan, drive, record."""
 
 import contextlib
-import itertools
 import secrets
 import time
 from collections.abc import Callable
@@ -10,6 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from evalsuite.artifacts.compacting import keeping_compact
+from evalsuite.artifacts.ledger import Span
 from evalsuite.artifacts.receipts import (
     Receipt,
     check_same_pixels,
@@ -155,6 +155,7 @@ def run_session(
         except BaseException as error:
             with contextlib.suppress(StorageError):  # a full disk must not hide what happened
                 exit_code = error.exit_code if isinstance(error, EvalsuiteError) else 1
+                exit_code = 130 if isinstance(error, KeyboardInterrupt) else exit_code
                 record(str(error) or type(error).__name__, exit_code)
             raise
         record("complete", 0)
@@ -280,7 +281,9 @@ def _make_missing(
                     driver.run(tasks)
             finally:
                 result.report = driver.report
-                result.images_made = sum(c.task.stop - c.task.start for c in driver.report.commits)
+                result.images_made = sum(
+                    c.task.stop - c.task.start for c in driver.report.commits if c.committed
+                )
     gaps = _gaps_left(run, request.demand, driver.report)
     if gaps:
         listed = ", ".join(f"{low}..{high - 1}" for low, high in gaps[:6])
@@ -306,12 +309,14 @@ def _gaps_left(run: RunDirectory, demand: Demand, report: DriverReport) -> list[
 
 def _compare_overlaps(run: RunDirectory) -> None:
     """Shards of several invocations at the same time may overlap; their pixels must agree."""
-    spans = sorted(run.spans(IMAGES), key=lambda span: (span.start, span.stop))
-    for first, second in itertools.pairwise(spans):
-        if second.start < first.stop:
-            names = [receipt_name(IMAGES, span.start, span.stop) for span in (first, second)]
-            one, other = (read_receipt(run.storage, name) for name in names)
-            check_same_pixels(one, other)
+    open_spans: list[Span] = []
+    for span in sorted(run.spans(IMAGES), key=lambda span: (span.start, span.stop)):
+        open_spans = [one for one in open_spans if span.start < one.stop]
+        for one in open_spans:
+            names = [receipt_name(IMAGES, each.start, each.stop) for each in (one, span)]
+            first, second = (read_receipt(run.storage, name) for name in names)
+            check_same_pixels(first, second)
+        open_spans.append(span)
 
 
 def _now() -> str:

@@ -1,11 +1,16 @@
 """How many workers to keep, of which size: the cluster's room, as it grows and shrinks."""
 
+import time
 from dataclasses import dataclass, field
 
 from evalsuite.errors import EnvironmentProblem, UsageError
 from evalsuite.runtime.cluster import Cluster
 from evalsuite.runtime.watch import Node, ask_autoscaler, has_autoscaler
 from evalsuite.runtime.workers import WorkerSize
+
+MOST_REQUESTED = 1024
+"""Workers that the autoscaler is asked for at most; its own limits come before."""
+_REQUEST_EVERY_S = 10.0
 
 
 @dataclass
@@ -26,6 +31,7 @@ class Team:
     is_private: bool
     grows: bool = False
     _requested: int = field(default=0, init=False)
+    _requested_s: float = field(default=float("-inf"), init=False)
 
     def target(self, nodes: tuple[Node, ...], num_ready: int, num_open: int) -> int:
         """Workers to keep alive now, at least one.
@@ -42,9 +48,10 @@ class Team:
 
     def request(self, num_open: int) -> None:
         """Tell the autoscaler, if there is one, what would be of use; 0 withdraws it."""
-        wanted = min(self.asked or num_open, num_open) if self.grows else 0
-        if wanted != self._requested:
-            self._requested = wanted
+        wanted = min(self.asked or num_open, num_open, MOST_REQUESTED) if self.grows else 0
+        due = not wanted or time.monotonic() - self._requested_s > _REQUEST_EVERY_S
+        if wanted != self._requested and due:
+            self._requested, self._requested_s = wanted, time.monotonic()
             ask_autoscaler([self.size.bundle] * wanted)
 
 

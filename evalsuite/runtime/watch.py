@@ -44,7 +44,8 @@ class ClusterWatch:
     def __init__(self) -> None:
         self._over = threading.Event()
         self.nodes = current_nodes()
-        self._answered_s = time.monotonic()
+        self._answered_s = self._looked_s = time.monotonic()
+        self._in_vain_s = 0.0
         self._thread = threading.Thread(target=self._run, name="cluster-watch", daemon=True)
 
     def __enter__(self) -> "ClusterWatch":
@@ -58,6 +59,16 @@ class ClusterWatch:
     def silent_s(self) -> float:
         """Seconds since the head answered."""
         return time.monotonic() - self._answered_s
+
+    def seconds_in_vain(self) -> float:
+        """Seconds without an answer in which this process ran, by its own questions to this.
+
+        A process that was stopped, or a machine that slept, counts a second for all that time.
+        """
+        now = time.monotonic()
+        passed, self._looked_s = min(now - self._looked_s, 1.0), now
+        self._in_vain_s = self._in_vain_s + passed if self.silent_s > _EVERY_S + 1 else 0.0
+        return self._in_vain_s
 
     def _run(self) -> None:
         while not self._over.wait(_EVERY_S):

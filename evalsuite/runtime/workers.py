@@ -37,7 +37,7 @@ class WorkerSize(NamedTuple):
         return {name: amount for name, amount in named.items() if amount}
 
 
-@dataclass
+@dataclass(eq=False)
 class Flight:
     """One attempt that a worker has in hand."""
 
@@ -50,7 +50,7 @@ class Flight:
     handed_s: float = field(default_factory=time.monotonic)
 
 
-@dataclass
+@dataclass(eq=False)
 class Worker:
     """A worker process as the driver sees it."""
 
@@ -72,10 +72,23 @@ class Worker:
     is_ours: bool = False
     """Whether it runs on this very machine, in a private Ray."""
     about: dict[str, Any] = field(default_factory=dict)
+    has_answered: bool = False
+    """Whether its process has answered a question."""
+    started_s: float = field(default_factory=time.monotonic)
     answered_s: float = field(default_factory=time.monotonic)
     """When it last answered."""
     advanced_s: float = field(default_factory=time.monotonic)
     """When it last computed or committed something."""
+
+    @property
+    def in_hand(self) -> Flight | None:
+        """The attempt that it computes; the one before may only be written by now."""
+        ahead = self.computed - self.committed
+        for flight in self.flights:
+            ahead -= flight.task.stop - flight.task.start
+            if ahead < 0:
+                return flight
+        return self.flights[-1] if self.flights else None
 
     @property
     def is_ready(self) -> bool:
@@ -125,7 +138,7 @@ class Worker:
 
     def take_progress(self, computed: int) -> None:
         """Note an answer to `ask_progress`."""
-        self.asked, self.answered_s = None, time.monotonic()
+        self.asked, self.answered_s, self.has_answered = None, time.monotonic(), True
         if computed > self.computed:
             self.computed, self.advanced_s = computed, self.answered_s
 
@@ -133,12 +146,14 @@ class Worker:
         """Whether it has shards in hand but neither answers nor advances."""
         now = time.monotonic()
         silent = now - self.answered_s > silence_s
+        if not self.is_ready:  # before its first answer it may wait for a place
+            return self.has_answered and silent
         return bool(self.flights) and (silent or now - self.advanced_s > standstill_s)
 
     def ask_progress(self, every_s: float) -> None:
         """Ask for the count of computed images unless a question is open or the last is recent."""
         now = time.monotonic()
-        if self.asked is None and self.is_ready and now - self.asked_s >= every_s:
+        if self.asked is None and now - self.asked_s >= every_s:
             self.asked_s = now
             self.asked = self.actor.progress.options(concurrency_group="control").remote()
 
@@ -161,7 +176,7 @@ class Worker:
         if "pid" not in self.about:
             return
         if self.is_ours:
-            _kill_process(self.about["pid"])
+            _kill_process(self.about["pid"], self.about["began"])
         elif self.about.get("node_id"):
             killer = ray.remote(num_cpus=0, max_retries=0)(_kill_process)
             here = NodeAffinitySchedulingStrategy(self.about["node_id"], soft=False)

@@ -17,13 +17,7 @@ from evalsuite.config import JobSpec, ModelPreset, load_spec, names_of
 Call = Callable[..., Outcome]
 RUN = ("run", "--model", "pixnerd-digits")
 OUTPUT = ("--output", "/shared/runs/a")
-WAITING = {
-    *(
-        f"{benchmark}-{model}"
-        for benchmark in ("geneval", "dpg")
-        for model in ("pixnerd-xxl-t2i", "pixelgen-xxl-t2i-512", "pixeldit-t2i-1024")
-    ),
-}
+WAITING: set[str] = set()
 """Specs of commands that are still being built."""
 
 
@@ -147,7 +141,7 @@ def test_every_family_has_specs_for_its_sizes() -> None:
     specs = [load_spec(JobSpec, name) for name in names_of(JobSpec)]
     models = [parsed(spec.words).params["model"] for spec in specs if spec.waits_for is None]
     covered = [load_spec(ModelPreset, model) for model in models]
-    assert {(preset.family, preset.size) for preset in covered} == known
+    assert {(preset.family, preset.size) for preset in covered if preset.text is None} == known
     for spec in specs:
         if spec.waits_for is None:
             size = load_spec(ModelPreset, parsed(spec.words).params["model"]).size[0]

@@ -164,7 +164,7 @@ def test_no_interval_of_a_frechet_distance_below_two_samples_a_dimension(runs: R
     assert row.difference.holds_zero is None
     text = statement(row)
     assert "no interval: of A and B no standard error: it needs at least 2 samples" in text
-    assert "use kid, which has no bias and an error at any N" in text
+    assert "use more samples (kid is no substitute: it compares pooled features)" in text
     assert "±" not in text
 
 

@@ -78,7 +78,7 @@ NUMBERS = ("value", "standard_error", "extrapolated")
 
 def comparable(record: Record) -> dict[str, Any]:
     """All that must be equal whoever made the samples."""
-    left_out = {"samples", "provenance", "cost", "created_at"}
+    left_out = {"samples", "provenance", "cost", "created_at", "record_sha256"}
     return record.model_dump(mode="json", exclude=left_out)
 
 

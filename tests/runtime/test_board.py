@@ -49,7 +49,10 @@ def test_a_lost_shard_waits_longer_each_time_and_is_set_aside() -> None:
         assert other != first
         board.drop(other)
         clock.now += 0.01
+        assert board.num_queued == 2
+        assert board.take() == other, "what failed waits behind the others"
         assert board.take() == first
+        board.drop(other)
     assert board.give_back(first, "killed again") == "set aside"
     assert [(one.task, one.reason) for one in board.set_aside] == [(first, "killed again")]
     assert board.num_open == 1

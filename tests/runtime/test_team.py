@@ -138,3 +138,26 @@ def test_a_fresh_worker_is_judged_by_the_median_shard() -> None:
     assert late.gains_from(fresh, [5.0, 6.0, 7.0])
     assert not late.gains_from(fresh, [95.0])
     assert not late.gains_from(fresh, [])
+
+
+def test_the_shard_to_blame_is_the_one_that_is_computed() -> None:
+    """The first may be written still while the second is computed."""
+    both = [(0, 100), (100, 200)]
+    first, second = worker("a", both, 40, 1.0), worker("b", both, 130, 1.0)
+    assert first.in_hand is first.flights[0]
+    assert second.in_hand is second.flights[1]
+    second.committed = 100
+    assert second.in_hand is second.flights[0]
+    assert worker("c", [], 0, 1.0).in_hand is None
+
+
+def test_the_autoscaler_is_asked_within_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    monkeypatch.setattr("evalsuite.runtime.team.ask_autoscaler", lambda b: asked.append(len(b)))
+    team = Team("cuda", GPU, None, is_private=False, grows=True)
+    for num_open in (100_000, 99_999, 500):
+        team.request(num_open)
+    team.request(0)
+    assert asked == [1024, 0]
+    Team("cuda", GPU, None, is_private=False).request(100)
+    assert asked == [1024, 0]

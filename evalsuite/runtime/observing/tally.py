@@ -111,7 +111,8 @@ class Tally:
         with self._lock:
             seconds = self._past_s.copy()
             for held in self._workers.values():
-                _add(seconds, held.device, now - held.since)
+                if held.ready_at is not None:  # it may still wait for its place
+                    _add(seconds, held.device, now - held.since)
             joules = self._joules if self._counts["shards_committed"] else None
         return _cost_of(seconds, joules, self._gpus_per_worker, self._price)
 
@@ -126,7 +127,7 @@ class Tally:
                 held.since = max(held.since, event.time - event.seconds)
         elif event.kind in {"worker-lost", "worker-ended"}:
             gone = self._workers.pop(event.worker, None)
-            if gone is not None:
+            if gone is not None and gone.ready_at is not None:
                 _add(self._past_s, gone.device, event.time - gone.since)
 
     def _follow_shard(self, event: Event) -> None:
