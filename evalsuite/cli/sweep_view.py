@@ -46,7 +46,7 @@ def rung_line(table: "RungTable") -> str:
     leader, going_on = table.rows[0], sum(row.goes_on for row in table.rows)
     return (
         f"rung {table.num_samples}: {printable(leader.name)} leads with {_number(leader.value)};"
-        f" {going_on} of {len(table.rows)} go on"
+        f" {going_on} of {len(table.rows)} are left"
     )
 
 

@@ -139,7 +139,9 @@ class ShardWorker:
     def retarget(self, job: WorkerJob) -> dict[str, Any]:
         """Turn to another plan of the same networks, which stay as they are; gives as `load` does.
 
-        Nothing may be in hand, nor may an attempt have been withdrawn.
+        Nothing may be in hand. The threads of an attempt that was withdrawn may still be at their
+        last batch: `compute` is before this in its group, and what `prepare` draws goes nowhere,
+        for the attempt stays known as withdrawn.
 
         Raises:
             EvalsuiteError: the run directory is not as it should be.
@@ -151,7 +153,6 @@ class ShardWorker:
             raise ValueError("a worker cannot turn to a plan of other networks")
         self._job, self._run, self._images_done = job, run, 0
         self._near = NearReceipts(run.storage, run.manifest.plan_id)
-        self._handovers.clear()
         self._sampler.retarget(run.plan, job.materials)
         self._check_numerics()
         return {**self.describe(), "loading_s": 0.0, "loads": 0}

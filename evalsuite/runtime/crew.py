@@ -140,12 +140,8 @@ class Crew:
         return Answer(worker, flight, value)
 
     def release(self, worker: Worker) -> None:
-        """Let go of a worker whose crew has ended well: onto the bench, if there is one.
-
-        One that was told to drop an attempt may still be at it, so it is ended.
-        """
-        clean = worker.is_ready and not worker.flights and not worker.has_withdrawn
-        if self._bench is not None and clean:
+        """Let go of a worker whose crew has ended well: onto the bench, if there is one."""
+        if self._bench is not None and worker.is_ready and not worker.flights:
             self._bench.keep(worker)
         else:
             worker.kill()

@@ -65,8 +65,6 @@ class Worker:
     """Images that it has computed since it started."""
     committed: int = 0
     """Images of the attempts of this worker that have ended."""
-    has_withdrawn: bool = False
-    """Whether it was ever told to end an attempt without a commit."""
     began_s: float | None = None
     """When it was handed its first shard."""
     is_ours: bool = False
@@ -126,7 +124,7 @@ class Worker:
 
     def withdraw(self, flight: Flight) -> None:
         """Let it end an attempt that is no longer wanted, without a commit."""
-        flight.withdrawn = self.has_withdrawn = True
+        flight.withdrawn = True
         self.actor.withdraw.options(concurrency_group="control").remote(flight.attempt_id)
 
     def end_flight(self, flight: Flight, num_computed: int | None = None) -> None:
@@ -160,7 +158,7 @@ class Worker:
     def turned_to(self, name: str, job: Job) -> "Worker":
         """The same process as a worker with another job, whose networks it has loaded.
 
-        Only for one that has nothing in hand and whose every attempt was committed.
+        Only for one that has nothing in hand.
         """
         loading = self.actor.retarget.options(concurrency_group="gpu").remote(job)
         return Worker(name, self.actor, loading, is_ours=self.is_ours, about=self.about)
