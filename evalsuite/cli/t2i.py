@@ -54,9 +54,9 @@ def t2i() -> None:
 )
 @click.option("--object-names", type=PATH, help="The folder's class names, one a line.")
 @click.option("--clip", type=PATH, help="Folder of CLIP ViT-L/14, for prompts with colours.")
-@click.option("--threshold", type=click.FloatRange(0, 1), help="[default: 0.3; shapes 0.75].")
+@click.option("--threshold", type=click.FloatRange(0, 1), help="[default: 0.3; shapes 0.6].")
 @click.option(
-    "--counting-threshold", type=click.FloatRange(0, 1), help="[default: 0.9; shapes 0.75]."
+    "--counting-threshold", type=click.FloatRange(0, 1), help="[default: 0.9; shapes 0.6]."
 )
 @click.option("--output", type=PATH, required=True, help="Verdicts; an unfinished file goes on.")
 @click.option("--json", "json_path", type=PATH, help="Write the result here.")
