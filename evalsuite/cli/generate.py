@@ -29,7 +29,8 @@ _WORK_OPTIONS = [
     click.option(
         "--benchmark",
         metavar="NAME",
-        help="geneval or dpg: its prompts, its number of images, all of them kept.",
+        help="geneval, dpg or shapes: its prompts, its number of images, all of them kept; `run`"
+        " scores shapes.",
     ),
     click.option("--shard-size", type=POSITIVE, help="Of one shard [default: by N, workers]."),
     click.option(
@@ -98,7 +99,8 @@ def run_options(function: Any) -> Any:  # noqa: ANN401 - click's decorators
 
 @click.command(
     epilog="Examples:\n\n\b\n  evalsuite run --model pixnerd-digits\n"
-    "  evalsuite run --model pixnerd-digits --num-samples 500 --guidance-scale 2 --num-steps 30"
+    "  evalsuite run --model pixnerd-digits --num-samples 500 --guidance-scale 2 --num-steps 30\n"
+    "  evalsuite run --model pixnerd-shapes --benchmark shapes"
 )
 @run_options
 def run(**values: Any) -> None:  # noqa: ANN401 - click passes each option
@@ -254,10 +256,26 @@ def _finish_unscored(
     if values["json_path"]:
         write_json(values["json_path"], payload([], facts))
     click.echo(f"run     {result.run.root}")
-    notice(f"nothing was scored: {prepared.scoring.reason}")
+    if "benchmark" not in facts:
+        notice(f"nothing was scored: {prepared.scoring.reason}")
     if plan.has_random_weights:
         return
     click.echo(f"report  {write_report(result.run)}")
+
+
+def _judged(prepared: Prepared, result: "SessionResult") -> dict[str, Any]:
+    """The scores of a benchmark whose detector comes with evalsuite, printed; else nothing."""
+    from evalsuite.cli.t2i import print_geneval
+    from evalsuite.pipeline.built_in_detectors import judge_run
+
+    spec, request = prepared.benchmark, prepared.request
+    if spec is None or spec.detector is None or request.resolved.plan.has_random_weights:
+        return {}
+    metadata = spec.path.parent / str(spec.prompts_file.file)
+    judged = judge_run(result.run, spec.detector, metadata, request.demand.num_samples)
+    print_geneval(judged.summary)
+    click.echo(f"verdicts {judged.verdicts}")
+    return {"benchmark": judged.summary}
 
 
 def _finish_run(
@@ -287,6 +305,7 @@ def _finish_run(
         if values["json_path"]:
             write_json(values["json_path"], payload([], facts))
         return
+    facts |= _judged(prepared, result)
     if not prepared.scoring.measures:
         _finish_unscored(prepared, result, values, facts)
         return

@@ -9,7 +9,7 @@ from evalsuite.cli.options import given
 from evalsuite.errors import CorruptionError, StorageError, UsageError
 
 if TYPE_CHECKING:
-    from evalsuite.config import ExtractorSpec
+    from evalsuite.config import BenchmarkSpec, ExtractorSpec
     from evalsuite.pipeline.estimate import Estimate
     from evalsuite.pipeline.plan import PlanOptions
     from evalsuite.runtime.observing.loggers import LogTarget
@@ -24,6 +24,8 @@ class Prepared:
     scoring: Scoring
     log: "tuple[LogTarget, ...]" = ()
     """Where progress and records go besides."""
+    benchmark: "BenchmarkSpec | None" = None
+    """The one whose prompts these are."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,7 @@ def prepare(
     from evalsuite.artifacts.storage import open_storage
     from evalsuite.cli.output import check_json_target
     from evalsuite.cli.resolve import plan_options_of
+    from evalsuite.config import BenchmarkSpec, load_spec
     from evalsuite.pipeline.coverage import Demand
     from evalsuite.pipeline.fetching import fetched_items
     from evalsuite.pipeline.numerics import resolve_device
@@ -108,7 +111,8 @@ def prepare(
         tags=dict(values["tags"]),
         price_per_gpu_hour=values["price_per_gpu_hour"],
     )
-    return Prepared(request, scoring, log)
+    asked = values.get("benchmark")
+    return Prepared(request, scoring, log, load_spec(BenchmarkSpec, asked) if asked else None)
 
 
 def with_benchmark(values: dict[str, Any]) -> dict[str, Any]:
@@ -126,16 +130,30 @@ def with_benchmark(values: dict[str, Any]) -> dict[str, Any]:
     if values["prompts"] or values["prompt"]:
         raise UsageError(f"--benchmark {name} brings its prompts: leave --prompts and --prompt out")
     spec = load_spec(BenchmarkSpec, name)
-    path = cached_file(spec.prompts_file.place)
+    place, file = spec.prompts_file.place, spec.prompts_file.file
+    path = cached_file(place) if place is not None else spec.path.parent / str(file)
     if path is None:
         raise UsageError(f"--benchmark {name}: `evalsuite t2i fetch {name}` brings its files first")
     count = spec.num_prompts * spec.images_per_prompt
+    if spec.detector is not None:
+        _check_whole(spec, values["num_samples"] or count, values["images"])
     return {
         **values,
         "prompts": path,
         "num_samples": values["num_samples"] or count,
         "images": values["images"] or "all",
     }
+
+
+def _check_whole(spec: "BenchmarkSpec", num_samples: int, images: str | None) -> None:
+    """Raise UsageError unless what `run` scores by itself will be there: all, of every prompt."""
+    if num_samples % spec.num_prompts:
+        raise UsageError(
+            f"--benchmark {spec.name} has {spec.num_prompts} prompts, and every one gets the same"
+            f" number of images: give --num-samples as a multiple of {spec.num_prompts}"
+        )
+    if images not in {None, "all"}:
+        raise UsageError(f"--benchmark {spec.name} scores every image: leave --images {images} out")
 
 
 def _extractors(values: dict[str, Any], scoring: Scoring) -> "tuple[ExtractorSpec, ...]":

@@ -1,12 +1,28 @@
 """`evalsuite t2i`: GenEval and DPG-Bench on images that are there, and other people's scorers."""
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
 from evalsuite.cli.options import PATH, POSITIVE, device_option
 from evalsuite.errors import UsageError
+
+if TYPE_CHECKING:
+    from evalsuite.pipeline.geneval_run import GenevalInput
+    from evalsuite.t2i.geneval import GenevalOptions
+
+
+class _Judges(NamedTuple):
+    """Who judges images, with what names them in a protocol, and how they are checked."""
+
+    detector: Any
+    protocol: dict[str, Any]
+    colors: Any
+    colors_protocol: dict[str, Any] | None
+    options: "GenevalOptions"
+    check: Callable[[], None]
 
 
 @click.group(
@@ -23,16 +39,25 @@ def t2i() -> None:
     "  evalsuite t2i geneval RUN --metadata evaluation_metadata.jsonl --detector mask2former \\\n"
     "    --object-names object_names.txt --clip clip-vit-large-patch14 --output verdicts.jsonl\n"
     "  evalsuite t2i geneval images --detector mask2former --object-names object_names.txt \\\n"
-    "    --clip clip-vit-large-patch14 --output verdicts.jsonl"
+    "    --clip clip-vit-large-patch14 --output verdicts.jsonl\n"
+    "  evalsuite t2i geneval RUN --detector shapes --output verdicts.jsonl"
 )
 @click.argument("images", type=PATH)
 @click.option("--metadata", type=PATH, help="GenEval's metadata, of a run's prompts.")
 @click.option("--num-samples", type=POSITIVE, help="Of a run [default: all that were asked].")
-@click.option("--detector", type=PATH, required=True, help="Folder of Mask2Former, instances.")
-@click.option("--object-names", type=PATH, required=True, help="Its class names, one a line.")
+@click.option(
+    "--detector",
+    metavar="FOLDER|shapes",
+    required=True,
+    help="Folder of Mask2Former, instances; or `shapes`, the coloured shapes' own, which needs"
+    " neither names nor CLIP.",
+)
+@click.option("--object-names", type=PATH, help="The folder's class names, one a line.")
 @click.option("--clip", type=PATH, help="Folder of CLIP ViT-L/14, for prompts with colours.")
-@click.option("--threshold", type=click.FloatRange(0, 1), help="[default: 0.3].")
-@click.option("--counting-threshold", type=click.FloatRange(0, 1), help="[default: 0.9].")
+@click.option("--threshold", type=click.FloatRange(0, 1), help="[default: 0.3; shapes 0.6].")
+@click.option(
+    "--counting-threshold", type=click.FloatRange(0, 1), help="[default: 0.9; shapes 0.6]."
+)
 @click.option("--output", type=PATH, required=True, help="Verdicts; an unfinished file goes on.")
 @click.option("--json", "json_path", type=PATH, help="Write the result here.")
 @device_option
@@ -43,41 +68,25 @@ def geneval(**values: Any) -> None:  # noqa: ANN401 - click passes each option
     detector and the classifier are checked before a score is printed.
     """
     from evalsuite.cli.output import check_json_target, notice
-    from evalsuite.pipeline.geneval_run import PORTION, judge_all, open_geneval
-    from evalsuite.pipeline.numerics import resolve_device
+    from evalsuite.pipeline.built_in_detectors import BUILT_IN, metadata_of
+    from evalsuite.pipeline.geneval_run import PORTION, judge_all, open_geneval, verdict_header
     from evalsuite.pipeline.row_file import RowFile
-    from evalsuite.pipeline.t2i_networks import load_colors, load_detector, read_object_names
-    from evalsuite.t2i.detections import NoColors
-    from evalsuite.t2i.detector_checks import check_against_cpu
-    from evalsuite.t2i.geneval import GenevalOptions
 
     check_json_target(values["json_path"])
-    options = GenevalOptions(
-        **{k: values[k] for k in ("threshold", "counting_threshold") if values[k] is not None}
+    metadata, own = values["metadata"], values["detector"] in BUILT_IN
+    if own and metadata is None and (values["images"] / "manifest.json").is_file():
+        metadata = metadata_of(values["detector"])
+    given = open_geneval(values["images"], metadata, values["num_samples"])
+    judges = _built_in(values, given) if own else _networks(values, given)
+    options = judges.options.model_copy(
+        update={k: values[k] for k in ("threshold", "counting_threshold") if values[k] is not None}
     )
-    given = open_geneval(values["images"], values["metadata"], values["num_samples"])
-    names = read_object_names(values["object_names"])
-    _check_names(given.prompts, names)
-    if values["clip"] is None and any(prompt.asks_color for prompt in given.prompts):
-        raise UsageError("prompts ask for colours: give --clip, the folder of CLIP ViT-L/14")
-    device = resolve_device(values["device"])
-    detector = load_detector(values["detector"], names, device)
-    colors = load_colors(values["clip"], device) if values["clip"] else None
-    header = {
-        "benchmark": "geneval",
-        "source": given.source,
-        "prompts_sha256": given.prompts_sha256,
-        "num_images": given.num_images,
-        "options": options.model_dump(mode="json"),
-        "detector": detector.protocol,
-        "colors": colors.protocol if colors else None,
-    }
+    header = verdict_header(given, options, judges.protocol, judges.colors_protocol)
     file = RowFile(values["output"], header, portion=PORTION, total=given.num_images)
     if len(file.rows) < given.num_images:
-        check_against_cpu(detector.network)
+        judges.check()
         notice(f"{given.num_images - len(file.rows)} of {given.num_images} images are to be judged")
-        classifier = colors.network if colors else NoColors("--clip was not given")
-        judge_all(given, detector.network, classifier, options, file)
+        judge_all(given, judges.detector, judges.colors, options, file)
     _print_summary(values["output"], None, values["json_path"])
 
 
@@ -216,6 +225,9 @@ def fetch(benchmark: str, allow_unverified: bool) -> None:
 
     spec = load_spec(BenchmarkSpec, benchmark)
     for file in spec.files:
+        if file.place is None:
+            click.echo(f"{file.role:14} {spec.path.parent / str(file.file)}")
+            continue
         path = fetched(file.place, allow_unverified=allow_unverified)
         click.echo(f"{file.role:14} {path}")
     click.echo(f"{spec.num_prompts} prompts, {spec.images_per_prompt} images each; {spec.licence}")
@@ -237,6 +249,53 @@ def convert_detector(checkpoint: Path, output: Path) -> None:
     digest = write(checkpoint, output)
     kind = "the official detector" if digest.startswith(OFFICIAL) else "no known detector"
     click.echo(f"{output}  from {checkpoint.name}, sha256 {digest}: {kind}")
+
+
+def _networks(values: dict[str, Any], given: "GenevalInput") -> _Judges:
+    """Mask2Former and CLIP from the folders that were given."""
+    from evalsuite.pipeline.numerics import resolve_device
+    from evalsuite.pipeline.t2i_networks import load_colors, load_detector, read_object_names
+    from evalsuite.t2i.detections import NoColors
+    from evalsuite.t2i.detector_checks import check_against_cpu
+    from evalsuite.t2i.geneval import GenevalOptions
+
+    if values["object_names"] is None:
+        raise UsageError("--detector needs --object-names, the class names of its network")
+    names = read_object_names(values["object_names"])
+    _check_names(given.prompts, names)
+    if values["clip"] is None and any(prompt.asks_color for prompt in given.prompts):
+        raise UsageError("prompts ask for colours: give --clip, the folder of CLIP ViT-L/14")
+    device = resolve_device(values["device"])
+    found = load_detector(Path(values["detector"]), names, device)
+    colors = load_colors(values["clip"], device) if values["clip"] else None
+    return _Judges(
+        found.network,
+        found.protocol,
+        colors.network if colors else NoColors("--clip was not given"),
+        colors.protocol if colors else None,
+        GenevalOptions(),
+        lambda: check_against_cpu(found.network),
+    )
+
+
+def _built_in(values: dict[str, Any], given: "GenevalInput") -> _Judges:
+    """A detector that comes with evalsuite; there is no network to check."""
+    from evalsuite.pipeline.built_in_detectors import built_in
+
+    for flag in ("object_names", "clip"):
+        if values[flag] is not None:
+            name = flag.replace("_", "-")
+            raise UsageError(f"--{name} is for Mask2Former: --detector shapes brings its own")
+    own = built_in(values["detector"])
+    _check_names(given.prompts, own.names)
+    return _Judges(
+        own.detector,
+        own.protocol,
+        own.colors,
+        own.colors_protocol,
+        own.options,
+        lambda: None,
+    )
 
 
 def _check_names(prompts: Any, names: tuple[str, ...]) -> None:  # noqa: ANN401
@@ -261,7 +320,7 @@ def _print_summary(rows: Path, csv: Path | None, json_path: Path | None) -> None
         _print_dpg(found)
     else:
         found = geneval_run.summary_of(rows)
-        _print_geneval(found)
+        print_geneval(found)
     if json_path:
         write_json(json_path, found)
 
@@ -272,7 +331,8 @@ def _csv_of(rows: Path, csv: Path | None) -> Path:
     return csv
 
 
-def _print_geneval(found: dict[str, Any]) -> None:
+def print_geneval(found: dict[str, Any]) -> None:
+    """Tags with intervals, overall, and whose score it is."""
     for tag, one in found["tags"].items():
         counts = f"{one['correct']} of {one['images']}"
         click.echo(f"{tag:16} {one['score']:.4f}  {_interval(one):22} {counts}")

@@ -1,8 +1,9 @@
 """Text-to-image benchmarks: where their files are published, and how many images they ask for."""
 
 from pathlib import Path
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from evalsuite.config.base import Frozen
 from evalsuite.config.presets import FilePlace
@@ -13,11 +14,19 @@ class BenchmarkFile(Frozen):
 
     role: str
     """What commands take it for: `metadata`, `object-names`, `dpg-csv`."""
-    place: FilePlace
+    place: FilePlace | None = None
+    file: str | None = None
+    """One that comes with the benchmark, relative to the YAML file."""
+
+    @model_validator(mode="after")
+    def _is_somewhere(self) -> Self:
+        if (self.place is None) == (self.file is None):
+            raise ValueError("give either the place of a file or a file beside this one")
+        return self
 
 
 class BenchmarkSpec(Frozen):
-    """A benchmark by its own files; they are fetched, not shipped."""
+    """A benchmark by its own files, which are fetched, but for a demonstration's."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     title: str
@@ -25,6 +34,8 @@ class BenchmarkSpec(Frozen):
     num_prompts: int = Field(ge=1)
     images_per_prompt: int = Field(ge=1)
     files: tuple[BenchmarkFile, ...] = Field(min_length=1)
+    detector: Literal["shapes"] | None = None
+    """A detector that comes with evalsuite, by which `run` scores without being asked."""
     licence: str
     source: str
     path: Path = Field(exclude=True)

@@ -142,7 +142,11 @@ def _keys(section: Mapping[str, Any]) -> Iterator[str]:
 
 def _rooted(section: dict[str, Any], folder: Path) -> dict[str, Any]:
     """A section with its paths absolute: in the YAML they are relative to their own file."""
-    paths = {k: v for k, v in section.items() if k in {"file", "prompts"} and isinstance(v, str)}
+    paths = {
+        k: v
+        for k, v in section.items()
+        if k in {"file", "prompts", "folder"} and isinstance(v, str)
+    }
     return {**section, **{key: str(folder / value) for key, value in paths.items()}}
 
 

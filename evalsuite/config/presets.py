@@ -115,6 +115,8 @@ class TextPreset(Frozen):
     """What a text model needs beside its network."""
 
     encoder: TextEncoderSpec
+    folder: str | None = None
+    """Of an encoder that comes with the preset, relative to the YAML file; else it is the hub's."""
     instruction_lines: int = Field(default=0, ge=0)
     """Lines that the authors put before every positive prompt. Where their licence keeps the text
     out of this package, `encoder.instruction` is empty and the user's own preset gives it."""

@@ -105,7 +105,7 @@ def resolve_text(
         request.refuse_encoder("with random weights no prompt is encoded")
     else:
         _check_instruction(preset)
-        encoder = _find_encoder(spec, request.encoder, weights)
+        encoder = _find_encoder(spec, request.encoder or own_encoder(preset), weights)
         notices += _cut_prompts(spec, encoder.folder, prompts, negative, request.cut)
     conditions = TextConditions(
         prompts=PromptList(count=len(prompts), sha256=prompts_sha256(prompts)),
@@ -150,6 +150,13 @@ def features_of(
     return TextFeatures({p.text: found[p] for p in wanted}, found[last])
 
 
+def own_encoder(preset: ModelPreset) -> Path | None:
+    """The folder of the text encoder that comes with a preset; None for one of the hub."""
+    if preset.text is None or preset.text.folder is None:
+        return None
+    return preset.path.parent / preset.text.folder
+
+
 def features_on_disk(plan: Plan, cache: Place) -> int:
     """How many prompts of a plan's encoder have their features in a folder."""
     digest = plan.text.encoder_sha256 if plan.text else None
@@ -183,10 +190,10 @@ def _check_instruction(preset: ModelPreset) -> None:
 def _find_encoder(
     spec: TextEncoderSpec, given: Path | None, weights: WeightsRequest
 ) -> FoundEncoder:
-    """The folder that was given, or the hub's, whose name is its commit."""
+    """The folder that was given or is the preset's, or the hub's, whose name is its commit."""
     if given is not None:
         if not given.is_dir():
-            raise DataError(f"--text-encoder {given} is no folder")
+            raise DataError(f"text encoder {given} is no folder")
         folder = given.resolve()
         return FoundEncoder(folder, encoder_digest(folder), {"text_encoder": folder.name})
     revision = spec.revision

@@ -88,9 +88,13 @@ def open_geneval(path: Path, metadata: Path | None, num_samples: int | None) -> 
         return _open_folder(path, metadata, num_samples)
     if metadata is None:
         raise UsageError(f"{path} is a run: give --metadata, GenEval's evaluation_metadata.jsonl")
-    run = RunDirectory.open(path)
+    return geneval_of_run(RunDirectory.open(path), metadata, num_samples)
+
+
+def geneval_of_run(run: RunDirectory, metadata: Path, num_samples: int | None) -> GenevalInput:
+    """The images of a run with `metadata` of its prompts; errors are those of `open_geneval`."""
     if run.manifest.prompts is None:
-        raise UsageError(f"{path} is a run of classes: GenEval needs prompts")
+        raise UsageError(f"{run.root} is a run of classes: GenEval needs prompts")
     prompts = match_prompts(run.manifest.prompts, read_geneval_prompts(metadata), metadata)
     count = num_samples or run.num_asked()
     if count % len(prompts):
@@ -118,6 +122,24 @@ def _open_folder(path: Path, metadata: Path | None, num_samples: int | None) -> 
         digest.update(read_file(file))
     prompts = tuple(folder.prompt for folder in folders)
     return GenevalInput(digest.hexdigest(), prompts, len(files), None, tuple(files))
+
+
+def verdict_header(
+    given: GenevalInput,
+    options: GenevalOptions,
+    detector: Mapping[str, Any],
+    colors: Mapping[str, Any] | None,
+) -> dict[str, Any]:
+    """What decides the verdicts: images, prompts, thresholds, and what names the networks."""
+    return {
+        "benchmark": "geneval",
+        "source": given.source,
+        "prompts_sha256": given.prompts_sha256,
+        "num_images": given.num_images,
+        "options": options.model_dump(mode="json"),
+        "detector": detector,
+        "colors": colors,
+    }
 
 
 def judge_all(

@@ -9,6 +9,7 @@ from evalsuite.config import RANDOM_WEIGHTS, ModelPreset, Plan, load_spec
 from evalsuite.errors import DataError, UsageError
 from evalsuite.models.diffusers_folder import CUSTOM_CODE
 from evalsuite.models.foreign import PYTHON, ForeignModel, foreign_model, is_foreign
+from evalsuite.pipeline.conditions import own_encoder
 from evalsuite.pipeline.foreign_weights import check_foreign_weights, find_foreign_weights
 from evalsuite.pipeline.weights import (
     HUB,
@@ -159,7 +160,13 @@ def _encoder_of(manifest: Manifest, request: RerunRequest) -> Path | None:
         repo, revision = str(origin["text_encoder_repo"]), str(origin["text_encoder_revision"])
         return hub_folder(repo, revision, offline=request.offline)
     name = origin.get("text_encoder", "a folder")
-    raise UsageError(f"the text encoder of the run was {name}: give it with --text-encoder")
+    try:
+        own = own_encoder(load_spec(ModelPreset, request.model or manifest.model))
+    except UsageError:
+        own = None
+    if own is None or own.name != name:
+        raise UsageError(f"the text encoder of the run was {name}: give it with --text-encoder")
+    return own
 
 
 def _given(text: str, sha256: str, *, offline: bool) -> Path:
