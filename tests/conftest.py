@@ -29,8 +29,6 @@ from shim import preloaded_where_possible
 
 RAYS = frozenset({"cluster", "digits_run", "run_copy", "expected"})
 """Fixtures that start a Ray, once in each process."""
-TOGETHER = frozenset({"golden", "cluster"})
-"""Folders whose fixtures take long to make."""
 
 
 def pytest_configure() -> None:
@@ -43,11 +41,12 @@ def pytest_configure() -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """For `-n`: one process has all that needs Ray or a run that Ray made, others share files."""
     for item in items:
-        if RAYS.intersection(getattr(item, "fixturenames", ())) or item.get_closest_marker("ray"):
+        folder = item.path.relative_to(Path(__file__).parent).parts[0]
+        needs_ray = RAYS.intersection(getattr(item, "fixturenames", ()))
+        if needs_ray or folder == "cluster" or item.get_closest_marker("ray"):
             group = "ray"
         else:
-            folder = item.path.relative_to(Path(__file__).parent).parts[0]
-            group = folder if folder in TOGETHER else str(item.path)
+            group = "golden" if folder == "golden" else str(item.path)
         item.add_marker(pytest.mark.xdist_group(group))
 
 
