@@ -99,8 +99,7 @@ def run_options(function: Any) -> Any:  # noqa: ANN401 - click's decorators
 
 @click.command(
     epilog="Examples:\n\n\b\n  evalsuite run --model pixnerd-digits\n"
-    "  evalsuite run --model pixnerd-digits --num-samples 500 --guidance-scale 2 --num-steps 30\n"
-    "  evalsuite run --model pixnerd-shapes --benchmark shapes"
+    "  evalsuite run --model pixnerd-digits --num-samples 500 --guidance-scale 2 --num-steps 30"
 )
 @run_options
 def run(**values: Any) -> None:  # noqa: ANN401 - click passes each option
