@@ -84,8 +84,8 @@ def default_shard_size(
     most = LARGEST_SHARD
     if seconds_per_image:
         limit_s = SHARD_S / 2 if num_workers <= FEW_WORKERS else SHARD_S
-        most = min(most, int(limit_s / seconds_per_image) // batch_size * batch_size)
-    return max(batch_size, min(share // batch_size * batch_size, most))
+        most = min(most, int(limit_s / seconds_per_image))
+    return max(batch_size, min(share, most) // batch_size * batch_size)
 
 
 def missing_ranges(run: RunDirectory, demand: Demand) -> list[Range]:
