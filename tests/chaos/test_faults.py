@@ -14,6 +14,10 @@ from trial import Case, LongRun, Trial
 pytestmark = pytest.mark.ray
 
 
+LONG = pytest.mark.slow
+"""`make chaos` has these faults too, many times; tests/runtime kills drivers."""
+
+
 class Standing(NamedTuple):
     """The tests' cluster, in the words of `hosts.Host`."""
 
@@ -38,9 +42,9 @@ def truth(digits_run: FinishedRun) -> Truth:
     ("number", "fault", "phase"),
     [
         pytest.param(1, WorkerKilled(), BEFORE_HEARD, id="worker-killed"),
-        pytest.param(2, DriverKilled(), DATA_TO_RECEIPT, id="driver-killed"),
+        pytest.param(2, DriverKilled(), DATA_TO_RECEIPT, id="driver-killed", marks=LONG),
         pytest.param(3, TwoDrivers(), DATA_TO_RECEIPT, id="two-drivers"),
-        pytest.param(4, PowerCut(), DATA_TO_RECEIPT, id="power-cut"),
+        pytest.param(4, PowerCut(), DATA_TO_RECEIPT, id="power-cut", marks=LONG),
     ],
 )
 def test_the_bytes_are_those_of_the_undisturbed_run(
