@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 
 import torch
 
-from evalsuite.errors import EnvironmentProblem, EvalsuiteError
+from evalsuite.errors import EnvironmentProblem, EvalsuiteError, first_line
 
 FOREIGN_BYTES = 2 * 2**30
 """Memory in use beyond our allocator's and a CUDA context's that counts as somebody else's."""
@@ -81,11 +81,6 @@ def passing(message: str) -> EvalsuiteError:
     error = EnvironmentProblem(message)
     error.may_pass = True
     return error
-
-
-def first_line(error: BaseException) -> str:
-    """What an error says first."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def wait_for_memory(

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from evalsuite.artifacts.storage import Place
-from evalsuite.errors import EnvironmentProblem, EvalsuiteError, Interrupted, UsageError
+from evalsuite.errors import EnvironmentProblem, EvalsuiteError, Interrupted, UsageError, first_line
 from evalsuite.runtime.leftovers import below, children, end
 from evalsuite.runtime.machine import default_cpu_workers
 from evalsuite.runtime.signals import stop_code
@@ -322,8 +322,3 @@ def _read_text(path: str) -> str | None:
         return Path(path).read_text(encoding="ascii")
     except OSError:
         return None
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of what an error says, or its name."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -7,10 +7,9 @@ from typing import Any, NamedTuple
 import ray
 from ray.exceptions import RayError, RayTaskError
 
-from evalsuite.errors import EnvironmentProblem, WorkerError
+from evalsuite.errors import EnvironmentProblem, WorkerError, first_line
 from evalsuite.runtime.bench import Bench
 from evalsuite.runtime.board import MAX_LOSSES
-from evalsuite.runtime.cluster import first_line
 from evalsuite.runtime.faults import LOST, Loss, cause_of, loss_of
 from evalsuite.runtime.team import Team
 from evalsuite.runtime.workers import Flight, Job, Worker, start_worker

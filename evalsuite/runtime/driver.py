@@ -10,14 +10,13 @@ from typing import Any
 import ray
 from ray.exceptions import RayError, RayTaskError
 
-from evalsuite.errors import EnvironmentProblem, Interrupted, WorkerError
+from evalsuite.errors import EnvironmentProblem, Interrupted, WorkerError, first_line
 from evalsuite.pipeline.channel import NotWantedError
 from evalsuite.pipeline.ranges import ShardTask
 from evalsuite.pipeline.worker import CommitReport, NotStartedError
 from evalsuite.runtime.apart import run_apart
 from evalsuite.runtime.bench import Bench
 from evalsuite.runtime.board import MAX_LOSSES, Board, SetAside
-from evalsuite.runtime.cluster import first_line
 from evalsuite.runtime.crew import POLL_S, Answer, Crew
 from evalsuite.runtime.events import Event, Kind, Observer, nobody
 from evalsuite.runtime.faults import Loss, cause_of, may_pass

@@ -21,6 +21,7 @@ from evalsuite.errors import (
     EnvironmentProblem,
     IncompleteError,
     StorageError,
+    first_line,
 )
 from evalsuite.pipeline.decoding import Decoders
 from evalsuite.pipeline.embedding import check_size, opened_extractor
@@ -44,7 +45,7 @@ from evalsuite.pipeline.outside import (
 )
 from evalsuite.pipeline.ranges import Range, total
 from evalsuite.pipeline.source import Source, identity_of, stamp_of
-from evalsuite.runtime.cluster import Cluster, check_shared_directory, connected, first_line
+from evalsuite.runtime.cluster import Cluster, check_shared_directory, connected
 from evalsuite.runtime.machine import default_cpu_workers, num_cores
 from evalsuite.runtime.progress import Progress
 from evalsuite.runtime.signals import StopRequest, signals_to

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from evalsuite.errors import EnvironmentProblem, UsageError
-from evalsuite.runtime.cluster import check_auth_mode, first_line
+from evalsuite.errors import EnvironmentProblem, UsageError, first_line
+from evalsuite.runtime.cluster import check_auth_mode
 
 DEFAULT_ADDRESS = "http://127.0.0.1:8265"
 ADDRESS_VARIABLE = "RAY_API_SERVER_ADDRESS"

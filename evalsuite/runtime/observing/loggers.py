@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from evalsuite.artifacts.records import Record
-from evalsuite.errors import EnvironmentProblem, UsageError
+from evalsuite.errors import EnvironmentProblem, UsageError, first_line
 from evalsuite.runtime.progress import Progress
 
 Scalar = str | int | float | bool
@@ -120,7 +120,7 @@ class Loggers:
                 self._end(failed=True)
                 if isinstance(error, EnvironmentProblem):
                     raise
-                raise EnvironmentProblem(f"--log {key}: {_first_line(error)}") from error
+                raise EnvironmentProblem(f"--log {key}: {first_line(error)}") from error
         self._thread.start()
 
     def progress(self, standing: Progress) -> None:
@@ -181,7 +181,7 @@ class Loggers:
         except Exception as error:  # noqa: BLE001 - a tool that watches must not end the work
             if key not in self._said:
                 self._said.add(key)
-                self._notice(f"--log {key} failed, the run goes on: {_first_line(error)}")
+                self._notice(f"--log {key} failed, the run goes on: {first_line(error)}")
 
 
 def _values_of(record: Record) -> dict[str, float]:
@@ -277,7 +277,3 @@ _OPENERS: dict[str, Callable[[LogTarget, str, Mapping[str, Scalar]], Logger]] = 
     "mlflow": _MLflow,
 }
 _PACKAGES = {"wandb": "wandb", "tensorboard": "tensorboardX", "mlflow": "mlflow"}
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
