@@ -38,6 +38,7 @@ def pytest_configure() -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist puts the groups into the names of the tests
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """For `-n`: one process has all that needs Ray or a run that Ray made, others share files."""
     for item in items:

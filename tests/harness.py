@@ -5,6 +5,7 @@ import hashlib
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -100,11 +101,15 @@ def call_main(*arguments: object) -> Outcome:
 
     stdout, stderr = io.StringIO(), io.StringIO()
     code: object = None
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1)}
     with contextlib.redirect_stdout(stdout), contextlib.redirect_stderr(stderr):
         try:
             main([str(argument) for argument in arguments])
         except SystemExit as ended:
             code = ended.code
+        finally:
+            for number, handler in handlers.items():  # the command's own would stay in this process
+                signal.signal(number, handler)
     assert isinstance(code, int)
     return Outcome(code, stdout.getvalue(), stderr.getvalue())
 

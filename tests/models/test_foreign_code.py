@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from harness import call_main
+from run_maker import make_shard
 
 from evalsuite.artifacts.run_directory import IMAGES, Manifest, RunDirectory
 from evalsuite.errors import ConfigError, DataError, StorageError, UsageError
@@ -15,7 +16,6 @@ from evalsuite.models.foreign import foreign_model
 from evalsuite.pipeline.generation import BatchSampler
 from evalsuite.pipeline.materials import RerunRequest, materials_of
 from evalsuite.pipeline.plan import PlanOptions, ResolvedPlan, resolve_plan
-from evalsuite.pipeline.ranges import ShardTask
 from evalsuite.pipeline.stages import OutputFormat
 from evalsuite.pipeline.worker import ShardWorker, WorkerJob
 
@@ -236,10 +236,8 @@ def test_verify_names_the_likely_cause_of_other_pixels(folder: Path) -> None:
         )
     )
     worker.load()
-    for task in (ShardTask(0, 4, (IMAGES,)), ShardTask(4, 8, (IMAGES,))):  # each fits the buffers
-        worker.prepare(task, f"attempt-{task.start}")
-        worker.compute(task, f"attempt-{task.start}")
-        worker.commit(task, f"attempt-{task.start}")
+    for start in (0, 4):
+        make_shard(worker, start, start + 4, (IMAGES,))
     outcome = call_main("verify", "made", "--num-batches", 9, *trusted)
     assert outcome.code == 3
     assert "samples 0, 1, 2, 3, 4 and 3 more came out" in outcome.stderr
