@@ -27,8 +27,7 @@ from harness import (
 )
 from shim import preloaded_where_possible
 
-RAYS = frozenset({"cluster", "digits_run", "run_copy", "expected"})
-"""Fixtures that start a Ray, once in each process."""
+CLUSTER_FOLDERS = frozenset({"chaos", "cluster", "runtime"})
 
 
 def pytest_configure() -> None:
@@ -40,12 +39,14 @@ def pytest_configure() -> None:
 
 @pytest.hookimpl(tryfirst=True)  # before xdist puts the groups into the names of the tests
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """For `-n`: one process has all that needs Ray or a run that Ray made, others share files."""
+    """For `-n`: one process has all that needs the cluster, one the finished run, others a file."""
     for item in items:
         folder = item.path.relative_to(Path(__file__).parent).parts[0]
-        needs_ray = RAYS.intersection(getattr(item, "fixturenames", ()))
-        if needs_ray or folder == "cluster" or item.get_closest_marker("ray"):
-            group = "ray"
+        fixtures = set(getattr(item, "fixturenames", ()))
+        if "cluster" in fixtures or folder in CLUSTER_FOLDERS:
+            group = "cluster"
+        elif fixtures & {"digits_run", "run_copy", "expected"} or item.get_closest_marker("ray"):
+            group = "run"
         else:
             group = "golden" if folder == "golden" else str(item.path)
         item.add_marker(pytest.mark.xdist_group(group))
