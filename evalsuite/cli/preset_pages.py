@@ -9,9 +9,9 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from evalsuite.cli.pages import GAP, print_columns, print_line, print_section
 from evalsuite.config import ModelPreset, PublishedResult, TextPreset, read_yaml
 
-_GAP = 2
 _FIGURES = {
     "fid": "FID",
     "sfid": "sFID",
@@ -46,42 +46,32 @@ def print_table(console: Console, presets: Sequence[ModelPreset]) -> None:
         "settings": [preset.settings_are for preset in presets],
         "licence": [preset.licence for preset in presets],
     }
-    table = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0))
-    used = 0
-    for title, cells in columns.items():
-        used += max(len(text) for text in (title, *cells)) + (_GAP if used else 0)
-        if used > console.width and title != "name":
-            break
-        table.add_column(title, no_wrap=True, justify="right" if title == "params" else "left")
-    shown = list(columns.values())[: len(table.columns)]
-    for row in range(len(presets)):
-        table.add_row(*(Text(cells[row]) for cells in shown))
-    console.print(table)
+    print_columns(console, columns, right=("params",))
 
 
 def print_page(console: Console, preset: ModelPreset) -> None:
     """Everything about one preset, in sections."""
     console.print(Text(f"{preset.name}: {preset.title}", style="bold"))
-    _print(console, preset.description)
-    _section(console, "Network")
+    print_line(console, preset.description)
+    print_section(console, "Network")
     _network(console, preset)
-    _section(console, "Weights")
+    print_section(console, "Weights")
     _weights(console, preset)
     if preset.text is not None:
-        _section(console, "Text")
+        print_section(console, "Text")
         _text(console, preset.text, preset.sources)
-    _section(console, f"Sampling: settings are {_SETTINGS[preset.settings_are]}")
+    print_section(console, f"Sampling: settings are {_SETTINGS[preset.settings_are]}")
     _sampling(console, preset)
-    _section(console, "Evaluation")
+    print_section(console, "Evaluation")
     evaluation = preset.evaluation.model_dump(exclude_none=True)
-    _print(console, ", ".join(f"{key} {value}" for key, value in evaluation.items()))
+    print_line(console, ", ".join(f"{key} {value}" for key, value in evaluation.items()))
     if preset.published:
-        _section(console, "Published results: claims of their sources, nothing measured here")
+        print_section(console, "Published results: claims of their sources, nothing measured here")
         _published(console, preset.published)
     console.print()
     base = read_yaml(preset.path).get("extends")
     extends = f", which extends {base}: what it does not say is taken from there" if base else ""
-    _print(console, f"file: {preset.path}{extends}")
+    print_line(console, f"file: {preset.path}{extends}")
 
 
 _SETTINGS = {
@@ -93,38 +83,40 @@ _SETTINGS = {
 
 def _network(console: Console, preset: ModelPreset) -> None:
     count = f", {preset.parameters:,} parameters" if preset.parameters else ""
-    _print(console, f"family: {preset.family}{count}")
+    print_line(console, f"family: {preset.family}{count}")
     if preset.network:
-        _print(console, ", ".join(f"{key} {value}" for key, value in preset.network.items()))
+        print_line(console, ", ".join(f"{key} {value}" for key, value in preset.network.items()))
     for key in preset.network.keys() & preset.sources.keys():
-        _print(console, f"{key}: {preset.sources[key]}", indent=4)
-    _print(console, f"size: {_times(preset.size)}, {_condition(preset)}, batch {preset.batch_size}")
+        print_line(console, f"{key}: {preset.sources[key]}", indent=4)
+    print_line(
+        console, f"size: {_times(preset.size)}, {_condition(preset)}, batch {preset.batch_size}"
+    )
 
 
 def _weights(console: Console, preset: ModelPreset) -> None:
     weights = preset.weights
     note = f" ({preset.licence_note})" if preset.licence_note else ""
-    _print(console, f"licence: {preset.licence}{note}")
+    print_line(console, f"licence: {preset.licence}{note}")
     if weights.file:
-        _print(console, f"file: {weights.file}")
-        _print(console, f"sha256: {weights.sha256 or 'not pinned'}")
+        print_line(console, f"file: {weights.file}")
+        print_line(console, f"sha256: {weights.sha256 or 'not pinned'}")
     for place in weights.places:
-        _print(console, f"{place.layout}: {place.repo}, {place.filename}")
+        print_line(console, f"{place.layout}: {place.repo}, {place.filename}")
         if place.note:
-            _print(console, place.note, indent=4)
+            print_line(console, place.note, indent=4)
     if weights.note:
-        _print(console, f"note: {weights.note}")
+        print_line(console, f"note: {weights.note}")
     if not weights.file and not weights.places:
-        _print(console, "no place to fetch them from: give a file with --weights")
+        print_line(console, "no place to fetch them from: give a file with --weights")
     ema_source = preset.sources.get("ema")
-    _print(console, f"ema: {weights.ema}" + (f" ({ema_source})" if ema_source else ""))
+    print_line(console, f"ema: {weights.ema}" + (f" ({ema_source})" if ema_source else ""))
 
 
 def _text(console: Console, text: TextPreset, sources: Mapping[str, str]) -> None:
     encoder = text.encoder
-    _print(console, f"encoder: {encoder.kind}, {encoder.repo}")
+    print_line(console, f"encoder: {encoder.kind}, {encoder.repo}")
     names = ("max_length", "width", "attention", "dtype")
-    _print(console, ", ".join(f"{name} {getattr(encoder, name)}" for name in names))
+    print_line(console, ", ".join(f"{name} {getattr(encoder, name)}" for name in names))
     values = {"empty_prompt": encoder.empty_prompt, "negative_prompt": repr(text.negative_prompt)}
     if text.lacks_instruction or encoder.instruction:
         count = len(encoder.instruction)
@@ -144,7 +136,7 @@ def _sampling(console: Console, preset: ModelPreset) -> None:
 
 def _values(console: Console, values: Mapping[str, Any], sources: Mapping[str, str]) -> None:
     """Settings, one a line, with the source of each where one is known."""
-    table = Table(box=None, pad_edge=False, show_header=False, padding=(0, _GAP, 0, 0))
+    table = Table(box=None, pad_edge=False, show_header=False, padding=(0, GAP, 0, 0))
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold", min_width=6)
     table.add_column(overflow="fold", style="dim")
@@ -161,7 +153,7 @@ def _published(console: Console, results: Iterable[PublishedResult]) -> None:
         for key, title in _FIGURES.items()
         if any(getattr(result, key) is not None for result in results)
     }
-    table = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0))
+    table = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0))
     for title in figures.values():
         table.add_column(title, justify="right", no_wrap=True)
     table.add_column("protocol", no_wrap=True)
@@ -182,15 +174,6 @@ def _figure(key: str, number: float | None) -> str:
         return "-"
     short = key not in {"inception_score", "dpg"} and round(number, 2) == number
     return f"{number:.2f}" if short else f"{number:g}"
-
-
-def _section(console: Console, title: str) -> None:
-    console.print()
-    console.print(Text(title, style="bold"))
-
-
-def _print(console: Console, text: str, indent: int = 2) -> None:
-    console.print(Padding(Text(text, overflow="fold"), (0, 0, 0, indent), expand=False))
 
 
 def _times(size: tuple[int, int]) -> str:

@@ -2,13 +2,13 @@
 
 import hashlib
 import importlib
-import json
 from importlib import metadata
 from pathlib import Path
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from evalsuite.artifacts.digests import known_sha256
+from evalsuite.artifacts.shard_index import read_shard_index
 from evalsuite.artifacts.storage import explained
 from evalsuite.config import canonical_json
 from evalsuite.errors import DataError, EnvironmentProblem
@@ -68,21 +68,6 @@ def encoder_digest(folder: Path) -> str:
     return hashlib.sha256(canonical_json(hashes)).hexdigest()
 
 
-def read_json_object(path: Path) -> dict[str, Any]:
-    """The object in a JSON file.
-
-    Raises:
-        DataError: it is not there or not one.
-    """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"cannot read {path} as JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise DataError(f"{path} must hold a JSON object")
-    return content
-
-
 def import_transformers() -> ModuleType:
     """The library, imported now.
 
@@ -120,11 +105,4 @@ def _weight_files(folder: Path) -> list[Path]:
     index = folder / f"{_WEIGHTS}.index.json"
     if not index.is_file():
         raise DataError(f"{folder} holds no {_WEIGHTS}; pickled weights are not read")
-    shards = read_json_object(index).get("weight_map")
-    names = sorted(set(shards.values())) if isinstance(shards, dict) and shards else []
-    if not names or any(Path(str(name)).name != name for name in names):
-        raise DataError(f"{index} names no shards, or shards outside of its folder")
-    missing = [name for name in names if not (folder / name).is_file()]
-    if missing:
-        raise DataError(f"{folder} lacks {missing[0]}, which its index names")
-    return [index, *(folder / name for name in names)]
+    return [index, *sorted(set(read_shard_index(index).values()))]

@@ -12,10 +12,10 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from evalsuite.artifacts.shard_index import read_json
 from evalsuite.conditioning.encoder_files import (
     encoder_folders,
     import_transformers,
-    read_json_object,
 )
 from evalsuite.conditioning.prompt_tokens import PaddedPrompt, PromptTokens, load_prompt_tokens
 from evalsuite.config import TextEncoderSpec
@@ -109,7 +109,7 @@ def load_encoder(spec: TextEncoderSpec, folder: Path, device: torch.device) -> T
 
 
 def _check_config(spec: TextEncoderSpec, folder: Path) -> None:
-    config = read_json_object(folder / "config.json")
+    config = read_json(folder / "config.json")
     found = (config.get("model_type"), config.get("hidden_size"))
     if found != (spec.kind, spec.width):
         raise DataError(

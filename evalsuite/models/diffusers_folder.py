@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from evalsuite.artifacts.digests import combined_sha256, known_sha256
+from evalsuite.artifacts.shard_index import read_json, read_shard_index
 from evalsuite.errors import DataError, UsageError
-from evalsuite.models.checkpoints.containers import read_json, read_shard_index
 from evalsuite.models.checkpoints.reading import read_safetensors
 
 INDEX = "model_index.json"

@@ -9,10 +9,11 @@ import torch
 
 from evalsuite.artifacts.digests import combined_sha256, known_sha256
 from evalsuite.artifacts.hub import HubFile, hub_file
+from evalsuite.artifacts.shard_index import read_json
 from evalsuite.config import RANDOM_WEIGHTS, ModelPreset, Scalar, load_spec, names_of
 from evalsuite.errors import DataError, UsageError
 from evalsuite.models.checkpoints.choosing import choose_group
-from evalsuite.models.checkpoints.containers import INDEX_SUFFIX, read_json
+from evalsuite.models.checkpoints.containers import INDEX_SUFFIX
 from evalsuite.models.checkpoints.families import Presets
 from evalsuite.models.checkpoints.grouping import place_of
 from evalsuite.models.checkpoints.reading import Checkpoint, open_checkpoint

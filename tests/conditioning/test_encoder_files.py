@@ -46,9 +46,9 @@ def test_a_pipelines_two_folders_have_the_digest_of_one(copy: Path, tmp_path: Pa
 @pytest.mark.parametrize(
     ("shards", "line"),
     [
-        (["a.safetensors", "b.safetensors"], "lacks b.safetensors"),
-        (["a.safetensors", "../b.safetensors"], "outside of its folder"),
-        ([], "names no shards"),
+        (["a.safetensors", "b.safetensors"], "names b.safetensors, which is missing"),
+        (["a.safetensors", "../b.safetensors"], "no plain file name"),
+        ([], "has no weight_map"),
     ],
 )
 def test_an_index_must_name_files_that_are_there(copy: Path, shards: list[str], line: str) -> None:

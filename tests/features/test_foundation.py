@@ -425,9 +425,12 @@ def _index(folder: Path, content: str) -> None:
         (lambda f: _without(f, "layernorm.bias"), "missing layernorm.bias"),
         (lambda f: _with(f, "more.weight", torch.ones(2)), "unexpected more.weight"),
         (lambda f: _with(f, "layernorm.bias", torch.ones(2)), "another shape layernorm.bias"),
-        (lambda f: _index(f, '{"weight_map": {"a": "../b.safetensors"}}'), "outside"),
-        (lambda f: _index(f, '{"weight_map": {"a": "b.safetensors"}}'), "lacks b.safetensors"),
-        (lambda f: _index(f, '{"weight_map": {}}'), "names no shards"),
+        (lambda f: _index(f, '{"weight_map": {"a": "../b.safetensors"}}'), "no plain file name"),
+        (
+            lambda f: _index(f, '{"weight_map": {"a": "b.safetensors"}}'),
+            "names b.safetensors, which is missing",
+        ),
+        (lambda f: _index(f, '{"weight_map": {}}'), "has no weight_map"),
     ],
 )
 def test_damaged_folders_are_refused_in_one_line(

@@ -2,7 +2,6 @@
 
 import contextlib
 import importlib
-import json
 import pickle
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from safetensors import SafetensorError
 from torch import nn
 
 from evalsuite.artifacts.digests import combined_sha256, known_sha256
+from evalsuite.artifacts.shard_index import read_json, read_shard_index
 from evalsuite.errors import DataError, EnvironmentProblem
 
 _CONFIG = "config.json"
@@ -42,7 +42,7 @@ def network_files(folder: Path) -> list[Path]:
             " them, or remove it"
         )
     if (index := folder / f"{_SAFE}.index.json").is_file() and not (folder / _SAFE).is_file():
-        return [config, index, *_shards(index)]
+        return [config, index, *sorted(set(read_shard_index(index).values()))]
     for name in (_SAFE, _PICKLED):
         if (folder / name).is_file():
             return [config, folder / name]
@@ -69,7 +69,7 @@ def read_config(folder: Path, kinds: Sequence[str]) -> dict[str, Any]:
         DataError: a file is missing, it cannot be read, or is of another kind of network.
     """
     network_files(folder)
-    config = _json_object(folder / _CONFIG)
+    config = read_json(folder / _CONFIG)
     if "quantization_config" in config:
         raise DataError(
             f"{folder / _CONFIG} has a quantization_config, which changes the weights as they are"
@@ -140,29 +140,6 @@ def _check_report(report: dict[str, Any], folder: Path, ignored: Sequence[str]) 
     if faults:
         more = f" and {len(faults) - 3} more" if len(faults) > 3 else ""
         raise DataError(f"{folder} holds other weights: {'; '.join(faults[:3])}{more}")
-
-
-def _shards(index: Path) -> list[Path]:
-    """The files that an index names, which must lie beside it."""
-    named = _json_object(index).get("weight_map")
-    names = sorted({str(n) for n in named.values()}) if isinstance(named, dict) and named else []
-    if not names or any(Path(name).name != name for name in names):
-        raise DataError(f"{index} names no shards, or shards outside of its folder")
-    shards = [index.parent / name for name in names]
-    for shard in shards:
-        if not shard.is_file():
-            raise DataError(f"{index.parent} lacks {shard.name}, which its index names")
-    return shards
-
-
-def _json_object(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"cannot read {path} as JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise DataError(f"{path} must hold a JSON object")
-    return content
 
 
 def _transformers() -> ModuleType:

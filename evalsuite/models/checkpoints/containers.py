@@ -1,6 +1,5 @@
 """What a weights file is, told by its bytes and never by its name, and where a folder keeps it."""
 
-import json
 import zipfile
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -123,38 +122,3 @@ def _held(folder: Path) -> str:
     names = sorted((e.name for e in folder.iterdir()), key=lambda n: (not n.endswith(likely), n))
     more = f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""
     return f"{', '.join(names[:_NAMES_SHOWN])}{more}" if names else "nothing"
-
-
-def read_shard_index(path: Path) -> dict[str, Path]:
-    """For each tensor of a sharded checkpoint, the file that holds it.
-
-    Raises:
-        DataError: the index is malformed, leaves its folder, or names a file that is missing.
-    """
-    weight_map = read_json(path).get("weight_map")
-    if not isinstance(weight_map, dict) or not weight_map:
-        raise DataError(f"{path} has no weight_map")
-    files: dict[str, Path] = {}
-    for key, name in weight_map.items():
-        if not isinstance(name, str) or Path(name).name != name:
-            raise DataError(f"{path}: {key} is said to be in {name!r}, which is no plain file name")
-        files[str(key)] = path.parent / name
-    for shard in sorted(set(files.values())):
-        if not shard.is_file():
-            raise DataError(f"{path} names {shard.name}, which is missing: download it")
-    return files
-
-
-def read_json(path: Path) -> dict[str, object]:
-    """A JSON object.
-
-    Raises:
-        DataError: the file is not one.
-    """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"cannot read {path} as JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise DataError(f"{path} is not a JSON object")
-    return content

@@ -12,14 +12,13 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from evalsuite.artifacts.shard_index import read_json, read_shard_index
 from evalsuite.config import Scalar
 from evalsuite.errors import DataError
 from evalsuite.models.checkpoints.containers import (
     INDEX_SUFFIX,
     container_of,
     locate_weights,
-    read_json,
-    read_shard_index,
 )
 from evalsuite.models.checkpoints.grouping import place_of
 from evalsuite.models.checkpoints.pickled import OtherTensors, PickledLayout, is_short, read_pickled
