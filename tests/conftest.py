@@ -31,7 +31,12 @@ CLUSTER_FOLDERS = frozenset({"chaos", "cluster", "runtime"})
 
 
 def pytest_configure() -> None:
-    """Clusters and drivers of these tests share a token, as those of one user do."""
+    """Clusters and drivers of these tests share a token, as those of one user do.
+
+    Each process computes in one thread: with several of them on few cores, threads that wait for
+    each other made tests with small matrices twenty times as slow.
+    """
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
     os.environ.setdefault("RAY_AUTH_MODE", "token")
     os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")

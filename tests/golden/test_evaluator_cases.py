@@ -41,7 +41,7 @@ def extractor_of(graph: Path, meta: dict[str, Any], folder: Path) -> ExtractorSp
         "weights": {"file": str(graph), "sha256": hashlib.sha256(graph.read_bytes()).hexdigest()},
         "resize": "tf1-bilinear-299",
         "default_protocol": "adm",
-        "batch_size": 16,
+        "batch_size": 64,
         "pool_dim": meta["network"]["pool_dim"],
         "spatial_dim": meta["network"]["spatial_dim"],
         "num_classes": 1008,

@@ -1,5 +1,6 @@
 """The extrapolated distance of nested subsets: its bias, its bound and its paired error."""
 
+import functools
 from typing import NamedTuple
 
 import numpy as np
@@ -37,11 +38,12 @@ class Replicate(NamedTuple):
     limits: list[FrechetLimit]
 
 
-def replicates(per_dim: int, count: int, factor: ReferenceFactor) -> list[Replicate]:
-    """Settings that share most of their noise, on `per_dim` samples for each dimension."""
-    rng = np.random.default_rng(per_dim)
+@functools.cache
+def replicates(per_dim: int) -> list[Replicate]:
+    """Forty of settings that share most of their noise, `per_dim` samples for each dimension."""
+    rng, factor = np.random.default_rng(per_dim), reference()
     found = []
-    for _ in range(count):
+    for _ in range(40):
         shared = rng.standard_normal((per_dim * DIM, DIM))
         plain, limits = [], []
         for spread, shift in zip(SPREADS, SHIFTS, strict=True):
@@ -63,9 +65,7 @@ def test_the_chosen_settings_have_a_winner_that_bias_hides() -> None:
 def test_the_winner_is_not_excluded_where_plain_distances_exclude_it(per_dim: int) -> None:
     """By intervals of 95 % each: at N = D plain ones exclude it nearly always."""
     by_plain = by_limit = 0
-    factor = reference()
-    found = replicates(per_dim, 40, factor)
-    for one in found:
+    for one in replicates(per_dim):
         values = np.array([limit.value for limit in one.limits])
         drifts = values - [limit.coarser for limit in one.limits]
         leader = int(values.argmin())
@@ -84,7 +84,7 @@ def test_the_winner_is_not_excluded_where_plain_distances_exclude_it(per_dim: in
 @pytest.mark.parametrize(("per_dim", "narrowest"), [(1, 0.6), (2, 0.85), (4, 0.85), (8, 0.85)])
 def test_the_paired_error_is_the_spread_of_differences(per_dim: int, narrowest: float) -> None:
     """At N = D alone it is too small, by a third; the drift is several times as large there."""
-    found = replicates(per_dim, 40, reference())
+    found = replicates(per_dim)
     for other in range(len(SPREADS)):
         if other == BEST:
             continue
