@@ -39,9 +39,9 @@ SPEC = load_spec(ExtractorSpec, "digits-convnet")
 FEATURES = feature_stage(SPEC.extractor_id)
 
 
-def new_run(root: Path) -> RunDirectory:
-    """An empty run of the digits model."""
-    found = resolve_plan(PlanOptions(model="pixnerd-digits"))
+def new_run(root: Path, batch_size: int | None = None) -> RunDirectory:
+    """An empty run of the digits model, in batches of the preset's size unless told otherwise."""
+    found = resolve_plan(PlanOptions(model="pixnerd-digits", batch_size=batch_size))
     manifest = Manifest(
         model=found.preset.name,
         plan_id=found.plan.plan_id,

@@ -276,6 +276,8 @@ def array(
     kill_s: float,
     start_s: float,
     shard_size: int | None,
+    batch_size: int,
+    seed: int,
     *,
     grace: bool,
 ) -> dict[str, Any]:
@@ -288,12 +290,14 @@ def array(
         kill_s: mean simulated seconds between kills of one task.
         start_s: simulated seconds from the start of a process to its first image.
         shard_size: as `--shard-size`; chosen as by a session when None.
+        batch_size: of the plan; no shard is smaller.
+        seed: of the moments of kills.
         grace: kills are SIGTERM, which lets the shards in hand commit, not SIGKILL.
     """
-    chance = random.Random(7)
+    chance = random.Random(seed)
     total = Simulated()
     with tempfile.TemporaryDirectory(prefix="scale-") as folder:
-        run = new_run(Path(folder) / "run")
+        run = new_run(Path(folder) / "run", batch_size)
         for part in range(1, num_parts + 1):
             demand = Demand(num_samples, (part, num_parts), "none", ())
             spent = 0.0
@@ -325,6 +329,8 @@ def array(
         "kill_s": kill_s,
         "start_s": start_s,
         "shard_size": shard_size or "default",
+        "batch_size": batch_size,
+        "seed": seed,
         "kills": total.kills,
         "gpu_over_ideal": round(total.gpu_s / ideal, 4),
         "slowest_over_ideal": round(total.wall_s / (ideal / num_parts), 4),
@@ -380,6 +386,8 @@ def main() -> None:
     parser.add_argument("--kill-s", type=float, default=300.0)
     parser.add_argument("--start-s", type=float, default=20.0)
     parser.add_argument("--shard-size", type=int)
+    parser.add_argument("--batch-size", type=int, default=4, help="pixnerd-xl-512's by default")
+    parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--grace", action="store_true", help="SIGTERM in place of SIGKILL")
     parser.add_argument("--json", type=Path, help="append the figures here")
     given = parser.parse_args()
@@ -398,6 +406,8 @@ def main() -> None:
             given.kill_s,
             given.start_s,
             given.shard_size,
+            given.batch_size,
+            given.seed,
             grace=given.grace,
         )
     words = [word for word in sys.argv[1:] if word != "--json" and word != str(given.json)]
