@@ -45,7 +45,7 @@ from evalsuite.pipeline.repair import keep_as_before, take_out
 from evalsuite.pipeline.stages import OutputFormat
 from evalsuite.pipeline.worker import WorkerJob, networks_of
 from evalsuite.runtime.bench import Bench
-from evalsuite.runtime.cluster import check_shared_directory, connected
+from evalsuite.runtime.cluster import connected
 from evalsuite.runtime.driver import Driver, DriverReport
 from evalsuite.runtime.observing.watch import Watch
 from evalsuite.runtime.progress import Progress
@@ -239,15 +239,16 @@ def _make_missing(
 
     join = connected if bench is None else bench.connected
     with join(request.address, request.num_workers, use_gpu=use_gpu) as cluster:
-        from evalsuite.runtime.team import gather_team
-        from evalsuite.runtime.watch import current_nodes
+        from evalsuite.runtime.team import look_around
 
         with signals_to(stop):
-            check_shared_directory(run.root)
             room = -(-num_missing // batch_size)
-            nodes = current_nodes()
-            team = gather_team(
-                cluster, nodes, request.num_workers, request.device, request.gpus_per_worker
+            nodes, team = look_around(
+                cluster,
+                request.num_workers,
+                request.device,
+                request.gpus_per_worker,
+                shared=run.root,
             )
             num_workers = team.target(nodes, bench.num_idle if bench else 0, room)
             rate = nearest_rate(request.root, run.plan, request.resolved.preset, team.kind)
