@@ -27,6 +27,7 @@ from evalsuite.artifacts.run_directory import (
 )
 from evalsuite.artifacts.storage import Place
 from evalsuite.errors import EvalsuiteError, IncompleteError, StorageError
+from evalsuite.pipeline.company import others_at_work, said_of
 from evalsuite.pipeline.coverage import (
     Demand,
     covered_ranges,
@@ -150,7 +151,9 @@ def run_session(
     with watch.beating():
         try:
             taken = _repair(request, run, result, notice)
-            _make_missing(request, run, invocation_id, result, listener, taken, watch, bench)
+            _make_missing(
+                request, run, invocation_id, result, listener, notice, taken, watch, bench
+            )
             _compare_overlaps(run)
         except BaseException as error:
             with contextlib.suppress(StorageError):  # a full disk must not hide what happened
@@ -220,6 +223,7 @@ def _make_missing(
     invocation_id: str,
     result: SessionResult,
     listener: Callable[[Progress], None],
+    notice: Callable[[str], None],
     taken: list[Receipt],
     watch: Watch,
     bench: Bench | None,
@@ -230,6 +234,8 @@ def _make_missing(
     num_missing = missing_images(covered, asked)
     if not num_missing:
         return
+    for other in others_at_work(run, invocation_id, asked):
+        notice(said_of(other))
     use_gpu = request.device != "cpu"
     stop = StopRequest(is_share=request.demand.part is not None)
 
