@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,9 +16,8 @@ from evalsuite.errors import DataError, IncompleteError, UsageError
 
 if TYPE_CHECKING:
     from evalsuite.artifacts.run_directory import RunDirectory
-
-if TYPE_CHECKING:
     from evalsuite.artifacts.storage import Place
+    from evalsuite.pipeline.measure import Measure
 
 _Scored = tuple[Any, dict[str, Any], Callable[[], None]]
 """Records, facts for --json, and what prints them."""
@@ -182,7 +181,7 @@ def _score_runs(runs: list[Any], num_samples: int, values: dict[str, Any]) -> _S
     measures = measures_of(values, runs[0].plan.size, defaults)
     scored = []
     for run in runs:
-        with _saying_what_to_resubmit(run):
+        with _saying_what_to_resubmit(run, measures, num_samples):
             scored.append(score_run_by(run, measures, num_samples))
         write_report(run)
     means = mean_of_replicates(scored) if len(runs) > 1 else []
@@ -208,14 +207,17 @@ def _score_runs(runs: list[Any], num_samples: int, values: dict[str, Any]) -> _S
 
 
 @contextlib.contextmanager
-def _saying_what_to_resubmit(run: "RunDirectory") -> Iterator[None]:
+def _saying_what_to_resubmit(
+    run: "RunDirectory", measures: "Sequence[Measure]", num_samples: int
+) -> Iterator[None]:
     """Of a run that a job array makes, say which of its tasks are missing."""
     from evalsuite.pipeline.shares import hint_of_missing_shares
 
     try:
         yield
     except IncompleteError as error:
-        hint = hint_of_missing_shares(run)
+        needed = {measure.spec.extractor_id for measure in measures}
+        hint = hint_of_missing_shares(run, num_samples, needed)
         if hint is None:
             raise
         raise IncompleteError(f"{error}; {hint}") from error
