@@ -1,6 +1,7 @@
 """`evalsuite evaluate`: score samples, whoever made them."""
 
 import contextlib
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
@@ -127,6 +128,7 @@ def _score_outside(place: "Place", values: dict[str, Any]) -> _Scored:
     from evalsuite.pipeline.comparability import declare, parse_declarations
     from evalsuite.pipeline.evaluation import score_samples
     from evalsuite.pipeline.source import Source
+    from evalsuite.runtime.cluster import JOB_ADDRESS
     from evalsuite.runtime.extraction import OutsideExtraction, Workforce
     from evalsuite.runtime.machine import default_cpu_workers
 
@@ -142,7 +144,8 @@ def _score_outside(place: "Place", values: dict[str, Any]) -> _Scored:
         raise UsageError(f"--declare codec: of {place} it is known to be {samples.codec}")
     measures = measures_of(values, samples.size, None)
     source = Source(path.absolute(), values["resize"], values["convert_rgb"])
-    workforce = Workforce(values["num_workers"], values["address"], values["device"])
+    address = values["address"] or os.environ.get(JOB_ADDRESS)
+    workforce = Workforce(values["num_workers"], address, values["device"])
     with ProgressView() as view:
         extraction = OutsideExtraction(source, workforce, view.show, notice)
         scored = score_samples(

@@ -29,6 +29,8 @@ from evalsuite.runtime.signals import stop_code
 
 OBJECT_STORE_BYTES = 80 * 2**20
 """Pixels and features never pass the object store, so Ray's minimum is enough."""
+JOB_ADDRESS = "EVALSUITE_ADDRESS"
+"""Set in a submitted job: where its `evaluate` finds workers, should its samples want any."""
 PROBE_S = 5.0
 LEAVING_S = 10.0
 _PREFIX = "evalsuite-"
