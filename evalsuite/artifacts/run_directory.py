@@ -125,9 +125,15 @@ class RunDirectory:
         return self.ledger.spans(stage, start, stop)
 
     def check_numerics(self, numerics: dict[str, Any], numerics_id: str) -> None:
-        """Raise EnvironmentProblem when samples of other numerics are committed; writes nothing."""
-        if self.storage.exists(NUMERICS):
-            _check_same_numerics(json.loads(self.storage.read(NUMERICS)), numerics, numerics_id)
+        """Raise EnvironmentProblem when samples of other numerics are committed; writes nothing.
+
+        Raises:
+            CorruptionError: what is claimed cannot be read.
+        """
+        content = self.storage.find(NUMERICS)
+        if content is not None:
+            first = _claimed_in(content, str(self.root / NUMERICS))
+            _check_same_numerics(first, numerics, numerics_id)
 
     def claim_numerics(self, numerics: dict[str, Any], numerics_id: str) -> None:
         """Make these the numerics of the run, or raise EnvironmentProblem when it has others.
@@ -275,6 +281,21 @@ def is_run(place: Place) -> bool:
         StorageError: the place cannot be looked at.
     """
     return open_storage(place).exists("manifest.json")
+
+
+def _claimed_in(content: bytes, where: str) -> dict[str, Any]:
+    """The content of numerics.json, which has `numerics_id` and `numerics`."""
+    try:
+        claimed: dict[str, Any] = json.loads(content)
+        if isinstance(claimed["numerics_id"], str) and isinstance(claimed["numerics"], dict):
+            return claimed
+        reason = "its fields are of another kind"
+    except (ValueError, KeyError, TypeError) as error:
+        reason = str(error)
+    raise CorruptionError(
+        f"{where} is damaged ({reason}): write `numerics_id` and `numerics` of any file in"
+        " receipts/images/ into it, or remove it if there is none"
+    )
 
 
 def _check_same_numerics(first: dict[str, Any], numerics: dict[str, Any], own_id: str) -> None:

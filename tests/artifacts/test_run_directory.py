@@ -282,3 +282,13 @@ def test_the_card_makes_the_run_a_data_set(run: RunDirectory, tmp_path: Path) ->
     for row, image in zip(loaded, PICTURES, strict=False):
         np.testing.assert_array_equal(np.asarray(row["image"]), image)
     assert "16 images" in (run.root / "README.md").read_text()
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff", b"[]", b"{}", b'{"numerics_id": 1}'])
+def test_a_damaged_claim_of_numerics_is_said_in_a_line(run: RunDirectory, content: bytes) -> None:
+    """Nothing is committed on top of it, whose machine nobody knows."""
+    run.storage.replace("numerics.json", content)
+    for act in (run.check_numerics, run.claim_numerics):
+        with pytest.raises(CorruptionError, match=r"numerics\.json is damaged \(.*\): write"):
+            act({"device": "cpu"}, "ab" * 32)
+    assert run.storage.read("numerics.json") == content
