@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from pydantic import ValidationError
 
-from evalsuite.artifacts.receipts import Receipt, range_name, read_receipt
+from evalsuite.artifacts.receipts import RangeIndex, Receipt, range_name, read_receipt
 from evalsuite.artifacts.run_directory import IMAGES, RunDirectory
 from evalsuite.config import explain
 from evalsuite.errors import CorruptionError, EvalsuiteError
@@ -56,11 +56,9 @@ def set_aside(
 
 def keep_as_before(tasks: Sequence[ShardTask], taken: Sequence[Receipt]) -> list[ShardTask]:
     """Tasks that keep every pixel where a shard that was taken out had kept every pixel."""
-    whole = [r for r in taken if r.stage == IMAGES and r.kept == "all"]
+    whole = RangeIndex(r for r in taken if r.stage == IMAGES and r.kept == "all")
     return [
-        task._replace(keep="all")
-        if any(r.start < task.stop and task.start < r.stop for r in whole)
-        else task
+        task._replace(keep="all") if whole.touching(task.start, task.stop) else task
         for task in tasks
     ]
 
