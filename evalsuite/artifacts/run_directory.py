@@ -1,7 +1,7 @@
 """A run directory: one plan's manifest, receipts, images, features and results."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from pydantic import Field, ValidationError
@@ -239,13 +239,17 @@ class RunDirectory:
                     seen = index
                     yield index, image
 
-    def num_asked(self) -> int:
+    def num_asked(self, attempts: Iterable[Mapping[str, Any]] | None = None) -> int:
         """The largest number of samples that an invocation asked for.
+
+        Args:
+            attempts: the files of all invocations, where they have been read.
 
         Raises:
             UsageError: no invocation left a readable count.
         """
-        attempts = self.read_json_folder("attempts")
+        if attempts is None:
+            attempts = self.read_json_folder("attempts")
         counts = [attempt.get("resolved", {}).get("num_samples") for attempt in attempts]
         known = [count for count in counts if isinstance(count, int)]
         if not known:
