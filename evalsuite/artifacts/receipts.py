@@ -191,15 +191,6 @@ def range_of(name: str) -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
-def hashes_between(receipts: Iterable[Receipt], start: int, stop: int) -> list[str] | None:
-    """Pixel hashes of samples start..stop-1 from image receipts; None when one is missing."""
-    found: list[str] = []
-    for part in cover(receipts, start, stop):
-        low = part.start - part.receipt.start
-        found += part.receipt.pixel_sha256[low : low + part.stop - part.start]
-    return found if len(found) == stop - start else None
-
-
 def stage_range(storage: Storage, stage: str, name: str) -> tuple[int, int]:
     """(start, stop) of a file among a stage's receipts.
 

@@ -187,14 +187,18 @@ class Worker:
 def start_worker(name: str, job: Job, size: WorkerSize, *, is_ours: bool) -> Worker:
     """Start a fresh process and let it load."""
     plain = FeatureWorker if isinstance(job, FeatureJob) else ShardWorker
-    actor = actor_class(plain).options(
-        num_cpus=size.num_cpus,
-        num_gpus=size.num_gpus,
-        max_restarts=0,
-        max_task_retries=0,
-        scheduling_strategy="SPREAD",
-        runtime_env={"env_vars": environment_of(on_gpu=size.num_gpus > 0)},
-    ).remote(job)
+    actor = (
+        actor_class(plain)
+        .options(
+            num_cpus=size.num_cpus,
+            num_gpus=size.num_gpus,
+            max_restarts=0,
+            max_task_retries=0,
+            scheduling_strategy="SPREAD",
+            runtime_env={"env_vars": environment_of(on_gpu=size.num_gpus > 0)},
+        )
+        .remote(job)
+    )
     loading = actor.load.options(concurrency_group="gpu").remote()
     return Worker(name, actor, loading, is_ours=is_ours)
 
