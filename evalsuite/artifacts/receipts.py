@@ -250,6 +250,25 @@ def cover(receipts: Iterable[R], start: int, stop: int) -> list[Slice[R]]:
     return slices
 
 
+def disjoint(receipts: Iterable[R]) -> list[R]:
+    """Receipts that share no sample and together hold as many samples as can be, in order."""
+    ranges = sorted(receipts, key=lambda r: (r.stop, r.start))
+    stops = [one.stop for one in ranges]
+    most = [0]  # samples of the best choice among the first so many
+    before = [bisect.bisect_right(stops, one.start) for one in ranges]
+    for at, one in enumerate(ranges):
+        most.append(max(most[at], most[before[at]] + one.stop - one.start))
+    chosen: list[R] = []
+    at = len(ranges)
+    while at:
+        if most[at] == most[at - 1]:
+            at -= 1
+        else:
+            chosen.append(ranges[at - 1])
+            at = before[at - 1]
+    return chosen[::-1]
+
+
 class RangeIndex(Generic[R]):
     """Finds which of many ranges touch a given one, without looking at all of them."""
 

@@ -65,7 +65,7 @@ def test_names_are_flushed_as_bytes_are(
 
     def noted(handle: int) -> None:
         flush(handle)
-        place = Path(os.readlink(f"/proc/self/fd/{handle}"))
+        place = Path(f"/proc/self/fd/{handle}").readlink()
         flushed.append(place.relative_to(storage.root.parent).as_posix())
 
     monkeypatch.setattr(os, "fsync", noted)
