@@ -31,8 +31,8 @@ def render_run_card(run: RunDirectory, sampler: str) -> str:
     opened, left_out = _samples_of(listed), ""
     if files and opened != covered:
         left_out = (
-            f"`load_dataset` opens {opened} of them: the shards of the others overlap those that are\n"
-            "listed, or are no Parquet.\n\n"
+            f"`load_dataset` opens {opened} of them: the shards of the others overlap those that\n"
+            "are listed, or are no Parquet.\n\n"
         )
     return (
         f"{front}# Samples of {run.manifest.model}\n\n"
