@@ -146,7 +146,8 @@ def test_308_without_a_range_means_that_nothing_came(
 def test_an_upload_that_the_store_does_not_take_is_not_taken_for_done(
     storage: ObjectStorage, proxy: FlakyStore, fault: str, said: str
 ) -> None:
-    proxy.decide = lambda method, path: fault if method == "PUT" else "pass"
+    faults = {"PUT": fault, "DELETE": "say:499"}  # the emulator does not know how to give one up
+    proxy.decide = lambda method, path: faults.get(method, "pass")
     with (
         pytest.raises(StorageError, match=rf"cannot write gs://.*/images/x: .*{said}"),
         storage.create("images/x") as target,
