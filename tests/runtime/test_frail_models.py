@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from disturb import workers_below
 from harness import (
     PLAN,
     HostedCluster,
@@ -45,16 +44,22 @@ class Frail:
     class Settings(BaseModel, extra="forbid"):
         pass
 
+    def wait_for(self, name):
+        while not (HERE / name).exists():
+            time.sleep(0.05)
+
     def load(self, weights, ema, device, dtype):
         bad_nodes = HERE / "bad_nodes"
         if bad_nodes.exists() and str(os.getppid()) in bad_nodes.read_text().split():
-            while not (HERE / "begun").exists():
-                time.sleep(0.05)
+            self.wait_for("begun")
+            (HERE / "refused").touch()
             raise RuntimeError("this node's driver is too old")
 
     def sample(self, noise, conditions, generators, settings):
         (HERE / "begun").touch()
-        time.sleep(0.3)
+        if (HERE / "bad_nodes").exists():
+            self.wait_for("refused")
+        time.sleep(0.2)
         poison = HERE / "poison"
         if poison.exists() and int(poison.read_text()) in [g.initial_seed() for g in generators]:
             os.kill(os.getpid(), signal.SIGKILL)
@@ -118,12 +123,12 @@ def test_a_node_that_cannot_load_the_model_is_left_out(
     (attempt,) = attempts(tmp_path / "made")
     assert attempt["workers_lost"] >= 1
     log = (tmp_path / "made" / "attempts" / f"{attempt['invocation_id']}.log.jsonl").read_text()
-    lost = [one for one in map(json.loads, log.splitlines()) if one["event"] == "worker-lost"]
+    events = [json.loads(line) for line in log.splitlines()]
+    lost = [one for one in events if one["event"] == "worker-lost"]
     assert {"failed in load()" in one["reason"] for one in lost} == {True}
     assert "this node's driver is too old" in lost[0]["traceback"]
-    makers = {receipt["worker"]["pid"] for receipt in receipts(tmp_path / "made")}
-    assert len(makers) == 2
-    assert not workers_below(raylets[0])
+    makers = {one["worker"] for one in events if one["event"] == "shard-committed"}
+    assert makers.isdisjoint(one["worker"] for one in lost)
 
 
 def test_a_model_that_loads_nowhere_ends_the_run_with_the_workers_line(
