@@ -13,7 +13,8 @@
 #   sbatch --nodes=4 cluster/slurm/ray.sh run --model pixnerd-xl-512 --output /shared/runs/a
 #
 # --exclusive matters: symmetric-run refuses a node on which another Ray runs, and its `ray stop` at the end stops
-# whatever Ray of yours is there. --address is added to the command, which must have it: run, generate or evaluate.
+# whatever Ray of yours is there. --address is added to the command, which must take it: run, generate or sweep, or
+# evaluate of samples that someone else made (a run is evaluated by one process, without a cluster).
 #
 # 90 s before the time limit this script queues the job again; Slurm then ends it, and the next start goes on from the
 # last committed shards. A preempted job is queued again by Slurm (--requeue).

@@ -9,6 +9,8 @@ from evalsuite.artifacts.run_directory import RunDirectory
 from evalsuite.errors import EvalsuiteError
 
 EVERY_S = 120.0
+LEAVING_S = 10.0
+"""A look that is under way at the end is waited for so long, and then left to itself."""
 _SHARE = 0.02  # of the time of a thread, at most
 
 
@@ -39,4 +41,4 @@ def keeping_compact(
         yield
     finally:
         ended.set()
-        thread.join()
+        thread.join(LEAVING_S)  # a disk that hangs holds nothing up: it is a cache

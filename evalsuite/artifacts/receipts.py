@@ -191,15 +191,6 @@ def range_of(name: str) -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
-def hashes_between(receipts: Iterable[Receipt], start: int, stop: int) -> list[str] | None:
-    """Pixel hashes of samples start..stop-1 from image receipts; None when one is missing."""
-    found: list[str] = []
-    for part in cover(receipts, start, stop):
-        low = part.start - part.receipt.start
-        found += part.receipt.pixel_sha256[low : low + part.stop - part.start]
-    return found if len(found) == stop - start else None
-
-
 def stage_range(storage: Storage, stage: str, name: str) -> tuple[int, int]:
     """(start, stop) of a file among a stage's receipts.
 
@@ -257,6 +248,25 @@ def cover(receipts: Iterable[R], start: int, stop: int) -> list[Slice[R]]:
             slices.append(Slice(receipt, low, high))
             at = high
     return slices
+
+
+def disjoint(receipts: Iterable[R]) -> list[R]:
+    """Receipts that share no sample and together hold as many samples as can be, in order."""
+    ranges = sorted(receipts, key=lambda r: (r.stop, r.start))
+    stops = [one.stop for one in ranges]
+    most = [0]  # samples of the best choice among the first so many
+    before = [bisect.bisect_right(stops, one.start) for one in ranges]
+    for at, one in enumerate(ranges):
+        most.append(max(most[at], most[before[at]] + one.stop - one.start))
+    chosen: list[R] = []
+    at = len(ranges)
+    while at:
+        if most[at] == most[at - 1]:
+            at -= 1
+        else:
+            chosen.append(ranges[at - 1])
+            at = before[at - 1]
+    return chosen[::-1]
 
 
 class RangeIndex(Generic[R]):

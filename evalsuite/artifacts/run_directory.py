@@ -1,7 +1,7 @@
 """A run directory: one plan's manifest, receipts, images, features and results."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from pydantic import Field, ValidationError
@@ -125,9 +125,15 @@ class RunDirectory:
         return self.ledger.spans(stage, start, stop)
 
     def check_numerics(self, numerics: dict[str, Any], numerics_id: str) -> None:
-        """Raise EnvironmentProblem when samples of other numerics are committed; writes nothing."""
-        if self.storage.exists(NUMERICS):
-            _check_same_numerics(json.loads(self.storage.read(NUMERICS)), numerics, numerics_id)
+        """Raise EnvironmentProblem when samples of other numerics are committed; writes nothing.
+
+        Raises:
+            CorruptionError: what is claimed cannot be read.
+        """
+        content = self.storage.find(NUMERICS)
+        if content is not None:
+            first = _claimed_in(content, str(self.root / NUMERICS))
+            _check_same_numerics(first, numerics, numerics_id)
 
     def claim_numerics(self, numerics: dict[str, Any], numerics_id: str) -> None:
         """Make these the numerics of the run, or raise EnvironmentProblem when it has others.
@@ -233,13 +239,17 @@ class RunDirectory:
                     seen = index
                     yield index, image
 
-    def num_asked(self) -> int:
+    def num_asked(self, attempts: Iterable[Mapping[str, Any]] | None = None) -> int:
         """The largest number of samples that an invocation asked for.
+
+        Args:
+            attempts: the files of all invocations, where they have been read.
 
         Raises:
             UsageError: no invocation left a readable count.
         """
-        attempts = self.read_json_folder("attempts")
+        if attempts is None:
+            attempts = self.read_json_folder("attempts")
         counts = [attempt.get("resolved", {}).get("num_samples") for attempt in attempts]
         known = [count for count in counts if isinstance(count, int)]
         if not known:
@@ -275,6 +285,21 @@ def is_run(place: Place) -> bool:
         StorageError: the place cannot be looked at.
     """
     return open_storage(place).exists("manifest.json")
+
+
+def _claimed_in(content: bytes, where: str) -> dict[str, Any]:
+    """The content of numerics.json, which has `numerics_id` and `numerics`."""
+    try:
+        claimed: dict[str, Any] = json.loads(content)
+        if isinstance(claimed["numerics_id"], str) and isinstance(claimed["numerics"], dict):
+            return claimed
+        reason = "its fields are of another kind"
+    except (ValueError, KeyError, TypeError) as error:
+        reason = str(error)
+    raise CorruptionError(
+        f"{where} is damaged ({reason}): write `numerics_id` and `numerics` of any file in"
+        " receipts/images/ into it, or remove it if there is none"
+    )
 
 
 def _check_same_numerics(first: dict[str, Any], numerics: dict[str, Any], own_id: str) -> None:

@@ -1,8 +1,9 @@
 """`evalsuite evaluate`: score samples, whoever made them."""
 
 import contextlib
+import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,9 +17,8 @@ from evalsuite.errors import DataError, IncompleteError, UsageError
 
 if TYPE_CHECKING:
     from evalsuite.artifacts.run_directory import RunDirectory
-
-if TYPE_CHECKING:
     from evalsuite.artifacts.storage import Place
+    from evalsuite.pipeline.measure import Measure
 
 _Scored = tuple[Any, dict[str, Any], Callable[[], None]]
 """Records, facts for --json, and what prints them."""
@@ -128,6 +128,7 @@ def _score_outside(place: "Place", values: dict[str, Any]) -> _Scored:
     from evalsuite.pipeline.comparability import declare, parse_declarations
     from evalsuite.pipeline.evaluation import score_samples
     from evalsuite.pipeline.source import Source
+    from evalsuite.runtime.cluster import JOB_ADDRESS
     from evalsuite.runtime.extraction import OutsideExtraction, Workforce
     from evalsuite.runtime.machine import default_cpu_workers
 
@@ -143,7 +144,8 @@ def _score_outside(place: "Place", values: dict[str, Any]) -> _Scored:
         raise UsageError(f"--declare codec: of {place} it is known to be {samples.codec}")
     measures = measures_of(values, samples.size, None)
     source = Source(path.absolute(), values["resize"], values["convert_rgb"])
-    workforce = Workforce(values["num_workers"], values["address"], values["device"])
+    address = values["address"] or os.environ.get(JOB_ADDRESS)
+    workforce = Workforce(values["num_workers"], address, values["device"])
     with ProgressView() as view:
         extraction = OutsideExtraction(source, workforce, view.show, notice)
         scored = score_samples(
@@ -182,7 +184,7 @@ def _score_runs(runs: list[Any], num_samples: int, values: dict[str, Any]) -> _S
     measures = measures_of(values, runs[0].plan.size, defaults)
     scored = []
     for run in runs:
-        with _saying_what_to_resubmit(run):
+        with _saying_what_to_resubmit(run, measures, num_samples):
             scored.append(score_run_by(run, measures, num_samples))
         write_report(run)
     means = mean_of_replicates(scored) if len(runs) > 1 else []
@@ -208,14 +210,17 @@ def _score_runs(runs: list[Any], num_samples: int, values: dict[str, Any]) -> _S
 
 
 @contextlib.contextmanager
-def _saying_what_to_resubmit(run: "RunDirectory") -> Iterator[None]:
+def _saying_what_to_resubmit(
+    run: "RunDirectory", measures: "Sequence[Measure]", num_samples: int
+) -> Iterator[None]:
     """Of a run that a job array makes, say which of its tasks are missing."""
     from evalsuite.pipeline.shares import hint_of_missing_shares
 
     try:
         yield
     except IncompleteError as error:
-        hint = hint_of_missing_shares(run)
+        needed = {measure.spec.extractor_id for measure in measures}
+        hint = hint_of_missing_shares(run, num_samples, needed)
         if hint is None:
             raise
         raise IncompleteError(f"{error}; {hint}") from error

@@ -64,7 +64,8 @@ class Job(NamedTuple):
 def submit(command: tuple[str, ...], **values: Any) -> None:  # noqa: ANN401 - click passes each option
     """Run COMMAND, such as `run ...`, as a job on a cluster; show its output, exit with its code.
 
-    The job's driver runs on the head and its workers on the cluster (`--address auto` is added).
+    The job's driver runs on the head and its workers on the cluster (`--address auto` is added, or
+    stands for an `evaluate` of samples in its environment).
     It runs in a copy of this folder: files that git ignores, runs/ and .venv stay here, and at most
     100 MiB go along. The copy goes away with the job, so --output must be absolute, on a file
     system that every node mounts, or a URL. If the head is lost, submit the same command again:
@@ -102,6 +103,7 @@ def job_of(
         UsageError: neither or both name a command, an option is wrong, or results would be lost.
     """
     from evalsuite.config import JobSpec, is_secret, load_spec
+    from evalsuite.runtime.cluster import JOB_ADDRESS
 
     secret = sorted(name for name in env if is_secret(name))
     if secret:
@@ -124,7 +126,10 @@ def job_of(
         env, interpreter = {**job.env, **env}, python or job.python
     if not words:
         raise UsageError("there is nothing to submit: give a command after `--`, or --spec")
-    return Job(_checked(words), env, interpreter)
+    words = _checked(words)
+    if words[0] == "evaluate":  # samples of others want workers, a run refuses an --address
+        env = {JOB_ADDRESS: "auto", **env}
+    return Job(words, env, interpreter)
 
 
 def parsed(words: Sequence[str]) -> click.Context:
@@ -155,15 +160,17 @@ def parsed(words: Sequence[str]) -> click.Context:
 
 def _checked(words: list[str]) -> list[str]:
     """The words with what a job adds; results that would go away with the job are refused."""
+    from evalsuite.runtime.observing.loggers import parse_target
+
     params = parsed(words).params
     for name in _LASTING:
         value = params.get(name)
-        if value is not None and not str(value).startswith("/") and "://" not in str(value):
-            flag = "--json" if name == "json_path" else f"--{name}"
-            raise UsageError(
-                f"{flag} {value} lies in the job's own folder, which goes away with the job: give"
-                " an absolute path on a file system that every node mounts, or a URL"
-            )
+        if value is not None:
+            _check_lasting("--json" if name == "json_path" else f"--{name}", str(value))
+    for text in params.get("log") or ():
+        target = parse_target(text)
+        if target.kind != "wandb":
+            _check_lasting(f"--log {target.kind}:", target.place)
     if words[0] not in _DRIVEN:
         return words
     if params.get("output") is None:
@@ -176,6 +183,15 @@ def _checked(words: list[str]) -> list[str]:
             "`sweep` in a job needs --runs too, beside --output: the root of its runs, as lasting"
         )
     return words if params.get("address") else [*words, "--address", "auto"]
+
+
+def _check_lasting(flag: str, place: str) -> None:
+    if not place.startswith("/") and "://" not in place:
+        space = "" if flag.endswith(":") else " "
+        raise UsageError(
+            f"{flag}{space}{place} lies in the job's own folder, which goes away with the job: give"
+            " an absolute path on a file system that every node mounts, or a URL"
+        )
 
 
 def _send(server: "JobServer", job: Job, values: dict[str, Any], archive: Path) -> str:

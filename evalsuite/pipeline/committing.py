@@ -151,19 +151,30 @@ class Attempt:
     def _check_known(self, numerics_id: str) -> None:
         """Pixels that were committed before must have come out the same."""
         task = self.task
-        known = set_aside(self._run, IMAGES, numerics_id, task.start, task.stop)
+        aside = set_aside(self._run, IMAGES, numerics_id, task.start, task.stop)
+        self._check_equal(aside, f"remove {self._run.root}/{REPLACED}, if those were wrong")
         if IMAGES not in task.stages:
-            known += self._near.receipts(IMAGES, task.start, task.stop)
+            near = self._near.receipts(IMAGES, task.start, task.stop)
+            self._check_equal(near, "make the rest where these images were made")
+
+    def _check_equal(self, known: Iterable[Receipt], remedy: str) -> None:
         for receipt in known:
-            low, high = max(receipt.start, task.start), min(receipt.stop, task.stop)
-            for index in range(low, high):
-                before = receipt.pixel_sha256[index - receipt.start]
-                if before != self._hashes[index - task.start]:
-                    raise ReproducibilityError(
-                        f"sample {index} came out with other pixels than attempt"
-                        f" {receipt.attempt_id} committed; nothing was written: if those were"
-                        f" wrong, remove {self._run.root}/{REPLACED} and run again"
-                    )
+            index = self._first_difference(receipt)
+            if index is not None:
+                where = f"{receipt.worker.get('host')} ({receipt.numerics.get('model')})"
+                raise ReproducibilityError(
+                    f"sample {index} came out with other pixels than attempt {receipt.attempt_id}"
+                    f" committed on {where}; nothing was written: {remedy}, and run the same"
+                    " command again"
+                )
+
+    def _first_difference(self, receipt: Receipt) -> int | None:
+        """The first sample of both whose pixels are not the same; None without one."""
+        start, ours = self.task.start, self._hashes
+        low, high = max(receipt.start, start), min(receipt.stop, self.task.stop)
+        theirs = receipt.pixel_sha256
+        differing = (i for i in range(low, high) if theirs[i - receipt.start] != ours[i - start])
+        return next(differing, None)
 
     def _check_still_there(self, files: Mapping[str, Sequence[ReceiptFile]]) -> None:
         """A receipt must not name files that someone removed meanwhile."""

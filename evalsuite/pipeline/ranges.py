@@ -1,7 +1,7 @@
 """Which samples are still to be made, and in which shards; pure arithmetic on ranges."""
 
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from evalsuite.artifacts.images import Keep
@@ -52,13 +52,19 @@ def plan_tasks(
     Returns:
         Disjoint tasks in order; each has the stages that its samples lack.
     """
-    gaps = {stage: gaps_of(list(ranges), *asked) for stage, ranges in covered.items()}
-    cuts = sorted({bound for ranges in gaps.values() for gap in ranges for bound in gap})
+    begins: dict[int, set[str]] = {}
+    ends: dict[int, set[str]] = {}
+    for stage, ranges in covered.items():
+        for low, high in gaps_of(list(ranges), *asked):
+            begins.setdefault(low, set()).add(stage)
+            ends.setdefault(high, set()).add(stage)
     step = whole_batches(shard_size, batch_size)
-    tasks = []
-    for low, high in itertools.pairwise(cuts):
-        stages = tuple(s for s, ranges in gaps.items() if _inside(low, high, ranges))
-        if stages:
+    tasks: list[ShardTask] = []
+    lacking: set[str] = set()
+    for low, high in itertools.pairwise(sorted(begins.keys() | ends.keys())):
+        lacking = (lacking - ends.get(low, set())) | begins.get(low, set())
+        if lacking:
+            stages = tuple(stage for stage in covered if stage in lacking)
             tasks += [ShardTask(at, min(at + step, high), stages) for at in range(low, high, step)]
     return tasks
 
@@ -66,7 +72,3 @@ def plan_tasks(
 def total(ranges: Iterable[Range]) -> int:
     """Samples in disjoint ranges."""
     return sum(high - low for low, high in ranges)
-
-
-def _inside(low: int, high: int, ranges: Sequence[Range]) -> bool:
-    return any(start <= low and high <= stop for start, stop in ranges)

@@ -6,9 +6,12 @@ place must have the pixels that it names, and keeps at least what it kept.
 
 from collections.abc import Sequence
 
-from evalsuite.artifacts.receipts import Receipt, range_name, read_receipt
+from pydantic import ValidationError
+
+from evalsuite.artifacts.receipts import RangeIndex, Receipt, range_name, read_receipt
 from evalsuite.artifacts.run_directory import IMAGES, RunDirectory
-from evalsuite.errors import EvalsuiteError
+from evalsuite.config import explain
+from evalsuite.errors import CorruptionError, EvalsuiteError
 from evalsuite.pipeline.integrity import Fault
 from evalsuite.pipeline.ranges import ShardTask
 
@@ -37,10 +40,14 @@ def take_out(run: RunDirectory, faults: Sequence[Fault]) -> list[Receipt]:
 def set_aside(
     run: RunDirectory, stage: str, numerics_id: str, start: int, stop: int
 ) -> list[Receipt]:
-    """Receipts of equal numerics, touching start..stop-1, that were taken out of a stage."""
+    """Receipts of equal numerics, touching start..stop-1, that were taken out of a stage.
+
+    Raises:
+        CorruptionError: one cannot be read.
+    """
     folder = f"{REPLACED}/{stage}"
     found = [
-        Receipt.model_validate_json(run.storage.read(f"{folder}/{name}"))
+        _receipt_set_aside(run, f"{folder}/{name}")
         for name in run.storage.names(folder, ".json")
         if _touches(name, start, stop)
     ]
@@ -49,13 +56,25 @@ def set_aside(
 
 def keep_as_before(tasks: Sequence[ShardTask], taken: Sequence[Receipt]) -> list[ShardTask]:
     """Tasks that keep every pixel where a shard that was taken out had kept every pixel."""
-    whole = [r for r in taken if r.stage == IMAGES and r.kept == "all"]
+    whole = RangeIndex(r for r in taken if r.stage == IMAGES and r.kept == "all")
     return [
-        task._replace(keep="all")
-        if any(r.start < task.stop and task.start < r.stop for r in whole)
-        else task
+        task._replace(keep="all") if whole.touching(task.start, task.stop) else task
         for task in tasks
     ]
+
+
+def _receipt_set_aside(run: RunDirectory, path: str) -> Receipt:
+    try:
+        receipt = Receipt.model_validate_json(run.storage.read(path))
+        if len(receipt.pixel_sha256) == receipt.stop - receipt.start:
+            return receipt
+        reason = "it lacks hashes of pixels"
+    except ValidationError as error:
+        reason = explain(error, Receipt)
+    raise CorruptionError(
+        f"{run.root}/{path} is damaged ({reason}): it says which pixels must come out again;"
+        " restore it, or remove it to let them be any"
+    )
 
 
 def _touches(name: str, start: int, stop: int) -> bool:

@@ -140,7 +140,7 @@ def standing_of(run: RunDirectory) -> Standing:
         CorruptionError: a receipt or an attempt cannot be read.
     """
     attempts = {str(one.get("invocation_id")): one for one in run.read_json_folder("attempts")}
-    asked = run.num_asked() if attempts else 0
+    asked = run.num_asked(attempts.values()) if attempts else 0
     size = run.plan.batch_size
     stop = -(-asked // size) * size
     found = {stage: run.committed(stage) for stage in _stages(run, attempts.values())}

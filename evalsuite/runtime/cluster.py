@@ -31,6 +31,8 @@ from evalsuite.runtime.signals import stop_code
 
 OBJECT_STORE_BYTES = 80 * 2**20
 """Pixels and features never pass the object store, so Ray's minimum is enough."""
+JOB_ADDRESS = "EVALSUITE_ADDRESS"
+"""Set in a submitted job: where its `evaluate` finds workers, should its samples want any."""
 PROBE_S = 5.0
 LEAVING_S = 10.0
 _PREFIX = "evalsuite-"
@@ -67,13 +69,15 @@ def connected(address: str | None, num_workers: int | None, *, use_gpu: bool) ->
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import ray  # noqa: F401 - imported first here, without its warnings
+    from evalsuite.runtime.watch import asked_of_ray
+
     if address in {None, "local"}:
         with _quiet(), _private_cluster(num_workers, use_gpu=use_gpu):
-            yield _describe("local")
+            yield asked_of_ray(lambda: _describe("local"))
         return
     _check_address(str(address))
     with _quiet(), _joined(str(address)):
-        yield _describe(str(address))
+        yield asked_of_ray(lambda: _describe(str(address)))
 
 
 def check_auth_mode() -> None:

@@ -25,7 +25,7 @@ from evalsuite.runtime.progress import Progress
 from evalsuite.runtime.signals import StopRequest
 from evalsuite.runtime.stragglers import stragglers
 from evalsuite.runtime.team import Team
-from evalsuite.runtime.watch import HEAD_GONE_S, ClusterWatch, Node
+from evalsuite.runtime.watch import ClusterWatch, Node
 from evalsuite.runtime.workers import Flight, Job, Worker
 
 GRACE_S = 30.0
@@ -103,7 +103,7 @@ class Driver:
             EvalsuiteError: what a worker met; it would meet it again.
         """
         with ClusterWatch() as self._watch:
-            run_apart(lambda: self._drive(tasks), self._check_head)
+            run_apart(lambda: self._drive(tasks), self._watch.check_head)
         return self.report
 
     def _drive(self, tasks: Sequence[ShardTask]) -> None:
@@ -124,14 +124,6 @@ class Driver:
             self._let_go()
         if board.set_aside:
             raise WorkerError(_said_of(board.set_aside))
-
-    def _check_head(self) -> None:
-        """From another thread, for Ray's calls wait for a head that is gone, and then end us."""
-        if self._watch.seconds_in_vain() > HEAD_GONE_S:
-            raise EnvironmentProblem(
-                f"Ray's head has not answered for {HEAD_GONE_S:.0f} s: what was committed stays;"
-                " when the cluster is back, run the same command again to go on"
-            )
 
     # Handing out
 

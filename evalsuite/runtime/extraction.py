@@ -18,10 +18,8 @@ from evalsuite.artifacts.samples import SampleSet
 from evalsuite.config import ExtractorSpec
 from evalsuite.errors import (
     CorruptionError,
-    EnvironmentProblem,
     IncompleteError,
     StorageError,
-    first_line,
 )
 from evalsuite.pipeline.decoding import Decoders
 from evalsuite.pipeline.embedding import check_size, opened_extractor
@@ -45,7 +43,7 @@ from evalsuite.pipeline.outside import (
 )
 from evalsuite.pipeline.ranges import Range, total
 from evalsuite.pipeline.source import Source, identity_of, stamp_of
-from evalsuite.runtime.cluster import Cluster, check_shared_directory, connected
+from evalsuite.runtime.cluster import Cluster, connected
 from evalsuite.runtime.machine import default_cpu_workers, num_cores
 from evalsuite.runtime.progress import Progress
 from evalsuite.runtime.signals import StopRequest, signals_to
@@ -55,7 +53,6 @@ PATIENCE_S = 20.0
 to start and to load (measured on two cores: Ray 3 to 6 s, Inception's weights 2 s)."""
 _JUDGED_S = 1.0  # of extraction, before its speed says anything
 _QUIET_S = 5.0
-_PROBE_S = 300.0
 
 
 @dataclass(frozen=True)
@@ -191,11 +188,10 @@ class _Work:
             self._say_one_reader()
             return self.on_this_machine()
         with connected(asked.address, asked.num_workers, use_gpu=asked.device != "cpu") as cluster:
-            from evalsuite.runtime.team import gather_team
-            from evalsuite.runtime.watch import current_nodes
+            from evalsuite.runtime.team import look_around, numerics_of_workers
 
-            kind = gather_team(cluster, current_nodes(), asked.num_workers, asked.device).kind
-            numerics = _numerics_of_workers(kind)
+            kind = look_around(cluster, asked.num_workers, asked.device).team.kind
+            numerics = numerics_of_workers(kind)
             cache = self._opened(numerics, must_write=True)
             assert cache is not None
             gaps = self._rows.gaps()
@@ -263,16 +259,19 @@ class _Work:
         self, cluster: Cluster, cache: FeatureCache, gaps: list[Range], numerics: str, device: str
     ) -> None:
         from evalsuite.runtime.driver import Driver
-        from evalsuite.runtime.team import gather_team
-        from evalsuite.runtime.watch import current_nodes
+        from evalsuite.runtime.team import look_around
 
         stop = StopRequest()
         with signals_to(stop):
-            check_shared_directory(cache.folder, "set EVALSUITE_CACHE to a folder")
+            nodes, team = look_around(
+                cluster,
+                self._asked.num_workers,
+                device,
+                shared=cache.folder,
+                remedy="set EVALSUITE_CACHE to a folder",
+            )
             batch_size = self._spec.batch_size
             room = -(-total(gaps) // batch_size)
-            nodes = current_nodes()
-            team = gather_team(cluster, nodes, self._asked.num_workers, device)
             count = team.target(nodes, 0, room)
             size = shard_size_of(total(gaps), count, batch_size, team.kind)
             tasks = tasks_of(gaps, size, batch_size)
@@ -385,22 +384,3 @@ def _decoders_of(cluster: Cluster, kind: str) -> int:
         return 1
     cores = num_cores() if cluster.address == "local" else cluster.num_cpus
     return max(1, cores // cluster.num_gpus - 1)
-
-
-def _numerics_of_workers(kind: str) -> dict[str, Any]:
-    """What decides bits where a worker of this kind would run."""
-    import ray
-    from ray.exceptions import RayError
-
-    from evalsuite.runtime.workers import environment_of
-
-    on_gpu = kind == "cuda"
-    asked = ray.remote(num_cpus=1, num_gpus=1 if on_gpu else 0, max_retries=0)(numerics_there)
-    answer = asked.options(runtime_env={"env_vars": environment_of(on_gpu=on_gpu)}).remote(kind)
-    try:
-        found: dict[str, Any] = ray.get(answer, timeout=_PROBE_S)
-    except RayError as error:
-        raise EnvironmentProblem(
-            f"no worker of the cluster has answered: {first_line(error)}; look at `ray status`"
-        ) from error
-    return found

@@ -158,29 +158,46 @@ class JobServer:
         A connection that breaks is made again, and nothing is passed on twice.
 
         Raises:
-            EnvironmentProblem: the head does not answer for GONE_S.
+            EnvironmentProblem: the head does not answer for GONE_S, or has forgotten the job.
         """
         written, gone_since = 0, None
         while True:
+            written, broken = self._pass_on(job_id, written, write)
             try:
-                for text in self._tail(job_id, written):
-                    written += len(text)
-                    write(text)
                 state = self.state(job_id)
+                if state.ended and broken is not None:
+                    raise broken  # its last words may come yet
                 gone_since = None
             except EnvironmentProblem as error:
                 gone_since = gone_since or time.monotonic()
                 if time.monotonic() - gone_since > GONE_S:
-                    raise EnvironmentProblem(
-                        f"the head at {self.address} does not answer any more: whether job {job_id}"
-                        " goes on is not known; when the cluster is back, submit the same command"
-                        " with the same --output: what was committed stays"
-                    ) from error
+                    raise self._lost(job_id, "does not answer any more") from error
                 time.sleep(1)
                 continue
+            except UsageError as error:  # it was known
+                raise self._lost(job_id, "was started anew and has forgotten its jobs") from error
             if state.ended:
                 return state
-            time.sleep(0.2)
+            time.sleep(0.2 if broken is None else 1)
+
+    def _pass_on(
+        self, job_id: str, written: int, write: Callable[[str], None]
+    ) -> tuple[int, EnvironmentProblem | None]:
+        """Pass on the log after so many characters; gives how many there are, and what broke it."""
+        try:
+            for text in self._tail(job_id, written):
+                written += len(text)
+                write(text)
+        except EnvironmentProblem as error:
+            return written, error
+        return written, None
+
+    def _lost(self, job_id: str, how: str) -> EnvironmentProblem:
+        return EnvironmentProblem(
+            f"the head at {self.address} {how}: whether job {job_id} goes on is not known; when the"
+            " cluster is back, submit the same command with the same --output: what was committed"
+            " stays"
+        )
 
     def _tail(self, job_id: str, skip: int) -> Iterator[str]:
         """The log from its character `skip` on, until the job ends or the connection breaks."""

@@ -5,7 +5,7 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from evalsuite.errors import EnvironmentProblem, StorageError, UsageError
+from evalsuite.errors import EnvironmentProblem, StorageError, UsageError, printable
 
 LARGEST_BYTES = 100 * 2**20
 """Ray's job server takes no larger request."""
@@ -37,7 +37,8 @@ def make_package(folder: Path, target: Path) -> Package:
         target: a new file that ends in `.zip`.
 
     Raises:
-        UsageError: no git work tree, nothing in it, or too large a package.
+        UsageError: no git work tree, nothing in it, a name that is not UTF-8, or too large a
+            package.
         EnvironmentProblem: there is no git.
         StorageError: a file cannot be read.
     """
@@ -53,6 +54,7 @@ def make_package(folder: Path, target: Path) -> Package:
     files = [name for name in names if _is_own_file(root, name)]
     if not files:
         raise UsageError(f"{folder} holds no file that git tracks or would track")
+    _check_names(folder, files)
     left_out = sorted(set(names) - set(files) - set(_deleted(root)))
     try:
         _write_zip(root, files, target)
@@ -62,10 +64,21 @@ def make_package(folder: Path, target: Path) -> Package:
         path=target,
         num_files=len(files),
         num_bytes=target.stat().st_size,
-        left_out=tuple(left_out),
+        left_out=tuple(printable(name) for name in left_out),
         revision=_revision(root),
         holds_evalsuite="evalsuite/__main__.py" in files,
     )
+
+
+def _check_names(folder: Path, names: list[str]) -> None:
+    for name in names:
+        try:
+            name.encode()
+        except UnicodeEncodeError as error:
+            raise UsageError(
+                f"{folder} holds {name}, whose name is not UTF-8 as an archive wants it: rename it,"
+                " or let git ignore it"
+            ) from error
 
 
 def _write_zip(root: Path, names: list[str], target: Path) -> None:

@@ -27,6 +27,7 @@ from evalsuite.artifacts.run_directory import (
 )
 from evalsuite.artifacts.storage import Place
 from evalsuite.errors import EvalsuiteError, IncompleteError, StorageError
+from evalsuite.pipeline.company import others_at_work, said_of
 from evalsuite.pipeline.coverage import (
     Demand,
     covered_ranges,
@@ -45,7 +46,7 @@ from evalsuite.pipeline.repair import keep_as_before, take_out
 from evalsuite.pipeline.stages import OutputFormat
 from evalsuite.pipeline.worker import WorkerJob, networks_of
 from evalsuite.runtime.bench import Bench
-from evalsuite.runtime.cluster import check_shared_directory, connected
+from evalsuite.runtime.cluster import connected
 from evalsuite.runtime.driver import Driver, DriverReport
 from evalsuite.runtime.observing.watch import Watch
 from evalsuite.runtime.progress import Progress
@@ -150,7 +151,9 @@ def run_session(
     with watch.beating():
         try:
             taken = _repair(request, run, result, notice)
-            _make_missing(request, run, invocation_id, result, listener, taken, watch, bench)
+            _make_missing(
+                request, run, invocation_id, result, listener, notice, taken, watch, bench
+            )
             _compare_overlaps(run)
         except BaseException as error:
             with contextlib.suppress(StorageError):  # a full disk must not hide what happened
@@ -220,6 +223,7 @@ def _make_missing(
     invocation_id: str,
     result: SessionResult,
     listener: Callable[[Progress], None],
+    notice: Callable[[str], None],
     taken: list[Receipt],
     watch: Watch,
     bench: Bench | None,
@@ -230,6 +234,8 @@ def _make_missing(
     num_missing = missing_images(covered, asked)
     if not num_missing:
         return
+    for other in others_at_work(run, invocation_id, asked):
+        notice(said_of(other))
     use_gpu = request.device != "cpu"
     stop = StopRequest(is_share=request.demand.part is not None)
 
@@ -239,15 +245,16 @@ def _make_missing(
 
     join = connected if bench is None else bench.connected
     with join(request.address, request.num_workers, use_gpu=use_gpu) as cluster:
-        from evalsuite.runtime.team import gather_team
-        from evalsuite.runtime.watch import current_nodes
+        from evalsuite.runtime.team import look_around
 
         with signals_to(stop):
-            check_shared_directory(run.root)
             room = -(-num_missing // batch_size)
-            nodes = current_nodes()
-            team = gather_team(
-                cluster, nodes, request.num_workers, request.device, request.gpus_per_worker
+            nodes, team = look_around(
+                cluster,
+                request.num_workers,
+                request.device,
+                request.gpus_per_worker,
+                shared=run.root,
             )
             num_workers = team.target(nodes, bench.num_idle if bench else 0, room)
             rate = nearest_rate(request.root, run.plan, request.resolved.preset, team.kind)

@@ -2,15 +2,28 @@
 
 import time
 from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
-from evalsuite.errors import EnvironmentProblem, UsageError
-from evalsuite.runtime.cluster import Cluster
-from evalsuite.runtime.watch import Node, ask_autoscaler, has_autoscaler
-from evalsuite.runtime.workers import WorkerSize
+import ray
+from ray.exceptions import RayError
+
+from evalsuite.artifacts.storage import Place
+from evalsuite.errors import EnvironmentProblem, UsageError, first_line
+from evalsuite.pipeline.outside import numerics_there
+from evalsuite.runtime.cluster import Cluster, check_shared_directory
+from evalsuite.runtime.watch import (
+    Node,
+    ask_autoscaler,
+    asked_of_ray,
+    current_nodes,
+    has_autoscaler,
+)
+from evalsuite.runtime.workers import WorkerSize, environment_of
 
 MOST_REQUESTED = 1024
 """Workers that the autoscaler is asked for at most; its own limits come before."""
 _REQUEST_EVERY_S = 10.0
+_PROBE_S = 300.0
 
 
 @dataclass
@@ -55,6 +68,38 @@ class Team:
             ask_autoscaler([self.size.bundle] * wanted)
 
 
+class Site(NamedTuple):
+    """What an invocation finds before it begins."""
+
+    nodes: tuple[Node, ...]
+    team: Team
+
+
+def look_around(
+    cluster: Cluster,
+    asked: int | None,
+    device: str,
+    gpus_per_worker: float = 1.0,
+    *,
+    shared: Place | None = None,
+    remedy: str = "give an --output",
+) -> Site:
+    """The cluster's nodes, all of which see the directory `shared`, and the team that they make.
+
+    Raises:
+        EnvironmentProblem: a directory or a team that cannot be, or a head that is gone.
+        UsageError: a share of a GPU that Ray cannot place.
+    """
+
+    def look() -> Site:
+        if shared is not None:
+            check_shared_directory(shared, remedy)
+        nodes = current_nodes()
+        return Site(nodes, gather_team(cluster, nodes, asked, device, gpus_per_worker))
+
+    return asked_of_ray(look)
+
+
 def gather_team(
     cluster: Cluster,
     nodes: tuple[Node, ...],
@@ -97,3 +142,25 @@ def gather_team(
             f"--num-workers {asked}: Ray at {cluster.address} has {many} {noun}{of_size}"
         )
     return Team("cuda" if on_gpu else "cpu", size, asked, is_private, grows)
+
+
+def numerics_of_workers(kind: str) -> dict[str, Any]:
+    """What decides bits where a worker of this kind would run.
+
+    Raises:
+        EnvironmentProblem: nobody answers.
+    """
+    on_gpu = kind == "cuda"
+    asked = ray.remote(num_cpus=1, num_gpus=1 if on_gpu else 0, max_retries=0)(numerics_there)
+    there = asked.options(runtime_env={"env_vars": environment_of(on_gpu=on_gpu)})
+
+    def ask() -> dict[str, Any]:
+        try:
+            found: dict[str, Any] = ray.get(there.remote(kind), timeout=_PROBE_S)
+        except RayError as error:
+            raise EnvironmentProblem(
+                f"no worker of the cluster has answered: {first_line(error)}; look at `ray status`"
+            ) from error
+        return found
+
+    return asked_of_ray(ask)

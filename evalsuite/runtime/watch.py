@@ -10,10 +10,17 @@ import json
 import logging
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import ray
+from ray.exceptions import RayError
+
+from evalsuite.errors import EnvironmentProblem, first_line
+from evalsuite.runtime.apart import run_apart
+
+T = TypeVar("T")
 
 HEAD_GONE_S = 30.0
 """Without an answer for so long the head counts as gone, well before Ray ends the process."""
@@ -39,21 +46,44 @@ class Node:
 
 
 class ClusterWatch:
-    """The nodes of the connected cluster, asked every two seconds."""
+    """The nodes of the connected cluster, asked every two seconds within the block."""
 
     def __init__(self) -> None:
-        self._over = threading.Event()
-        self.nodes = current_nodes()
+        self._over, self._has_answered = threading.Event(), threading.Event()
+        self.nodes: tuple[Node, ...] = ()
         self._answered_s = self._looked_s = time.monotonic()
         self._in_vain_s = 0.0
         self._thread = threading.Thread(target=self._run, name="cluster-watch", daemon=True)
 
     def __enter__(self) -> "ClusterWatch":
+        """Wait for the first answer.
+
+        Raises:
+            EnvironmentProblem: the head does not give it.
+        """
         self._thread.start()
+        try:
+            while not self._has_answered.wait(0.2):
+                self.check_head()
+        except BaseException:
+            self._over.set()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
         self._over.set()
+
+    def check_head(self) -> None:
+        """Raise EnvironmentProblem when the head is gone.
+
+        From another thread than the one that works: Ray's calls wait for such a head, and then end
+        the process.
+        """
+        if self.seconds_in_vain() > HEAD_GONE_S:
+            raise EnvironmentProblem(
+                f"Ray's head has not answered for {HEAD_GONE_S:.0f} s: what was committed stays;"
+                " when the cluster is back, run the same command again to go on"
+            )
 
     @property
     def silent_s(self) -> float:
@@ -71,10 +101,26 @@ class ClusterWatch:
         return self._in_vain_s
 
     def _run(self) -> None:
-        while not self._over.wait(_EVERY_S):
+        while True:
             with contextlib.suppress(Exception):  # it is asked again, and its silence is seen
                 nodes = current_nodes()
                 self.nodes, self._answered_s = nodes, time.monotonic()
+                self._has_answered.set()
+            if self._over.wait(_EVERY_S):
+                return
+
+
+def asked_of_ray(question: Callable[[], T]) -> T:
+    """The answer to a question that a head which is gone would hold for ever.
+
+    Raises:
+        EnvironmentProblem: the head is gone, or Ray says no.
+    """
+    try:
+        with ClusterWatch() as watch:
+            return run_apart(question, watch.check_head)
+    except RayError as error:
+        raise EnvironmentProblem(f"Ray failed: {first_line(error)}") from error
 
 
 def current_nodes() -> tuple[Node, ...]:

@@ -1,6 +1,7 @@
 """Worker processes: plain worker classes wrapped as Ray actors, one for each GPU or core."""
 
 import contextlib
+import functools
 import os
 import signal
 import time
@@ -43,7 +44,6 @@ class Flight:
 
     task: ShardTask
     attempt_id: str
-    compute: "ray.ObjectRef[Any]"
     commit: "ray.ObjectRef[Any]"
     withdrawn: bool = False
     """Whether the worker was told that another one has committed the shard."""
@@ -115,12 +115,12 @@ class Worker:
         """Hand over a shard: its three parts run in three concurrency groups, each in order."""
         actor, now = self.actor, time.monotonic()
         actor.prepare.options(concurrency_group="ahead").remote(task, attempt_id)
-        compute = actor.compute.options(concurrency_group="gpu").remote(task, attempt_id)
+        actor.compute.options(concurrency_group="gpu").remote(task, attempt_id)
         commit = actor.commit.options(concurrency_group="io").remote(task, attempt_id)
         if not self.flights:
             self.answered_s = self.advanced_s = now
         self.began_s = self.began_s or now
-        self.flights.append(Flight(task, attempt_id, compute, commit))
+        self.flights.append(Flight(task, attempt_id, commit))
 
     def withdraw(self, flight: Flight) -> None:
         """Let it end an attempt that is no longer wanted, without a commit."""
@@ -187,21 +187,28 @@ class Worker:
 def start_worker(name: str, job: Job, size: WorkerSize, *, is_ours: bool) -> Worker:
     """Start a fresh process and let it load."""
     plain = FeatureWorker if isinstance(job, FeatureJob) else ShardWorker
-    wrapped = ray.remote(concurrency_groups=dict.fromkeys(GROUPS, 1))(_placed(plain))
-    actor = wrapped.options(
-        num_cpus=size.num_cpus,
-        num_gpus=size.num_gpus,
-        max_restarts=0,
-        max_task_retries=0,
-        scheduling_strategy="SPREAD",
-        runtime_env={"env_vars": environment_of(on_gpu=size.num_gpus > 0)},
-    ).remote(job)
+    actor = (
+        actor_class(plain)
+        .options(
+            num_cpus=size.num_cpus,
+            num_gpus=size.num_gpus,
+            max_restarts=0,
+            max_task_retries=0,
+            scheduling_strategy="SPREAD",
+            runtime_env={"env_vars": environment_of(on_gpu=size.num_gpus > 0)},
+        )
+        .remote(job)
+    )
     loading = actor.load.options(concurrency_group="gpu").remote()
     return Worker(name, actor, loading, is_ours=is_ours)
 
 
-def _placed(plain: type) -> type:
-    """The plain class, which also tells the Ray node that it runs on, and its process."""
+@functools.cache
+def actor_class(plain: type) -> Any:  # noqa: ANN401 - Ray's ActorClass
+    """The plain class for Ray, which also tells the node that it runs on, and its process.
+
+    One for all workers: Ray sends each class to the cluster once, and keeps it there.
+    """
 
     def load(self: Any) -> dict[str, Any]:  # noqa: ANN401 - an instance of `plain`
         return _with_place(plain.load(self))  # type: ignore[attr-defined]
@@ -209,7 +216,8 @@ def _placed(plain: type) -> type:
     def retarget(self: Any, job: Job) -> dict[str, Any]:  # noqa: ANN401 - likewise
         return _with_place(plain.retarget(self, job))  # type: ignore[attr-defined]
 
-    return type(plain.__name__, (plain,), {"load": load, "retarget": retarget})
+    placed = type(plain.__name__, (plain,), {"load": load, "retarget": retarget})
+    return ray.remote(concurrency_groups=dict.fromkeys(GROUPS, 1))(placed)
 
 
 def _with_place(about: dict[str, Any]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ What it does not know is seen in the requests, which pass a proxy.
 """
 
 import hashlib
+import itertools
 import json
 import logging
 import urllib.request
@@ -11,7 +12,7 @@ import uuid
 from collections.abc import Iterator
 
 import pytest
-from flaky_store import FlakyStore
+from flaky_store import Decide, FlakyStore
 
 from evalsuite.artifacts.storage import StoreUrl, open_storage
 from evalsuite.artifacts.storage.clients import Patience
@@ -115,6 +116,44 @@ def test_an_exception_leaves_no_object(storage: ObjectStorage, proxy: FlakyStore
         fail()
     assert list(storage.listing()) == []
     assert proxy.count("DELETE", "upload") == 1
+
+
+def nth_upload(count: int, fault: str) -> Decide:
+    """The fault for the `count`-th part that is handed in, from 1; all others pass."""
+    seen = itertools.count(1)
+
+    def decide(method: str, path: str) -> str:
+        return fault if method == "PUT" and next(seen) == count else "pass"
+
+    return decide
+
+
+@pytest.mark.parametrize("at", [1, 2, 3, 4])
+def test_308_without_a_range_means_that_nothing_came(
+    storage: ObjectStorage, proxy: FlakyStore, at: int
+) -> None:
+    """Of the first part, another, the last, or the end: it is sent again, nothing is lost."""
+    proxy.decide = nth_upload(at, "say:308")
+    with storage.create("images/x") as target:
+        target.write(some_bytes(2 * PART + 17))
+    assert storage.read("images/x") == some_bytes(2 * PART + 17)
+    assert proxy.faults() == 1
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"), [("say:308", "kept 0 of"), ("say:499", "aborted"), ("say:204", "by 204")]
+)
+def test_an_upload_that_the_store_does_not_take_is_not_taken_for_done(
+    storage: ObjectStorage, proxy: FlakyStore, fault: str, said: str
+) -> None:
+    faults = {"PUT": fault, "DELETE": "say:499"}  # the emulator does not know how to give one up
+    proxy.decide = lambda method, path: faults.get(method, "pass")
+    with (
+        pytest.raises(StorageError, match=rf"cannot write gs://.*/images/x: .*{said}"),
+        storage.create("images/x") as target,
+    ):
+        target.write(some_bytes(2 * PART + 17))
+    assert storage.size("images/x") is None
 
 
 def test_refusals_are_one_line(proxy: FlakyStore) -> None:

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ import datasets
 import numpy as np
 import pytest
 from artifact_builder import files_below, make_manifest, make_plan, make_receipt, pictures
+from hypothesis import given
+from hypothesis import strategies as st
 
 from evalsuite.artifacts.features import FeatureTable, encode_features
 from evalsuite.artifacts.images import ImageRows, Keep, ParquetImageWriter, pixel_sha256
@@ -18,7 +21,9 @@ from evalsuite.artifacts.receipts import (
     ReceiptFile,
     commit_receipt,
     digest_of_pixels,
+    disjoint,
     range_name,
+    receipt_name,
 )
 from evalsuite.artifacts.run_card import write_run_card
 from evalsuite.artifacts.run_directory import (
@@ -282,3 +287,52 @@ def test_the_card_makes_the_run_a_data_set(run: RunDirectory, tmp_path: Path) ->
     for row, image in zip(loaded, PICTURES, strict=False):
         np.testing.assert_array_equal(np.asarray(row["image"]), image)
     assert "16 images" in (run.root / "README.md").read_text()
+
+
+def opened(run: RunDirectory, cache: Path) -> list[int]:
+    """What `datasets` opens of a run with its card."""
+    write_run_card(run, "a sampler")
+    loaded = datasets.load_dataset(str(run.root), split="train", cache_dir=str(cache))
+    return list(loaded["sample_index"])
+
+
+def test_the_card_lists_shards_that_overlap_without_a_sample_twice(
+    run: RunDirectory, tmp_path: Path
+) -> None:
+    """Two drivers with shards of two sizes: those are listed that hold most; a rest is owned to."""
+    for start, stop in [(0, 4), (0, 8), (4, 12)]:
+        add_images(run, start, stop)
+    assert opened(run, tmp_path / "a") == list(range(12))
+    assert "load_dataset` opens" not in (run.root / "README.md").read_text()
+    add_images(run, 8, 16)
+    assert opened(run, tmp_path / "b") == list(range(16))
+    add_images(run, 12, 20)
+    assert opened(run, tmp_path / "c") == list(range(20))
+    run.storage.delete(receipt_name(IMAGES, 0, 4))
+    assert opened(run, tmp_path / "d") == list(range(16))
+    assert "`load_dataset` opens 16 of them:" in (run.root / "README.md").read_text()
+
+
+@given(st.lists(st.tuples(st.integers(0, 12), st.integers(1, 6)), max_size=7))
+def test_disjoint_receipts_hold_as_many_samples_as_can_be(ranges: list[tuple[int, int]]) -> None:
+    shards = [make_receipt(low, low + length) for low, length in ranges]
+    chosen = disjoint(shards)
+    bounds = [bound for one in chosen for bound in (one.start, one.stop)]
+    assert bounds == sorted(bounds)
+    most = 0
+    for count in range(len(shards) + 1):
+        for some in itertools.combinations(shards, count):
+            samples = [i for one in some for i in range(one.start, one.stop)]
+            if len(samples) == len(set(samples)):
+                most = max(most, len(samples))
+    assert sum(one.stop - one.start for one in chosen) == most
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff", b"[]", b"{}", b'{"numerics_id": 1}'])
+def test_a_damaged_claim_of_numerics_is_said_in_a_line(run: RunDirectory, content: bytes) -> None:
+    """Nothing is committed on top of it, whose machine nobody knows."""
+    run.storage.replace("numerics.json", content)
+    for act in (run.check_numerics, run.claim_numerics):
+        with pytest.raises(CorruptionError, match=r"numerics\.json is damaged \(.*\): write"):
+            act({"device": "cpu"}, "ab" * 32)
+    assert run.storage.read("numerics.json") == content

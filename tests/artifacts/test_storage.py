@@ -1,5 +1,6 @@
 """Local storage: exclusive commits, nothing half-written, paths stay inside, one line a fault."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -53,6 +54,34 @@ def write_half(storage: LocalStorage, error: type[BaseException]) -> None:
     with storage.create("images/x") as target:
         target.write(b"half")
         raise error
+
+
+def test_names_are_flushed_as_bytes_are(
+    storage: LocalStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A data file, then its folder and those that were made for it; all before its receipt."""
+    flushed: list[str] = []
+    flush = os.fsync
+
+    def noted(handle: int) -> None:
+        flush(handle)
+        place = Path(f"/proc/self/fd/{handle}").readlink()
+        flushed.append(place.relative_to(storage.root.parent).as_posix())
+
+    monkeypatch.setattr(os, "fsync", noted)
+    storage.root.mkdir()
+    with storage.create("features/a/x") as target:
+        target.write(b"data")
+    assert flushed == ["root/features", "root", "root/features/a/x", "root/features/a"]
+    flushed.clear()
+    with storage.create("features/a/y"):
+        pass
+    assert flushed == ["root/features/a/y", "root/features/a"]
+    flushed.clear()
+    assert storage.commit("receipts/r.json", b"{}")
+    (first, written, last) = flushed
+    assert (first, last) == ("root", "root/receipts")
+    assert written.startswith("root/receipts/.r.json.")
 
 
 def test_a_failed_write_leaves_no_file(storage: LocalStorage) -> None:

@@ -7,6 +7,7 @@
 import contextlib
 import errno
 import os
+import platform
 import re
 import signal
 import subprocess
@@ -405,6 +406,8 @@ class TwoDrivers(Holding):
         trial.note(f"the second ended with {outcome.code} {outcome.complaints[-1:]}")
         assert outcome.code in {0, 2, 6}, outcome.stderr
         assert "Traceback" not in outcome.stderr, outcome.stderr
+        told = f"(process {driver.pid} on {platform.node()}) makes samples of this share too"
+        assert told in outcome.stderr or "nothing was missing" in outcome.stderr, outcome.stderr
 
 
 class DelayedVisibility(Fault):

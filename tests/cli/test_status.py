@@ -16,6 +16,8 @@ from harness import Outcome, environment, start, wait_for
 
 from evalsuite.artifacts.live import read_live
 from evalsuite.artifacts.run_directory import RunDirectory
+from evalsuite.artifacts.storage import LocalStorage
+from evalsuite.pipeline.standing import standing_of
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "report"))
 from run_builder import add_attempt, add_shard, make_run
@@ -76,6 +78,30 @@ def test_who_works_on_what_how_fast_and_whether_it_was_killed(
     left = json.loads(Path("after.json").read_text())
     assert left["invocations"][0]["state"] == "killed"
     assert left["cost"]["gpu_hours"] > 1, "what the killed one cost until its last sign of life"
+
+
+class CountingStorage(LocalStorage):
+    """Files of a folder; notes what is read."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        self.were_read: list[str] = []
+
+    def read(self, relative: str) -> bytes:
+        self.were_read.append(relative)
+        return super().read(relative)
+
+
+def test_each_invocation_is_read_once(run: RunDirectory) -> None:
+    """On an object store each is a request."""
+    for number in range(3):
+        add_attempt(run, f"{number:08d}")
+    storage = CountingStorage(run.root)
+    standing = standing_of(RunDirectory(storage, run.manifest))
+    assert standing.asked == 90
+    names = [f"attempts/{name}" for name in run.storage.names("attempts", ".json")]
+    assert len(names) >= 3
+    assert sorted(path for path in storage.were_read if path.startswith("attempts/")) == names
 
 
 def test_an_invocation_without_a_live_file_claims_no_life(

@@ -8,10 +8,11 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from harness import REPOSITORY, Outcome
 
-from evalsuite.cli.submit import parsed
+from evalsuite.cli.submit import job_of, parsed
 from evalsuite.config import JobSpec, ModelPreset, load_spec, names_of
 
 Call = Callable[..., Outcome]
@@ -32,6 +33,9 @@ WAITING: set[str] = set()
         (RUN, "`run` in a job needs --output: an absolute path"),
         ((*RUN, "--output", "runs/a"), "--output runs/a lies in the job's own folder"),
         ((*RUN, *OUTPUT, "--json", "a.json"), "--json a.json lies in the job's own folder"),
+        ((*RUN, *OUTPUT, "--log", "tensorboard:tb"), "--log tensorboard:tb lies in the job's own"),
+        ((*RUN, *OUTPUT, "--log", "mlflow:ml#a"), "--log mlflow:ml lies in the job's own folder"),
+        ((*RUN, *OUTPUT, "--log", "tensorbord:/tb"), "--log tensorbord:/tb: give wandb:PROJECT"),
     ],
 )
 def test_a_command_is_checked_before_it_is_sent(
@@ -41,6 +45,37 @@ def test_a_command_is_checked_before_it_is_sent(
     assert outcome.code == 2
     (line,) = outcome.complaints
     assert said in line
+
+
+def test_what_lasts_may_be_logged_to() -> None:
+    logs = ("tensorboard:/shared/tb", "mlflow:http://host:5000#a", "wandb:project")
+    options = [word for log in logs for word in ("--log", log)]
+    assert job_of([*RUN, *OUTPUT, *options], None, {}, None).words[-2:] == ["--address", "auto"]
+
+
+def test_a_job_works_on_the_cluster_whatever_it_drives() -> None:
+    """`evaluate` refuses an address for a run, and from here nobody sees what its samples are."""
+    driven = job_of((*RUN, *OUTPUT), None, {}, None)
+    assert (driven.words[-2:], driven.env) == (["--address", "auto"], {})
+    scored = job_of(("evaluate", "/shared/samples.npz"), None, {"A": "b"}, None)
+    assert scored.words == ["evaluate", "/shared/samples.npz"]
+    assert scored.env == {"A": "b", "EVALSUITE_ADDRESS": "auto"}
+    assert job_of(("status", "/shared/run"), None, {}, None).env == {}
+
+
+def test_evaluate_finds_the_cluster_of_its_job(
+    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For samples; there is none at this address."""
+    images = np.zeros((600, 16, 16, 3), np.uint8)
+    np.savez(tmp_path / "samples.npz", images)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    monkeypatch.setenv("EVALSUITE_ADDRESS", f"127.0.0.1:{port}")
+    options = ("--reference", "digits-16-train", "--extractor", "digits-convnet")
+    outcome = call("evaluate", "samples.npz", *options)
+    assert outcome.code == 6
+    assert f"nothing answers at 127.0.0.1:{port}" in outcome.complaints[-1]
 
 
 def test_a_secret_does_not_travel(call: Call) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,6 +18,9 @@ from harness import (
     wait_for,
 )
 from heads import Head, with_token
+
+from evalsuite.errors import EnvironmentProblem
+from evalsuite.runtime.jobs import GONE_S, JobServer
 
 pytestmark = pytest.mark.ray
 Submit = Callable[..., Outcome]
@@ -88,6 +92,14 @@ def test_a_job_that_nobody_knows(at_head: Submit) -> None:
         assert outcome.code == 2
         (line,) = outcome.complaints
         assert "knows no such job" in line
+
+
+def test_whoever_follows_a_job_that_the_head_has_forgotten_is_told(head: Head) -> None:
+    """As of a head that was started anew: it answers, and knows nothing of the job."""
+    began = time.monotonic()
+    with pytest.raises(EnvironmentProblem, match="forgotten its jobs: whether job lost goes"):
+        JobServer(head.address).follow("lost", lambda text: None)
+    assert time.monotonic() - began < GONE_S / 2
 
 
 def test_another_token_is_refused(head: Head, tmp_path: Path) -> None:

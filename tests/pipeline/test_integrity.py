@@ -209,3 +209,21 @@ def test_a_pixels_stage_is_checked_too(run: RunDirectory) -> None:
     flip_byte(run.root / pixels.files[0].path)
     assert [f.receipt_name for f in find_faults(run)] == [pixels.name]
     assert json.loads((run.root / receipt.name).read_text())["stage"] == IMAGES
+
+
+def test_a_damaged_receipt_that_was_set_aside_is_named(run: RunDirectory) -> None:
+    """It says which pixels must come out again; nothing is made in its place before it is read."""
+    receipt = run.receipts(IMAGES)[0]
+    aside = f"replaced/{IMAGES}/0000000000-0000000020-old.json"
+    whole = run.storage.read(receipt.name)
+    run.storage.delete(receipt.name)
+    worker = new_worker(run)
+    short = {**json.loads(whole), "pixel_sha256": []}
+    for content in (b"{", b"\xff", b"[]", json.dumps(short).encode()):
+        run.storage.replace(aside, content)
+        with pytest.raises(CorruptionError, match=r"replaced/images/.*-old\.json is damaged \("):
+            make_shard(worker, 0, 20, (IMAGES,))
+        assert not run.storage.exists(receipt.name)
+    run.storage.replace(aside, whole)
+    make_shard(worker, 0, 20, (IMAGES,))
+    assert run.receipts(IMAGES)[0].pixel_sha256 == receipt.pixel_sha256

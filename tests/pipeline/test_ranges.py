@@ -1,5 +1,8 @@
 """Ranges: every sample is planned exactly once for what it lacks, whatever the sizes of shards."""
 
+import itertools
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,7 +15,7 @@ from evalsuite.pipeline.coverage import (
     missing_images,
     tasks_for,
 )
-from evalsuite.pipeline.ranges import Range, part_of, plan_tasks, total, whole_batches
+from evalsuite.pipeline.ranges import Range, ShardTask, part_of, plan_tasks, total, whole_batches
 
 STAGES = ("images", "pixels", "features/a")
 BATCHES = st.integers(1, 7)
@@ -42,6 +45,40 @@ def test_each_sample_is_planned_once_for_each_stage_that_it_lacks(
         planned = [i for t in tasks if stage in t.stages for i in range(t.start, t.stop)]
         there = {i for low, high in ranges for i in range(low, high)}
         assert planned == [i for i in range(*asked) if i not in there]
+
+
+def planned_by_definition(
+    asked: Range, covered: dict[str, list[Range]], shard_size: int, batch: int
+) -> list[ShardTask]:
+    """Between two bounds of gaps, the stages that have a gap around both; slow with many gaps."""
+    gaps = {stage: gaps_of(ranges, *asked) for stage, ranges in covered.items()}
+    cuts = sorted({bound for ranges in gaps.values() for gap in ranges for bound in gap})
+    step = whole_batches(shard_size, batch)
+    tasks = []
+    for low, high in itertools.pairwise(cuts):
+        around = [s for s, ranges in gaps.items() if any(a <= low < high <= b for a, b in ranges)]
+        if around:
+            starts = range(low, high, step)
+            tasks += [ShardTask(at, min(at + step, high), tuple(around)) for at in starts]
+    return tasks
+
+
+@given(coverings(), st.integers(1, 60))
+def test_the_plan_is_that_of_its_definition(
+    case: tuple[int, Range, dict[str, list[Range]]], shard_size: int
+) -> None:
+    batch, asked, covered = case
+    tasks = plan_tasks(asked, covered, shard_size, batch)
+    assert tasks == planned_by_definition(asked, covered, shard_size, batch)
+
+
+def test_scattered_gaps_are_planned_in_no_time() -> None:
+    """Every second of 200,000 batches is missing; by its definition that takes an hour."""
+    there = [(at, at + 1) for at in range(0, 200_000, 2)]
+    began = time.process_time()
+    tasks = plan_tasks((0, 200_000), {"images": there, "features/a": list(there)}, 10, 1)
+    assert time.process_time() - began < 10
+    assert tasks == [ShardTask(a + 1, a + 2, ("images", "features/a")) for a, _ in there]
 
 
 @given(coverings(), st.integers(1, 60))

@@ -41,8 +41,13 @@ def num_receipts(run: Path) -> int:
 
 
 def workers_below(pid: int) -> list[Process]:
-    """The worker processes of the Ray below a process."""
-    return [p for p in descendants(pid) if p.title.startswith("ray::ShardWorker")]
+    """The worker processes of the Ray below a process.
+
+    A program that one of them starts has its title for a moment, and is none.
+    """
+    found = [p for p in descendants(pid) if p.title.startswith("ray::ShardWorker")]
+    workers = {process.pid for process in found}
+    return [process for process in found if process.parent not in workers]
 
 
 @contextlib.contextmanager

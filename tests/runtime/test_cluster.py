@@ -1,6 +1,8 @@
 """Finding a Ray cluster: one that stands, one that does not, and a private one in spite of both."""
 
 import json
+import os
+import signal
 import socket
 import time
 from collections.abc import Callable
@@ -8,7 +10,18 @@ from pathlib import Path
 
 import pytest
 from disturb import LosingRun, SpreadRun
-from harness import NUM_SAMPLES, PLAN, FinishedRun, HostedCluster, Outcome, attempts, pixel_hashes
+from harness import (
+    NUM_SAMPLES,
+    PLAN,
+    FinishedRun,
+    HostedCluster,
+    Outcome,
+    attempts,
+    descendants,
+    pixel_hashes,
+)
+
+from evalsuite.errors import EnvironmentProblem
 
 pytestmark = pytest.mark.ray
 ALL = ("generate", *PLAN, "--num-samples", NUM_SAMPLES, "--output", "made")
@@ -43,6 +56,29 @@ def test_more_workers_than_the_cluster_holds(
         f"evalsuite: --num-workers 4: Ray at {cluster.address} has 3 CPUs"
     ]
     assert pixel_hashes(tmp_path / "made") == {}
+
+
+def test_a_head_that_falls_silent_in_the_set_up_is_said(
+    cluster: HostedCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is stopped before anything is asked; the limit is a second here."""
+    from evalsuite.runtime.cluster import connected
+
+    monkeypatch.setattr("evalsuite.runtime.watch.HEAD_GONE_S", 1.0)
+    (head,) = [p for p in descendants(cluster.host_pid) if "/gcs_server" in p.title.split(" ")[0]]
+    with connected(cluster.address, None, use_gpu=False) as found:
+        from evalsuite.runtime.team import look_around
+        from evalsuite.runtime.watch import current_nodes
+
+        began = time.monotonic()
+        os.kill(head.pid, signal.SIGSTOP)
+        try:
+            with pytest.raises(EnvironmentProblem, match="Ray's head has not answered for 1 s"):
+                look_around(found, None, "cpu", shared=tmp_path)
+        finally:
+            os.kill(head.pid, signal.SIGCONT)
+        assert time.monotonic() - began < 15
+        assert len(current_nodes()) == 3
 
 
 def test_an_address_where_nothing_listens(call: Callable[..., Outcome]) -> None:

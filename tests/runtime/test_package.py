@@ -53,6 +53,18 @@ def test_what_git_tracks_or_would_track(tree: Path, tmp_path: Path) -> None:
         assert archive.getinfo("run.sh").external_attr >> 16 == 0o755
 
 
+def test_a_name_that_is_not_utf8_is_refused_by_name(tree: Path, tmp_path: Path) -> None:
+    """An archive could not name it; ignored, or no file, it is no hindrance."""
+    odd = tree / os.fsdecode(b"caf\xe9.txt")
+    odd.write_bytes(b"")
+    with pytest.raises(UsageError, match=r"holds caf\\udce9\.txt, whose name is not UTF-8"):
+        make_package(tree, tmp_path / "a.zip")
+    odd.unlink()
+    odd.symlink_to("/")
+    package = make_package(tree, tmp_path / "b.zip")
+    assert package.left_out == ("caf\\udce9.txt",)
+
+
 def test_the_revision_says_whether_files_differ(tree: Path, tmp_path: Path) -> None:
     changed = make_package(tree, tmp_path / "a.zip").revision
     (tree / "new größe.yaml").unlink()

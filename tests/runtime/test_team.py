@@ -5,13 +5,15 @@ import time
 import pytest
 
 from evalsuite.errors import EnvironmentProblem, UsageError
+from evalsuite.pipeline.outside import FeatureWorker
 from evalsuite.pipeline.ranges import ShardTask
+from evalsuite.pipeline.worker import ShardWorker
 from evalsuite.runtime.board import Board
 from evalsuite.runtime.cluster import Cluster
 from evalsuite.runtime.stragglers import seconds_left, stragglers
 from evalsuite.runtime.team import Team, gather_team
 from evalsuite.runtime.watch import Node
-from evalsuite.runtime.workers import Flight, Worker, WorkerSize
+from evalsuite.runtime.workers import Flight, Worker, WorkerSize, actor_class
 
 
 def node(name: str, cpus: float = 8, gpus: float = 0, taken: float = 0) -> Node:
@@ -93,10 +95,16 @@ def test_a_share_of_a_gpu_is_at_most_one(share: float) -> None:
         gather(None, "auto", share)
 
 
+def test_all_workers_are_of_one_class() -> None:
+    """A class of its own for each would stay in the head's memory, thousands in a long run."""
+    assert actor_class(ShardWorker) is actor_class(ShardWorker)
+    assert actor_class(ShardWorker) is not actor_class(FeatureWorker)
+
+
 def worker(name: str, flights: list[tuple[int, int]], computed: int, age_s: float) -> Worker:
     """A worker that has been busy for `age_s` seconds and has computed so many images."""
     made = Worker(name, None, None, computed=computed, began_s=time.monotonic() - age_s)
-    made.flights = [Flight(ShardTask(a, b, ("images",)), name, None, None) for a, b in flights]
+    made.flights = [Flight(ShardTask(a, b, ("images",)), name, None) for a, b in flights]
     return made
 
 

@@ -6,6 +6,7 @@ last part makes the object.
 
 import functools
 import logging
+import re
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from typing import Any
@@ -24,6 +25,7 @@ from evalsuite.errors import EnvironmentProblem
 
 _CREDENTIALS = "GOOGLE_APPLICATION_CREDENTIALS, `gcloud auth application-default login` or a role"
 _TYPE = "application/octet-stream"
+_HELD = re.compile(r"^bytes=0-(-1|\d+)$")
 
 
 class GcsClient:
@@ -124,18 +126,24 @@ class GcsClient:
         """Hand in one part; the last one makes the object."""
         end = part.offset + len(part.content)
         total = str(end) if part.is_last else "*"
-        at, content = part.offset, part.content
-        while content:
+        at = part.offset
+        while at < end:
             span = {"Content-Range": f"bytes {at}-{end - 1}/{total}"}
-            kept = self._sent(upload_id, span, content)
-            if kept is None or kept >= end:
-                break
-            at, content = kept, content[kept - at :]
+            kept = self._sent(upload_id, span, part.content[at - part.offset :])
+            if kept is None:
+                if part.is_last:
+                    break
+                raise StoreRefusal(f"it made an object of the first {end} bytes")
+            if kept <= at:
+                raise _not_kept(kept, at)
+            at = kept
         return str(end)
 
     def complete_upload(self, key: str, upload_id: str, parts: list[str]) -> None:  # noqa: ARG002
         """Say that there is no more; the object may be there already."""
-        self._sent(upload_id, {"Content-Range": f"bytes */{parts[-1]}"}, b"")
+        kept = self._sent(upload_id, {"Content-Range": f"bytes */{parts[-1]}"}, b"")
+        if kept is not None:
+            raise _not_kept(kept, int(parts[-1]))
 
     def abort_upload(self, key: str, upload_id: str) -> None:  # noqa: ARG002 - the id says it
         """Give an upload up; the store answers 499, or has forgotten it."""
@@ -149,13 +157,28 @@ class GcsClient:
         return []
 
     def _sent(self, upload_id: str, span: dict[str, str], content: bytes) -> int | None:
-        """Bytes that the store holds of an upload by now; None when it has made the object."""
+        """Bytes that the store holds of an upload by now; None when it has made the object.
+
+        An upload that goes on is answered by 308, with a Range of what is held, or without one when
+        nothing is; one that was given up by 499.
+        """
         headers = {**span, "Content-Type": _TYPE, "Content-Length": str(len(content))}
         try:
-            told, _ = self._run(self._fs._call, "PUT", upload_id, headers=headers, data=content)
+            status, told, _, _ = self._run(
+                self._fs._request, "PUT", upload_id, headers=headers, data=content
+            )
         except _Missing as missing:
             raise UploadIsGone from missing
-        return int(told["Range"].split("-")[1]) + 1 if "Range" in told else None
+        if status == 308:
+            held = _HELD.match(told.get("Range", "bytes=0--1"))
+            if held is None:
+                raise StoreRefusal(f"its Range {told['Range']!r} is not understood")
+            return int(held[1]) + 1
+        if status == 499:
+            raise UploadIsGone
+        if status not in {200, 201}:
+            raise StoreRefusal(f"the store answered an upload by {status}", is_transient=True)
+        return None
 
     def _look_at_bucket(self) -> None:
         """Tell a missing object from a missing bucket, once."""
@@ -186,6 +209,11 @@ class GcsClient:
 
 class _Missing(StoreRefusal):
     """There is no such object, or no such bucket."""
+
+
+def _not_kept(kept: int, sent: int) -> StoreRefusal:
+    """Bytes of an upload that the store does not have; asked again, it may."""
+    return StoreRefusal(f"the store kept {kept} of {sent} bytes sent to it", is_transient=True)
 
 
 def _refusal_of(error: Exception) -> StoreRefusal | None:

@@ -1,7 +1,9 @@
 """Files of a local directory, or of a network file system that is mounted."""
 
 import contextlib
+import errno
 import hashlib
+import itertools
 import os
 import uuid
 from collections.abc import Iterator
@@ -17,6 +19,8 @@ from evalsuite.artifacts.storage.base import (
 )
 
 _PORTION_BYTES = 8 * 2**20
+_NO_SUCH_THING = {errno.EINVAL, errno.ENOTSUP, errno.EBADF}
+"""What a file system says that cannot flush directories."""
 
 
 class LocalStorage(Storage):
@@ -40,10 +44,13 @@ class LocalStorage(Storage):
 
     @contextlib.contextmanager
     def create(self, relative: str) -> Iterator[HashingWriter]:
-        """Write a new file; it is flushed to the disk at the end, and removed if anything fails."""
+        """Write a new file; it is flushed to the disk at the end, and removed if anything fails.
+
+        So is its name: a receipt must not outlive a power cut that its data file does not.
+        """
         path = self.path(relative)
         with explained(path, "write"):
-            path.parent.mkdir(parents=True, exist_ok=True)
+            _make_folder(path.parent)
             raw = path.open("xb")
         try:
             with explained(path, "write"), raw:
@@ -51,6 +58,7 @@ class LocalStorage(Storage):
                 yield writer
                 raw.flush()
                 os.fsync(raw.fileno())
+                _sync_directory(path.parent)
         except BaseException:
             path.unlink(missing_ok=True)
             raise
@@ -62,7 +70,7 @@ class LocalStorage(Storage):
         """
         path = self.path(relative)
         with explained(path, "write"):
-            path.parent.mkdir(parents=True, exist_ok=True)
+            _make_folder(path.parent)
             temporary = self._write_aside(path, content)
             try:
                 os.link(temporary, path)
@@ -240,9 +248,20 @@ def _stamp_of(stat: os.stat_result) -> Stamp:
     return Stamp(stat.st_size, version, stat.st_mtime_ns, changed)
 
 
+def _make_folder(path: Path) -> None:
+    """Make a folder and those above it, durably."""
+    missing = list(itertools.takewhile(lambda folder: not folder.is_dir(), (path, *path.parents)))
+    path.mkdir(parents=True, exist_ok=True)
+    for folder in missing:
+        _sync_directory(folder.parent)
+
+
 def _sync_directory(path: Path) -> None:
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
+    except OSError as error:
+        if error.errno not in _NO_SUCH_THING:
+            raise
     finally:
         os.close(handle)

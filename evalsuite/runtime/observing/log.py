@@ -1,5 +1,7 @@
 """The log of an invocation: one JSON object in each line, `attempts/<invocation>.log.jsonl`.
 
+On an object store, where nothing is appended, it comes in segments, of which only the last is
+written again: `attempts/<invocation>.0001.log.jsonl` and so on.
 Each line has time, level, event, run, plan, invocation, shard, worker and host (null where one does
 not apply), so that the logs of many runs can be poured together and still be told apart.
 """
@@ -22,7 +24,9 @@ from evalsuite.errors import EvalsuiteError, StorageError
 from evalsuite.runtime.events import Event
 
 FEWEST_S = 30.0
-"""On an object store the log is written whole, at most so often and at a tenth of the time."""
+"""On an object store the log is written at most so often and for a tenth of the time."""
+SEGMENT_BYTES = 256 * 2**10
+"""Of whole lines; a segment that has so much there is never written again."""
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _WARNINGS = {
     "worker-lost",
@@ -35,8 +39,13 @@ _WARNINGS = {
 
 
 def log_path(invocation_id: str) -> str:
-    """Place of an invocation's log in a run directory."""
+    """Place of an invocation's log in a run directory on a file system."""
     return f"attempts/{invocation_id}.log.jsonl"
+
+
+def segment_path(invocation_id: str, number: int) -> str:
+    """Place of a part of an invocation's log, from 1, in a run directory on an object store."""
+    return f"attempts/{invocation_id}.{number:04d}.log.jsonl"
 
 
 class EventLog:
@@ -46,19 +55,19 @@ class EventLog:
         """Open the log.
 
         Args:
-            run: the directory that it is written to: appended line by line to a local file, written
-                whole now and then on an object store.
+            run: the directory that it is written to: appended line by line to a local file, in
+                segments now and then on an object store.
             invocation_id: whose log it is.
         """
-        self._storage, self._path = run.storage, log_path(invocation_id)
+        self._storage, self._invocation_id = run.storage, invocation_id
         self._about = {
             "run": run.root.name,
             "plan": run.manifest.plan_id,
             "invocation": invocation_id,
         }
         self._lock = threading.Lock()
-        self._file = _local_path(run, self._path)
-        self._held = bytearray()
+        self._file = _local_path(run, log_path(invocation_id))
+        self._held, self._number = bytearray(), 1
         self._next_s = time.monotonic() + FEWEST_S
         self._is_new = False
 
@@ -116,23 +125,39 @@ class EventLog:
     def beat(self) -> None:
         """On an object store: write what has come since, if it is time."""
         if self._file is None and self._is_new and time.monotonic() >= self._next_s:
-            self._write_whole()
+            self._write_held()
 
     def close(self) -> None:
         """Write what is still held."""
         if self._file is None and self._is_new:
-            self._write_whole()
+            self._write_held()
 
-    def _write_whole(self) -> None:
-        with self._lock:
-            content, self._is_new = bytes(self._held), False
+    def _write_held(self) -> None:
         began = time.monotonic()
+        with self._lock:
+            held, self._is_new = bytes(self._held), False
         try:
-            self._storage.replace(self._path, content)
+            while len(held) > SEGMENT_BYTES:
+                segment = _first_lines(held)
+                self._put(segment)
+                held, self._number = held[len(segment) :], self._number + 1
+                with self._lock:
+                    del self._held[: len(segment)]
+            if held:
+                self._put(held)
         except StorageError:
             self._is_new = True
         took_s = time.monotonic() - began
         self._next_s = time.monotonic() + max(FEWEST_S, 10 * took_s)
+
+    def _put(self, content: bytes) -> None:
+        self._storage.replace(segment_path(self._invocation_id, self._number), content)
+
+
+def _first_lines(content: bytes) -> bytes:
+    """As many whole lines as a segment holds; one at least."""
+    end = content.rfind(b"\n", 0, SEGMENT_BYTES)
+    return content[: (end if end >= 0 else content.index(b"\n")) + 1]
 
 
 def remote_traceback(error: BaseException) -> str:

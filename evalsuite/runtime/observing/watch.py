@@ -109,6 +109,7 @@ class Watch:
         The live file is removed at the end, when the attempt's file tells the rest.
         """
         self.log.note("started", host=self._first.host, pid=self._first.pid)
+        self.beat()  # at once: of two that begin together one sees the other
         self._heart.start()
         try:
             yield

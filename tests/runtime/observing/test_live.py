@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -18,8 +19,10 @@ from evalsuite.artifacts.live import (
     process_started,
     read_live,
     this_process,
+    write_live,
 )
 from evalsuite.artifacts.run_directory import RunDirectory
+from evalsuite.pipeline.company import others_at_work, said_of
 from evalsuite.runtime.observing import watch as watch_module
 from evalsuite.runtime.observing.watch import Watch
 
@@ -69,6 +72,45 @@ def test_of_this_machine_the_process_tells() -> None:
     assert life_of(live_of(process), NOW) is Life.KILLED
     child.wait()
     assert life_of(live_of(process), NOW) is Life.KILLED
+
+
+@pytest.mark.parametrize(
+    ("part", "asked", "is_told"),
+    [
+        (None, (0, 96), True),
+        ([1, 3], (0, 32), True),
+        ([1, 3], (32, 96), False),
+        ("?", (32, 96), True),
+    ],
+)
+def test_who_makes_the_same_samples_is_named_while_it_lives(
+    run: RunDirectory, part: object, asked: tuple[int, int], is_told: bool
+) -> None:
+    """Another process of this machine; one whose share is another's is no company."""
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    process = this_process()._replace(pid=child.pid, started=process_started(child.pid) or "")
+    now = {"started_at": time.time(), "beat_at": time.time()}
+    write_live(run.storage, live_of(process).model_copy(update=now))
+    write_live(run.storage, live_of(this_process()).model_copy(update={"invocation_id": "own"}))
+    asked_for = {"resolved": {"num_samples": 90, "part": part}}
+    run.write_json("attempts/1f2e3d4c.json", asked_for)
+    try:
+        found = others_at_work(run, "own", asked)
+    finally:
+        child.kill()
+        child.wait()
+    assert [other.pid for other in found] == ([child.pid] if is_told else [])
+    for other in found:
+        assert said_of(other).startswith(f"`run` (process {child.pid} on {process.host}) makes")
+    assert others_at_work(run, "own", asked) == []
+
+
+def test_a_driver_on_another_machine_was_seen_some_time_ago(run: RunDirectory) -> None:
+    away = this_process()._replace(host="node-b", machine="another boot", pid=7)
+    live = live_of(away).model_copy(update={"beat_at": time.time() - 20})
+    write_live(run.storage, live)
+    (other,) = others_at_work(run, "own", (0, 96))
+    assert re.search(r"process 7 on node-b, last seen 2\d s ago\)", said_of(other))
 
 
 def test_a_watch_gives_signs_of_life_and_goes(

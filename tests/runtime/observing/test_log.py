@@ -7,10 +7,11 @@ from ray.exceptions import RayTaskError
 from story import story
 
 from evalsuite.artifacts.run_directory import RunDirectory
-from evalsuite.errors import DataError
+from evalsuite.artifacts.storage import LocalStorage
+from evalsuite.errors import DataError, StorageError
 from evalsuite.runtime.events import Event
 from evalsuite.runtime.observing import log as log_module
-from evalsuite.runtime.observing.log import EventLog, log_path
+from evalsuite.runtime.observing.log import EventLog, log_path, segment_path
 
 
 def lines_of(run: RunDirectory, invocation: str = "1f2e3d4c") -> list[dict]:
@@ -70,19 +71,66 @@ def test_a_log_that_cannot_be_written_ends_nothing(run: RunDirectory) -> None:
     EventLog(run, "1f2e3d4c").note("started")
 
 
-def test_on_an_object_store_it_is_written_whole_now_and_then(
-    run: RunDirectory, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Nothing is appended there; what could not be written is written the next time."""
+class CountingStorage(LocalStorage):
+    """Files of a folder; counts the bytes that are put, and may refuse them."""
+
+    put_bytes = 0
+    refuses = False
+
+    def replace(self, relative: str, content: bytes) -> None:
+        if self.refuses:
+            raise StorageError("it is away")
+        self.put_bytes += len(content)
+        super().replace(relative, content)
+
+
+@pytest.fixture
+def on_a_store(run: RunDirectory, monkeypatch: pytest.MonkeyPatch) -> RunDirectory:
+    """A run whose log cannot be appended to."""
     monkeypatch.setattr(log_module, "_local_path", lambda *_: None)
     monkeypatch.setattr(log_module, "FEWEST_S", 0.0)
-    log = EventLog(run, "1f2e3d4c")
+    return RunDirectory(CountingStorage(run.root), run.manifest)
+
+
+def segments_of(run: RunDirectory) -> list[bytes]:
+    """In the order of their names, as a shell's `*.log.jsonl` gives them."""
+    return [path.read_bytes() for path in sorted((run.root / "attempts").glob("*.log.jsonl"))]
+
+
+def test_on_an_object_store_it_is_written_now_and_then(on_a_store: RunDirectory) -> None:
+    """Nothing is appended there; what could not be written is written the next time."""
+    log = EventLog(on_a_store, "1f2e3d4c")
     log.note("started")
-    assert not (run.root / log_path("1f2e3d4c")).exists()
-    blocked = run.root / "attempts"
-    blocked.write_text("a file stands where a directory is needed")
+    assert segments_of(on_a_store) == []
+    on_a_store.storage.refuses = True
     log.beat()
-    blocked.unlink()
+    on_a_store.storage.refuses = False
     log.note("second")
     log.close()
-    assert [line["event"] for line in lines_of(run)] == ["started", "second"]
+    (segment,) = segments_of(on_a_store)
+    assert [json.loads(line)["event"] for line in segment.splitlines()] == ["started", "second"]
+    assert (on_a_store.root / segment_path("1f2e3d4c", 1)).read_bytes() == segment
+
+
+@pytest.mark.parametrize("segment_bytes", [1, 2_000, 5_000])
+def test_a_long_log_is_not_written_again_and_again(
+    on_a_store: RunDirectory, monkeypatch: pytest.MonkeyPatch, segment_bytes: int
+) -> None:
+    """Segments of whole lines hold each line once; at most one of them is put at each beat."""
+    monkeypatch.setattr(log_module, "SEGMENT_BYTES", segment_bytes)
+    log, beats = EventLog(on_a_store, "1f2e3d4c"), 0
+    for number in range(200):
+        log.note("tick", number=number)
+        on_a_store.storage.refuses = number in range(40, 60)  # it is away for a while
+        if number % 3 == 0:
+            log.beat()
+            beats += 1
+    log.close()
+    segments = segments_of(on_a_store)
+    lines = [json.loads(line) for segment in segments for line in segment.splitlines()]
+    assert [line["number"] for line in lines] == list(range(200))
+    longest = max(len(line) + 1 for segment in segments for line in segment.splitlines())
+    assert max(map(len, segments)) <= max(segment_bytes, longest)
+    whole = sum(map(len, segments))
+    assert on_a_store.storage.put_bytes <= whole + beats * (segment_bytes + longest)
+    assert len(log._held) <= segment_bytes + longest
