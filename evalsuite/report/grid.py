@@ -69,7 +69,7 @@ def sample_grid(run: RunDirectory, receipts: Sequence[ReceiptHead]) -> Grid:
             row.append((index, image))
             if all(len(images) == GRID_PER_CLASS for images in found.values()):
                 break
-    uris, side = _data_uris([image for row in found.values() for _, image in row])
+    uris, side = data_uris([image for row in found.values() for _, image in row])
     rest = iter(uris)
     rows = []
     for label, row in found.items():
@@ -85,15 +85,25 @@ def _describe(plan: Plan, index: int, label: int, name: str | None) -> str:
     return f"sample {index}, {kind} {label}{named}, seed {seeds_of(plan, index, index + 1)[0]}"
 
 
-def _data_uris(images: Sequence[Images]) -> tuple[list[str], int | None]:
-    """Data URIs that stay within `_IMAGE_BYTES`, and the longest side of thumbnails."""
+def data_uris(
+    images: Sequence[Images],
+    sides: Sequence[int] = _THUMBNAIL_SIDES,
+    most_bytes: int = _IMAGE_BYTES,
+) -> tuple[list[str], int | None]:
+    """Data URIs that stay within so many bytes, if a side lets them; and the side of thumbnails.
+
+    Args:
+        images: uint8 [H,W,3].
+        sides: longest ones of thumbnails, the largest first.
+        most_bytes: of all files together, before base64.
+    """
     if max((max(image.shape[:2]) for image in images), default=0) <= _CRISP_SIDE:
         files = [encode_png(image) for image in images]
-        if sum(map(len, files)) <= _IMAGE_BYTES:
+        if sum(map(len, files)) <= most_bytes:
             return [_data_uri("image/png", file) for file in files], None
-    for side in _THUMBNAIL_SIDES:
+    for side in sides:
         files = [_reduced(image, side) for image in images]
-        if sum(map(len, files)) <= _IMAGE_BYTES:
+        if sum(map(len, files)) <= most_bytes:
             break
     return [_data_uri("image/jpeg", file) for file in files], side
 
