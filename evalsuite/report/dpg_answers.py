@@ -57,7 +57,7 @@ def answer_groups(
     ends = {"lowest": _spread(order, rows), "highest": _spread(order[::-1], rows)}
     pictures = pictures_of([i for places in ends.values() for i in places])
     return [
-        Group(name, "", [_card(i, rows[i], items, pictures[i], size) for i in places])
+        Group(name, "", [_card(i, rows[i], items, pictures[i], size) for i in places], [])
         for name, places in ends.items()
     ]
 

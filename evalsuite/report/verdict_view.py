@@ -58,6 +58,8 @@ class Group(NamedTuple):
     name: str
     words: str
     cards: list[Card]
+    more: list[Card]
+    """Others, which open on demand."""
 
 
 def bar_of(name: str, one: Mapping[str, Any], most: float, published: Mapping[str, float]) -> Bar:

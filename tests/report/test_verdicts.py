@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evalsuite.pipeline.geneval_scorer import run_lengths
+from evalsuite.pipeline.row_file import read_rows
 from evalsuite.report.html import render_report
 from evalsuite.report.outlines import mask_of_runs, outline_of
 from evalsuite.report.verdict_view import bar_of, spread
@@ -72,23 +73,31 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Drawn:
     return made
 
 
+def wrong_ones(drawn: Drawn) -> set[int]:
+    """Indices of the images that were judged wrong."""
+    (name,) = drawn.run.storage.names("verdicts")
+    _, rows = read_rows(Path(drawn.run.root) / "verdicts" / name)
+    return {index for index, row in enumerate(rows) if not row["correct"]}
+
+
 def test_the_section_shows_what_was_judged(drawn: Drawn) -> None:
-    (found,) = verdict_sets(drawn.run)
+    (found,) = verdict_sets(drawn.run, "verdicts")
     assert found.title == "GenEval (shapes detector)"
-    assert found.published == []  # of photographs: no orientation for shapes
+    assert found.published == ()  # of photographs: no orientation for shapes
     names = [bar.name for bar in found.bars]
     assert names[-1] == "overall"
     assert names[:-1] == [group.name for group in found.groups]
-    cards = [card for group in found.groups for card in group.cards]
+    cards = [card for group in found.groups for card in [*group.cards, *group.more]]
+    assert {card.index for card in cards if not card.correct} == wrong_ones(drawn)
     assert {True, False} == {card.correct for card in cards}
     for card in cards:
         assert bool(card.lines) == (not card.correct)
-        assert card.uri.startswith("data:image/png;base64,")
+        assert card.uri.startswith("data:image/png;base64,") or card.uri in found.files
         for mark in card.marks:
             assert mark.path.startswith("M")
             assert re.fullmatch(r"(circle|square|triangle|cross) [01]\.\d\d(, \w+)?", mark.words)
     html = render_report(drawn.run)
-    assert html.count('<li class="card">') == len(cards)
+    assert html.count('<div class="picture">') == len(cards)
     assert 'href="#verdicts"' in html
     wrong = next(card for card in cards if not card.correct)
     assert wrong.lines[0].replace(">", "&gt;").replace("<", "&lt;") in html
