@@ -223,7 +223,7 @@ class GenevalJudge:
         rows = []
         for one, image, found in zip(shown, images, self._detector.detect(images), strict=True):
             prompt = self._prompts[one.place]
-            found.checked(f"image {one.number} of {prompt.prompt[:60]!r}")
+            found.checked(f"image {one.number} of {prompt.prompt[:60]!r}", image.shape[:2])
             judged = judge_image(image, found, prompt, self._colors, self._options)
             rows.append(verdict_row(prompt, one.number, image, found, judged))
         self._check_not_blind(rows)
