@@ -82,6 +82,9 @@ class DpgScorer:
             "judge": dict(self.source.protocol),
         }
 
+    def check(self, rows: Sequence[AnswerRow]) -> None:
+        """Nothing that all rows together could show."""
+
     def load(self, device: torch.device) -> "DpgJudge":
         """See `Scorer`."""
         return DpgJudge(self.items, self.source.load(device))

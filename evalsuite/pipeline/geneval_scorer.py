@@ -194,6 +194,10 @@ class GenevalScorer:
             "colors": None if colors is None else dict(colors),
         }
 
+    def check(self, rows: Sequence[Row]) -> None:
+        """See `Scorer`: a detector that finds nothing in any image."""
+        check_rows_not_blind(rows, len(rows))
+
     def load(self, device: torch.device) -> "GenevalJudge":
         """See `Scorer`."""
         networks = self.source.load(device)

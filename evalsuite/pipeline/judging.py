@@ -5,16 +5,18 @@ The same worker is used in this process and by Ray; portions are aligned to the 
 that neither workers nor restarts change a row.
 """
 
+import platform
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import torch
 
 from evalsuite.artifacts.images import Images, pixel_sha256
-from evalsuite.errors import DataError
+from evalsuite.errors import DataError, EnvironmentProblem
 from evalsuite.pipeline.judged_images import JudgedImages, Shown
 from evalsuite.pipeline.judgements import Judgements, Row, RowShard
 from evalsuite.pipeline.numerics import resolve_device
@@ -62,6 +64,10 @@ class Scorer(Protocol):
     @property
     def decides(self) -> Mapping[str, Any]:
         """All that decides rows but the images: prompts, options, networks."""
+        ...
+
+    def check(self, rows: Sequence[Row]) -> None:
+        """Raise DataError when all rows together show that the judge is broken."""
         ...
 
     def load(self, device: torch.device) -> Judge:
@@ -129,6 +135,12 @@ class JudgeWorker(PieceWorker[Piece]):
         self._device = resolve_device(job.device)
         self._numerics = numerics_there(job.device)
         check_same_numerics(self._numerics, job.numerics_id, "verdicts")
+        place = job.images.place
+        if isinstance(place, Path) and not place.exists():
+            raise EnvironmentProblem(
+                f"{platform.node()} does not see {place}: give images on a file system that every"
+                " node mounts"
+            )
         self._judge = job.scorer.load(self._device)
         loading_s = round(time.monotonic() - began_s, 3)
         return {**self.describe(), "loading_s": loading_s, "loads": 1}

@@ -237,6 +237,9 @@ class PromptScorer:
             "scorer": dict(self.source.protocol),
         }
 
+    def check(self, rows: Sequence[Row]) -> None:
+        """Nothing that all rows together could show."""
+
     def load(self, device: torch.device) -> "PromptJudge":
         """See `Scorer`."""
         return PromptJudge(self, self.source.load(device))

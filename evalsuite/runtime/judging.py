@@ -114,7 +114,6 @@ class _Work:
 
             numerics = numerics_id(numerics_of_workers(cluster, asked))
             self._judgements.check_numerics(numerics)
-            check_shared_directory(self._images.place, "give images")
             self._by_workers(cluster, asked, numerics)
 
     def finished(self) -> list[dict[str, Any]]:
@@ -163,8 +162,8 @@ class _Work:
     def _by_workers(self, cluster: Cluster, asked: Workforce, numerics: str) -> None:
         from evalsuite.runtime.piecework import drive_pieces
 
-        if not self._judgements.of_run:
-            check_shared_directory(self._judgements.place, "set EVALSUITE_CACHE to a folder")
+        remedy = "give a run" if self._judgements.of_run else "set EVALSUITE_CACHE to a folder"
+        check_shared_directory(self._judgements.place, remedy)
         work = PieceWork(self.gaps, self._scorer.portion, self._stage)
         drive_pieces(
             cluster,
@@ -204,6 +203,7 @@ def judge_into(
     if output is not None and is_written(output, header) and not judgements.of_run:
         return output
     rows = judging(images, scorer)
+    scorer.check(rows)
     places = [output] if output is not None else []
     if judgements.of_run:
         places.append(judgements.place / verdicts_name(stage, images.num_images))

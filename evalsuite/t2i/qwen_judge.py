@@ -55,8 +55,8 @@ class PatchOptions(Frozen):
         """Resized bicubically to whole blocks of patches, and normalised: image uint8 [H,W,3]."""
         height, width = fitted(image.shape[0], image.shape[1], self)
         resized = Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC)
-        values = np.asarray(resized, dtype=np.float32) / np.float32(255)
-        values = (values - np.float32(self.mean)) / np.float32(self.std)
+        mean, std = (np.array(v, dtype=np.float32) for v in (self.mean, self.std))
+        values = (np.asarray(resized, dtype=np.float32) / np.float32(255) - mean) / std
         size, merge = self.patch_size, self.merge_size
         rows, columns = height // size, width // size
         blocks = values.reshape(rows // merge, merge, size, columns // merge, merge, size, 3)

@@ -12,6 +12,7 @@ from PIL import Image
 
 from evalsuite.artifacts.run_directory import RunDirectory
 from evalsuite.pipeline.row_file import read_rows
+from evalsuite.report.verdicts import verdict_sets
 
 sys.path.insert(0, str(Path(__file__).parent))
 from prompted_run import NUM, PROMPTS, make_prompted_run
@@ -113,6 +114,11 @@ def test_a_class_and_a_command_of_ones_own(
     (_, ours), (header, theirs) = (read_rows(Path(name)) for name in ("p.jsonl", "c.jsonl"))
     assert [row["score"] for row in ours] == pytest.approx([row["score"] for row in theirs])
     assert ours[5]["category"] == "many"
+    sets = {one.title: one for one in verdict_sets(run, "verdicts")}
+    shown = sets["python:own_scores:Bright"]
+    assert [bar.name for bar in shown.bars] == ["few", "many", "mean"]
+    least = min(range(NUM), key=lambda i: ours[i]["score"])
+    assert shown.groups[0].cards[0].index == least
     assert header["scorer"]["command"][-1] == "all"
     compared = call_main("t2i", "compare", "p.jsonl", "p.jsonl")
     assert compared.stdout.split()[:2] == ["difference", "+0.0000"]

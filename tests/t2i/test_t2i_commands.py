@@ -10,18 +10,28 @@ import numpy as np
 import pytest
 import torch
 from harness import Outcome, call_main
+from PIL import Image
 
 from evalsuite.artifacts.run_directory import RunDirectory
+from evalsuite.cli.t2i_judging import benchmark_scoring
+from evalsuite.config import BenchmarkSpec, load_spec
 from evalsuite.errors import CorruptionError, DataError, EnvironmentProblem, UsageError
 from evalsuite.pipeline.dpg_run import open_dpg
 from evalsuite.pipeline.dpg_run import summary_of as dpg_summary
 from evalsuite.pipeline.export_t2i import export_geneval
 from evalsuite.pipeline.external_scorer import parse_command, parse_scores, run_scorer
 from evalsuite.pipeline.geneval_run import open_geneval, summary_of
-from evalsuite.pipeline.geneval_scorer import Networks, run_lengths
+from evalsuite.pipeline.geneval_scorer import (
+    FolderSource,
+    KnownPicture,
+    Networks,
+    parse_known_picture,
+    run_lengths,
+)
 from evalsuite.pipeline.integrity import find_faults, garbage_files
 from evalsuite.pipeline.row_file import is_written, read_rows, write_rows
 from evalsuite.pipeline.t2i_networks import load_colors, load_detector
+from evalsuite.report.verdicts import verdict_sets
 from evalsuite.runtime.judging import Judging, judge_into
 from evalsuite.runtime.workforce import Workforce
 from evalsuite.t2i.detections import Detections, NoColors
@@ -205,7 +215,7 @@ def test_a_damaged_shard_and_one_of_other_pixels_are_judged_again(kit: Kit, tmp_
     first = judged(kit, kit.run.root, tmp_path / "a.jsonl", source)
     (folder,) = set(kit.run.root.glob("detections/*")) - before
     shards = sorted(folder.iterdir())
-    shards[0].write_bytes(shards[0].read_bytes().replace(b"true", b"false", 1))
+    shards[0].write_bytes(shards[0].read_bytes()[:-9])
     receipts = sorted((kit.run.root / "receipts" / "detections" / folder.name).iterdir())
     other = json.loads(receipts[1].read_text())
     receipts[1].write_text(json.dumps({**other, "pixels_digest": "0" * 64}))
@@ -217,6 +227,41 @@ def test_a_damaged_shard_and_one_of_other_pixels_are_judged_again(kit: Kit, tmp_
     made = other["stop"] - other["start"]
     assert (again.report.images_judged, find_faults(kit.run)) == (4 + made, [])
     assert garbage_files(kit.run) == []
+
+
+def test_run_refuses_networks_that_score_nothing(kit: Kit) -> None:
+    """Before an image is made."""
+    asked = dict.fromkeys(("detector", "judge", "object_names", "clip", "known_picture"))
+    geneval, dpg = (load_spec(BenchmarkSpec, name) for name in ("geneval", "dpg"))
+    for spec, given, words in [
+        (None, {"detector": str(kit.detector)}, "--detector scores a benchmark"),
+        (dpg, {"detector": str(kit.detector)}, "--detector scores a benchmark"),
+        (geneval, {"judge": kit.blip}, "--judge scores a benchmark"),
+        (geneval, {"clip": kit.clip}, "--clip needs --detector"),
+    ]:
+        with pytest.raises(UsageError, match=words):
+            benchmark_scoring(spec, {**asked, **given})
+    assert benchmark_scoring(geneval, asked) is None
+    known = ("cup,bird", "x=", "=cup", f"{kit.names}=cup,unicorn", "nowhere.jpg=cup")
+    for text in known:
+        with pytest.raises(UsageError, match="--known-picture"):
+            parse_known_picture(text, NAMES)
+    found = parse_known_picture(f"{kit.names}=cup, bird", NAMES)
+    assert found.expected == ("cup", "bird")
+
+
+def test_a_known_picture_is_looked_at_before_anything_is_judged(kit: Kit, tmp_path: Path) -> None:
+    picture = tmp_path / "known.png"
+    Image.fromarray(next(iter(kit.run.read_images(0, 1)))[1]).save(picture)
+    source = FolderSource(kit.detector, NAMES, kit.clip)
+    (found,) = source.load(CPU).detector.detect([np.asarray(Image.open(picture))])
+    best = max(found.found, key=lambda one: one.score).class_name
+    other = next(name for name in NAMES if name != best)
+    asked = ("--metadata", kit.metadata, "--num-samples", 8, "--threshold", 0.4)
+    done = kit.geneval(kit.run.root, *asked, "--known-picture", f"{picture}={other}")
+    assert done.code == 6
+    assert f"on a picture of {other} it finds {best}" in done.stderr
+    replace(source, known=KnownPicture(picture, (best,))).load(CPU)
 
 
 def test_masks_are_kept_as_runs() -> None:
@@ -249,7 +294,13 @@ class Blind:
 
 
 def test_a_detector_that_finds_nothing_gives_no_score(kit: Kit, tmp_path: Path) -> None:
-    judged(kit, kit.run.root, tmp_path / "v.jsonl", Blind())
+    for _ in range(2):
+        with pytest.raises(DataError, match="found nothing in any of 32 images"):
+            judged(kit, kit.run.root, tmp_path / "v.jsonl", Blind())
+    assert not (tmp_path / "v.jsonl").exists()
+    rows = judged(kit, kit.run.root, tmp_path / "seeing.jsonl")
+    blind = [{**row, "kept": {}} for row in rows]
+    write_rows(tmp_path / "v.jsonl", {"benchmark": "geneval", "num_images": 32}, blind)
     with pytest.raises(DataError, match="found nothing in any of 32 images"):
         summary_of(tmp_path / "v.jsonl")
     given = open_geneval(kit.run.root, kit.metadata, None)
@@ -320,6 +371,12 @@ def test_dpg_asks_a_run_and_its_grids_the_same(kit: Kit, tmp_path: Path) -> None
     assert 0 < found[0]["corrected"]["overall"] < 100
     assert found[0]["official"]["dropped"].keys() == {"i0"}  # its first row is skipped
     assert found[0]["official"]["overall"] == 0  # "Yes." is not exactly yes
+    (shown,) = [one for one in verdict_sets(kit.run, "verdicts") if one.title == "DPG (pixels)"]
+    assert [bar.name for bar in shown.bars] == ["entity", "attribute", "overall"]
+    assert shown.bars[-1].value == found[0]["corrected"]["overall"]
+    lowest, highest = ([card.lines for card in group.cards] for group in shown.groups)
+    assert (lowest[0][0], highest[0][0]) == ("0 of 100", "100 of 100")
+    assert len(lowest[0]) == 3  # the score and two questions
     (grids / "i3.png").unlink()
     with pytest.raises(DataError, match=r"lacks 1 files such as i3\.png"):
         open_dpg(grids, kit.csv, rows, None, 16)
