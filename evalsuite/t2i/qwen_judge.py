@@ -121,6 +121,22 @@ class QwenJudge:
     max_tokens: int = 8
     batch_size: int = 8
 
+    def __post_init__(self) -> None:
+        """Put greedy answers in place of the folder's defaults, which draw words at random.
+
+        What `generate` is told besides would be completed by those defaults.
+        """
+        from transformers import GenerationConfig
+
+        self.network.generation_config = GenerationConfig(
+            max_new_tokens=self.max_tokens,
+            do_sample=False,
+            num_beams=1,
+            repetition_penalty=1.0,
+            eos_token_id=list(self.end_tokens),
+            pad_token_id=self.end_tokens[0],
+        )
+
     @torch.inference_mode()
     def answer(self, image: Images, questions: Sequence[str]) -> list[str]:
         """`yes`, `no`, or the words where they are neither; image uint8 [H,W,3]."""
@@ -140,8 +156,6 @@ class QwenJudge:
         return answers
 
     def _together(self, patches: Patches, tokens: Sequence[Sequence[int]]) -> list[str]:
-        from transformers import GenerationConfig
-
         ids_QL = torch.tensor(tokens, device=self.device)
         count = len(tokens)
         given = {
@@ -153,12 +167,5 @@ class QwenJudge:
         if "mm_token_type_ids" in inspect.signature(self.network.forward).parameters:
             is_picture_QL = ids_QL == self.network.config.image_token_id
             given["mm_token_type_ids"] = is_picture_QL.int()
-        greedy = GenerationConfig(  # in place of the folder's, which draws words at random
-            max_new_tokens=self.max_tokens,
-            do_sample=False,
-            num_beams=1,
-            eos_token_id=list(self.end_tokens),
-            pad_token_id=self.end_tokens[0],
-        )
-        written = self.network.generate(**given, generation_config=greedy)
+        written = self.network.generate(**given)
         return [self.decode(row) for row in written[:, ids_QL.shape[1] :].tolist()]
