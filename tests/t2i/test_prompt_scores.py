@@ -131,7 +131,12 @@ def test_a_class_and_a_command_of_ones_own(
         ("python:own_scores:Bright", only, 2, "5 prompts of the run are in no --category-file"),
         ("python:own_scores:Wrong", trust, 3, "one finite number for each is wanted"),
         ("python:own_scores:Nan", trust, 3, "one finite number for each is wanted"),
-        ("python:own_scores:Failing", trust, 3, "failed in score(): IndexError: no such thing"),
+        (
+            "python:own_scores:Failing",
+            trust,
+            3,
+            "failed in score(): own_scores.py, line 17: IndexError: no such",
+        ),
         (f"{command} short", files, 3, "gave 31 numbers for 32 images: '000003.png'"),
         ("clip:none", (), 3, "is no folder"),
         ("blip", (), 2, "is neither clip:, python: nor command:"),
