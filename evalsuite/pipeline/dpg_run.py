@@ -98,12 +98,16 @@ class DpgJudge:
 
     def rows(self, shown: Sequence[Shown], images: Sequence[Images]) -> list[AnswerRow]:
         """All answers about each image, by question."""
-        rows = []
+        rows: list[AnswerRow] = []
         for one, image in zip(shown, images, strict=True):
             item = self._items[one.place]
             words = self._judge.answer(image, [question.text for question in item.questions])
             answers = {str(q.question_id): w for q, w in zip(item.questions, words, strict=True)}
-            row = {"item_id": item.item_id, "number": one.number, "answers": answers}
+            row: dict[str, Any] = {
+                "item_id": item.item_id,
+                "number": one.number,
+                "answers": answers,
+            }
             rows.append(row | (_about(item) if one.number == 0 else {}))
         return rows
 

@@ -59,7 +59,8 @@ class GenevalInput:
 
     def check_names(self, names: Sequence[str]) -> None:
         """Raise UsageError when a prompt names an object that a detector does not know."""
-        asked = {c.class_name for p in self.prompts for c in (*p.include, *p.exclude)}
+        asked = {clause.class_name for prompt in self.prompts for clause in prompt.include}
+        asked |= {one.class_name for prompt in self.prompts for one in prompt.exclude}
         unknown = sorted(asked - set(names))
         if unknown:
             raise UsageError(

@@ -224,7 +224,7 @@ class GenevalJudge:
         Raises:
             DataError: NaN, or nothing was found in many images.
         """
-        rows = []
+        rows: list[Row] = []
         for one, image, found in zip(shown, images, self._detector.detect(images), strict=True):
             prompt = self._prompts[one.place]
             found.checked(f"image {one.number} of {prompt.prompt[:60]!r}", image.shape[:2])

@@ -41,7 +41,7 @@ def is_written(place: Place, header: Mapping[str, Any]) -> bool:
             f"{place} holds rows of another scoring, by other {', '.join(differing)}: give another"
             " --output"
         )
-    return len(rows) == wanted["num_images"]
+    return len(rows) == int(wanted["num_images"])
 
 
 def read_rows(place: Place) -> tuple[dict[str, Any], list[dict[str, Any]]]:

@@ -40,7 +40,7 @@ class Mark(NamedTuple):
 class Card(NamedTuple):
     """One image."""
 
-    index: int
+    sample: int
     uri: str
     size: tuple[int, int]
     """Width and height of the image, in whose pixels marks are."""
@@ -69,10 +69,10 @@ def bar_of(name: str, one: Mapping[str, Any], most: float, published: Mapping[st
         return round(100 * min(max(value / most, 0.0), 1.0), 2)
 
     interval = one["interval"]
-    ends = (None, None) if interval is None else (share(interval[0]), share(interval[1]))
+    low, high = (None, None) if interval is None else (share(interval[0]), share(interval[1]))
     ticks = [Tick(model, value, share(value)) for model, value in published.items()]
     shown = None if interval is None else (interval[0], interval[1])
-    return Bar(name, one["score"], share(one["score"]), *ends, shown, ticks)
+    return Bar(name, one["score"], share(one["score"]), low, high, shown, ticks)
 
 
 def spread(candidates: Sequence[tuple[int, str]], count: int) -> list[int]:

@@ -126,9 +126,10 @@ class QwenJudge:
 
         What `generate` is told besides would be completed by those defaults.
         """
-        from transformers import GenerationConfig
+        import transformers
 
-        self.network.generation_config = GenerationConfig(
+        library: Any = transformers
+        self.network.generation_config = library.GenerationConfig(
             max_new_tokens=self.max_tokens,
             do_sample=False,
             num_beams=1,

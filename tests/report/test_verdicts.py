@@ -88,7 +88,7 @@ def test_the_section_shows_what_was_judged(drawn: Drawn) -> None:
     assert names[-1] == "overall"
     assert names[:-1] == [group.name for group in found.groups]
     cards = [card for group in found.groups for card in [*group.cards, *group.more]]
-    assert {card.index for card in cards if not card.correct} == wrong_ones(drawn)
+    assert {card.sample for card in cards if not card.correct} == wrong_ones(drawn)
     assert {True, False} == {card.correct for card in cards}
     for card in cards:
         assert bool(card.lines) == (not card.correct)

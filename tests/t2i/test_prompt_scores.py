@@ -118,7 +118,7 @@ def test_a_class_and_a_command_of_ones_own(
     shown = sets["python:own_scores:Bright"]
     assert [bar.name for bar in shown.bars] == ["few", "many", "mean"]
     least = min(range(NUM), key=lambda i: ours[i]["score"])
-    assert shown.groups[0].cards[0].index == least
+    assert shown.groups[0].cards[0].sample == least
     assert header["scorer"]["command"][-1] == "all"
     compared = call_main("t2i", "compare", "p.jsonl", "p.jsonl")
     assert compared.stdout.split()[:2] == ["difference", "+0.0000"]
