@@ -22,7 +22,8 @@ LAYERS = (
     ("models", "conditioning", "features", "t2i"),
     ("pipeline",),
     ("runtime",),
-    ("sweep", "report"),
+    ("sweep",),
+    ("report",),
     ("cli",),
 )
 """From the bottom to the top; rooms of one layer do not import each other."""

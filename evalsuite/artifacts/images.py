@@ -10,7 +10,7 @@ import struct
 import tokenize
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -201,8 +201,10 @@ def _member(name: str) -> zipfile.ZipInfo:
     return zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))
 
 
-def read_parquet_shard(content: bytes, where: str) -> Iterator[tuple[int, Images | None]]:
-    """(sample_index, image or None when it was not kept) of a shard.
+def read_parquet_shard(
+    content: bytes, where: str, wanted: Container[int] | None = None
+) -> Iterator[tuple[int, Images | None]]:
+    """(sample_index, image or None when it was not kept) of a shard, of `wanted` samples alone.
 
     Raises:
         CorruptionError: the content is no shard, or an image does not match its pixel hash.
@@ -212,7 +214,8 @@ def read_parquet_shard(content: bytes, where: str) -> Iterator[tuple[int, Images
         file = pq.ParquetFile(pa.BufferReader(content), pre_buffer=False)
         for group in range(file.num_row_groups):
             for row in file.read_row_group(group, use_threads=False).to_pylist():
-                yield row["sample_index"], _decode_checked(row, where)
+                if wanted is None or row["sample_index"] in wanted:
+                    yield row["sample_index"], _decode_checked(row, where)
     except (pa.ArrowException, KeyError) as error:
         raise CorruptionError(f"{where} is not a Parquet image shard: {error}") from error
 
@@ -233,12 +236,15 @@ def parquet_indices(path: Path) -> NDArray[np.int64]:
     return indices
 
 
-def read_npz_shard(content: bytes, start: int, where: str) -> Iterator[tuple[int, Images | None]]:
-    """(sample_index, image) of an NPZ shard that starts at sample `start`."""
+def read_npz_shard(
+    content: bytes, start: int, where: str, wanted: Container[int] | None = None
+) -> Iterator[tuple[int, Images | None]]:
+    """(sample_index, image) of an NPZ shard that starts at `start`, of `wanted` samples alone."""
     try:
         with np.load(io.BytesIO(content), allow_pickle=False) as archive:
             for offset, image in enumerate(archive["arr_0"]):
-                yield start + offset, image
+                if wanted is None or start + offset in wanted:
+                    yield start + offset, image
     except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
         raise CorruptionError(f"{where} is not an NPZ image shard: {error}") from error
 

@@ -1,7 +1,7 @@
 """A run directory: one plan's manifest, receipts, images, features and results."""
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from pydantic import Field, ValidationError
@@ -171,16 +171,16 @@ class RunDirectory:
             )
         return found
 
-    def read_features(self, extractor_id: str, stop: int) -> FeatureTable:
-        """Features of samples 0..stop-1, every file checked against its receipt.
+    def read_features(self, extractor_id: str, stop: int, start: int = 0) -> FeatureTable:
+        """Features of samples start..stop-1, every file checked against its receipt.
 
         Raises:
             IncompleteError: some are missing.
             CorruptionError: a file's bytes are not the recorded ones.
         """
         tables = []
-        receipts = self.committed(feature_stage(extractor_id), 0, stop)
-        for part in self.slices(receipts, 0, stop, "features"):
+        receipts = self.committed(feature_stage(extractor_id), start, stop)
+        for part in self.slices(receipts, start, stop, "features"):
             file = part.receipt.files[0]
             where = str(self.storage.path(file.path))
             table = features.decode_features(self.storage.read_checked(file.entry), where)
@@ -215,29 +215,60 @@ class RunDirectory:
                         )
                     yield index, image
 
-    def read_shard(self, receipt: ReceiptHead) -> Iterator[tuple[int, images.Images | None]]:
-        """(sample_index, pixels or None) of one image shard, checked against its receipt."""
+    def read_shard(
+        self, receipt: ReceiptHead, wanted: Container[int] | None = None
+    ) -> Iterator[tuple[int, images.Images | None]]:
+        """(sample_index, pixels or None) of one image shard, checked against its receipt.
+
+        Args:
+            receipt: of the shard.
+            wanted: samples that are decoded and given; all by default.
+        """
         file = receipt.files[0]
         where = str(self.storage.path(file.path))
         content = self.storage.read_checked(file.entry)
         if file.path.endswith(".npz"):
-            yield from images.read_npz_shard(content, receipt.start, where)
+            yield from images.read_npz_shard(content, receipt.start, where, wanted)
         else:
-            yield from images.read_parquet_shard(content, where)
+            yield from images.read_parquet_shard(content, where, wanted)
 
-    def kept_images(self, stop: int) -> Iterator[tuple[int, images.Images]]:
-        """(sample_index, pixels) of the kept samples below `stop`, each once, in order."""
-        seen = -1
-        added = self.committed(PIXELS, 0, stop)
-        complete = {(r.start, r.stop) for r in added}
-        receipts = [r for r in self.committed(IMAGES, 0, stop) if (r.start, r.stop) not in complete]
-        for receipt in sorted([*receipts, *added], key=lambda r: r.start):
-            if receipt.start >= stop or receipt.kept == "none":
-                continue
-            for index, image in self.read_shard(receipt):
-                if image is not None and seen < index < stop:
-                    seen = index
-                    yield index, image
+    def kept_indices(self, stop: int) -> list[int]:
+        """The samples below `stop` whose pixels are stored, in order."""
+        found: set[int] = set()
+        for receipt in self._image_receipts(0, stop):
+            every = range(receipt.start, min(receipt.stop, stop))
+            found.update(index for index in every if self._keeps(receipt, index))
+        return sorted(found)
+
+    def find_images(self, indices: Iterable[int]) -> Iterator[tuple[int, images.Images]]:
+        """(sample_index, pixels) of those of the samples whose pixels are stored, by shard.
+
+        Each shard that holds one is read once, and no other sample is decoded.
+
+        Raises:
+            CorruptionError: stored pixels are not the recorded ones.
+        """
+        missing = set(indices)
+        low, high = min(missing, default=0), max(missing, default=-1) + 1
+        for receipt in self._image_receipts(low, high):
+            wanted = {index for index in missing if self._keeps(receipt, index)}
+            missing -= wanted
+            for index, image in self.read_shard(receipt, wanted) if wanted else ():
+                if image is None:
+                    raise CorruptionError(f"{self.root}: shard lacks the pixels of sample {index}")
+                yield index, image
+
+    def _image_receipts(self, start: int, stop: int) -> list[ReceiptHead]:
+        """Shards of start..stop-1 in which pixels may be stored."""
+        return [*self.committed(IMAGES, start, stop), *self.committed(PIXELS, start, stop)]
+
+    def _keeps(self, receipt: ReceiptHead, index: int) -> bool:
+        """Whether a shard holds the pixels of a sample."""
+        if not receipt.start <= index < receipt.stop:
+            return False
+        if receipt.stage == PIXELS or receipt.kept == "all":
+            return True
+        return receipt.kept == "grid" and images.is_in_grid(self.plan, index)
 
     def num_asked(self, attempts: Iterable[Mapping[str, Any]] | None = None) -> int:
         """The largest number of samples that an invocation asked for.

@@ -129,8 +129,9 @@ def _score_outside(place: "Place", values: dict[str, Any]) -> _Scored:
     from evalsuite.pipeline.evaluation import score_samples
     from evalsuite.pipeline.source import Source
     from evalsuite.runtime.cluster import JOB_ADDRESS
-    from evalsuite.runtime.extraction import OutsideExtraction, Workforce
+    from evalsuite.runtime.extraction import OutsideExtraction
     from evalsuite.runtime.machine import default_cpu_workers
+    from evalsuite.runtime.workforce import Workforce
 
     if values["backend"] == "tensorflow" and (values["num_workers"] or values["address"]):
         raise UsageError(

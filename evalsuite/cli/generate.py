@@ -18,9 +18,11 @@ from evalsuite.cli.options import (
     plan_options,
 )
 from evalsuite.cli.prepare import Prepared, confirm, forecast, hint_of_whole_batches, prepare
+from evalsuite.cli.t2i_judging import benchmark_scoring, network_options
 
 if TYPE_CHECKING:
     from evalsuite.artifacts.records import Record
+    from evalsuite.cli.t2i_judging import BenchmarkScoring
     from evalsuite.runtime.observing.loggers import Loggers
     from evalsuite.runtime.session import SessionResult
 
@@ -30,7 +32,7 @@ _WORK_OPTIONS = [
         "--benchmark",
         metavar="NAME",
         help="geneval, dpg or shapes: its prompts, its number of images, all of them kept; `run`"
-        " scores shapes.",
+        " scores shapes, and the others with --detector or --judge.",
     ),
     click.option("--shard-size", type=POSITIVE, help="Of one shard [default: by N, workers]."),
     click.option(
@@ -102,6 +104,7 @@ def run_options(function: Any) -> Any:  # noqa: ANN401 - click's decorators
     "  evalsuite run --model pixnerd-digits --num-samples 500 --guidance-scale 2 --num-steps 30"
 )
 @run_options
+@network_options
 def run(**values: Any) -> None:  # noqa: ANN401 - click passes each option
     """Generate images, compute FID, sFID, IS, precision and recall, and leave a report.
 
@@ -110,6 +113,7 @@ def run(**values: Any) -> None:  # noqa: ANN401 - click passes each option
     Options without a stated default take the preset's: see `evalsuite models show NAME`.
     """
     prepared = prepare(values, keep="grid", command="run")
+    judging = benchmark_scoring(prepared.benchmark, values)
     if values["dry_run"]:
         describe(prepared, values)
         return
@@ -117,7 +121,7 @@ def run(**values: Any) -> None:  # noqa: ANN401 - click passes each option
     began = time.monotonic()
     with logging_to(prepared) as loggers:
         result = generate_images(prepared, loggers)
-        _finish_run(prepared, result, values, began, loggers)
+        _finish_run(prepared, result, values, began, loggers, judging)
 
 
 @click.command(
@@ -262,19 +266,23 @@ def _finish_unscored(
     click.echo(f"report  {write_report(result.run)}")
 
 
-def _judged(prepared: Prepared, result: "SessionResult") -> dict[str, Any]:
-    """The scores of a benchmark whose detector comes with evalsuite, printed; else nothing."""
-    from evalsuite.cli.t2i import print_geneval
-    from evalsuite.pipeline.built_in_detectors import judge_run
+def _judged(
+    prepared: Prepared,
+    result: "SessionResult",
+    judging: "BenchmarkScoring | None",
+    values: dict[str, Any],
+) -> dict[str, Any]:
+    """The scores of a benchmark, printed; nothing where no network was given to score it."""
+    from evalsuite.cli.output import notice
 
-    spec, request = prepared.benchmark, prepared.request
-    if spec is None or spec.detector is None or request.resolved.plan.has_random_weights:
+    request = prepared.request
+    if prepared.benchmark is None or request.resolved.plan.has_random_weights:
         return {}
-    metadata = spec.path.parent / str(spec.prompts_file.file)
-    judged = judge_run(result.run, spec.detector, metadata, request.demand.num_samples)
-    print_geneval(judged.summary)
-    click.echo(f"verdicts {judged.verdicts}")
-    return {"benchmark": judged.summary}
+    if judging is None:
+        name = prepared.benchmark.name
+        notice(f"no network was given to score {name}: `evalsuite t2i {name} --help` says how")
+        return {}
+    return {"benchmark": judging.score(result.run, request.demand.num_samples, values)}
 
 
 def _finish_run(
@@ -283,6 +291,7 @@ def _finish_run(
     values: dict[str, Any],
     began: float,
     loggers: "Loggers",
+    judging: "BenchmarkScoring | None",
 ) -> None:
     """Score, report, and print what a person wants to see at the end."""
     from evalsuite.cli.output import metrics_tables, notice, write_json
@@ -304,7 +313,7 @@ def _finish_run(
         if values["json_path"]:
             write_json(values["json_path"], payload([], facts))
         return
-    facts |= _judged(prepared, result)
+    facts |= _judged(prepared, result, judging, values)
     if not prepared.scoring.measures:
         _finish_unscored(prepared, result, values, facts)
         return

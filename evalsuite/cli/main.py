@@ -48,7 +48,7 @@ COMMANDS = {
 }
 
 
-_RESUMED = ("run", "generate", "sweep", "evaluate", "verify-claim")
+_RESUMED = ("run", "generate", "sweep", "evaluate", "verify-claim", "t2i")
 """Commands that commit what they make piece by piece; all others begin anew."""
 
 

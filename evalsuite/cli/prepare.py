@@ -121,8 +121,8 @@ def with_benchmark(values: dict[str, Any]) -> dict[str, Any]:
     Raises:
         UsageError: no such benchmark, its files are not here, or other prompts were given too.
     """
-    from evalsuite.artifacts.downloads import cached_file
     from evalsuite.config import BenchmarkSpec, load_spec
+    from evalsuite.pipeline.benchmark_files import prompts_file
 
     name = values.get("benchmark")
     if name is None:
@@ -130,12 +130,9 @@ def with_benchmark(values: dict[str, Any]) -> dict[str, Any]:
     if values["prompts"] or values["prompt"]:
         raise UsageError(f"--benchmark {name} brings its prompts: leave --prompts and --prompt out")
     spec = load_spec(BenchmarkSpec, name)
-    place, file = spec.prompts_file.place, spec.prompts_file.file
-    path = cached_file(place) if place is not None else spec.path.parent / str(file)
-    if path is None:
-        raise UsageError(f"--benchmark {name}: `evalsuite t2i fetch {name}` brings its files first")
+    path = prompts_file(spec)
     count = spec.num_prompts * spec.images_per_prompt
-    if spec.detector is not None:
+    if spec.detector or values.get("detector") or values.get("judge"):
         _check_whole(spec, values["num_samples"] or count, values["images"])
     return {
         **values,

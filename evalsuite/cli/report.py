@@ -1,4 +1,4 @@
-"""`evalsuite report`: the HTML page of a run."""
+"""`evalsuite report`: the HTML page of a run or a sweep."""
 
 from typing import TYPE_CHECKING
 
@@ -12,12 +12,20 @@ if TYPE_CHECKING:
 
 @click.command(
     epilog="Examples:\n\n\b\n  evalsuite report runs/pixnerd-digits-a1b2c3d4\n"
-    "  evalsuite report $(ls -d runs/*/ | tail -1)"
+    "  evalsuite report sweeps/pixnerd-digits-da8bd0ea"
 )
-@click.argument("run", type=PLACE)
+@click.argument("run", type=PLACE, metavar="RUN|SWEEP")
 def report(run: "Place") -> None:
-    """Write RUN/report/index.html from what the run holds; self-contained, opens offline."""
+    """Write report/index.html of a run or a sweep from what it holds; it opens offline.
+
+    Runs of many classes get pictures in files beside the page: keep the folder together.
+    """
     from evalsuite.artifacts.run_directory import RunDirectory
     from evalsuite.report.html import write_report
+    from evalsuite.report.sweep_page import write_sweep_report
+    from evalsuite.sweep.directory import SweepDirectory, is_sweep
 
-    click.echo(str(write_report(RunDirectory.open(run))))
+    if is_sweep(run):
+        click.echo(str(write_sweep_report(SweepDirectory.open(run))))
+    else:
+        click.echo(str(write_report(RunDirectory.open(run))))

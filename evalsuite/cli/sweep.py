@@ -85,6 +85,7 @@ def sweep(**values: Any) -> None:  # noqa: ANN401 - click passes each option
     from evalsuite.cli.output import notice, write_json
     from evalsuite.cli.sweep_setup import confirm_sweep, set_up
     from evalsuite.cli.sweep_view import plan_lines, result_lines, rung_lines
+    from evalsuite.report.sweep_page import write_sweep_report
 
     setup = set_up({**values, **_NOT_HERE})
     for line in plan_lines(setup):
@@ -100,6 +101,7 @@ def sweep(**values: Any) -> None:  # noqa: ANN401 - click passes each option
     for line in result_lines(directory.manifest, result):
         click.echo(line)
     click.echo(f"sweep   {directory.root}")
+    click.echo(f"report  {write_sweep_report(directory)}")
     if values["json_path"]:
         write_json(values["json_path"], directory.as_json())
 

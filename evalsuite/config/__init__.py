@@ -19,7 +19,7 @@ from evalsuite.config.base import (
     Uint8Rule,
     canonical_json,
 )
-from evalsuite.config.benchmarks import BenchmarkFile, BenchmarkSpec
+from evalsuite.config.benchmarks import BenchmarkFile, BenchmarkSpec, PublishedScores
 from evalsuite.config.claims import FIGURES, Claim, claims_of, load_claims
 from evalsuite.config.jobs import JobSpec, is_secret
 from evalsuite.config.loading import (
@@ -99,6 +99,7 @@ __all__ = [
     "PromptList",
     "ProtocolSpec",
     "PublishedResult",
+    "PublishedScores",
     "ReferenceFeatures",
     "ReferenceImages",
     "ReferenceSpec",

@@ -25,6 +25,15 @@ class BenchmarkFile(Frozen):
         return self
 
 
+class PublishedScores(Frozen):
+    """What a publication reports of one model; read for orientation, never ranked with results."""
+
+    model: str
+    source: str
+    overall: float
+    tags: dict[str, float] = Field(default_factory=dict)
+
+
 class BenchmarkSpec(Frozen):
     """A benchmark by its own files, which are fetched, but for a demonstration's."""
 
@@ -36,6 +45,8 @@ class BenchmarkSpec(Frozen):
     files: tuple[BenchmarkFile, ...] = Field(min_length=1)
     detector: Literal["shapes"] | None = None
     """A detector that comes with evalsuite, by which `run` scores without being asked."""
+    published: tuple[PublishedScores, ...] = ()
+    """Of the official scorer."""
     licence: str
     source: str
     path: Path = Field(exclude=True)

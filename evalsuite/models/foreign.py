@@ -30,6 +30,7 @@ _OF_OUR_MODELS = ("network", "sampling", "text")
 _CODE_SUFFIXES = (*SOURCE_SUFFIXES, *EXTENSION_SUFFIXES)
 _INSTALLED = {"site-packages", "dist-packages"}
 _OURS = Path(__file__).resolve().parents[1]
+_SAMPLE_AGAIN = "`evalsuite --debug sample` with the same plan"
 _TRUST = "its code would run here: look at it, then add --trust-remote-code"
 
 
@@ -84,7 +85,7 @@ def foreign_model(
         raise UsageError(f"--model {name}: {_TRUST}")
     if preset is not None:
         refuse_keys_of_our_models(preset)
-    cls = _import_class(name, folder)
+    cls = import_class(name, folder)
     settings = _settings_class(cls, name)
     if preset is not None:
         _check_num_classes(preset, cls, name)
@@ -117,7 +118,7 @@ def build_foreign(
 
         return DiffusersModel(network, negative_prompt)
     folder = code_folder or Path.cwd()
-    cls = _import_class(family, folder)
+    cls = import_class(family, folder)
     if source_sha256(family, cls, folder) != source:
         raise DataError(f"the code of {family} is not the plan's: it has changed since")
     with users_code(family, folder, "its constructor"):
@@ -126,7 +127,9 @@ def build_foreign(
 
 
 @contextlib.contextmanager
-def users_code(family: str, folder: Path | None, part: str) -> Iterator[None]:
+def users_code(
+    family: str, folder: Path | None, part: str, hint: str = _SAMPLE_AGAIN
+) -> Iterator[None]:
     """A block in which a user's class runs: its exceptions become one line with file and line.
 
     Errors of ours and a GPU's want of memory pass. A pipeline's exceptions pass too: its code is
@@ -136,6 +139,7 @@ def users_code(family: str, folder: Path | None, part: str) -> Iterator[None]:
         family: of the plan.
         folder: that its module is imported from.
         part: what runs, such as `sample()`.
+        hint: how to see the traceback, for the line.
 
     Raises:
         DataError: the class raised something.
@@ -149,8 +153,7 @@ def users_code(family: str, folder: Path | None, part: str) -> Iterator[None]:
             raise
         fault = _fault_of(error, (folder or Path.cwd()).resolve())
         raise DataError(
-            f"{family} failed in {part}: {fault} (`evalsuite --debug sample` with the same plan"
-            " shows the traceback)"
+            f"{family} failed in {part}: {fault} ({hint} shows the traceback)"
         ) from error
 
 
@@ -249,10 +252,20 @@ def _imported_names(file: Path, package: Sequence[str]) -> Iterator[str]:
             yield from (".".join((*base, alias.name)) for alias in node.names)
 
 
-def _import_class(name: str, folder: Path) -> type[Any]:
+def import_class(name: str, folder: Path, flag: str = "--model") -> type[Any]:
+    """The class of `python:package.module:Class`, whose module is imported.
+
+    Args:
+        name: as above.
+        folder: where modules are looked for first.
+        flag: the option that named it, for the line.
+
+    Raises:
+        UsageError: it fails when it is imported, or there is no such class.
+    """
     module_name, colon, class_name = name.removeprefix(PYTHON).partition(":")
     if not colon or not module_name or not class_name:
-        raise UsageError(f"--model {name!r} is not python:package.module:Class")
+        raise UsageError(f"{flag} {name!r} is not python:package.module:Class")
     entry = str(folder.resolve())
     if entry not in sys.path:
         sys.path.insert(0, entry)
@@ -262,10 +275,10 @@ def _import_class(name: str, folder: Path) -> type[Any]:
         fault = _fault_of(error, folder.resolve())
         if isinstance(error, ModuleNotFoundError) and fault.startswith(type(error).__name__):
             fault = f"{error}; it is looked for beside the preset, or else in the working directory"
-        raise UsageError(f"--model {name}: cannot import {module_name}: {fault}") from error
+        raise UsageError(f"{flag} {name}: cannot import {module_name}: {fault}") from error
     cls = getattr(module, class_name, None)
     if not isinstance(cls, type):
-        raise UsageError(f"--model {name}: {module_name} has no class {class_name!r}")
+        raise UsageError(f"{flag} {name}: {module_name} has no class {class_name!r}")
     return cls
 
 

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from evalsuite.artifacts.images import Images
 from evalsuite.artifacts.records import Record
-from evalsuite.artifacts.run_directory import RunDirectory, feature_stage
+from evalsuite.artifacts.run_directory import STORED_PIXELS, RunDirectory, feature_stage
 from evalsuite.artifacts.samples import SampleSet
 from evalsuite.config import ModelPreset, load_spec, names_of
 from evalsuite.errors import CorruptionError, DataError, UsageError
@@ -279,9 +279,10 @@ def images_of_run(run: RunDirectory, indices: Sequence[int]) -> Images:
     Raises:
         IncompleteError: their pixels were not kept.
     """
-    found: dict[int, Images] = {}
-    for low, high in _spans(sorted(set(indices)), apart=True):
-        found |= dict(run.read_images(low, high))
+    found = dict(run.find_images(indices))
+    for index in indices:
+        if index not in found:
+            run.slices(run.pixel_receipts(index, index + 1), index, index + 1, STORED_PIXELS)
     return np.stack([found[index] for index in indices])
 
 

@@ -1,19 +1,29 @@
-"""DPG-Bench over a run or a folder of grids: ask, keep every answer, and sum up in two ways."""
+"""DPG-Bench over a run or a folder of grids: whose images are asked, and two ways to sum up."""
 
-import hashlib
-import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
+import torch
+
+from evalsuite.artifacts.digests import known_sha256
 from evalsuite.artifacts.images import Images
-from evalsuite.artifacts.run_directory import STORED_PIXELS, RunDirectory
-from evalsuite.artifacts.samples.folder import read_file
-from evalsuite.artifacts.samples.pictures import PictureReader
+from evalsuite.artifacts.run_directory import RunDirectory, is_run
+from evalsuite.artifacts.storage import Place
 from evalsuite.errors import DataError, UsageError
 from evalsuite.pipeline.export_t2i import items_by_prompt
-from evalsuite.pipeline.row_file import RowFile, read_both, read_rows
+from evalsuite.pipeline.judged_images import (
+    GridImages,
+    JudgedImages,
+    Shown,
+    digest_of_files,
+    images_of_run,
+)
+from evalsuite.pipeline.judgements import Row as AnswerRow
+from evalsuite.pipeline.row_file import read_both, read_rows
+from evalsuite.pipeline.stage_names import ANSWERS
+from evalsuite.pipeline.t2i_judges import JudgeSource
 from evalsuite.t2i.clustered import Cluster, difference, mean
 from evalsuite.t2i.dpg import (
     Answers,
@@ -24,60 +34,95 @@ from evalsuite.t2i.dpg import (
     summarise_as_published,
 )
 from evalsuite.t2i.dpg_questions import Item, Row, items_as_published, items_of
-from evalsuite.t2i.grids import CELLS, cut_cells
+from evalsuite.t2i.grids import CELLS
 from evalsuite.t2i.judges import Judge
 
-_PORTION = 8
 _UNRELIABLE = (
     "published category scores use answers before zeroing, of the last image alone, and are mixed"
     " up where several processes made them: do not trust or compare them"
 )
 
 
-class Cell(NamedTuple):
-    """One image of one item."""
+@dataclass(frozen=True)
+class DpgInput:
+    """Images to ask about, and the item that each prompt is."""
 
-    item_id: str
-    number: int
-    image: Images
+    images: JudgedImages
+    items: tuple[str, ...]
+
+    def scorer(self, rows: Sequence[Row], csv: Path, source: JudgeSource) -> "DpgScorer":
+        """That asks the questions of `rows`, which are the csv's."""
+        known = items_of(rows)
+        return DpgScorer(tuple(known[name] for name in self.items), known_sha256(csv), source)
 
 
 @dataclass(frozen=True)
-class DpgInput:
-    """Images to ask about, in an order that is the same each time."""
+class DpgScorer:
+    """Asks each image its item's questions; see `Scorer`."""
 
-    source: str
-    items: tuple[str, ...]
-    per_item: int
-    run: RunDirectory | None = None
-    folder: Path | None = None
-    resolution: int = 0
+    items: tuple[Item, ...]
+    """In the order of the prompts' places."""
+    csv_sha256: str
+    source: JudgeSource
+    kind: str = ANSWERS
+    portion: int = 1
+    pads: bool = False
 
     @property
-    def num_images(self) -> int:
-        """All cells."""
-        return len(self.items) * self.per_item
+    def name(self) -> str:
+        """The judge's."""
+        return str(self.source.protocol["name"])
 
-    def read(self, start: int) -> Iterator[Cell]:
-        """Images from number `start` on."""
-        if self.run is not None:
-            for index, image in self.run.read_images(start, self.num_images):
-                place = index % len(self.items)
-                yield Cell(self.items[place], index // len(self.items), image)
-            return
-        assert self.folder is not None
-        for number in range(start // self.per_item, len(self.items)):
-            item_id = self.items[number]
-            path = self.folder / f"{item_id}.png"
-            picture = PictureReader().decode(read_file(path), str(path))
-            cells = cut_cells(picture, self.resolution, self.per_item)
-            first = start - number * self.per_item if number == start // self.per_item else 0
-            for k in range(first, self.per_item):
-                yield Cell(item_id, k, cells[k])
+    @property
+    def decides(self) -> dict[str, Any]:
+        """Questions, and what names the judge."""
+        return {
+            "benchmark": "dpg",
+            "csv_sha256": self.csv_sha256,
+            "judge": dict(self.source.protocol),
+        }
+
+    def check(self, rows: Sequence[AnswerRow]) -> None:
+        """Nothing that all rows together could show."""
+
+    def load(self, device: torch.device) -> "DpgJudge":
+        """See `Scorer`."""
+        return DpgJudge(self.items, self.source.load(device))
+
+
+class DpgJudge:
+    """Asks and keeps the words."""
+
+    def __init__(self, items: Sequence[Item], judge: Judge) -> None:
+        self._items, self._judge = items, judge
+
+    def rows(self, shown: Sequence[Shown], images: Sequence[Images]) -> list[AnswerRow]:
+        """All answers about each image, by question."""
+        rows: list[AnswerRow] = []
+        for one, image in zip(shown, images, strict=True):
+            item = self._items[one.place]
+            words = self._judge.answer(image, [question.text for question in item.questions])
+            answers = {str(q.question_id): w for q, w in zip(item.questions, words, strict=True)}
+            row: dict[str, Any] = {
+                "item_id": item.item_id,
+                "number": one.number,
+                "answers": answers,
+            }
+            rows.append(row | (_about(item) if one.number == 0 else {}))
+        return rows
+
+
+def _about(item: Item) -> dict[str, Any]:
+    """What a page shows of a prompt; once, with its first image."""
+    questions = [
+        {"id": q.question_id, "parents": list(q.parents), "category": q.category, "text": q.text}
+        for q in item.questions
+    ]
+    return {"prompt": item.prompt, "questions": questions}
 
 
 def open_dpg(
-    path: Path, csv: Path, rows: Sequence[Row], num_samples: int | None, resolution: int | None
+    place: Place, csv: Path, rows: Sequence[Row], num_samples: int | None, resolution: int | None
 ) -> DpgInput:
     """A run of DPG-Bench's prompts, or a folder of grids of 2 x 2 cells of `resolution`.
 
@@ -86,47 +131,32 @@ def open_dpg(
         DataError: other prompts, or a folder that lacks a grid or holds others.
         IncompleteError: pixels are missing.
     """
-    known = dict.fromkeys(row.item_id for row in rows)
-    if not (path / "manifest.json").is_file():
+    if not is_run(place):
         if resolution is None:
-            raise UsageError(f"{path} is no run: give --resolution, the side of one cell of a grid")
-        return _open_grids(path, tuple(known), resolution)
-    run = RunDirectory.open(path)
-    if run.manifest.prompts is None:
-        raise UsageError(f"{path} is a run of classes: DPG-Bench needs prompts")
-    items = tuple(items_by_prompt(run.manifest.prompts, csv))
-    count = num_samples or run.num_asked()
-    if count % len(items):
-        raise UsageError(f"{count} samples are no whole rounds of {len(items)} prompts")
-    run.slices(run.pixel_receipts(), 0, count, STORED_PIXELS)
-    return DpgInput(run.manifest.plan_id, items, count // len(items), run)
+            raise UsageError(
+                f"{place} is no run: give --resolution, the side of one cell of a grid"
+            )
+        if num_samples is not None:
+            raise UsageError(f"{place} is no run: --num-samples is of a run, grids bring their own")
+        return _open_grids(place, tuple(dict.fromkeys(row.item_id for row in rows)), resolution)
+    if resolution is not None:
+        raise UsageError(f"{place} is a run: --resolution is of a folder of grids")
+    run = RunDirectory.open(place)
+    images = images_of_run(run, num_samples, "DPG-Bench")
+    return DpgInput(images, tuple(items_by_prompt(run.manifest.prompts or (), csv)))
 
 
-def _open_grids(path: Path, items: tuple[str, ...], resolution: int) -> DpgInput:
-    if not path.is_dir():
-        raise UsageError(f"{path} is neither a run nor a folder of grids")
-    there = {file.name for file in path.iterdir()}
+def _open_grids(place: Place, items: tuple[str, ...], resolution: int) -> DpgInput:
+    if not isinstance(place, Path) or not place.is_dir():
+        raise UsageError(f"{place} is neither a run nor a folder of grids")
+    there = {file.name for file in place.iterdir()}
     wanted = {f"{item}.png" for item in items}
     for names, what in ((wanted - there, "lacks"), (there - wanted, "holds, beside its grids,")):
         if names:
-            raise DataError(f"{path} {what} {len(names)} files such as {min(names)}")
-    digest = hashlib.sha256()
-    for item in items:
-        digest.update(read_file(path / f"{item}.png"))
-    return DpgInput(digest.hexdigest(), items, CELLS, None, path, resolution)
-
-
-def ask_all(given: DpgInput, items: Mapping[str, Item], judge: Judge, file: RowFile) -> None:
-    """Ask what has no answer yet; each portion of answers is kept once it is there."""
-    cells = given.read(len(file.rows))
-    while portion := list(itertools.islice(cells, _PORTION)):
-        rows = []
-        for cell in portion:
-            questions = items[cell.item_id].questions
-            words = judge.answer(cell.image, [question.text for question in questions])
-            answers = {str(q.question_id): w for q, w in zip(questions, words, strict=True)}
-            rows.append({"item_id": cell.item_id, "number": cell.number, "answers": answers})
-        file.extend(rows)
+            raise DataError(f"{place} {what} {len(names)} files such as {min(names)}")
+    files = tuple(str((place / f"{item}.png").absolute()) for item in items)
+    source = digest_of_files(files)
+    return DpgInput(GridImages(str(place.absolute()), source, CELLS, resolution, files), items)
 
 
 def answers_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Answers]]:
@@ -138,7 +168,7 @@ def answers_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Answers]]:
     return {item: [images[k] for k in sorted(images)] for item, images in found.items()}
 
 
-def compare_answers(a: Path, b: Path, rows: Sequence[Row]) -> dict[str, Any]:
+def compare_answers(a: Place, b: Place, rows: Sequence[Row]) -> dict[str, Any]:
     """Corrected score of a less that of b, paired prompt by prompt.
 
     Raises:
@@ -155,13 +185,13 @@ def compare_answers(a: Path, b: Path, rows: Sequence[Row]) -> dict[str, Any]:
     }
 
 
-def summary_of(path: Path, rows: Sequence[Row]) -> dict[str, Any]:
+def summary_of(path: Place, rows: Sequence[Row]) -> dict[str, Any]:
     """Both aggregations of a finished file of answers.
 
     Raises:
         DataError: answers are missing, or the questions are broken.
     """
-    header, kept = read_rows(path, "num_images")
+    header, kept = read_rows(path)
     answers = answers_of(kept)
     corrected, results = summarise(items_of(rows), answers)
     published, _ = summarise_as_published(items_as_published(rows), answers)

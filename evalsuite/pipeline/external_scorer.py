@@ -16,13 +16,23 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from evalsuite.errors import DataError, EnvironmentProblem, UsageError
 
 COMMAND = "command:"
 _LONGEST = 300
 """Characters of a scorer's words that an error line repeats."""
+
+
+class Given(NamedTuple):
+    """What a scorer gave."""
+
+    scores: dict[str, float]
+    stdout: str
+    seconds: float
+    written: bool
+    """Whether the numbers come from its file."""
 
 
 def parse_command(text: str) -> tuple[str, ...]:
@@ -54,27 +64,37 @@ def run_scorer(words: Sequence[str], images: Path, layout: str) -> dict[str, Any
         EnvironmentProblem: it cannot be started, or fails.
         DataError: it gave no numbers, or something else.
     """
-    with tempfile.TemporaryDirectory(prefix="evalsuite-scorer-") as folder:
-        output = Path(folder) / "scores.json"
-        places = {"{images}": str(images.resolve()), "{output}": str(output)}
-        line = [_filled(word, places) for word in words]
-        began = time.monotonic()
-        stdout = _finished(line)
-        seconds = time.monotonic() - began
-        written = output.is_file()
-        text = output.read_text("utf-8", "replace") if written else _last_line(stdout)
+    given = run_command(words, images)
     return {
         "benchmark": layout,
         "display": f"{layout} by an external scorer",
-        "scores": parse_scores(text, "its {output} file" if written else "its last line"),
+        "scores": given.scores,
         "provenance": {
             "command": list(words),
-            "program_sha256": _program_sha256(line[0]),
-            "seconds": round(seconds, 3),
-            "stdout_sha256": hashlib.sha256(stdout.encode()).hexdigest(),
-            "scores_from": "file" if written else "last line",
+            "program_sha256": program_sha256(words[0]),
+            "seconds": round(given.seconds, 3),
+            "stdout_sha256": hashlib.sha256(given.stdout.encode()).hexdigest(),
+            "scores_from": "file" if given.written else "last line",
         },
     }
+
+
+def run_command(words: Sequence[str], images: Path) -> Given:
+    """Run a scorer on a folder.
+
+    Raises:
+        EnvironmentProblem: it cannot be started, or fails.
+        DataError: it gave no numbers, or something else.
+    """
+    with tempfile.TemporaryDirectory(prefix="evalsuite-scorer-") as folder:
+        output = Path(folder) / "scores.json"
+        places = {"{images}": str(images.resolve()), "{output}": str(output)}
+        began = time.monotonic()
+        stdout = _finished([_filled(word, places) for word in words])
+        seconds, written = time.monotonic() - began, output.is_file()
+        text = output.read_text("utf-8", "replace") if written else _last_line(stdout)
+    scores = parse_scores(text, "its {output} file" if written else "its last line")
+    return Given(scores, stdout, seconds, written)
 
 
 def parse_scores(text: str, where: str) -> dict[str, float]:
@@ -136,7 +156,8 @@ def _last_line(text: str) -> str:
     return lines[-1] if lines else ""
 
 
-def _program_sha256(program: str) -> str | None:
+def program_sha256(program: str) -> str | None:
+    """Of a program that is a file."""
     path = Path(program)
     try:
         return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None

@@ -1,25 +1,31 @@
-"""GenEval over a run or a folder: detect, ask, judge, keep every verdict, and sum up.
+"""GenEval over a run or a folder: whose prompts its images show, and what verdicts sum up to.
 
-The verdicts are enough to sum up again; no network is needed for it.
+No network is needed to sum up.
 """
 
 import hashlib
-import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
-
-from evalsuite.artifacts.images import Images
-from evalsuite.artifacts.run_directory import STORED_PIXELS, RunDirectory
-from evalsuite.artifacts.samples.folder import read_file
-from evalsuite.artifacts.samples.pictures import PictureReader
+from evalsuite.artifacts.run_directory import RunDirectory, is_run
+from evalsuite.artifacts.storage import Place
 from evalsuite.config import canonical_json
 from evalsuite.errors import DataError, UsageError
 from evalsuite.pipeline.export_t2i import match_prompts
-from evalsuite.pipeline.row_file import RowFile, read_both, read_rows
+from evalsuite.pipeline.geneval_scorer import (
+    DetectorSource,
+    GenevalScorer,
+    check_rows_not_blind,
+)
+from evalsuite.pipeline.judged_images import (
+    FolderImages,
+    JudgedImages,
+    digest_of_files,
+    images_of_run,
+)
+from evalsuite.pipeline.row_file import read_both, read_rows
 from evalsuite.t2i.clustered import (
     Cluster,
     Estimate,
@@ -28,35 +34,18 @@ from evalsuite.t2i.clustered import (
     mean_of_tags,
     share,
 )
-from evalsuite.t2i.detections import ColorClassifier, Detections, Detector
-from evalsuite.t2i.geneval import GenevalOptions, Judged, judge_image
+from evalsuite.t2i.geneval import GenevalOptions
 from evalsuite.t2i.geneval_prompts import GenevalPrompt, read_geneval_prompts
 from evalsuite.t2i.geneval_summary import ImageResult, summarise
 from evalsuite.t2i.layouts import read_geneval_folder
 
-PORTION = 16
-"""Images that are judged together, aligned to their number."""
-BLIND_AFTER = 64
-"""Images without a single detection after which a detector is taken for broken."""
-
-
-class PromptImage(NamedTuple):
-    """One image, its prompt and its number among the images of that prompt."""
-
-    prompt: GenevalPrompt
-    number: int
-    image: Images
-
 
 @dataclass(frozen=True)
 class GenevalInput:
-    """Images to judge, in an order that is the same each time."""
+    """Images to judge, and what each prompt asks for."""
 
-    source: str
+    images: JudgedImages
     prompts: tuple[GenevalPrompt, ...]
-    num_images: int
-    run: RunDirectory | None = None
-    files: tuple[tuple[int, int, Path], ...] = ()
 
     @property
     def prompts_sha256(self) -> str:
@@ -64,19 +53,23 @@ class GenevalInput:
         records = sorted(canonical_json(prompt.record) for prompt in self.prompts)
         return hashlib.sha256(b"\n".join(records)).hexdigest()
 
-    def read(self, start: int) -> Iterator[PromptImage]:
-        """Images from number `start` on."""
-        if self.run is not None:
-            count = len(self.prompts)
-            for index, image in self.run.read_images(start, self.num_images):
-                yield PromptImage(self.prompts[index % count], index // count, image)
-        reader = PictureReader()
-        for place, number, path in self.files[start:]:
-            image = reader.decode(read_file(path), str(path))
-            yield PromptImage(self.prompts[place], number, image)
+    def scorer(self, source: DetectorSource, options: GenevalOptions) -> GenevalScorer:
+        """GenEval's on these prompts."""
+        return GenevalScorer(self.prompts, self.prompts_sha256, options, source)
+
+    def check_names(self, names: Sequence[str]) -> None:
+        """Raise UsageError when a prompt names an object that a detector does not know."""
+        asked = {clause.class_name for prompt in self.prompts for clause in prompt.include}
+        asked |= {one.class_name for prompt in self.prompts for one in prompt.exclude}
+        unknown = sorted(asked - set(names))
+        if unknown:
+            raise UsageError(
+                f"prompts ask for {unknown[0]!r} (and {len(unknown) - 1} more), which"
+                " --object-names does not have: it is another list than GenEval's"
+            )
 
 
-def open_geneval(path: Path, metadata: Path | None, num_samples: int | None) -> GenevalInput:
+def open_geneval(place: Place, metadata: Path | None, num_samples: int | None) -> GenevalInput:
     """A run with `metadata` of its prompts, or a folder in GenEval's layout, which has its own.
 
     Raises:
@@ -84,144 +77,46 @@ def open_geneval(path: Path, metadata: Path | None, num_samples: int | None) -> 
         DataError: metadata of other prompts, or a folder that is not in the layout.
         IncompleteError: pixels are missing.
     """
-    if not (path / "manifest.json").is_file():
-        return _open_folder(path, metadata, num_samples)
+    if not is_run(place):
+        return _open_folder(place, metadata, num_samples)
     if metadata is None:
-        raise UsageError(f"{path} is a run: give --metadata, GenEval's evaluation_metadata.jsonl")
-    return geneval_of_run(RunDirectory.open(path), metadata, num_samples)
+        raise UsageError(f"{place} is a run: give --metadata, GenEval's evaluation_metadata.jsonl")
+    return geneval_of_run(RunDirectory.open(place), metadata, num_samples)
 
 
 def geneval_of_run(run: RunDirectory, metadata: Path, num_samples: int | None) -> GenevalInput:
     """The images of a run with `metadata` of its prompts; errors are those of `open_geneval`."""
-    if run.manifest.prompts is None:
-        raise UsageError(f"{run.root} is a run of classes: GenEval needs prompts")
-    prompts = match_prompts(run.manifest.prompts, read_geneval_prompts(metadata), metadata)
-    count = num_samples or run.num_asked()
-    if count % len(prompts):
-        raise UsageError(f"{count} samples are no whole rounds of {len(prompts)} prompts")
-    run.slices(run.pixel_receipts(), 0, count, STORED_PIXELS)
-    return GenevalInput(run.manifest.plan_id, tuple(prompts), count, run)
+    images = images_of_run(run, num_samples, "GenEval")
+    prompts = match_prompts(run.manifest.prompts or (), read_geneval_prompts(metadata), metadata)
+    return GenevalInput(images, tuple(prompts))
 
 
-def _open_folder(path: Path, metadata: Path | None, num_samples: int | None) -> GenevalInput:
+def _open_folder(place: Place, metadata: Path | None, num_samples: int | None) -> GenevalInput:
     if metadata is not None or num_samples is not None:
-        raise UsageError(f"{path} is no run: its folders bring their metadata and their images")
-    if not path.is_dir():
-        raise UsageError(f"{path} is neither a run nor a folder in GenEval's layout")
-    folders = read_geneval_folder(path)
+        raise UsageError(f"{place} is no run: its folders bring their metadata and their images")
+    if not isinstance(place, Path) or not place.is_dir():
+        raise UsageError(f"{place} is neither a run nor a folder in GenEval's layout")
+    folders = read_geneval_folder(place)
     counts = {len(folder.images) for folder in folders}
     if len(counts) > 1:
         few = min(folders, key=lambda folder: len(folder.images))
         raise DataError(
-            f"{path / few.name} has {len(few.images)} images, others {max(counts)}: a missing image"
-            " would change the score without a sign"
+            f"{place / few.name} has {len(few.images)} images, others {max(counts)}: a missing"
+            " image would change the score without a sign"
         )
-    files = [(p, k, image) for p, f in enumerate(folders) for k, image in enumerate(f.images)]
-    digest = hashlib.sha256()
-    for _, _, file in files:
-        digest.update(read_file(file))
-    prompts = tuple(folder.prompt for folder in folders)
-    return GenevalInput(digest.hexdigest(), prompts, len(files), None, tuple(files))
+    files = tuple(str(image.absolute()) for folder in folders for image in folder.images)
+    images = FolderImages(str(place.absolute()), digest_of_files(files), counts.pop(), files)
+    return GenevalInput(images, tuple(folder.prompt for folder in folders))
 
 
-def verdict_header(
-    given: GenevalInput,
-    options: GenevalOptions,
-    detector: Mapping[str, Any],
-    colors: Mapping[str, Any] | None,
-) -> dict[str, Any]:
-    """What decides the verdicts: images, prompts, thresholds, and what names the networks."""
-    return {
-        "benchmark": "geneval",
-        "source": given.source,
-        "prompts_sha256": given.prompts_sha256,
-        "num_images": given.num_images,
-        "options": options.model_dump(mode="json"),
-        "detector": detector,
-        "colors": colors,
-    }
-
-
-def judge_all(
-    given: GenevalInput,
-    detector: Detector,
-    classifier: ColorClassifier,
-    options: GenevalOptions,
-    file: RowFile,
-) -> None:
-    """Judge what has no verdict yet; each portion of verdicts is kept once it is there.
-
-    Raises:
-        DataError: the detector is broken: NaN, or nothing found in many images.
-    """
-    images = given.read(len(file.rows))
-    while portion := list(itertools.islice(images, PORTION)):
-        found = detector.detect([one.image for one in portion])
-        rows = []
-        for one, detections in zip(portion, found, strict=True):
-            where = f"image {one.number} of {one.prompt.prompt[:60]!r}"
-            judged = judge_image(
-                one.image, detections.checked(where), one.prompt, classifier, options
-            )
-            rows.append(verdict_row(one, detections, judged))
-        file.extend(rows)
-        if len(file.rows) >= min(BLIND_AFTER, given.num_images):
-            check_rows_not_blind(file.rows)
-
-
-def check_rows_not_blind(rows: Sequence[Mapping[str, Any]]) -> None:
-    """Raise DataError when no image has any detection that counts."""
-    if not any(row["kept"] for row in rows):
-        raise DataError(
-            f"the detector found nothing in any of {len(rows)} images: it is broken, or its weights"
-            " are others; no score is given"
-        )
-
-
-def verdict_row(one: PromptImage, found: Detections, judged: Judged) -> dict[str, Any]:
-    """All about one image: what a page shows and a second summary needs."""
-    return {
-        "prompt": one.prompt.record,
-        "number": one.number,
-        "tag": one.prompt.tag,
-        "correct": judged.verdict.correct,
-        "reasons": list(judged.verdict.reasons),
-        "kept": {name: list(places) for name, places in sorted(judged.kept.items())},
-        "colors": {str(clause): list(words) for clause, words in judged.colors.items()},
-        "detections": [
-            {
-                "class": detection.class_name,
-                "box": list(detection.box),
-                "score": round(float(np.float32(detection.score)), 6),
-                "mask": run_lengths(detection.mask) if _is_kept(place, judged) else None,
-            }
-            for place, detection in enumerate(found.found)
-        ],
-    }
-
-
-def _is_kept(place: int, judged: Judged) -> bool:
-    return any(place in places for places in judged.kept.values())
-
-
-def run_lengths(mask_HW: Any) -> list[int] | None:  # noqa: ANN401 - an array or None
-    """Lengths of runs of 0 and 1 in turns, row by row, beginning with 0; None without a mask."""
-    if mask_HW is None:
-        return None
-    flat = np.concatenate([[False], np.asarray(mask_HW, dtype=bool).ravel(), [False]])
-    edges = np.flatnonzero(flat[1:] != flat[:-1])
-    edges = edges[edges < flat.size - 2]
-    return [int(n) for n in np.diff(np.concatenate([[0], edges, [flat.size - 2]]))]
-
-
-def summary_of(path: Path) -> dict[str, Any]:
+def summary_of(path: Place) -> dict[str, Any]:
     """Scores with intervals from a finished file of verdicts.
 
     Raises:
         DataError: verdicts are missing.
     """
-    header, rows = read_rows(path, "num_images")
-    check_rows_not_blind(rows)
+    header, rows = read_rows(path)
+    check_rows_not_blind(rows, len(rows))
     results = [ImageResult(_key(row), row["tag"], row["correct"]) for row in rows]
     summary, clusters = summarise(results), clusters_of(rows)
     return {
@@ -242,7 +137,7 @@ def summary_of(path: Path) -> dict[str, Any]:
     }
 
 
-def compare_verdicts(a: Path, b: Path) -> dict[str, Any]:
+def compare_verdicts(a: Place, b: Place) -> dict[str, Any]:
     """Overall of a less that of b, on the same prompts, paired prompt by prompt.
 
     Raises:

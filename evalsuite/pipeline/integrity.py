@@ -15,8 +15,11 @@ from evalsuite.artifacts.run_directory import IMAGES, PIXELS, RunDirectory, feat
 from evalsuite.artifacts.verified import Claim, FileChecker
 from evalsuite.errors import CorruptionError
 from evalsuite.pipeline.generation import BatchSampler
+from evalsuite.pipeline.stage_names import JUDGED, judged_stages
 
 FEATURES = feature_stage("")
+_OF_PIXELS = (FEATURES, *(f"{kind}/" for kind in JUDGED))
+"""How the names of stages begin that are made of pixels."""
 _TEMPORARY = (".probe-", ".nonce-", ".0", ".manifest.json.", ".numerics.json.", ".segment-")
 """How the names of our temporary files begin."""
 
@@ -47,7 +50,7 @@ class BatchCheck:
 def stages_of(run: RunDirectory) -> list[str]:
     """The stages that have receipts."""
     present = [s for s in (IMAGES, PIXELS) if run.storage.names(f"receipts/{s}", ".json")]
-    return present + run.feature_stages()
+    return present + run.feature_stages() + judged_stages(run)
 
 
 def find_faults(
@@ -97,14 +100,14 @@ def _faults_of_stage(
 def _mismatched(
     run: RunDirectory, faults: Sequence[Fault], readings: Mapping[str, Sequence[Reading]]
 ) -> list[Fault]:
-    """Features that were made from other pixels than the ones that are committed."""
+    """Features and verdicts of other pixels than the ones that are committed."""
     if any(one.error for stage in readings for one in readings[stage]):
         return []  # an unreadable receipt is a fault already; look again when it is gone
     bad = {fault.receipt_name for fault in faults}
     features = {
         f"receipts/{stage}/{one.name}": one.row
         for stage in readings
-        if stage.startswith(FEATURES)
+        if stage.startswith(_OF_PIXELS)
         for one in readings[stage]
         if one.row is not None
     }
@@ -120,7 +123,7 @@ def _mismatched(
         told = row.told()
         digest = run.ledger.pixels_digest(images, row.start, row.stop)
         if digest not in (None, told.pixels_digest):
-            text = f"{run.root}/{told.files[0].path} holds features of other pixels"
+            text = f"{run.root}/{told.files[0].path} was made of other pixels"
             mismatched.append(Fault(place, _read_or_none(run, place), text))
     return mismatched
 
@@ -206,7 +209,7 @@ def garbage_files(run: RunDirectory, older_than_s: float = 0.0) -> list[str]:
     newest = time.time() - older_than_s
     found = []
     for file in run.storage.listing():
-        is_data = file.path.startswith(("images/", "features/")) and file.path not in named
+        is_data = file.path.startswith(("images/", *_OF_PIXELS)) and file.path not in named
         is_hidden = file.path.rpartition("/")[2].startswith(_TEMPORARY)
         if (is_data or is_hidden) and file.modified_at <= newest:
             found.append(file.path)

@@ -8,7 +8,6 @@ Legend: N images, H height, W width, C channels.
 import contextlib
 import os
 import platform
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -27,7 +26,6 @@ from evalsuite.features.aligned import AlignedExtractor, concatenate
 from evalsuite.features.base import Extractor, FeatureBatch
 from evalsuite.pipeline.channel import Channel, Closed
 from evalsuite.pipeline.decoding import Decoders
-from evalsuite.pipeline.device_faults import device_faults
 from evalsuite.pipeline.embedding import check_size, opened_extractor
 from evalsuite.pipeline.feature_cache import (
     STAGE,
@@ -38,11 +36,11 @@ from evalsuite.pipeline.feature_cache import (
 )
 from evalsuite.pipeline.measure import Measure
 from evalsuite.pipeline.numerics import numerics_id, numerics_of, prepare_torch, resolve_device
+from evalsuite.pipeline.piecework import BUFFERED_PIECES, PieceWorker
 from evalsuite.pipeline.ranges import Range, ShardTask
 from evalsuite.pipeline.source import Source
-from evalsuite.pipeline.worker import CommitReport, NotStartedError, load_extractor
+from evalsuite.pipeline.worker import load_extractor
 
-BUFFERED_BATCHES = 2
 CPU_BATCHES = 8
 """Batches of one shard on a CPU: some seconds of work, which is what a kill may cost ..."""
 GPU_BATCHES = 64
@@ -74,19 +72,19 @@ class Piece(NamedTuple):
     images_NHWC: Images
     features: FeatureBatch
 
+    @property
+    def num_images(self) -> int:
+        """That it is of."""
+        return len(self.images_NHWC)
 
-class FeatureWorker:
-    """Extracts shards of one set of samples on one device; a plain class, without Ray.
 
-    As with `ShardWorker`, four threads may use it: `prepare`, `compute`, `commit` and `progress`.
-    """
+class FeatureWorker(PieceWorker[Piece]):
+    """Extracts shards of one set of samples on one device; a plain class, without Ray."""
 
     def __init__(self, job: FeatureJob) -> None:
+        super().__init__()
         self._job = job
-        self._channels: dict[str, Channel[Piece]] = {}
-        self._lock = threading.Lock()
-        self._images_done = 0
-        self._stopping = False
+        self._batch_size = job.spec.batch_size
 
     def load(self) -> dict[str, Any]:
         """Open the samples and load the extractor; gives `describe`.
@@ -98,12 +96,7 @@ class FeatureWorker:
         job = self._job
         self._device = resolve_device(job.device)
         self._numerics = numerics_there(job.device)
-        if numerics_id(self._numerics) != job.numerics_id:
-            raise EnvironmentProblem(
-                f"{platform.node()} ({self._numerics['model']}, torch {self._numerics['torch']})"
-                " computes other bits than the machine that was asked first: features of two kinds"
-                " of machines are not mixed; use nodes of one kind"
-            )
+        check_same_numerics(self._numerics, job.numerics_id, "features")
         if not job.source.path.exists() or job.source.stamp() != job.stamp:
             raise EnvironmentProblem(
                 f"{platform.node()} sees other files at {job.source.path} than the command does:"
@@ -118,58 +111,29 @@ class FeatureWorker:
         """Who this worker is and what decides its bits."""
         return describe_here(self._device, self._numerics)
 
-    def progress(self) -> int:
-        """Images computed since the worker started."""
-        return self._images_done
+    def _pieces(self, task: ShardTask) -> Iterator[Piece]:
+        return pieces(self._decoders, self._extractor, task.start, task.stop)
 
-    def stop(self) -> None:
-        """Finish the shard in hand and begin no other."""
-        self._stopping = True
+    def _keep(
+        self,
+        task: ShardTask,  # noqa: ARG002
+        pieces: Iterable[Piece],
+        attempt_id: str,
+        began_s: float,
+    ) -> bool:
+        (shard,) = gathered(pieces, NO_END)
+        seconds = time.monotonic() - began_s
+        return self._job.cache.commit(shard, attempt_id, seconds, self.describe())
 
-    def withdraw(self, attempt_id: str) -> None:
-        """End an attempt whose shard another worker has committed."""
-        self._channel(attempt_id).withdraw()
 
-    def prepare(self, task: ShardTask, attempt_id: str) -> None:
-        """Nothing: `compute` has images read ahead, by processes of its own."""
-
-    def compute(self, task: ShardTask, attempt_id: str) -> None:
-        """Run the network over the images of `task`, into the buffer that `commit` drains."""
-        channel = self._channel(attempt_id)
-        with channel.feeding():
-            if self._stopping:
-                raise NotStartedError(f"samples {task.start}..{task.stop - 1} were not begun")
-            if channel.is_closed:
-                return
-            with device_faults(self._device, self._job.spec.batch_size):
-                for piece in pieces(self._decoders, self._extractor, task.start, task.stop):
-                    channel.put(piece)
-                    channel.num_images += len(piece.images_NHWC)
-                    self._images_done += len(piece.images_NHWC)
-
-    def commit(self, task: ShardTask, attempt_id: str) -> CommitReport:
-        """Write and commit what `compute` gives for `task`.
-
-        Raises:
-            EvalsuiteError: whatever `compute` met, or the storage; nothing is left of the attempt.
-        """
-        channel = self._channel(attempt_id)
-        began = time.monotonic()
-        try:
-            (shard,) = gathered(channel, NO_END)
-            seconds = time.monotonic() - began
-            done = self._job.cache.commit(shard, attempt_id, seconds, self.describe())
-        except BaseException:
-            channel.abandon()
-            raise
-        with self._lock:
-            self._channels.pop(attempt_id, None)
-        stages = (STAGE,)
-        return CommitReport(task, stages if done else (), () if done else stages, seconds)
-
-    def _channel(self, attempt_id: str) -> Channel[Piece]:
-        with self._lock:
-            return self._channels.setdefault(attempt_id, Channel(BUFFERED_BATCHES))
+def check_same_numerics(numerics: dict[str, Any], wanted_id: str, what: str) -> None:
+    """Raise EnvironmentProblem when this machine computes other bits than the one asked first."""
+    if numerics_id(numerics) != wanted_id:
+        raise EnvironmentProblem(
+            f"{platform.node()} ({numerics['model']}, torch {numerics['torch']}) computes other"
+            f" bits than the machine that was asked first: {what} of two kinds of machines are not"
+            " mixed; use nodes of one kind"
+        )
 
 
 def numerics_there(device: str) -> dict[str, Any]:
@@ -197,13 +161,16 @@ def shard_size_of(num_missing: int, num_workers: int, batch_size: int, device: s
     return max(1, min(most, batches)) * batch_size
 
 
-def tasks_of(gaps: Iterable[Range], shard_size: int, batch_size: int) -> list[ShardTask]:
+def tasks_of(
+    gaps: Iterable[Range], shard_size: int, batch_size: int, stage: str = STAGE
+) -> list[ShardTask]:
     """Shards that fill `gaps`, cut at multiples of `shard_size` and never in two batches' middle.
 
     Args:
         gaps: disjoint ranges in order.
         shard_size: a multiple of `batch_size`.
         batch_size: of the extractor.
+        stage: that they are of.
     """
     tasks = []
     for low, high in gaps:
@@ -211,7 +178,7 @@ def tasks_of(gaps: Iterable[Range], shard_size: int, batch_size: int) -> list[Sh
             at = start
             while at < stop:
                 end = min((at // shard_size + 1) * shard_size, stop)
-                tasks.append(ShardTask(at, end, (STAGE,)))
+                tasks.append(ShardTask(at, end, (stage,)))
                 at = end
     return tasks
 
@@ -269,7 +236,7 @@ def extract_here(
     Raises:
         EvalsuiteError: images that cannot be used, or what `keep` met.
     """
-    channel: Channel[Piece] = Channel(BUFFERED_BATCHES)
+    channel: Channel[Piece] = Channel(BUFFERED_PIECES)
     with ThreadPoolExecutor(1) as helper:
         keeping = helper.submit(_keep_all, channel, shard_size, keep)
         try:

@@ -83,6 +83,25 @@ def prepare_reference(measure: Measure, decoders: int = 1) -> PreparedReference 
     return PreparedReference(ReferenceData(pool, spatial, features_MD, memo), digests, said)
 
 
+def known_features(measure: Measure) -> FeatureTable | None:
+    """Features of a reference's images where they are stored or remembered; nothing is embedded.
+
+    Raises:
+        DataError: a reference that does not fit the extractor.
+        CorruptionError: stored features are not the ones that were written.
+    """
+    reference = measure.reference
+    if reference is None:
+        return None
+    check_reference(reference, measure.spec, ())
+    stored = _stored(measure, reference)
+    if stored is not None:
+        return stored[0].table
+    folder = _memory_of(measure, reference)
+    found = None if folder is None else _read(folder)
+    return found.table if found else None
+
+
 def _duplicates(features_MD: NDArray[np.float32] | None) -> str | None:
     """What to say when reference images repeat, whose balls then have radius 0."""
     repeated = 0 if features_MD is None else count_duplicates(features_MD)
@@ -147,19 +166,31 @@ def _stored(measure: Measure, reference: Reference) -> tuple[Embedded, DiskMemo]
 def _embedded(
     measure: Measure, reference: Reference, decoders: int
 ) -> tuple[Embedded, DiskMemo | None]:
-    images = reference.images
-    if images is None:
+    if reference.images is None:
         raise DataError(
             f"reference {reference.name} holds no images for {measure.backend} to make features of:"
             " use --backend torch, or choose another --reference"
         )
-    identity = content_identity(reference.path) if reference.path else None
-    if identity is None:
+    folder = _memory_of(measure, reference)
+    if folder is None:
         return _embed(measure, reference, decoders), None
+    found = _read(folder)
+    if found is None:
+        found = _embed(measure, reference, decoders)
+        content = bytes.fromhex(found.images_sha256) + encode_features(_without_classes(found))
+        _remember(folder / _FEATURES, content)
+    return found, DiskMemo(folder, len(found.table.pool_ND))
+
+
+def _memory_of(measure: Measure, reference: Reference) -> Path | None:
+    """Folder in which features of a reference's images are remembered; None of images in memory."""
+    images = reference.images
+    if images is None or reference.path is None:
+        return None
     prepare_torch(measure.device)
-    folder = _folder_of(
+    return _folder_of(
         {
-            "images": identity,
+            "images": content_identity(reference.path),
             "resize": images.resize,
             "extractor": measure.spec.extractor_id,
             "backend": _backend_version(measure.backend),
@@ -167,12 +198,6 @@ def _embedded(
             **({"decoding": decoding_version()} if images.encoded else {}),
         }
     )
-    found = _read(folder)
-    if found is None:
-        found = _embed(measure, reference, decoders)
-        content = bytes.fromhex(found.images_sha256) + encode_features(_without_classes(found))
-        _remember(folder / _FEATURES, content)
-    return found, DiskMemo(folder, len(found.table.pool_ND))
 
 
 def _folder_of(key: Mapping[str, Any]) -> Path:

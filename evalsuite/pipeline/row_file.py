@@ -1,108 +1,72 @@
-"""A file of JSON lines that grows as images are judged, and goes on where it stopped.
+"""Files of JSON lines with what a scorer said of each image, by which everything is summed up.
 
-The first line says what decides the rows; another invocation appends to it only when all of that is
-equal. What was not written to its end is dropped, and so is a portion that is not whole: images are
-computed together in fixed portions, so that a stopped scoring gives the same bits.
+The first line says what decided the rows. A file is written whole, once all rows are there.
 """
 
 import json
-import os
-from collections.abc import Iterable, Mapping
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from evalsuite.artifacts.storage import Place, open_storage
 from evalsuite.errors import CorruptionError, DataError, StorageError, UsageError
 
-SCHEMA = 1
+SCHEMA = 2
 
 
-class RowFile:
-    """The rows of one scoring, by their order."""
+def write_rows(place: Place, header: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write all rows, in place of an older file.
 
-    def __init__(
-        self, path: Path, header: Mapping[str, Any], *, portion: int = 1, total: int = 0
-    ) -> None:
-        """Open for appending.
-
-        Args:
-            path: the file, there or not.
-            header: what decides the rows.
-            portion: rows that are made together.
-            total: rows of a finished file, which keeps its last portion whatever its size.
-
-        Raises:
-            UsageError: the file holds the rows of another scoring; the line names what differs.
-            CorruptionError: it cannot be read.
-            StorageError: it cannot be written.
-        """
-        self.path = path
-        self.header = {"schema": SCHEMA, **header}
-        self.rows: list[dict[str, Any]] = []
-        if path.exists():
-            there, self.rows, num_bytes = _read(path)
-            differing = [k for k in {**there, **self.header} if there.get(k) != self.header.get(k)]
-            if differing:
-                raise UsageError(
-                    f"{path} holds rows of another scoring, by other {', '.join(differing)}: give"
-                    " another --output"
-                )
-            self._drop_after(num_bytes, portion, total)
-        else:
-            self._append([self.header], "x")
-
-    def extend(self, rows: Iterable[Mapping[str, Any]]) -> None:
-        """Append rows and flush them to the disk."""
-        added = [dict(row) for row in rows]
-        self._append(added, "a")
-        self.rows += added
-
-    def _drop_after(self, num_bytes: int, portion: int, total: int) -> None:
-        if len(self.rows) != total and len(self.rows) % portion:
-            self.rows = self.rows[: -(len(self.rows) % portion)]
-            lines = self.path.read_bytes().split(b"\n")[: len(self.rows) + 1]
-            num_bytes = sum(len(line) + 1 for line in lines)
-        _explained(self.path, lambda: os.truncate(self.path, num_bytes))
-
-    def _append(self, rows: Iterable[Mapping[str, Any]], mode: str) -> None:
-        text = "".join(json.dumps(row, sort_keys=True, allow_nan=False) + "\n" for row in rows)
-
-        def write() -> None:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self.path.open(mode, encoding="utf-8") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-
-        _explained(self.path, write)
+    Raises:
+        StorageError: it cannot be written.
+    """
+    lines = [{"schema": SCHEMA, **header}, *rows]
+    text = "".join(json.dumps(row, sort_keys=True, allow_nan=False) + "\n" for row in lines)
+    open_storage(place.parent).replace(place.name, text.encode())
 
 
-def read_rows(path: Path, num_rows: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Header and rows of a finished file.
+def is_written(place: Place, header: Mapping[str, Any]) -> bool:
+    """Whether a file of these rows is there.
 
-    Args:
-        path: of a `RowFile`.
-        num_rows: field of the header that says how many rows there are to be.
+    Raises:
+        UsageError: the file holds the rows of another scoring; the line names what differs.
+        CorruptionError: it cannot be read.
+    """
+    if not open_storage(place.parent).exists(place.name):
+        return False
+    wanted = json.loads(json.dumps({"schema": SCHEMA, **header}))
+    there, rows = _read(place)
+    differing = [k for k in {**there, **wanted} if there.get(k) != wanted.get(k)]
+    if differing:
+        raise UsageError(
+            f"{place} holds rows of another scoring, by other {', '.join(differing)}: give another"
+            " --output"
+        )
+    return len(rows) == int(wanted["num_images"])
+
+
+def read_rows(place: Place) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Header and rows.
 
     Raises:
         DataError: rows are missing.
         CorruptionError: it cannot be read.
     """
-    header, rows, _ = _read(path)
-    if len(rows) != header.get(num_rows):
+    header, rows = _read(place)
+    if len(rows) != header.get("num_images"):
         raise DataError(
-            f"{path} holds {len(rows)} rows of {header.get(num_rows)}: run the same command again"
-            " to make the others"
+            f"{place} holds {len(rows)} rows of {header.get('num_images')}: run the same command"
+            " again to make the others"
         )
     return header, rows
 
 
-def read_both(a: Path, b: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """The rows of two finished files that may be compared: all but their images is equal.
+def read_both(a: Place, b: Place) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The rows of two files that may be compared: all but their images is equal.
 
     Raises:
         DataError: rows are missing, or were made by something else.
     """
-    (head_a, rows_a), (head_b, rows_b) = (read_rows(path, "num_images") for path in (a, b))
+    (head_a, rows_a), (head_b, rows_b) = (read_rows(place) for place in (a, b))
     differing = [
         k for k in {**head_a, **head_b} if k != "source" and head_a.get(k) != head_b.get(k)
     ]
@@ -111,35 +75,27 @@ def read_both(a: Path, b: Path) -> tuple[list[dict[str, Any]], list[dict[str, An
     return rows_a, rows_b
 
 
-def benchmark_of(path: Path) -> str:
+def benchmark_of(place: Place) -> str:
     """Which benchmark a file's rows are of.
 
     Raises:
         CorruptionError: it cannot be read.
     """
-    return str(_read(path)[0].get("benchmark"))
+    return str(_read(place)[0].get("benchmark"))
 
 
-def _read(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]], int]:
-    """Header, rows, and how many bytes they fill; a last line without its end is left out."""
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise StorageError(f"cannot read {path}: {error.strerror}") from error
+def _read(place: Place) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Header and rows; a last line without its end is left out."""
+    content = open_storage(place.parent).find(place.name)
+    if content is None:
+        raise StorageError(f"cannot read {place}: there is no such file")
     whole = content[: content.rfind(b"\n") + 1]
     try:
         lines = [json.loads(line) for line in whole.splitlines()]
     except ValueError as error:
-        raise CorruptionError(f"{path} is not JSON lines: {error}; remove it") from error
+        raise CorruptionError(f"{place} is not JSON lines: {error}; remove it") from error
     if not lines or not all(isinstance(line, dict) for line in lines) or "schema" not in lines[0]:
-        raise CorruptionError(f"{path} does not begin with what its rows were made by: remove it")
+        raise CorruptionError(f"{place} does not begin with what its rows were made by: remove it")
     if lines[0]["schema"] != SCHEMA:
-        raise DataError(f"{path} has schema {lines[0]['schema']}, this evalsuite reads {SCHEMA}")
-    return lines[0], lines[1:], len(whole)
-
-
-def _explained(path: Path, action: Any) -> None:  # noqa: ANN401 - a call without arguments
-    try:
-        action()
-    except OSError as error:
-        raise StorageError(f"cannot write {path}: {error.strerror}") from error
+        raise DataError(f"{place} has schema {lines[0]['schema']}, this evalsuite reads {SCHEMA}")
+    return lines[0], lines[1:]

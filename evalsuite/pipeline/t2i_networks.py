@@ -14,7 +14,8 @@ from evalsuite.errors import DataError, EnvironmentProblem, StorageError, UsageE
 from evalsuite.features.foundation.files import load_network, network_sha256, read_config
 from evalsuite.models.checkpoints.reading import open_checkpoint
 from evalsuite.t2i.clip_colors import ClipColors
-from evalsuite.t2i.judges import BlipJudge
+from evalsuite.t2i.clip_network import ClipEmbedding
+from evalsuite.t2i.colors import CropOptions
 from evalsuite.t2i.mask2former import Mask2FormerDetector
 from evalsuite.t2i.mmdet_weights import convert_mmdet, swin_s_config, with_unused
 
@@ -56,33 +57,51 @@ def load_detector(folder: Path, names: tuple[str, ...], device: torch.device) ->
         DataError: another network, other weights, or other classes.
         EnvironmentProblem: transformers is not installed.
     """
-    read_config(folder, ("mask2former",))
+    protocol = detector_protocol(folder, names)
     network: Any = load_network(folder, "Mask2FormerForUniversalSegmentation", ignored=_UNUSED)
-    detector = Mask2FormerDetector(network.to(device), names, device)
-    origin = _origin(folder)
-    official = str(origin.get("sha256", "")).startswith(OFFICIAL)
-    protocol = {
+    return Named(Mask2FormerDetector(network.to(device), names, device), protocol)
+
+
+def detector_protocol(folder: Path, names: tuple[str, ...]) -> dict[str, Any]:
+    """What names the detector of a folder, which is not loaded.
+
+    Raises:
+        DataError: another network, or files are missing.
+    """
+    read_config(folder, ("mask2former",))
+    official = str(_origin(folder).get("sha256", "")).startswith(OFFICIAL)
+    return {
         "kind": "official detector" if official else "HF detector",
         "weights_sha256": network_sha256(folder),
         "names_sha256": hashlib.sha256("\n".join(names).encode()).hexdigest(),
-        "input": [detector.long_edge, detector.short_edge],
-        "min_score": detector.min_score,
+        "input": [Mask2FormerDetector.long_edge, Mask2FormerDetector.short_edge],
+        "min_score": Mask2FormerDetector.min_score,
         "precision": "float32",
     }
-    return Named(detector, protocol)
 
 
 def load_colors(folder: Path, device: torch.device) -> Named:
-    """CLIP with both sides and its tokenizer.
+    """CLIP as the classifier of colours.
 
     Raises:
         DataError: another network, other weights, another activation, or no tokenizer.
         EnvironmentProblem: transformers is not installed.
     """
+    protocol, clip = colors_protocol(folder), load_clip(folder, device)
+    return Named(ClipColors(clip.network, clip.tokenize, device), protocol)
+
+
+def load_clip(folder: Path, device: torch.device) -> ClipEmbedding:
+    """CLIP with both sides and its tokenizer, in float32.
+
+    Raises:
+        DataError: another network, other weights, or no tokenizer.
+        EnvironmentProblem: transformers is not installed.
+    """
     read_config(folder, ("clip",))
     ignored = ("vision_model.embeddings.position_ids", "text_model.embeddings.position_ids")
     network: Any = load_network(folder, "CLIPModel", ignored=ignored)
-    tokenizer = _tokenizer(folder)
+    tokenizer = tokenizer_of(folder)
 
     def tokenize(texts: Any) -> Any:  # noqa: ANN401 - transformers' own
         length = network.config.text_config.max_position_embeddings
@@ -94,33 +113,18 @@ def load_colors(folder: Path, device: torch.device) -> Named:
             return_tensors="pt",
         )
 
-    colors = ClipColors(network.to(device), tokenize, device)
-    crop = colors.crop.model_dump(mode="json")
-    return Named(colors, {"weights_sha256": network_sha256(folder), "crop": crop})
+    return ClipEmbedding(network.to(device), tokenize, device)
 
 
-def load_judge(folder: Path, device: torch.device) -> Named:
-    """BLIP for visual questions with its tokenizer.
+def colors_protocol(folder: Path) -> dict[str, Any]:
+    """What names the CLIP of a folder, which is not loaded.
 
     Raises:
-        DataError: another network, other weights, or no tokenizer.
-        EnvironmentProblem: transformers is not installed.
+        DataError: another network, or files are missing.
     """
-    read_config(folder, ("blip",))
-    ignored = ("text_encoder.embeddings.position_ids", "text_decoder.bert.embeddings.position_ids")
-    network: Any = load_network(folder, "BlipForQuestionAnswering", ignored=ignored)
-    tokenizer = _tokenizer(folder)
-
-    def decode(ids: Any) -> str:  # noqa: ANN401
-        return str(tokenizer.decode(ids, skip_special_tokens=True))
-
-    judge = BlipJudge(network.to(device), tokenizer.encode, decode, device)
-    protocol = {
-        "name": "blip-vqa",
-        "weights_sha256": network_sha256(folder),
-        "precision": "float32",
-    }
-    return Named(judge, protocol)
+    read_config(folder, ("clip",))
+    crop = CropOptions().model_dump(mode="json")
+    return {"weights_sha256": network_sha256(folder), "crop": crop}
 
 
 def convert_detector(checkpoint: Path, folder: Path) -> str:
@@ -164,7 +168,13 @@ def _origin(folder: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def _tokenizer(folder: Path) -> Any:  # noqa: ANN401 - transformers' own
+def tokenizer_of(folder: Path) -> Any:  # noqa: ANN401 - transformers' own
+    """The tokenizer of a folder.
+
+    Raises:
+        DataError: there is none that can be read.
+        EnvironmentProblem: transformers is not installed.
+    """
     try:
         library = importlib.import_module("transformers")
     except ImportError as error:

@@ -22,7 +22,7 @@ from evalsuite.report.board import (
     reproductions,
     settings_text,
 )
-from evalsuite.report.html import page_environment
+from evalsuite.report.environment import page_environment
 
 AXES = {
     "compute": "parameters × NFE, in 10⁹",

@@ -6,6 +6,7 @@ from typing import NamedTuple
 from evalsuite.artifacts.receipts import NO_END, ReceiptHead, cover
 from evalsuite.artifacts.records import Record
 from evalsuite.artifacts.run_directory import IMAGES, PIXELS, RunDirectory
+from evalsuite.report.timeline import worker_name
 
 
 class StageCost(NamedTuple):
@@ -81,10 +82,7 @@ def _worker_costs(receipts: Iterable[ReceiptHead]) -> list[WorkerCost]:
     """What each worker process computed, the busiest first."""
     costs: dict[str, WorkerCost] = {}
     for receipt in receipts:
-        about = receipt.worker
-        name = (
-            f"{about.get('host', '?')} · {about.get('device', '?')} · pid {about.get('pid', '?')}"
-        )
+        name = worker_name(receipt.worker)
         so_far = costs.get(name, WorkerCost(name, 0, 0, 0.0))
         costs[name] = WorkerCost(
             name,

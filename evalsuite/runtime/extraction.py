@@ -4,13 +4,12 @@ Legend: N images.
 """
 
 import contextlib
-import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -24,6 +23,7 @@ from evalsuite.errors import (
 from evalsuite.pipeline.decoding import Decoders
 from evalsuite.pipeline.embedding import check_size, opened_extractor
 from evalsuite.pipeline.feature_cache import (
+    STAGE,
     Extracted,
     FeatureCache,
     Rows,
@@ -39,35 +39,17 @@ from evalsuite.pipeline.outside import (
     extract_uncached,
     numerics_there,
     shard_size_of,
-    tasks_of,
 )
 from evalsuite.pipeline.ranges import Range, total
 from evalsuite.pipeline.source import Source, identity_of, stamp_of
 from evalsuite.runtime.cluster import Cluster, connected
 from evalsuite.runtime.machine import default_cpu_workers, num_cores
+from evalsuite.runtime.patience import PATIENCE_S, Patience
 from evalsuite.runtime.progress import Progress
-from evalsuite.runtime.signals import StopRequest, signals_to
+from evalsuite.runtime.workforce import PieceWork, Workforce
 
-PATIENCE_S = 20.0
-"""What this process would still work at for longer goes to workers, which take about ten seconds
-to start and to load (measured on two cores: Ray 3 to 6 s, Inception's weights 2 s)."""
-_JUDGED_S = 1.0  # of extraction, before its speed says anything
-_QUIET_S = 5.0
-
-
-@dataclass(frozen=True)
-class Workforce:
-    """What a person asked for.
-
-    Attributes:
-        num_workers: as `--num-workers`; one for each GPU or core when None, where it pays off.
-        address: as `--address`; None is this machine.
-        device: `auto`, `cuda` or `cpu`.
-    """
-
-    num_workers: int | None = None
-    address: str | None = None
-    device: str = "auto"
+if TYPE_CHECKING:
+    from evalsuite.runtime.driver import DriverReport
 
 
 @dataclass
@@ -243,7 +225,7 @@ class _Work:
         device = self._measure.device
         size = shard_size_of(total(gaps), 1, self._spec.batch_size, device.type)
         keep = ShardKeeper(self._rows, cache, describe_here(device, numerics), self._notice)
-        watch = _Watch(total(gaps), patience_s, self._listener)
+        watch = Patience(total(gaps), patience_s, self._listener)
         with (
             opened_extractor(self._spec, device) as extractor,
             Decoders(self._samples, self._decoders) as reading,
@@ -258,43 +240,27 @@ class _Work:
     def _by_workers(
         self, cluster: Cluster, cache: FeatureCache, gaps: list[Range], numerics: str, device: str
     ) -> None:
-        from evalsuite.runtime.driver import Driver
-        from evalsuite.runtime.team import look_around
+        from evalsuite.runtime.piecework import drive_pieces
 
-        stop = StopRequest()
-        with signals_to(stop):
-            nodes, team = look_around(
-                cluster,
-                self._asked.num_workers,
-                device,
-                shared=cache.folder,
-                remedy="set EVALSUITE_CACHE to a folder",
+        remedy = "set EVALSUITE_CACHE to a folder"
+        work = PieceWork(gaps, self._spec.batch_size, STAGE, cache.folder, remedy)
+
+        def job_on(kind: str) -> FeatureJob:
+            decoders = _decoders_of(cluster, kind)
+            return FeatureJob(
+                self._source, self._stamp, cache, self._spec, kind, numerics, decoders
             )
-            batch_size = self._spec.batch_size
-            room = -(-total(gaps) // batch_size)
-            count = team.target(nodes, 0, room)
-            size = shard_size_of(total(gaps), count, batch_size, team.kind)
-            tasks = tasks_of(gaps, size, batch_size)
-            job = FeatureJob(
-                self._source,
-                self._stamp,
-                cache,
-                self._spec,
-                team.kind,
-                numerics,
-                _decoders_of(cluster, team.kind),
-            )
-            driver = Driver(job, team, secrets.token_hex(4), self._listener, stop)
-            try:
-                driver.run(tasks)
-            finally:
-                commits = driver.report.commits
-                made = sum(one.task.stop - one.task.start for one in commits)
-                self._report.images_extracted += made
-                self._report.workers = driver.report.num_workers
-                self._report.workers_lost = driver.report.losses
+
+        asked = Workforce(self._asked.num_workers, self._asked.address, device)
+        drive_pieces(cluster, work, asked, job_on, self._listener, self._note)
         for low, high in gaps:
             cache.fill(self._rows, low, high)
+
+    def _note(self, report: "DriverReport") -> None:
+        made = sum(one.task.stop - one.task.start for one in report.commits)
+        self._report.images_extracted += made
+        self._report.workers = report.num_workers
+        self._report.workers_lost = report.losses
 
     @contextlib.contextmanager
     def _sums_checked(self, cache: FeatureCache | None, *, by_reading: bool) -> Iterator[None]:
@@ -351,31 +317,6 @@ class _Work:
         if cache is not None and self._report.images_extracted:
             trim(cache.folder)
         return self._rows.result()
-
-
-class _Watch:
-    """Shows progress of work that takes long, and says when it would take too long here."""
-
-    def __init__(
-        self, num_images: int, patience_s: float | None, listener: Callable[[Progress], None]
-    ) -> None:
-        self._num_images, self._patience_s = num_images, patience_s
-        self._listener = listener
-        self._began_s = time.monotonic()
-        self.done = 0
-
-    def begin(self) -> None:
-        """Everything is loaded."""
-        self._began_s = time.monotonic()
-
-    def __call__(self, done: int) -> bool:
-        """Whether to go on, after `done` images."""
-        self.done = done
-        took_s = time.monotonic() - self._began_s
-        if took_s > _QUIET_S:
-            self._listener(Progress(done, self._num_images, 1, 0, False, done / took_s))
-        left_s = took_s / done * (self._num_images - done)
-        return self._patience_s is None or took_s < _JUDGED_S or left_s < self._patience_s
 
 
 def _decoders_of(cluster: Cluster, kind: str) -> int:

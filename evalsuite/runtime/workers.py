@@ -13,11 +13,12 @@ import ray
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from evalsuite.pipeline.judging import JudgeJob, JudgeWorker
 from evalsuite.pipeline.outside import FeatureJob, FeatureWorker
 from evalsuite.pipeline.ranges import ShardTask
 from evalsuite.pipeline.worker import ShardWorker, WorkerJob
 
-Job = WorkerJob | FeatureJob
+Job = WorkerJob | FeatureJob | JudgeJob
 IN_FLIGHT = 2
 """Shards handed to one worker at a time: one computes while the other is written."""
 GROUPS = ("ahead", "gpu", "io", "control")
@@ -184,11 +185,17 @@ class Worker:
                 )
 
 
+_PLAIN: dict[type, type] = {
+    WorkerJob: ShardWorker,
+    FeatureJob: FeatureWorker,
+    JudgeJob: JudgeWorker,
+}
+
+
 def start_worker(name: str, job: Job, size: WorkerSize, *, is_ours: bool) -> Worker:
     """Start a fresh process and let it load."""
-    plain = FeatureWorker if isinstance(job, FeatureJob) else ShardWorker
     actor = (
-        actor_class(plain)
+        actor_class(_PLAIN[type(job)])
         .options(
             num_cpus=size.num_cpus,
             num_gpus=size.num_gpus,

@@ -3,17 +3,12 @@
 The activation is QuickGELU, as OpenAI's weights need it. Legend: N crops, E embedding.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
-
-import numpy as np
-import torch
-from PIL import Image
-from torch import Tensor
 
 from evalsuite.artifacts.images import Images
 from evalsuite.errors import DataError
+from evalsuite.t2i.clip_network import ClipEmbedding
 from evalsuite.t2i.colors import (
     ColorWeights,
     CropOptions,
@@ -25,49 +20,15 @@ from evalsuite.t2i.colors import (
 )
 from evalsuite.t2i.detections import Detection
 
-MEAN = (0.48145466, 0.4578275, 0.40821073)
-STD = (0.26862954, 0.26130258, 0.27577711)
-Tokenize = Callable[[Sequence[str]], Any]
-"""Sentences => input_ids and attention_mask, int64 [N,L], padded to one length."""
-
-
-def clip_pixels(crops: Sequence[Images], side: int) -> Tensor:
-    """float32 [N,3,side,side]: the short side resized bicubically, the centre cut out, normalised.
-
-    Long objects lose their ends, as they do upstream.
-    """
-    rows = [_centre(Image.fromarray(crop), side) for crop in crops]
-    pixels = torch.from_numpy(np.stack(rows)).permute(0, 3, 1, 2).float() / 255
-    mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (MEAN, STD))
-    return (pixels - mean) / std
-
-
-def _centre(image: Image.Image, side: int) -> Images:
-    width, height = image.size
-    short = min(width, height)
-    wide = (
-        (side if width == short else int(side * width / short)),
-        (side if height == short else int(side * height / short)),
-    )
-    resized = image.resize(wide, Image.Resampling.BICUBIC)
-    left, top = (round((length - side) / 2) for length in wide)
-    return np.asarray(resized.crop((left, top, left + side, top + side)))
-
 
 @dataclass(frozen=True)
-class ClipColors:
+class ClipColors(ClipEmbedding):
     """Answers `ColorClassifier`'s question.
 
     Attributes:
-        network: a CLIPModel of transformers, in float32.
-        tokenize: see `Tokenize`.
-        device: where it runs.
         crop: how objects are cut out.
     """
 
-    network: Any
-    tokenize: Tokenize
-    device: torch.device
     crop: CropOptions = field(default_factory=CropOptions)
     _weights: dict[str, ColorWeights] = field(default_factory=dict, repr=False)
 
@@ -101,23 +62,3 @@ class ClipColors:
             embedded = self.embed_texts(sentences).view(len(color_sentences(class_name)), 3, -1)
             self._weights[class_name] = color_weights(embedded)
         return self._weights[class_name]
-
-    @torch.inference_mode()
-    def embed_images(self, crops: Sequence[Images]) -> Tensor:
-        """float32 [N,E], not normalised."""
-        side = self.network.config.vision_config.image_size
-        pixels = clip_pixels(crops, side).to(self.device)
-        pooled = self.network.vision_model(pixel_values=pixels).pooler_output
-        embedded: Tensor = self.network.visual_projection(pooled)
-        return embedded
-
-    @torch.inference_mode()
-    def embed_texts(self, texts: Sequence[str]) -> Tensor:
-        """float32 [N,E], not normalised."""
-        tokens = self.tokenize(texts)
-        pooled = self.network.text_model(
-            input_ids=tokens["input_ids"].to(self.device),
-            attention_mask=tokens["attention_mask"].to(self.device),
-        ).pooler_output
-        embedded: Tensor = self.network.text_projection(pooled)
-        return embedded

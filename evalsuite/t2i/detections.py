@@ -40,17 +40,23 @@ class Detections:
 
     found: tuple[Detection, ...] = ()
 
-    def checked(self, where: str) -> "Detections":
-        """These, when their numbers are numbers.
+    def checked(self, where: str, size: tuple[int, ...]) -> "Detections":
+        """These, when their numbers are numbers and their masks are of an image of (H, W).
 
         Raises:
-            DataError: a box or a score is NaN or infinite.
+            DataError: a box or a score is NaN or infinite, or a mask is no bool [H,W].
         """
         for detection in self.found:
             if not np.isfinite([*detection.box, detection.score]).all():
                 raise DataError(
                     f"{where}: the detector gave {detection.class_name} a box or a score that is"
                     " NaN or infinite: its weights or its kernels are broken on this machine"
+                )
+            mask = detection.mask
+            if mask is not None and (mask.dtype != np.bool_ or mask.shape != size):
+                raise DataError(
+                    f"{where}: the detector gave {detection.class_name} a mask of {mask.dtype}"
+                    f" {mask.shape}, not of true and false for each pixel of {size}"
                 )
         return self
 

@@ -11,9 +11,10 @@ import numpy as np
 import torch
 
 from evalsuite.artifacts.images import Images
-from evalsuite.errors import DataError, EnvironmentProblem
-from evalsuite.t2i.detections import Detections, Detector
+from evalsuite.errors import EnvironmentProblem
+from evalsuite.t2i.detections import ColorClassifier, Detector
 from evalsuite.t2i.mask2former import Mask2FormerDetector
+from evalsuite.t2i.shapes import known_picture
 
 _SIDE = 96
 _APART = 2e-2
@@ -28,6 +29,36 @@ def synthetic_picture(side: int = _SIDE) -> Images:
     image[(x - side // 3) ** 2 + (y - side // 3) ** 2 < (side // 5) ** 2] = (220, 30, 30)
     image[2 * side // 3 : 5 * side // 6, side // 8 : 7 * side // 8] = (20, 60, 200)
     return image.astype(np.uint8)
+
+
+def check_alive(detector: Mask2FormerDetector) -> None:
+    """Raise EnvironmentProblem when the network's answer is no number, or always the same.
+
+    Of random or broken weights no picture can be named that they must find something in, so what
+    they find is asked of a photograph, with `check_known_picture`.
+    """
+    small = replace(detector, long_edge=_SIDE, short_edge=_SIDE)
+    image = synthetic_picture()
+    one, other = (small.logits([picture])[0] for picture in (image, 255 - image))
+    finite = bool(one.isfinite().all() and other.isfinite().all())
+    if not finite or torch.equal(one, other):
+        what = "always the same" if finite else "no number"
+        raise EnvironmentProblem(
+            f"the detector fails its self-test: its answer is {what} on {detector.device}: its"
+            " weights or its kernels are broken"
+        )
+
+
+def check_shapes(detector: Detector, colors: ColorClassifier) -> None:
+    """Raise EnvironmentProblem unless the rendered shapes are found in their colours."""
+    image, expected = known_picture()
+    check_known_picture(detector, image, tuple(expected))
+    (found,) = detector.detect([image])
+    named = {d.class_name: colors.colors_of(image, [d], d.class_name)[0] for d in found.found}
+    if named != expected:
+        raise EnvironmentProblem(
+            f"the classifier of colours fails its self-test: it takes {expected} for {named}"
+        )
 
 
 def check_against_cpu(detector: Mask2FormerDetector) -> None:
@@ -72,16 +103,4 @@ def check_known_picture(detector: Detector, image: Images, expected: Sequence[st
             f"the detector fails its self-test: on a picture of {', '.join(expected)} it finds"
             f" {', '.join(names) or 'nothing'}: its weights, its class list or its kernels are"
             " wrong"
-        )
-
-
-def check_not_blind(found: Sequence[Detections], threshold: float) -> None:
-    """Raise DataError when nothing at all was found in any of many images.
-
-    Images of any model that draws anything give some detections; none at all is a broken detector.
-    """
-    if found and not any(d.score > threshold for one in found for d in one.found):
-        raise DataError(
-            f"the detector found nothing above {threshold:g} in any of {len(found)} images: it is"
-            " broken, or its weights are others; no score is given"
         )

@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from evalsuite.artifacts.images import Images
-from evalsuite.t2i.clip_colors import MEAN, STD
+from evalsuite.t2i.clip_network import MEAN, STD
 
 
 class Judge(Protocol):

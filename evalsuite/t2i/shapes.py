@@ -77,6 +77,19 @@ def outline(shape: str, height: int, width: int) -> NDArray[np.float64]:
     return np.asarray(parts.mean(axis=(1, 3)))
 
 
+def known_picture() -> tuple[Images, dict[str, str]]:
+    """A rendered picture with each shape once, uint8 [32,32,3], and the colour of each."""
+    colors = dict(zip(SHAPES, PALETTE, strict=False))
+    image = np.full((32, 32, 3), GROUND, dtype=np.float64)
+    for (shape, color), (row, column) in zip(
+        colors.items(), itertools.product((2, 18), repeat=2), strict=True
+    ):
+        cover_HW1 = outline(shape, 12, 12)[..., None]
+        part = image[row : row + 12, column : column + 12]
+        part[:] = part * (1 - cover_HW1) + np.array(PALETTE[color]) * cover_HW1
+    return np.rint(image).astype(np.uint8), colors
+
+
 class ShapeDetector:
     """Finds the shapes of `SHAPES` in the colours of `PALETTE` on `GROUND`; a `Detector`.
 

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from evalsuite.pipeline.built_in_detectors import built_in, metadata_of
+from evalsuite.pipeline.benchmark_files import metadata_of
 from evalsuite.pipeline.generation import BatchSampler
 from evalsuite.pipeline.numerics import resolve_device
 from evalsuite.pipeline.plan import PlanOptions, resolve_plan
@@ -24,6 +24,7 @@ from evalsuite.pipeline.weights import WeightsRequest
 from evalsuite.t2i.clustered import Cluster, Estimate, mean_of_tags, share
 from evalsuite.t2i.geneval import judge_image
 from evalsuite.t2i.geneval_prompts import TAGS, GenevalPrompt, read_geneval_prompts
+from evalsuite.t2i.shapes import OPTIONS, ShapeColors, ShapeDetector
 from jobs.shapes.data import draw_picture
 
 Images = NDArray[np.uint8]
@@ -80,17 +81,14 @@ def scores(
     images: Images, asked: Sequence[GenevalPrompt], *, by_chance: bool = False
 ) -> dict[str, Estimate]:
     """Of each tag and overall; `by_chance` judges each image by other prompts of its tag."""
-    own = built_in("shapes")
+    detector, colors = ShapeDetector(), ShapeColors()
     rng = np.random.default_rng(3)
     totals: dict[str, dict[str, list[float]]] = {tag: {} for tag in TAGS}
     for index, image in enumerate(images):
         prompt = asked[index % len(asked)]
-        (found,) = own.detector.detect([image])
+        (found,) = detector.detect([image])
         rivals = list(_others(prompt, asked, rng)) if by_chance else [prompt]
-        right = [
-            judge_image(image, found, one, own.colors, own.options).verdict.correct
-            for one in rivals
-        ]
+        right = [judge_image(image, found, one, colors, OPTIONS).verdict.correct for one in rivals]
         totals[prompt.tag].setdefault(prompt.key, []).append(float(np.mean(right)))
     clusters = {
         tag: [Cluster(key, sum(values), len(values)) for key, values in keys.items()]

@@ -230,17 +230,18 @@ def test_pixels_that_were_not_kept_are_missing_until_a_pixels_shard_has_them(
     add_images(run, 0, 8, keep="none")
     with pytest.raises(IncompleteError, match=r"stored pixels of samples 0\.\.7"):
         list(run.read_images(0, 8))
-    assert list(run.kept_images(8)) == []
+    assert run.kept_indices(8) == []
     add_images(run, 0, 8, stage=PIXELS)
     assert [index for index, _ in run.read_images(0, 8)] == list(range(8))
-    assert [index for index, _ in run.kept_images(5)] == list(range(5))
+    assert [index for index, _ in run.find_images(range(5))] == list(range(5))
 
 
 def test_the_grid_is_given_once_and_in_order(run: RunDirectory) -> None:
     """Three classes keep 24; overlapping shards do not repeat one."""
     add_images(run, 0, 20, keep="grid")
     add_images(run, 16, 40, keep="grid")
-    assert [index for index, _ in run.kept_images(64)] == list(range(24))
+    assert run.kept_indices(64) == list(range(24))
+    assert [index for index, _ in run.find_images(range(18, 30))] == list(range(18, 24))
 
 
 def test_receipts_of_another_plan_are_refused(run: RunDirectory) -> None:

@@ -16,7 +16,8 @@ from evalsuite.pipeline.reference_building import build_reference
 from evalsuite.pipeline.reference_data import prepare_reference
 from evalsuite.pipeline.reference_request import BuildRequest, Part
 from evalsuite.pipeline.source import Source
-from evalsuite.runtime.extraction import OutsideExtraction, Workforce
+from evalsuite.runtime.extraction import OutsideExtraction
+from evalsuite.runtime.workforce import Workforce
 
 COUNT = 60
 HELD_OUT = data_root() / "reference_stats" / "digits-16-heldout.npz"

@@ -81,9 +81,14 @@ def make_run(
 
 
 def add_shard(
-    run: RunDirectory, start: int, stop: int, keep: Keep, attempt: str = "1f2e3d4c"
+    run: RunDirectory,
+    start: int,
+    stop: int,
+    keep: Keep,
+    attempt: str = "1f2e3d4c",
+    given: np.ndarray | None = None,
 ) -> None:
-    """Write and commit one shard of images."""
+    """Write and commit one shard of images, random ones unless they are given."""
     plan = run.plan
     attempt_id = f"{attempt}-{start:05d}"
     task = ShardTask(start, stop, (IMAGES,))
@@ -91,6 +96,7 @@ def add_shard(
     hashes: list[str] = []
     for at in range(start, stop, BATCH):
         images = pictures(plan, at, at + BATCH)
+        images = images if given is None else given[at - start : at - start + BATCH]
         part = [pixel_sha256(image) for image in images]
         labels = labels_of(plan, at, at + BATCH)
         prompts = run.manifest.prompts

@@ -32,14 +32,9 @@ from evalsuite.config import LabelRule, Plan
 from evalsuite.errors import CorruptionError
 from evalsuite.pipeline.numerics import numerics_id
 from evalsuite.report import grid
-from evalsuite.report.html import (
-    duration,
-    file_size,
-    moment,
-    render_report,
-    reproduce_command,
-    write_report,
-)
+from evalsuite.report.environment import duration, file_size, moment
+from evalsuite.report.html import render_report, write_report
+from evalsuite.report.invocations import reproduce_command
 from evalsuite.sampling.sampler import count_nfe
 from evalsuite.seeding import labels_of
 
@@ -138,7 +133,8 @@ def test_headings_captions_and_scopes(tmp_path: Path) -> None:
     assert levels[0] == 1
     assert levels.count(1) == 1
     assert all(b <= a + 1 for a, b in itertools.pairwise(levels))
-    assert page.texts["h2"] == ["Metrics", "Samples", "Plan", "Provenance", "Cost"]
+    titles = ["Asked and measured", "Metrics", "Samples", "Plan", "Provenance", "Timeline", "Cost"]
+    assert page.texts["h2"] == titles
     assert len(page.attributes("caption")) == len(page.attributes("table")) > 5
     assert all(a.get("scope") in {"row", "col"} for a in page.attributes("th"))
     ids = [a["id"] for _, a in page.tags if a.get("id")]
@@ -186,7 +182,8 @@ def test_a_row_of_metrics_holds_all_of_its_record(tmp_path: Path) -> None:
     )
     cells = [" ".join(td.split()) for td in section(run, "metrics").texts["td"]]
     assert cells[:5] == [
-        "43.6252 ± 0.7310", "31.2500", "digits-16-train", record.protocol_id, "few & far",
+        "43.6252 ± 0.7310 95 %: 42.1925 to 45.0580", "31.2500", "digits-16-train",
+        record.protocol_id, "few & far",
     ]  # fmt: skip
 
 
@@ -270,12 +267,15 @@ def test_the_grid_shows_the_first_samples_of_each_class(tmp_path: Path) -> None:
     assert "more" not in samples.text
 
 
-def test_more_classes_than_rows_are_counted(tmp_path: Path) -> None:
+def test_more_classes_than_rows_are_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(grid, "MOST_CLASSES", 25)
     run = make_run(tmp_path / "run", plan=make_plan(num_classes=30), names=None)
     samples = section(run, "samples")
-    assert len(samples.attributes("tr")) == 20
+    assert len(samples.attributes("tr")) == 25
     assert samples.texts["th"][0] == "label 0"
-    assert "20 of 30 classes are shown; there are 10 more." in samples.text
+    assert "25 of 30 classes are shown; there are 5 more." in samples.text
     assert samples.attributes("img")[0]["alt"] == "sample 0, label 0, seed 1000"
 
 

@@ -1,5 +1,6 @@
 """The scorers' networks with small random weights: input, output, batches, weights, refusals."""
 
+import copy
 import hashlib
 import sys
 from dataclasses import replace
@@ -12,20 +13,21 @@ import torch
 from PIL import Image
 
 from evalsuite.errors import DataError, EnvironmentProblem, UsageError
+from evalsuite.pipeline.t2i_judges import QWEN, JudgeSource
 from evalsuite.pipeline.t2i_networks import (
     convert_detector,
     load_colors,
     load_detector,
-    load_judge,
     read_object_names,
 )
-from evalsuite.t2i.clip_colors import clip_pixels
+from evalsuite.t2i.clip_network import clip_pixels
 from evalsuite.t2i.colors import COLORS
 from evalsuite.t2i.detections import Detection, Detections
 from evalsuite.t2i.detector_checks import (
     check_against_cpu,
+    check_alive,
     check_known_picture,
-    check_not_blind,
+    check_shapes,
     compare_logits,
     synthetic_picture,
 )
@@ -33,9 +35,11 @@ from evalsuite.t2i.mask2former import Mask2FormerDetector
 from evalsuite.t2i.mask2former_output import instances_of
 from evalsuite.t2i.mmdet_weights import convert_mmdet, merged_as_swin, swin_s_config
 from evalsuite.t2i.opencv_resize import fit_within, resize_bilinear
+from evalsuite.t2i.qwen_judge import DIALOGUE, PICTURE, PatchOptions, fitted, spoken
+from evalsuite.t2i.shapes import ShapeColors, ShapeDetector
 
 sys.path.insert(0, str(Path(__file__).parent))
-from tiny_scorers import NAMES, mmdet_state, save_blip, save_clip, save_detector
+from tiny_scorers import NAMES, mmdet_state, save_blip, save_clip, save_detector, save_qwen
 
 CPU = torch.device("cpu")
 SMALL = {"long_edge": 96, "short_edge": 64}
@@ -226,9 +230,33 @@ def test_self_tests_tell_a_broken_detector(detector: Mask2FormerDetector) -> Non
     for broken in (torch.zeros(3, 4), torch.full((3, 4), float("nan")), logits[0] * 2):
         with pytest.raises(EnvironmentProblem, match="fails its self-test: on cuda"):
             compare_logits([broken], logits, "cuda")
-    check_not_blind([found], 0.05)
-    with pytest.raises(DataError, match=r"found nothing above 0\.3 in any of 2 images"):
-        check_not_blind([Detections(), Detections((Detection("x", (0, 0, 1, 1), 0.2),))], 0.3)
+    check_alive(detector)
+    for weights, words in ((0.0, "always the same"), (float("nan"), "no number")):
+        broken_one = replace(detector, network=copy.deepcopy(detector.network))
+        for parameter in broken_one.network.parameters():
+            parameter.data.fill_(weights)
+        with pytest.raises(EnvironmentProblem, match=f"its answer is {words} on cpu"):
+            check_alive(broken_one)
+
+
+def test_the_shapes_detector_is_tested_on_a_rendered_picture() -> None:
+    check_shapes(ShapeDetector(), ShapeColors())
+
+    class Swapped(ShapeDetector):
+        def detect(self, images: Any) -> list[Detections]:
+            (found,) = super().detect(images)
+            named = {"circle": "square", "square": "circle"}
+            swap = [replace(d, class_name=named.get(d.class_name, "cross")) for d in found.found]
+            return [Detections(tuple(swap))]
+
+    class Red(ShapeColors):
+        def colors_of(self, image: Any, objects: Any, class_name: str) -> tuple[str, ...]:
+            return ("red",) * len(objects)
+
+    with pytest.raises(EnvironmentProblem, match="on a picture of circle, square, triangle, cross"):
+        check_shapes(Swapped(), ShapeColors())
+    with pytest.raises(EnvironmentProblem, match="classifier of colours fails its self-test"):
+        check_shapes(ShapeDetector(), Red())
 
 
 def test_colours_are_those_of_transformers_called_by_hand(folders: dict[str, Path]) -> None:
@@ -272,7 +300,7 @@ def test_a_clip_without_quickgelu_is_refused(tmp_path: Path) -> None:
 
 def test_a_judge_answers_alike_alone_and_together(folders: dict[str, Path]) -> None:
     """Questions of other lengths; and as transformers' own `generate` answers."""
-    judge: Any = load_judge(folders["blip"], CPU).network
+    judge: Any = JudgeSource(folders["blip"]).load(CPU)
     image = pictures(1)[0]
     questions = ["is there a cup ?", "is there a red cup in the picture ?", "any dog ?"]
     questions += ["is there a dog ?"]
@@ -290,3 +318,72 @@ def test_a_judge_answers_alike_alone_and_together(folders: dict[str, Path]) -> N
             do_sample=False,
         )
     assert together[0] == judge.decode(ids[0].tolist()).strip()
+
+
+@pytest.mark.parametrize("kind", QWEN)
+def test_qwens_answer_alike_alone_and_together(kind: str, tmp_path: Path) -> None:
+    """And as transformers' own processing and `generate` answer, whatever the folder's defaults."""
+    import transformers
+
+    folder = save_qwen(tmp_path, kind)
+    source = JudgeSource(folder)
+    assert source.protocol["name"] == kind.replace("_", "-")
+    assert len(source.protocol["weights_sha256"]) == 64
+    judge: Any = source.load(CPU)
+    image = pictures(1)[0]
+    questions = ["is there a cup ?", "is there a red cup in the picture ?", "any dog ?"]
+    questions += ["is there a dog ?", "is the clock red ?"]
+    together = judge.answer(image, questions)
+    assert together == [judge.answer(image, [question])[0] for question in questions]
+    assert len(set(together)) > 1
+    processor = transformers.Qwen2VLImageProcessorPil.from_pretrained(folder)
+    seen = processor(images=[Image.fromarray(image)], return_tensors="pt")
+    ours = judge.options.cut(image)
+    assert torch.equal(torch.tensor([ours.grid]), seen["image_grid_thw"])
+    torch.testing.assert_close(ours.pixels_PD, seen["pixel_values"], rtol=0, atol=1e-6)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    marks = PICTURE * (int(seen["image_grid_thw"].prod()) // 4)
+    text = DIALOGUE.format(picture=marks, question=questions[0])
+    ids = tokenizer(text, return_tensors="pt")["input_ids"]
+    network = getattr(transformers, QWEN[kind]).from_pretrained(folder).eval()
+    written = network.generate(
+        input_ids=ids,
+        mm_token_type_ids=(ids == network.config.image_token_id).int(),
+        **seen,
+        max_new_tokens=8,
+        do_sample=False,
+        repetition_penalty=1.0,
+    )
+    words = tokenizer.decode(written[0, ids.shape[1] :], skip_special_tokens=True)
+    assert together[0] == spoken(words)
+
+
+def test_sizes_that_qwens_see() -> None:
+    from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
+
+    options = PatchOptions(
+        patch_size=14, merge_size=2, temporal_patch_size=2, min_pixels=3136, max_pixels=50176,
+        mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5),
+    )  # fmt: skip
+    for size in [(512, 512), (100, 30), (20, 20), (13, 200), (1024, 300), (224, 224)]:
+        theirs = smart_resize(*size, factor=28, min_pixels=3136, max_pixels=50176)
+        assert fitted(*size, options) == theirs
+    with pytest.raises(DataError, match="a picture of 4x1000 is too long"):
+        fitted(4, 1000, options)
+
+
+def test_what_counts_as_yes_and_no() -> None:
+    said = ["Yes.", "yes, there is", " NO", "No, it is a dog.", "Maybe", "not yes", ""]
+    assert [spoken(words) for words in said] == ["yes", "yes", "no", "no", "Maybe", "not yes", ""]
+
+
+def test_folders_that_hold_no_judge(folders: dict[str, Path], tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="of the kind 'clip', not 'blip'"):
+        JudgeSource(folders["clip"])
+    folder = save_qwen(tmp_path, "qwen2_5_vl")
+    source = JudgeSource(folder)
+    (folder / "preprocessor_config.json").unlink()
+    with pytest.raises(DataError, match="does not say how pictures are cut"):
+        JudgeSource(folder)
+    with pytest.raises(DataError, match="does not say how pictures are cut"):
+        source.load(CPU)

@@ -16,7 +16,7 @@ from evalsuite.artifacts.run_directory import RunDirectory
 from evalsuite.cli.prepare import with_benchmark
 from evalsuite.config import NUMERICS_VERSION, BenchmarkSpec, ModelPreset, data_root, load_spec
 from evalsuite.errors import UsageError
-from evalsuite.pipeline.built_in_detectors import metadata_of
+from evalsuite.pipeline.benchmark_files import metadata_of
 from evalsuite.pipeline.generation import BatchSampler
 from evalsuite.pipeline.materials import RerunRequest, materials_of
 from evalsuite.pipeline.numerics import resolve_device
@@ -268,7 +268,7 @@ def test_a_run_is_scored_well_above_chance(tmp_path: Path) -> None:
         assert f"{tag:16} {one['score']:.4f}" in done.stdout
     assert "GenEval (shapes detector): 132 images of 132 prompts" in done.stdout
     assert "nothing was scored" not in done.stderr
-    kept = tmp_path / "run" / "verdicts" / "shapes-132.jsonl"
+    (kept,) = (tmp_path / "run" / "verdicts").glob("shapes-*-132.jsonl")
     again = call_main(
         "t2i", "geneval", tmp_path / "run", "--detector", "shapes", "--output", tmp_path / "v.jsonl"
     )

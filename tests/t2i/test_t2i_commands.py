@@ -2,7 +2,7 @@
 
 import json
 import sys
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,18 +10,32 @@ import numpy as np
 import pytest
 import torch
 from harness import Outcome, call_main
+from PIL import Image
 
 from evalsuite.artifacts.run_directory import RunDirectory
+from evalsuite.cli.t2i_judging import benchmark_scoring
+from evalsuite.config import BenchmarkSpec, load_spec
 from evalsuite.errors import CorruptionError, DataError, EnvironmentProblem, UsageError
-from evalsuite.pipeline.dpg_run import ask_all, open_dpg
+from evalsuite.pipeline.dpg_run import open_dpg
 from evalsuite.pipeline.dpg_run import summary_of as dpg_summary
 from evalsuite.pipeline.export_t2i import export_geneval
 from evalsuite.pipeline.external_scorer import parse_command, parse_scores, run_scorer
-from evalsuite.pipeline.geneval_run import PORTION, judge_all, open_geneval, run_lengths, summary_of
-from evalsuite.pipeline.row_file import RowFile, read_rows
+from evalsuite.pipeline.geneval_run import open_geneval, summary_of
+from evalsuite.pipeline.geneval_scorer import (
+    FolderSource,
+    KnownPicture,
+    Networks,
+    parse_known_picture,
+    run_lengths,
+)
+from evalsuite.pipeline.integrity import find_faults, garbage_files
+from evalsuite.pipeline.row_file import is_written, read_rows, write_rows
 from evalsuite.pipeline.t2i_networks import load_colors, load_detector
-from evalsuite.t2i.detections import Detections
-from evalsuite.t2i.dpg_questions import items_of, read_dpg_rows
+from evalsuite.report.verdicts import verdict_sets
+from evalsuite.runtime.judging import Judging, judge_into
+from evalsuite.runtime.workforce import Workforce
+from evalsuite.t2i.detections import Detections, NoColors
+from evalsuite.t2i.dpg_questions import read_dpg_rows
 from evalsuite.t2i.geneval import GenevalOptions
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -74,22 +88,56 @@ def kit(tmp_path_factory: pytest.TempPathFactory) -> Kit:
     return Kit(tmp_path_factory.mktemp("t2i"))
 
 
-def small(kit: Kit) -> Any:
-    """The detector at a small size, which is quick."""
-    loaded = load_detector(kit.detector, NAMES, CPU).network
-    return replace(loaded, long_edge=96, short_edge=64)
+@dataclass(frozen=True)
+class SmallSource:
+    """The detector at a small size, which is quick; it may be told to stop like a person."""
+
+    kit: Kit
+    kind: str = "tiny"
+    stops_after: int | None = None
+    name: str = "tiny"
+    portion: int = 4
+
+    @property
+    def protocols(self) -> tuple[dict[str, Any], None]:
+        return {"kind": self.kind}, None
+
+    def load(self, device: torch.device) -> Networks:
+        loaded = load_detector(self.kit.detector, NAMES, device).network
+        network: Any = replace(loaded, long_edge=96, short_edge=64)
+        if self.stops_after is not None:
+            network = Stopping(network, self.stops_after)
+        return Networks(network, load_colors(self.kit.clip, device).network)
 
 
-def judged(kit: Kit, images: Path, output: Path, **changes: Any) -> list[dict[str, Any]]:
-    """Verdicts by the small detector, through a file."""
+class Stopping:
+    """A detector that is stopped after so many portions."""
+
+    def __init__(self, detector: Any, after: int) -> None:
+        self.detector, self.left = detector, after
+
+    def detect(self, images: Any) -> list[Detections]:
+        self.left -= 1
+        if self.left < 0:
+            raise KeyboardInterrupt
+        found: list[Detections] = self.detector.detect(images)
+        return found
+
+
+def here() -> Judging:
+    """One worker, in this process."""
+    return Judging(Workforce(1, None, "cpu"), lambda progress: None, lambda text: None)
+
+
+def judged(
+    kit: Kit, images: Path, output: Path, source: Any = None, by: Judging | None = None
+) -> list[dict[str, Any]]:
+    """Verdicts by the small detector, through the product's only way."""
     metadata = kit.metadata if (images / "manifest.json").exists() else None
     given = open_geneval(images, metadata, None)
-    header = {"source": given.source, "num_images": given.num_images, "detector": {"kind": "tiny"}}
-    header = {**header, "benchmark": "geneval", **changes}
-    file = RowFile(output, header, portion=PORTION, total=given.num_images)
-    colors = load_colors(kit.clip, CPU).network
-    judge_all(given, small(kit), colors, GenevalOptions(threshold=0.3), file)
-    return file.rows
+    scorer = given.scorer(source or SmallSource(kit), GenevalOptions(threshold=0.3))
+    judge_into(by or here(), given.images, scorer, output)
+    return read_rows(output)[1]
 
 
 def test_a_run_is_judged_by_the_command_and_summed_up_again(kit: Kit, tmp_path: Path) -> None:
@@ -99,6 +147,7 @@ def test_a_run_is_judged_by_the_command_and_summed_up_again(kit: Kit, tmp_path: 
     done = kit.geneval(kit.run.root, *options, "--json", first)
     assert done.code == 0, done.stderr
     assert "8 of 8 images are to be judged" in done.stderr
+    assert list((kit.run.root / "receipts" / "detections").glob("mask2former-*"))
     assert "GenEval (HF detector): 8 images of 8 prompts" in done.stdout
     again = kit.geneval(kit.run.root, *options)
     assert (again.stdout, again.stderr) == (done.stdout, "")
@@ -115,7 +164,7 @@ def test_a_run_is_judged_by_the_command_and_summed_up_again(kit: Kit, tmp_path: 
 
 
 def test_a_run_and_its_export_get_the_same_verdicts(kit: Kit, tmp_path: Path) -> None:
-    """Whatever the order; a stopped scoring goes on, also after a half-written line."""
+    """Whatever the order."""
     export_geneval(kit.run, 32, kit.metadata, tmp_path / "images")
     of_run = judged(kit, kit.run.root, tmp_path / "run.jsonl")
     of_folder = judged(kit, tmp_path / "images", tmp_path / "folder.jsonl")
@@ -129,22 +178,90 @@ def test_a_run_and_its_export_get_the_same_verdicts(kit: Kit, tmp_path: Path) ->
         assert {k: a[k] for k in ("prompt", "correct", "reasons", "kept", "colors")} == {
             k: b[k] for k in ("prompt", "correct", "reasons", "kept", "colors")
         }
-    whole = (tmp_path / "run.jsonl").read_bytes()
-    lines = whole.splitlines(keepends=True)
-    for place, kept in enumerate((b"".join(lines[:18]), b"".join(lines[:18]) + lines[18][:50])):
-        path = tmp_path / f"cut{place}.jsonl"
-        path.write_bytes(kept)
-        with pytest.raises(DataError, match="holds 17 rows of 32"):
-            summary_of(path)
-        judged(kit, kit.run.root, path)
-        assert path.read_bytes() == whole
-    compared = call_main("t2i", "compare", tmp_path / "run.jsonl", tmp_path / "cut0.jsonl")
+    compared = call_main("t2i", "compare", tmp_path / "run.jsonl", tmp_path / "run.jsonl")
     assert compared.stdout.splitlines()[-1].split() == ["difference", "+0.0000"]
     assert len(compared.stdout.splitlines()) == 5  # four tags
-    judged(kit, kit.run.root, tmp_path / "other.jsonl", detector={"kind": "another"})
+    judged(kit, kit.run.root, tmp_path / "other.jsonl", SmallSource(kit, "another"))
     refused = call_main("t2i", "compare", tmp_path / "run.jsonl", tmp_path / "other.jsonl")
     assert refused.code == 3
     assert "judged by other detector: no comparison" in refused.stderr
+
+
+@pytest.mark.parametrize("layout", ["run", "folder"])
+def test_what_was_judged_stays_when_it_is_stopped(kit: Kit, tmp_path: Path, layout: str) -> None:
+    """The file that one that was stopped and went on writes has the bytes of an undisturbed one."""
+    images = kit.run.root
+    if layout == "folder":
+        images = tmp_path / "images"
+        export_geneval(kit.run, 32, kit.metadata, images)
+    kind = f"stopped {layout}"
+    with pytest.raises(KeyboardInterrupt):
+        judged(kit, images, tmp_path / "a.jsonl", SmallSource(kit, kind, stops_after=5))
+    assert not (tmp_path / "a.jsonl").exists()
+    again = here()
+    judged(kit, images, tmp_path / "a.jsonl", SmallSource(kit, kind), again)
+    # one portion of four, four more, then shards of eight, whose second was stopped in its middle
+    assert (again.report.images_kept, again.report.images_judged) == (16, 16)
+    judged(kit, images, tmp_path / "b.jsonl", SmallSource(kit, f"{kind}, not"))
+    ours, theirs = (read_rows(tmp_path / name)[1] for name in ("a.jsonl", "b.jsonl"))
+    assert ours == theirs
+    nothing = here()
+    judged(kit, images, tmp_path / "a.jsonl", SmallSource(kit, kind), nothing)
+    assert nothing.report.images_judged == 0
+
+
+def test_a_damaged_shard_and_one_of_other_pixels_are_judged_again(kit: Kit, tmp_path: Path) -> None:
+    source, before = SmallSource(kit, "damaged"), set(kit.run.root.glob("detections/*"))
+    first = judged(kit, kit.run.root, tmp_path / "a.jsonl", source)
+    (folder,) = set(kit.run.root.glob("detections/*")) - before
+    shards = sorted(folder.iterdir())
+    shards[0].write_bytes(shards[0].read_bytes()[:-9])
+    receipts = sorted((kit.run.root / "receipts" / "detections" / folder.name).iterdir())
+    other = json.loads(receipts[1].read_text())
+    receipts[1].write_text(json.dumps({**other, "pixels_digest": "0" * 64}))
+    faults = [fault.text for fault in find_faults(kit.run)]
+    assert len(faults) == 2
+    assert "was made of other pixels" in " ".join(faults)
+    again = here()
+    assert judged(kit, kit.run.root, tmp_path / "a.jsonl", source, again) == first
+    made = other["stop"] - other["start"]
+    assert (again.report.images_judged, find_faults(kit.run)) == (4 + made, [])
+    assert garbage_files(kit.run) == []
+
+
+def test_run_refuses_networks_that_score_nothing(kit: Kit) -> None:
+    """Before an image is made."""
+    asked = dict.fromkeys(("detector", "judge", "object_names", "clip", "known_picture"))
+    geneval, dpg = (load_spec(BenchmarkSpec, name) for name in ("geneval", "dpg"))
+    for spec, given, words in [
+        (None, {"detector": str(kit.detector)}, "--detector scores a benchmark"),
+        (dpg, {"detector": str(kit.detector)}, "--detector scores a benchmark"),
+        (geneval, {"judge": kit.blip}, "--judge scores a benchmark"),
+        (geneval, {"clip": kit.clip}, "--clip needs --detector"),
+    ]:
+        with pytest.raises(UsageError, match=words):
+            benchmark_scoring(spec, {**asked, **given})
+    assert benchmark_scoring(geneval, asked) is None
+    known = ("cup,bird", "x=", "=cup", f"{kit.names}=cup,unicorn", "nowhere.jpg=cup")
+    for text in known:
+        with pytest.raises(UsageError, match="--known-picture"):
+            parse_known_picture(text, NAMES)
+    found = parse_known_picture(f"{kit.names}=cup, bird", NAMES)
+    assert found.expected == ("cup", "bird")
+
+
+def test_a_known_picture_is_looked_at_before_anything_is_judged(kit: Kit, tmp_path: Path) -> None:
+    picture = tmp_path / "known.png"
+    Image.fromarray(next(iter(kit.run.read_images(0, 1)))[1]).save(picture)
+    source = FolderSource(kit.detector, NAMES, kit.clip)
+    (found,) = source.load(CPU).detector.detect([np.asarray(Image.open(picture))])
+    best = max(found.found, key=lambda one: one.score).class_name
+    other = next(name for name in NAMES if name != best)
+    asked = ("--metadata", kit.metadata, "--num-samples", 8, "--threshold", 0.4)
+    done = kit.geneval(kit.run.root, *asked, "--known-picture", f"{picture}={other}")
+    assert done.code == 6
+    assert f"on a picture of {other} it finds {best}" in done.stderr
+    replace(source, known=KnownPicture(picture, (best,))).load(CPU)
 
 
 def test_masks_are_kept_as_runs() -> None:
@@ -158,21 +275,41 @@ def test_masks_are_kept_as_runs() -> None:
     assert run_lengths(None) is None
 
 
+@dataclass(frozen=True)
 class Blind:
     """A detector that finds nothing."""
+
+    name: str = "blind"
+    portion: int = 16
+
+    @property
+    def protocols(self) -> tuple[dict[str, Any], None]:
+        return {"kind": "blind"}, None
+
+    def load(self, device: torch.device) -> Networks:
+        return Networks(self, NoColors())
 
     def detect(self, images: Any) -> list[Detections]:
         return [Detections() for _ in images]
 
 
 def test_a_detector_that_finds_nothing_gives_no_score(kit: Kit, tmp_path: Path) -> None:
-    given = open_geneval(kit.run.root, kit.metadata, None)
-    file = RowFile(tmp_path / "v.jsonl", {"benchmark": "geneval", "num_images": 32})
-    colors = load_colors(kit.clip, CPU).network
-    with pytest.raises(DataError, match="found nothing in any of 32 images"):
-        judge_all(given, Blind(), colors, GenevalOptions(), file)
+    for _ in range(2):
+        with pytest.raises(DataError, match="found nothing in any of 32 images"):
+            judged(kit, kit.run.root, tmp_path / "v.jsonl", Blind())
+    assert not (tmp_path / "v.jsonl").exists()
+    rows = judged(kit, kit.run.root, tmp_path / "seeing.jsonl")
+    blind = [{**row, "kept": {}} for row in rows]
+    write_rows(tmp_path / "v.jsonl", {"benchmark": "geneval", "num_images": 32}, blind)
     with pytest.raises(DataError, match="found nothing in any of 32 images"):
         summary_of(tmp_path / "v.jsonl")
+    given = open_geneval(kit.run.root, kit.metadata, None)
+    judge = given.scorer(Blind(), GenevalOptions()).load(CPU)
+    images = list(given.images.read(0, 32))
+    shown = [given.images.shown(i) for i in range(32)]
+    judge.rows(shown, images)
+    with pytest.raises(DataError, match="found nothing in any of 64 images"):
+        judge.rows(shown, images)
 
 
 def test_what_cannot_be_judged_is_said(kit: Kit, tmp_path: Path) -> None:
@@ -198,8 +335,16 @@ def test_what_cannot_be_judged_is_said(kit: Kit, tmp_path: Path) -> None:
     assert not (tmp_path / "v.jsonl").exists()
 
 
+@dataclass(frozen=True)
 class PixelJudge:
     """Answers by the pixels and the question alone."""
+
+    @property
+    def protocol(self) -> dict[str, Any]:
+        return {"name": "pixels"}
+
+    def load(self, device: torch.device) -> "PixelJudge":
+        return self
 
     def answer(self, image: Any, questions: Any) -> list[str]:
         return [("Yes.", "no")[(int(image.sum()) + len(text)) % 2] for text in questions]
@@ -213,17 +358,11 @@ def test_dpg_asks_a_run_and_its_grids_the_same(kit: Kit, tmp_path: Path) -> None
     rows, found = read_dpg_rows(kit.csv), []
     for place, (images, side) in enumerate(((kit.run.root, None), (grids, 16))):
         given = open_dpg(images, kit.csv, rows, None, side)
-        header = {"benchmark": "dpg", "source": "x", "num_images": given.num_images}
         path = tmp_path / f"{place}.jsonl"
-        ask_all(
-            given, items_of(rows), PixelJudge(), RowFile(path, header | {"judge": {"name": "x"}})
-        )
+        judge_into(here(), given.images, given.scorer(rows, kit.csv, PixelJudge()), path)
         found.append(dpg_summary(path, rows))
-        path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:6]))
-        ask_all(
-            given, items_of(rows), PixelJudge(), RowFile(path, header | {"judge": {"name": "x"}})
-        )
-        assert dpg_summary(path, rows) == found[-1]
+    sources = [one.pop("source") for one in found]
+    assert len(set(sources)) == 2
     assert found[0] == found[1]
     csv = ("--dpg-csv", kit.csv)
     compared = call_main("t2i", "compare", tmp_path / "0.jsonl", tmp_path / "1.jsonl", *csv)
@@ -232,6 +371,12 @@ def test_dpg_asks_a_run_and_its_grids_the_same(kit: Kit, tmp_path: Path) -> None
     assert 0 < found[0]["corrected"]["overall"] < 100
     assert found[0]["official"]["dropped"].keys() == {"i0"}  # its first row is skipped
     assert found[0]["official"]["overall"] == 0  # "Yes." is not exactly yes
+    (shown,) = [one for one in verdict_sets(kit.run, "verdicts") if one.title == "DPG (pixels)"]
+    assert [bar.name for bar in shown.bars] == ["entity", "attribute", "overall"]
+    assert shown.bars[-1].value == found[0]["corrected"]["overall"]
+    lowest, highest = ([card.lines for card in group.cards] for group in shown.groups)
+    assert (lowest[0][0], highest[0][0]) == ("0 of 100", "100 of 100")
+    assert len(lowest[0]) == 3  # the score and two questions
     (grids / "i3.png").unlink()
     with pytest.raises(DataError, match=r"lacks 1 files such as i3\.png"):
         open_dpg(grids, kit.csv, rows, None, 16)
@@ -243,7 +388,7 @@ def test_a_run_is_asked_by_the_command(kit: Kit, tmp_path: Path) -> None:
     done = call_main("t2i", "dpg", kit.run.root, *options, *judge)
     assert done.code == 0, done.stderr
     assert "DPG (blip-vqa): of official, published category scores" in done.stdout
-    header, rows = read_rows(answers, "num_images")
+    header, rows = read_rows(answers)
     assert (len(rows), len(header["judge"]["weights_sha256"])) == (8, 64)
     assert call_main("t2i", "summary", answers, "--dpg-csv", kit.csv).stdout == done.stdout
 
@@ -309,7 +454,10 @@ def test_row_files_of_other_things_are_refused(tmp_path: Path) -> None:
         path = tmp_path / "rows.jsonl"
         path.write_text(content)
         with pytest.raises(error):
-            RowFile(path, {"benchmark": "geneval"})
+            is_written(path, {"benchmark": "geneval"})
+    write_rows(path, {"benchmark": "geneval", "num_images": 2}, [{"a": 1}])
+    with pytest.raises(DataError, match="holds 1 rows of 2"):
+        read_rows(path)
 
 
 def test_a_run_of_classes_has_no_prompts(tmp_path: Path, kit: Kit) -> None:

@@ -98,6 +98,89 @@ def save_blip(folder: Path) -> Path:
     return folder
 
 
+_MARKS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>")
+_MARKS += ("<|image_pad|>", "<|video_pad|>")
+
+
+def save_qwen(folder: Path, kind: str) -> Path:
+    """A Qwen-VL of two layers, its tokenizer and how its pictures are cut.
+
+    Its own defaults draw words at random, as the published ones do.
+    """
+    import transformers
+
+    marks = _save_qwen_tokenizer(folder)
+    text: dict[str, Any] = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2}
+    text |= {"num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": marks["size"]}
+    text |= {"max_position_embeddings": 512, "eos_token_id": None, "bos_token_id": None}
+    text["rope_parameters"] = {
+        "rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 1, 1],
+    }  # fmt: skip
+    vision: dict[str, Any] = {"depth": 2, "num_heads": 2, "patch_size": 4, "spatial_merge_size": 2}
+    vision |= {"hidden_size": 32, "temporal_patch_size": 2}
+    if kind == "qwen2_vl":
+        vision |= {"embed_dim": 16, "mlp_ratio": 2}
+    else:
+        vision |= {"hidden_size": 16, "out_hidden_size": 32, "intermediate_size": 32}
+    if kind == "qwen2_5_vl":
+        vision |= {"window_size": 16, "fullatt_block_indexes": [1]}
+    if kind == "qwen3_vl":
+        vision |= {"num_position_embeddings": 64, "deepstack_visual_indexes": [0]}
+        text |= {"head_dim": 8}
+    places = {
+        "image_token_id": marks["<|image_pad|>"],
+        "video_token_id": marks["<|video_pad|>"],
+        "vision_start_token_id": marks["<|vision_start|>"],
+        "vision_end_token_id": marks["<|vision_end|>"],
+    }
+    name = {"qwen2_vl": "Qwen2VL", "qwen2_5_vl": "Qwen2_5_VL", "qwen3_vl": "Qwen3VL"}[kind]
+    config = getattr(transformers, f"{name}Config")(
+        text_config=text, vision_config=vision, **places
+    )
+    torch.manual_seed(6)
+    network = getattr(transformers, f"{name}ForConditionalGeneration")(config).eval()
+    with torch.no_grad():
+        for parameter in network.parameters():
+            if parameter.ndim > 1:
+                parameter.normal_(0, 0.3)
+    network.generation_config.update(
+        do_sample=True,
+        temperature=1.5,
+        repetition_penalty=1.3,
+        eos_token_id=[marks["<|im_end|>"], marks["<|endoftext|>"]],
+        pad_token_id=marks["<|endoftext|>"],
+    )
+    network.save_pretrained(folder)
+    transformers.Qwen2VLImageProcessorPil(
+        patch_size=4,
+        merge_size=2,
+        temporal_patch_size=2,
+        size={"shortest_edge": 256, "longest_edge": 2048},
+    ).save_pretrained(folder)
+    return folder
+
+
+def _save_qwen_tokenizer(folder: Path) -> dict[str, int]:
+    """Pairs of bytes, as Qwen's; gives the numbers of its marks, and `size`."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=340,
+        special_tokens=list(_MARKS),
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(_CAPTIONS, trainer)
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, eos_token="<|im_end|>", pad_token="<|endoftext|>"
+    ).save_pretrained(folder)
+    return {"size": tokenizer.get_vocab_size(), **{m: tokenizer.token_to_id(m) for m in _MARKS}}
+
+
 def save_tokenizer(folder: Path) -> int:
     """One token a word between a first and a last one; gives their number."""
     from tokenizers import Tokenizer, models, pre_tokenizers, processors

@@ -1,0 +1,258 @@
+"""`evalsuite t2i geneval` and `t2i dpg`, and how `run` scores a benchmark's images."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import click
+
+from evalsuite.cli.options import PATH, PLACE, POSITIVE, device_option
+from evalsuite.cli.t2i_view import print_summary
+from evalsuite.errors import UsageError
+
+if TYPE_CHECKING:
+    from evalsuite.artifacts.run_directory import RunDirectory
+    from evalsuite.artifacts.storage import Place
+    from evalsuite.config import BenchmarkSpec
+    from evalsuite.pipeline.geneval_scorer import DetectorSource
+    from evalsuite.pipeline.judged_images import JudgedImages
+    from evalsuite.pipeline.judging import Scorer
+    from evalsuite.pipeline.t2i_judges import JudgeSource
+    from evalsuite.t2i.geneval import GenevalOptions
+
+SHAPES = "shapes"
+"""The detector that comes with evalsuite."""
+_DETECTOR_OPTIONS = [
+    click.option(
+        "--detector",
+        metavar="FOLDER|shapes",
+        help="GenEval's: a folder of Mask2Former, instances; or `shapes`, the coloured shapes' own,"
+        " which needs neither names nor CLIP.",
+    ),
+    click.option("--object-names", type=PATH, help="The detector's class names, one a line."),
+    click.option("--clip", type=PATH, help="Folder of CLIP ViT-L/14, for prompts with colours."),
+    click.option(
+        "--known-picture",
+        metavar="FILE=CLASS,...",
+        help="A photograph, and what the detector must find best in it before it judges.",
+    ),
+]
+_JUDGE = "Folder of BLIP for visual questions, or of Qwen-VL."
+_WORKER_OPTIONS = [
+    click.option("--num-workers", type=POSITIVE, help="[default: all, if it is long]."),
+    click.option("--address", metavar="ADDR", help="Ray: local, auto or host:port."),
+    device_option,
+]
+_OUTPUT = click.option(
+    "--output", type=PLACE, help="A file for what is found; a run keeps it in any case."
+)
+_JSON = click.option("--json", "json_path", type=PATH, help="Write the result here.")
+
+
+def worker_options(function: Any) -> Any:  # noqa: ANN401 - click's decorators
+    """How many workers, and where."""
+    for option in reversed(_WORKER_OPTIONS):
+        function = option(function)
+    return function
+
+
+def detector_options(function: Any) -> Any:  # noqa: ANN401 - click's decorators
+    """Which detector and colours."""
+    for option in reversed(_DETECTOR_OPTIONS):
+        function = option(function)
+    return function
+
+
+def network_options(function: Any) -> Any:  # noqa: ANN401 - click's decorators
+    """What `run` takes to score a benchmark."""
+    judge = click.option("--judge", type=PATH, help=f"DPG-Bench's: {_JUDGE[0].lower()}{_JUDGE[1:]}")
+    return detector_options(judge(function))
+
+
+class _Detection(NamedTuple):
+    """A detector, its class names and its thresholds."""
+
+    source: "DetectorSource"
+    names: tuple[str, ...]
+    options: "GenevalOptions"
+
+
+@click.command(
+    epilog="Examples:\n\n\b\n"
+    "  evalsuite t2i geneval RUN --metadata evaluation_metadata.jsonl --detector mask2former \\\n"
+    "    --object-names object_names.txt --clip clip-vit-large-patch14\n"
+    "  evalsuite t2i geneval images --detector mask2former --object-names object_names.txt \\\n"
+    "    --clip clip-vit-large-patch14 --known-picture cats.jpg=cat,cat --output verdicts.jsonl\n"
+    "  evalsuite t2i geneval s3://bucket/run --detector shapes --address auto"
+)
+@click.argument("images", type=PLACE)
+@click.option("--metadata", type=PATH, help="GenEval's metadata, of a run's prompts.")
+@click.option("--num-samples", type=POSITIVE, help="Of a run [default: all that were asked].")
+@detector_options
+@click.option("--threshold", type=click.FloatRange(0, 1), help="[default: 0.3; shapes 0.6].")
+@click.option(
+    "--counting-threshold", type=click.FloatRange(0, 1), help="[default: 0.9; shapes 0.6]."
+)
+@_OUTPUT
+@_JSON
+@worker_options
+def geneval(**values: Any) -> None:  # noqa: ANN401 - click passes each option
+    """Detect, ask for colours and judge each of IMAGES: a run, or a folder in GenEval's layout.
+
+    Every verdict is kept with its detections, so that `t2i summary` needs no network. What was
+    judged stays when this is stopped. The detector and the classifier are tested before a score is
+    printed.
+    """
+    from evalsuite.artifacts.run_directory import is_run
+    from evalsuite.cli.output import check_json_target
+    from evalsuite.pipeline.benchmark_files import metadata_of
+    from evalsuite.pipeline.geneval_run import open_geneval
+
+    check_json_target(values["json_path"])
+    metadata = values["metadata"]
+    if values["detector"] is None:
+        raise UsageError("give --detector, a folder of Mask2Former, or shapes")
+    if values["detector"] == SHAPES and metadata is None and is_run(values["images"]):
+        metadata = metadata_of(SHAPES)
+    given = open_geneval(values["images"], metadata, values["num_samples"])
+    found = _detection(values, any(prompt.asks_color for prompt in given.prompts))
+    given.check_names(found.names)
+    changed = {k: values[k] for k in ("threshold", "counting_threshold") if values[k] is not None}
+    scorer = given.scorer(found.source, found.options.model_copy(update=changed))
+    rows = judged(given.images, scorer, values)
+    print_summary(rows, None, values["json_path"])
+
+
+@click.command(
+    epilog="Examples:\n\n\b\n"
+    "  evalsuite t2i dpg RUN --dpg-csv dpg_bench.csv --judge qwen2.5-vl-7b-instruct\n"
+    "  evalsuite t2i dpg grids --dpg-csv dpg_bench.csv --judge blip-vqa-base --resolution 512 \\\n"
+    "    --output answers.jsonl"
+)
+@click.argument("images", type=PLACE)
+@click.option("--dpg-csv", "csv", type=PATH, required=True, help="DPG-Bench's dpg_bench.csv.")
+@click.option("--num-samples", type=POSITIVE, help="Of a run [default: all that were asked].")
+@click.option("--resolution", type=POSITIVE, help="Side of one cell, of a folder of grids.")
+@click.option("--judge", type=PATH, required=True, help=_JUDGE)
+@_OUTPUT
+@_JSON
+@worker_options
+def dpg(**values: Any) -> None:  # noqa: ANN401 - click passes each option
+    """Ask DPG-Bench's questions about IMAGES: a run, or a folder of grids.
+
+    Every answer is kept, and what was asked stays when this is stopped. Scores are given as
+    published, and corrected. They are the judge's: published numbers are mPLUG's.
+    """
+    from evalsuite.cli.output import check_json_target
+    from evalsuite.pipeline.dpg_run import open_dpg
+    from evalsuite.pipeline.t2i_judges import JudgeSource
+    from evalsuite.t2i.dpg_questions import read_dpg_rows
+
+    check_json_target(values["json_path"])
+    csv, rows = values["csv"], read_dpg_rows(values["csv"])
+    given = open_dpg(values["images"], csv, rows, values["num_samples"], values["resolution"])
+    scorer = given.scorer(rows, csv, JudgeSource(values["judge"].absolute()))
+    print_summary(judged(given.images, scorer, values), csv, values["json_path"])
+
+
+def judged(images: "JudgedImages", scorer: "Scorer", values: dict[str, Any]) -> "Place":
+    """Have all images judged; gives the file of rows."""
+    from evalsuite.cli.output import ProgressView, notice
+    from evalsuite.runtime.judging import Judging, judge_into
+    from evalsuite.runtime.workforce import Workforce
+
+    workforce = Workforce(values["num_workers"], values["address"], values["device"])
+    with ProgressView() as view:
+        return judge_into(
+            Judging(workforce, view.show, notice), images, scorer, values.get("output")
+        )
+
+
+def _detection(values: dict[str, Any], asks_color: bool) -> _Detection:
+    """The detector that was asked for."""
+    from evalsuite.pipeline.geneval_scorer import FolderSource, ShapesSource, parse_known_picture
+    from evalsuite.pipeline.t2i_networks import read_object_names
+    from evalsuite.t2i import shapes
+    from evalsuite.t2i.geneval import GenevalOptions
+
+    if values["detector"] == SHAPES:
+        for flag in ("object_names", "clip", "known_picture"):
+            if values[flag] is not None:
+                name = flag.replace("_", "-")
+                raise UsageError(f"--{name} is for Mask2Former: --detector shapes brings its own")
+        return _Detection(ShapesSource(), shapes.SHAPES, shapes.OPTIONS)
+    if values["object_names"] is None:
+        raise UsageError("--detector needs --object-names, the class names of its network")
+    names, clip, known = read_object_names(values["object_names"]), values["clip"], None
+    if clip is None and asks_color:
+        raise UsageError("prompts ask for colours: give --clip, the folder of CLIP ViT-L/14")
+    if values["known_picture"] is not None:
+        known = parse_known_picture(values["known_picture"], names)
+    folder = Path(values["detector"]).absolute()
+    source = FolderSource(folder, names, clip.absolute() if clip else None, known)
+    return _Detection(source, names, GenevalOptions())
+
+
+class BenchmarkScoring(NamedTuple):
+    """How `run` scores a benchmark once its images are there; made before any image is."""
+
+    spec: "BenchmarkSpec"
+    detection: _Detection | None
+    judge: "JudgeSource | None"
+
+    def score(
+        self, run: "RunDirectory", num_samples: int, values: dict[str, Any]
+    ) -> dict[str, Any]:
+        """Judge, print the scores and give them."""
+        from evalsuite.pipeline.benchmark_files import benchmark_file
+        from evalsuite.pipeline.dpg_run import open_dpg
+        from evalsuite.pipeline.geneval_run import geneval_of_run
+        from evalsuite.t2i.dpg_questions import read_dpg_rows
+
+        asked, csv = {**values, "output": None}, None
+        if self.detection is not None:
+            metadata = benchmark_file(self.spec, "metadata")
+            found = geneval_of_run(run, metadata, num_samples)
+            scorer = found.scorer(self.detection.source, self.detection.options)
+            rows = judged(found.images, scorer, asked)
+        else:
+            assert self.judge is not None
+            csv = benchmark_file(self.spec, "dpg-csv")
+            questions = read_dpg_rows(csv)
+            given = open_dpg(run.root, csv, questions, num_samples, None)
+            rows = judged(given.images, given.scorer(questions, csv, self.judge), asked)
+        summary = print_summary(rows, csv, None)
+        click.echo(f"verdicts {rows}")
+        return summary
+
+
+def benchmark_scoring(
+    spec: "BenchmarkSpec | None", values: dict[str, Any]
+) -> BenchmarkScoring | None:
+    """What `run` was given to score a benchmark with; None where it only makes the images.
+
+    Raises:
+        UsageError: networks of another benchmark, or of none.
+        DataError: folders that hold other networks.
+    """
+    from evalsuite.pipeline.benchmark_files import benchmark_file, metadata_of
+    from evalsuite.pipeline.t2i_judges import JudgeSource
+    from evalsuite.t2i.geneval_prompts import read_geneval_prompts
+
+    roles = {file.role for file in spec.files} if spec is not None else set()
+    for flag, role in (("detector", "metadata"), ("judge", "dpg-csv")):
+        if values[flag] is not None and role not in roles:
+            raise UsageError(f"--{flag} scores a benchmark that asks for it: give --benchmark")
+    if values["detector"] is None and spec is not None and spec.detector is not None:
+        values = {**values, "detector": spec.detector}
+    if spec is None or (values["detector"] is None and values["judge"] is None):
+        for flag in ("object_names", "clip", "known_picture"):
+            if values[flag] is not None:
+                raise UsageError(f"--{flag.replace('_', '-')} needs --detector")
+        return None
+    if values["judge"] is not None:
+        benchmark_file(spec, "dpg-csv")
+        return BenchmarkScoring(spec, None, JudgeSource(values["judge"].absolute()))
+    if values["object_names"] is None and values["detector"] != SHAPES:
+        values = {**values, "object_names": benchmark_file(spec, "object-names")}
+    prompts = read_geneval_prompts(metadata_of(spec.name))
+    return BenchmarkScoring(spec, _detection(values, any(p.asks_color for p in prompts)), None)

@@ -1,0 +1,85 @@
+"""What commands print of text-to-image scores."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from evalsuite.errors import UsageError
+
+if TYPE_CHECKING:
+    from evalsuite.artifacts.storage import Place
+
+
+def print_summary(rows: "Place", csv: Path | None, json_path: Path | None) -> dict[str, Any]:
+    """Sum up a file of rows, print it and give it."""
+    from evalsuite.cli.output import write_json
+    from evalsuite.pipeline import dpg_run, geneval_run, prompt_scores
+    from evalsuite.pipeline.row_file import benchmark_of
+    from evalsuite.t2i.dpg_questions import read_dpg_rows
+
+    found: dict[str, Any]
+    benchmark = benchmark_of(rows)
+    if benchmark == "dpg":
+        found = dpg_run.summary_of(rows, read_dpg_rows(csv_of(rows, csv)))
+        _print_dpg(found)
+    elif benchmark == "scores":
+        found = prompt_scores.summary_of(rows)
+        _print_scores(found)
+    else:
+        found = geneval_run.summary_of(rows)
+        _print_geneval(found)
+    if json_path:
+        write_json(json_path, found)
+    return found
+
+
+def csv_of(rows: "Place", csv: Path | None) -> Path:
+    """DPG-Bench's questions, which its answers need.
+
+    Raises:
+        UsageError: they were not given.
+    """
+    if csv is None:
+        raise UsageError(f"{rows} holds answers of DPG-Bench: give --dpg-csv")
+    return csv
+
+
+def _print_geneval(found: dict[str, Any]) -> None:
+    """Tags with intervals, overall, and whose score it is."""
+    for tag, one in found["tags"].items():
+        counts = f"{one['correct']} of {one['images']}"
+        click.echo(f"{tag:16} {one['score']:.4f}  {interval(one):22} {counts}")
+    click.echo(f"{'overall':16} {found['overall']:.4f}  {interval(found['overall_estimate'])}")
+    click.echo(
+        f"{found['display']}: {found['total_images']} images of {found['total_prompts']} prompts;"
+        " intervals are of 95 %, by prompt"
+    )
+
+
+def _print_dpg(found: dict[str, Any]) -> None:
+    for name in ("official", "corrected"):
+        one = found[name]
+        click.echo(f"{name:10} {one['overall']:.2f}  {interval(one)}  {one['num_prompts']} prompts")
+        shown = ", ".join(f"{key} {value:.2f}" for key, value in one["categories"].items())
+        click.echo(f"{'':10} {shown}")
+    click.echo(f"{found['display']}: of official, {found['official']['note']}")
+    neither = found["answers_neither_yes_nor_no"]
+    if neither:
+        click.echo(f"{neither} answers are neither yes nor no, and count as no")
+
+
+def _print_scores(found: dict[str, Any]) -> None:
+    for name, one in found["categories"].items():
+        click.echo(f"{name:16} {one['score']:.4f}  {interval(one)}")
+    click.echo(f"{'mean':16} {found['overall']:.4f}  {interval(found['overall_estimate'])}")
+    click.echo(
+        f"{found['display']}: {found['total_images']} images of {found['total_prompts']} prompts;"
+        " intervals are of 95 %, by prompt"
+    )
+
+
+def interval(one: dict[str, Any]) -> str:
+    """`(0.1 to 0.2)`, or nothing where there is none."""
+    found = one.get("interval")
+    return "" if found is None else f"({found[0]:.4f} to {found[1]:.4f})"

@@ -1,0 +1,46 @@
+"""Files of text-to-image benchmarks, where they are on this machine."""
+
+from pathlib import Path
+
+from evalsuite.artifacts.downloads import cached_file
+from evalsuite.config import BenchmarkFile, BenchmarkSpec, load_spec
+from evalsuite.errors import UsageError
+
+
+def benchmark_file(spec: BenchmarkSpec, role: str) -> Path:
+    """The file of a benchmark that has this role.
+
+    Raises:
+        UsageError: the benchmark has none, or it has not been fetched.
+    """
+    found = next((file for file in spec.files if file.role == role), None)
+    if found is None:
+        raise UsageError(f"benchmark {spec.name} has no file {role}")
+    return _here(spec, found)
+
+
+def prompts_file(spec: BenchmarkSpec) -> Path:
+    """The file that `--prompts` takes.
+
+    Raises:
+        UsageError: it has not been fetched.
+    """
+    return _here(spec, spec.prompts_file)
+
+
+def metadata_of(name: str) -> Path:
+    """GenEval's metadata of the benchmark of this name.
+
+    Raises:
+        UsageError: they have not been fetched.
+    """
+    return benchmark_file(load_spec(BenchmarkSpec, name), "metadata")
+
+
+def _here(spec: BenchmarkSpec, file: BenchmarkFile) -> Path:
+    path = spec.path.parent / str(file.file) if file.place is None else cached_file(file.place)
+    if path is None:
+        raise UsageError(
+            f"--benchmark {spec.name}: `evalsuite t2i fetch {spec.name}` brings its files first"
+        )
+    return path

@@ -1,0 +1,183 @@
+"""What a scorer said of images, one JSON row for each, as committed shards of a stage.
+
+    detections/<scorer_id>/0000000000-0000000128-<attempt>.jsonl
+    receipts/detections/<scorer_id>/0000000000-0000000128.json    created last: commits the shard
+
+They lie in the run whose images these are, and those of a folder in this machine's cache, until the
+file that was asked for is written.
+"""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from evalsuite.artifacts.digests import cache_root
+from evalsuite.artifacts.receipts import (
+    RangeIndex,
+    Receipt,
+    ReceiptFile,
+    commit_receipt,
+    cover,
+    digest_of_pixels,
+    range_name,
+    read_receipts,
+)
+from evalsuite.artifacts.run_directory import IMAGES, RunDirectory, gaps_of
+from evalsuite.artifacts.storage import Place, Storage, open_storage, place_of
+from evalsuite.errors import CorruptionError, EnvironmentProblem
+from evalsuite.pipeline.ranges import Range
+from evalsuite.pipeline.stages import STAGE_VERSION
+
+Row = Mapping[str, Any]
+
+
+class RowShard(NamedTuple):
+    """Rows of consecutive images, and the SHA-256 of each one's pixels."""
+
+    start: int
+    rows: Sequence[Row]
+    pixel_sha256: Sequence[str]
+
+    @property
+    def stop(self) -> int:
+        """One past the last image."""
+        return self.start + len(self.rows)
+
+
+@dataclass(frozen=True)
+class Judgements:
+    """The committed rows of one scorer; it travels to other machines.
+
+    Attributes:
+        root: of the storage.
+        owner: `plan_id` of a run, or what stands for the images of a folder.
+        stage: such as `detections/<scorer_id>`.
+        of_run: whether `root` is the run of these images.
+    """
+
+    root: str
+    owner: str
+    stage: str
+    of_run: bool
+
+    @classmethod
+    def in_run(cls, run: RunDirectory, stage: str) -> "Judgements":
+        """Beside the images of a run."""
+        return cls(str(run.root.absolute()), run.manifest.plan_id, stage, of_run=True)
+
+    @classmethod
+    def in_cache(cls, source: str, stage: str) -> "Judgements":
+        """In this machine's cache, for images whose digest is `source`."""
+        key = hashlib.sha256(f"{source} {stage}".encode()).hexdigest()
+        folder = (cache_root() / "judged" / key[:32]).absolute()
+        return cls(str(folder), key, stage, of_run=False)
+
+    @property
+    def place(self) -> Place:
+        """Where the storage lies."""
+        return place_of(self.root)
+
+    def gaps(self, num_images: int) -> list[Range]:
+        """Images 0..N-1 that have no row; shards that cannot be trusted are removed first."""
+        found = [(one.start, one.stop) for one in self._sound(num_images)]
+        return gaps_of(found, 0, num_images)
+
+    def rows(self, num_images: int) -> list[dict[str, Any]]:
+        """The rows of images 0..N-1 that are there, in their order.
+
+        Raises:
+            CorruptionError: a file holds other rows than its receipt says.
+        """
+        found: list[dict[str, Any]] = []
+        for part in cover(self._receipts(num_images), 0, num_images):
+            receipt = part.receipt
+            content = self._storage.read_checked(receipt.files[0].entry)
+            rows = [json.loads(line) for line in content.splitlines()]
+            if len(rows) != receipt.stop - receipt.start:
+                raise CorruptionError(
+                    f"{self._storage.root}/{receipt.files[0].path} holds other rows than its"
+                    " receipt names: remove both"
+                )
+            found += rows[part.start - receipt.start : part.stop - receipt.start]
+        return found
+
+    def check_numerics(self, numerics_id: str) -> None:
+        """Raise EnvironmentProblem when rows were made by another kind of machine."""
+        for receipt in self._receipts():
+            if receipt.numerics_id != numerics_id:
+                model, torch = receipt.numerics.get("model"), receipt.numerics.get("torch")
+                raise EnvironmentProblem(
+                    f"{self._storage.root} holds {self.stage} of another kind of machine ({model},"
+                    f" torch {torch}), and rows of two kinds are not mixed: go on with such a one,"
+                    f" or remove receipts/{self.stage} there to begin anew"
+                )
+
+    def commit(
+        self, shard: RowShard, attempt_id: str, seconds: float, worker: Mapping[str, Any]
+    ) -> bool:
+        """Write a shard and then its receipt; False when another attempt was first.
+
+        Raises:
+            ReproducibilityError: the other attempt was made of other pixels.
+            StorageError: it cannot be written.
+        """
+        path = f"{self.stage}/{range_name(shard.start, shard.stop)}-{attempt_id}.jsonl"
+        lines = [json.dumps(row, sort_keys=True, allow_nan=False) for row in shard.rows]
+        with self._storage.create(path) as target:
+            target.write("".join(f"{line}\n" for line in lines).encode())
+        receipt = Receipt(
+            plan_id=self.owner,
+            stage=self.stage,
+            stage_version=STAGE_VERSION,
+            start=shard.start,
+            stop=shard.stop,
+            attempt_id=attempt_id,
+            files=(ReceiptFile(path=path, num_bytes=target.num_bytes, sha256=target.sha256),),
+            pixels_digest=digest_of_pixels(shard.pixel_sha256),
+            nfe=0,
+            seconds={"total": round(seconds, 4)},
+            numerics_id=worker["numerics_id"],
+            numerics=worker["numerics"],
+            worker={key: worker[key] for key in ("host", "pid", "device")},
+            created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        )
+        try:
+            return commit_receipt(self._storage, receipt)
+        except BaseException:
+            self._storage.delete(path)
+            raise
+
+    def forget(self) -> None:
+        """Remove what lies in the cache, once it stands elsewhere; what lies in a run stays."""
+        if not self.of_run:
+            shutil.rmtree(Path(self.root), ignore_errors=True)
+
+    @property
+    def _storage(self) -> Storage:
+        return open_storage(self.root)
+
+    def _receipts(self, stop: int | None = None) -> list[Receipt]:
+        return read_receipts(self._storage, self.stage, self.owner, 0, stop)
+
+    def _sound(self, num_images: int) -> list[Receipt]:
+        """Receipts whose files are whole, and of the pixels that the run has now; others go."""
+        sound, receipts = [], self._receipts(num_images)
+        run = RunDirectory.open(self.root) if self.of_run and receipts else None
+        images = RangeIndex(run.ledger.rows(IMAGES, 0, num_images)) if run else None
+        for receipt in receipts:
+            whole = self._storage.fault_of(receipt.files[0].entry) is None
+            digest = None
+            if run is not None and images is not None:
+                digest = run.ledger.pixels_digest(images, receipt.start, receipt.stop)
+            if whole and digest in {None, receipt.pixels_digest}:
+                sound.append(receipt)
+                continue
+            self._storage.delete(receipt.name)
+            for file in receipt.files:
+                self._storage.delete(file.path)
+        return sound

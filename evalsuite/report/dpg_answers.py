@@ -1,0 +1,80 @@
+"""DPG-Bench's answers on a page: bars by category, and images with their questions."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from evalsuite.pipeline.dpg_run import answers_of, clusters_of
+from evalsuite.report.verdict_view import Bar, Card, Group, bar_of, spread
+from evalsuite.t2i.clustered import mean
+from evalsuite.t2i.dpg import judge, summarise
+from evalsuite.t2i.dpg_questions import L1, Item, Question
+
+Row = Mapping[str, Any]
+_SHOWN = 6
+
+
+def items_of_rows(rows: Sequence[Row]) -> dict[str, Item]:
+    """Prompts and questions, which stand in the row of each prompt's first image."""
+    return {
+        row["item_id"]: Item(
+            row["item_id"],
+            row["prompt"],
+            tuple(
+                Question(q["id"], tuple(q["parents"]), q["category"], q["text"])
+                for q in row["questions"]
+            ),
+        )
+        for row in rows
+        if row["number"] == 0
+    }
+
+
+def answer_bars(rows: Sequence[Row]) -> list[Bar]:
+    """The corrected score, out of 100, and those of the categories."""
+    found, results = summarise(items_of_rows(rows), answers_of(rows))
+    overall = mean(clusters_of(results))
+    bars = [
+        bar_of(name, {"score": found.broad[name], "interval": None}, 100.0, {})
+        for name in (*L1, *sorted(found.broad.keys() - set(L1)))
+        if name in found.broad
+    ]
+    whole = {"score": found.overall, "interval": overall.interval}
+    return [*bars, bar_of("overall", whole, 100.0, {})]
+
+
+def answer_groups(
+    rows: Sequence[Row],
+    pictures_of: Callable[[Sequence[int]], Mapping[int, str]],
+    size: tuple[int, int],
+) -> list[Group]:
+    """Images of which the least counts, and images of which the most does."""
+    items = items_of_rows(rows)
+    scores = [
+        judge(items[row["item_id"]], {int(k): v for k, v in row["answers"].items()}).score
+        for row in rows
+    ]
+    order = sorted(range(len(rows)), key=lambda i: (scores[i], i))
+    ends = {"lowest": _spread(order, rows), "highest": _spread(order[::-1], rows)}
+    pictures = pictures_of([i for places in ends.values() for i in places])
+    return [
+        Group(name, "", [_card(i, rows[i], items, pictures[i], size) for i in places], [])
+        for name, places in ends.items()
+    ]
+
+
+def _spread(order: Sequence[int], rows: Sequence[Row]) -> list[int]:
+    """The first of an order, one of each prompt before a second of any."""
+    ranks = spread([(rank, rows[i]["item_id"]) for rank, i in enumerate(order)], _SHOWN)
+    return [order[rank] for rank in ranks]
+
+
+def _card(index: int, row: Row, items: Mapping[str, Item], uri: str, size: tuple[int, int]) -> Card:
+    item = items[row["item_id"]]
+    verdicts = judge(item, {int(k): v for k, v in row["answers"].items()})
+    lines = [f"{100 * verdicts.score:.0f} of 100"]
+    for question in item.questions:
+        words = row["answers"][str(question.question_id)]
+        zeroed = verdicts.plain[question.question_id] and not verdicts.zeroed[question.question_id]
+        after = " (counts as no: what it depends on is not there)" if zeroed else ""
+        lines.append(f"{question.text} {words}{after}")
+    return Card(index, uri, (size[1], size[0]), item.prompt, None, lines, [])

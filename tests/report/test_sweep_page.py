@@ -1,0 +1,216 @@
+"""The page of a sweep: curves with bands, heat maps, what was dropped, names that do nothing."""
+
+import itertools
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from run_builder import add_attempt, make_plan, make_run
+from test_html import HOSTILE, Page
+
+from evalsuite.artifacts.records import Protocol
+from evalsuite.errors import UsageError
+from evalsuite.report.sweep_page import render_sweep, write_sweep_report
+from evalsuite.report.sweep_points import hours_per_image, points_of
+from evalsuite.sweep.directory import (
+    ConfigurationEntry,
+    Fresh,
+    RungRow,
+    RungTable,
+    SweepDirectory,
+    SweepManifest,
+    SweepResult,
+)
+
+SCALES, STEPS = (1.0, 1.5, 2.0, 3.0, 4.0), (5, 10)
+AXES: dict[str, tuple[Any, ...]] = {
+    "guidance_scale": SCALES,
+    "num_steps": STEPS,
+    "ema": (HOSTILE,),
+}
+NAMES = [f"guidance_scale={s:g}, num_steps={n}" for s, n in itertools.product(SCALES, STEPS)]
+GONE = NAMES[-1]
+
+
+def fid_of(scale: float, steps: float) -> float:
+    """A U in guidance, lower with more steps; 2 and 10 are best."""
+    return 3 + (scale - 2) ** 2 + 5 / steps
+
+
+def make_sweep(root: Path, *, finished: bool = True, extrapolated: bool = False) -> SweepDirectory:
+    """Ten configurations on two rungs, of which one is dropped after the first."""
+    plan = make_plan()
+    protocol = Protocol(
+        metric="fid", num_samples=96, extractor="digits", extractor_sha256="cd" * 32,
+        resize="none", precision="float32", backend="torch", reference_sha256="ef" * 32,
+        details={}, label_rule=None, uint8_rule=None, codec=None,
+    )  # fmt: skip
+    points = list(itertools.product(SCALES, STEPS))
+    entries = tuple(
+        ConfigurationEntry(
+            name=name,
+            setting={"guidance_scale": scale, "num_steps": steps},
+            plan_id=plan.plan_id,
+            run=f"../runs/{place}",
+            nfe=2 * steps,
+            batch_size=16,
+        )
+        for place, (name, (scale, steps)) in enumerate(zip(NAMES, points, strict=True))
+    )
+    manifest = SweepManifest(
+        sweep_id="", model=HOSTILE, axes=AXES, configurations=entries, rungs=(48, 96),
+        strategy="halving", metric="fid", better="lower", budget=None, first_seed=0,
+        fresh_first_seed=10**7, protocol=protocol, protocol_name="digits",
+        reference="digits-16-train",
+    )  # fmt: skip
+    manifest = manifest.model_copy(update={"sweep_id": manifest.identity})
+    directory = SweepDirectory.create_or_open(root / "sweep", manifest)
+    first = [row_of(name, *point) for name, point in zip(NAMES, points, strict=True)]
+    first[-1] = first[-1].model_copy(update={"excluded": True, "goes_on": False})
+    directory.write_rung(table_of(48, first, extrapolated=extrapolated))
+    if finished:
+        directory.write_rung(table_of(96, first[:-1], extrapolated=False))
+        directory.write_result(result_of(entries[5]))
+    return directory
+
+
+def row_of(name: str, scale: float, steps: int) -> RungRow:
+    value, best = fid_of(scale, steps), fid_of(2, 10)
+    return RungRow(
+        name=name,
+        value=value,
+        standard_error=0.25,
+        ranked_by=value - 1,
+        difference=value - best,
+        difference_error=0.1,
+        paired=True,
+        half_width=None if value == best else 0.5,
+        excluded=False,
+        goes_on=True,
+        others={"inception_score": 10 - abs(scale - 3)},
+    )
+
+
+def table_of(num_samples: int, rows: list[RungRow], *, extrapolated: bool) -> RungTable:
+    ranked = tuple(sorted(rows, key=lambda row: row.value or 0.0))
+    return RungTable(
+        num_samples=num_samples, extrapolated=extrapolated, may_exclude=True, rows=ranked
+    )
+
+
+def result_of(winner: ConfigurationEntry) -> SweepResult:
+    fresh = Fresh(
+        run="../runs/f", value=3.75, standard_error=0.25, ranked_by=3.75, lost=0.25, lost_error=0.3
+    )
+    return SweepResult(
+        winner=winner.name, plan_id=winner.plan_id, run=winner.run, num_samples=96, value=3.5,
+        standard_error=0.25, ranked_by=3.5, level_with_winner=(NAMES[4],), samples=912,
+        samples_of_grid=960, stopped_by_budget=False, fresh=fresh,
+    )  # fmt: skip
+
+
+def part(text: str, name: str) -> Page:
+    match = re.search(rf'<section id="{name}".*?</section>', text, re.DOTALL)
+    assert match, f"no section {name}"
+    return Page(f"<body>{match[0]}<script></script></body>")
+
+
+def test_the_page_says_what_was_asked_and_found(tmp_path: Path) -> None:
+    directory = make_sweep(tmp_path)
+    text = render_sweep(directory)
+    assert text == render_sweep(directory)
+    assert HOSTILE not in text
+    page = Page(text)
+    ids = [a["id"] for a in page.attributes("section")]
+    assert ids == ["asked", "curves", "maps", "against", "rungs", "provenance"]
+    asked = part(text, "asked").text
+    assert "guidance_scale: 1, 1.5, 2, 3, 4" in asked
+    assert "Winner guidance_scale=2, num_steps=10" in " ".join(asked.split())
+    assert "So it lost+0.2500 ± 0.5880" in asked
+    assert "912, 95 % of the 960 of a grid" in asked
+
+
+def test_the_curve_is_a_u_with_its_band(tmp_path: Path) -> None:
+    """A line for each number of steps through the places of the values, with 1.96 errors."""
+    text = render_sweep(make_sweep(tmp_path))
+    curves = part(text, "curves")
+    assert curves.texts["h3"] == ["guidance_scale", "num_steps"]
+    lines = [a for a in curves.attributes("path") if (a["class"] or "").startswith("line")]
+    first = [float(v) for v in re.findall(r"[-\d.]+", lines[0]["d"] or "")]
+    xs, ys = first[::2], first[1::2]
+    assert xs == sorted(xs)
+    assert len(xs) == 4  # the fifth of this number of steps was dropped before this rung
+    assert int(max(range(4), key=lambda i: ys[i])) == 2  # y grows downwards: the minimum at 2
+    bands = [a for a in curves.attributes("path") if (a["class"] or "").startswith("band")]
+    assert len(bands) == len(lines)
+    assert "the 95 % interval of each value by itself" in curves.text
+    tips = [a["data-tip"] or "" for a in curves.attributes("circle")]
+    assert f"{NAMES[5]}: {fid_of(2, 10):.4f} ± 0.4900" in tips
+    legends = [li for li in curves.texts["li"] if "num_steps" in li]
+    assert legends[0] == "num_steps=10"  # the line with the best value first
+
+
+def test_an_extrapolated_rung_has_the_interval_of_differences(tmp_path: Path) -> None:
+    text = render_sweep(make_sweep(tmp_path, finished=False, extrapolated=True))
+    curves = part(text, "curves")
+    assert "the interval of the difference from the leader" in curves.text
+    tips = {a["data-tip"] for a in curves.attributes("circle")}
+    assert f"{NAMES[0]}: {fid_of(1, 5) - 1:.4f} ± 0.5000" in tips
+    assert f"{NAMES[5]}: {fid_of(2, 10) - 1:.4f}" in tips
+    assert "The sweep is not complete" in Page(text).text
+    assert "No winner yet." in part(text, "asked").text
+
+
+def test_heat_maps_show_every_cell_and_frame_the_best(tmp_path: Path) -> None:
+    maps = part(render_sweep(make_sweep(tmp_path)), "maps")
+    cells = maps.texts["td"]
+    assert len(cells) == 2 * 10
+    assert cells[:10] == [f"{fid_of(s, n):.4f}" for s, n in itertools.product(SCALES, STEPS)]
+    assert cells[10:19] == cells[:9]
+    assert cells[19] == ""
+    best = [text for text, a in zip(cells, maps.attributes("td"), strict=True) if a.get("class")]
+    assert best == [f"{fid_of(2, 10):.4f}"] * 2
+
+
+def test_the_metric_stands_against_other_numbers(tmp_path: Path) -> None:
+    directory = make_sweep(tmp_path)
+    for place in range(10):
+        run = make_run(tmp_path / "runs" / str(place), num_images=32)
+        add_attempt(run, cost={"gpu_hours": 0.5 * (1 + place)}, command="sweep")
+    entries = directory.manifest.configurations
+    hours = hours_per_image(directory, entries)
+    assert hours.unit == "GPU-hours"
+    assert hours.by_name[NAMES[3]] == pytest.approx(2.0 / 32)
+    text = render_sweep(directory)
+    against = part(text, "against")
+    titles = [text for text in against.texts["p"] if text in {"IS", "NFE per image"}]
+    assert titles == ["IS", "NFE per image"]
+    assert "GPU-hours of 96 samples" in against.text
+    tips = [a["data-tip"] or "" for a in against.attributes("circle")]
+    assert len(tips) == 3 * 9
+    assert f"{NAMES[3]}: {fid_of(1.5, 10):.4f} ± 0.4900; GPU-hours of 96 samples 6" in tips
+    assert part(text, "provenance").texts["pre"][0].startswith("evalsuite sweep \\")
+
+
+def test_rungs_tell_who_was_dropped(tmp_path: Path) -> None:
+    rungs = part(render_sweep(make_sweep(tmp_path)), "rungs")
+    assert rungs.texts["h3"] == ["48 samples", "96 samples"]
+    assert f"{GONE} 7.5000 ± 0.4900 +4.0000 0.5000 paired 9.0000 dropped" in rungs.text
+    assert rungs.text.count("dropped") == 1
+    assert rungs.text.count("leads") == 2
+
+
+def test_a_sweep_without_a_rung_has_nothing_to_show(tmp_path: Path) -> None:
+    directory = make_sweep(tmp_path, finished=False)
+    directory.storage.delete("rungs/00000048.json")
+    with pytest.raises(UsageError, match="no rung is decided yet"):
+        write_sweep_report(directory)
+
+
+def test_axes_without_numbers_have_their_names(tmp_path: Path) -> None:
+    points = points_of(make_sweep(tmp_path))
+    assert [axis.name for axis in points.axes] == ["guidance_scale", "num_steps"]
+    assert points.axes[0].numbers == SCALES
+    assert points.rungs[0][1][0].places == {"guidance_scale": 2, "num_steps": 1, "ema": 0}
+    assert [len(tried) for _, tried in points.rungs] == [10, 9]

@@ -1,0 +1,103 @@
+"""The report's section on verdicts: outlines are masks; what stands there is what was judged."""
+
+import re
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from evalsuite.pipeline.geneval_scorer import run_lengths
+from evalsuite.pipeline.row_file import read_rows
+from evalsuite.report.html import render_report
+from evalsuite.report.outlines import mask_of_runs, outline_of
+from evalsuite.report.verdict_view import bar_of, spread
+from evalsuite.report.verdicts import verdict_sets
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "t2i"))
+from drawn_run import Drawn
+
+
+def filled(path: str, height: int, width: int) -> np.ndarray:
+    """What a path encloses by the even-odd rule: vertical edges left of each pixel's centre."""
+    inside = np.zeros((height, width), dtype=bool)
+    for loop in filter(None, path.split("Z")):
+        x, y = map(int, re.match(r"M(\d+) (\d+)", loop).groups())
+        first = y
+        for letter, number in [*re.findall(r"([HV])(\d+)", loop), ("V", str(first))]:
+            if letter == "H":
+                x = int(number)
+                continue
+            low, high = sorted((y, int(number)))
+            inside[low:high, x:] ^= True
+            y = int(number)
+    return inside
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 14), st.integers(1, 14), st.integers(0, 2**32 - 1), st.floats(0, 1))
+def test_an_outline_encloses_its_mask(height: int, width: int, seed: int, share: float) -> None:
+    mask = np.random.default_rng(seed).random((height, width)) < share
+    runs = run_lengths(mask)
+    np.testing.assert_array_equal(mask_of_runs(runs, (height, width)), mask)
+    path = outline_of(mask)
+    np.testing.assert_array_equal(filled(path, height, width), mask)
+    assert bool(path) == bool(mask.any())
+
+
+def test_a_large_mask_is_drawn_coarsely() -> None:
+    y, x = np.mgrid[:600, :600]
+    disc = (x - 300) ** 2 + (y - 300) ** 2 < 250**2
+    path = outline_of(disc)
+    assert len(path) < 4000
+    assert np.mean(filled(path, 600, 600) ^ disc) < 0.02
+    with pytest.raises(ValueError, match="runs of 3 pixels are no mask of 2x2"):
+        mask_of_runs([1, 2], (2, 2))
+
+
+def test_cards_are_spread_over_prompts() -> None:
+    candidates = [(0, "a"), (1, "a"), (2, "a"), (3, "b"), (4, "c")]
+    assert [spread(candidates, n) for n in (1, 3, 4)] == [[0], [0, 3, 4], [0, 1, 3, 4]]
+    bar = bar_of("x", {"score": 30.0, "interval": (-5.0, 130.0)}, 100.0, {"m": 80.0})
+    assert (bar.share, bar.low, bar.high, bar.ticks[0].share) == (30.0, 0.0, 100.0, 80.0)
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Drawn:
+    """Judged by the shapes' own detector."""
+    root = tmp_path_factory.mktemp("drawn")
+    made = Drawn(root, num_prompts=8)
+    made.judged(made.run.root, root / "v.jsonl", "--num-workers", 1)
+    return made
+
+
+def wrong_ones(drawn: Drawn) -> set[int]:
+    """Indices of the images that were judged wrong."""
+    (name,) = drawn.run.storage.names("verdicts")
+    _, rows = read_rows(Path(drawn.run.root) / "verdicts" / name)
+    return {index for index, row in enumerate(rows) if not row["correct"]}
+
+
+def test_the_section_shows_what_was_judged(drawn: Drawn) -> None:
+    (found,) = verdict_sets(drawn.run, "verdicts")
+    assert found.title == "GenEval (shapes detector)"
+    assert found.published == ()  # of photographs: no orientation for shapes
+    names = [bar.name for bar in found.bars]
+    assert names[-1] == "overall"
+    assert names[:-1] == [group.name for group in found.groups]
+    cards = [card for group in found.groups for card in [*group.cards, *group.more]]
+    assert {card.sample for card in cards if not card.correct} == wrong_ones(drawn)
+    assert {True, False} == {card.correct for card in cards}
+    for card in cards:
+        assert bool(card.lines) == (not card.correct)
+        assert card.uri.startswith("data:image/png;base64,") or card.uri in found.files
+        for mark in card.marks:
+            assert mark.path.startswith("M")
+            assert re.fullmatch(r"(circle|square|triangle|cross) [01]\.\d\d(, \w+)?", mark.words)
+    html = render_report(drawn.run)
+    assert html.count('<div class="picture">') == len(cards)
+    assert 'href="#verdicts"' in html
+    wrong = next(card for card in cards if not card.correct)
+    assert wrong.lines[0].replace(">", "&gt;").replace("<", "&lt;") in html
