@@ -234,7 +234,7 @@ def benchmark_scoring(
         UsageError: networks of another benchmark, or of none.
         DataError: folders that hold other networks.
     """
-    from evalsuite.pipeline.benchmark_files import benchmark_file, metadata_of
+    from evalsuite.pipeline.benchmark_files import benchmark_file
     from evalsuite.pipeline.t2i_judges import JudgeSource
     from evalsuite.t2i.geneval_prompts import read_geneval_prompts
 
@@ -254,5 +254,5 @@ def benchmark_scoring(
         return BenchmarkScoring(spec, None, JudgeSource(values["judge"].absolute()))
     if values["object_names"] is None and values["detector"] != SHAPES:
         values = {**values, "object_names": benchmark_file(spec, "object-names")}
-    prompts = read_geneval_prompts(metadata_of(spec.name))
+    prompts = read_geneval_prompts(benchmark_file(spec, "metadata"))
     return BenchmarkScoring(spec, _detection(values, any(p.asks_color for p in prompts)), None)

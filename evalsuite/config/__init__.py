@@ -25,6 +25,7 @@ from evalsuite.config.jobs import JobSpec, is_secret
 from evalsuite.config.loading import (
     data_root,
     explain,
+    given_as,
     load_spec,
     names_of,
     parse_spec,
@@ -124,6 +125,7 @@ __all__ = [
     "claims_of",
     "data_root",
     "explain",
+    "given_as",
     "is_secret",
     "load_claims",
     "load_spec",

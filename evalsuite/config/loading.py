@@ -84,6 +84,12 @@ def load_spec(kind: type[_Spec], name_or_path: str) -> _Spec:
     return parse_spec(kind, content, path)
 
 
+def given_as(spec: _Spec) -> str:
+    """What `load_spec` takes to read the same preset again: its name, or the path of its file."""
+    ours = spec.path.parent == data_root() / _FOLDERS[type(spec)][0]
+    return spec.path.stem if ours else str(spec.path)
+
+
 def _extended(content: dict[str, Any], path: Path, below: tuple[Path, ...]) -> dict[str, Any]:
     """A model's `content` laid over the file that its `extends` names; see `_laid_over`."""
     if "extends" not in content:

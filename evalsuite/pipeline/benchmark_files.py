@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from evalsuite.artifacts.downloads import cached_file
-from evalsuite.config import BenchmarkFile, BenchmarkSpec, load_spec
+from evalsuite.config import BenchmarkFile, BenchmarkSpec, given_as, load_spec
 from evalsuite.errors import UsageError
 
 
@@ -40,7 +40,6 @@ def metadata_of(name: str) -> Path:
 def _here(spec: BenchmarkSpec, file: BenchmarkFile) -> Path:
     path = spec.path.parent / str(file.file) if file.place is None else cached_file(file.place)
     if path is None:
-        raise UsageError(
-            f"--benchmark {spec.name}: `evalsuite t2i fetch {spec.name}` brings its files first"
-        )
+        name = given_as(spec)
+        raise UsageError(f"--benchmark {name}: `evalsuite t2i fetch {name}` brings its files first")
     return path
