@@ -3,6 +3,7 @@
 Legend: N samples, K classes.
 """
 
+from collections import Counter
 from typing import NamedTuple
 
 import numpy as np
@@ -135,7 +136,13 @@ def probe_labels(material: Material) -> Outcome:
     unsuited = _unsuited(material, labels_N, table.probabilities_NK.shape[1])
     if unsuited:
         return CannotTell(unsuited)
-    found = class_agreement(table.probabilities_NK, labels_N)
+    # a copy has the label of the sample that it replaced: that is told by another probe
+    times = Counter(material.digests)
+    alone_N = np.array([times[digest] == 1 for digest in material.digests])
+    if not alone_N.any():
+        return CannotTell("every sample is a copy of another")
+    labels_N = labels_N[alone_N]
+    found = class_agreement(table.probabilities_NK[alone_N], labels_N)
     seen = f"{found.share:.1%} of samples show the class of their label"
     best = found.best
     if best.z >= ALARM and best.agreement > found.share + _LEAST_GAIN:

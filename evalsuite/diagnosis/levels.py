@@ -76,8 +76,8 @@ def probe_levels(material: Material) -> Outcome:
         return CannotTell(material.why_no("pixels"))
     levels = look_at_levels(images)
     seen = (
-        f"{levels.missing} of {levels.populated} grey levels are missing, {levels.odd:.1%} of pixels"
-        " are odd"
+        f"{levels.missing} of {levels.populated} grey levels are missing, {levels.odd:.1%} of"
+        " pixels are odd"
     )
     if levels.missing >= _FEWEST_MISSING:
         return Finding(
