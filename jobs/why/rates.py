@@ -4,19 +4,23 @@ Clean sets are held-out real digits and samples of many settings with seeds of t
 put into samples of the preset in 4 and in 15 steps. Half of the sets are in the order of their
 seeds, so that samples are made again; the other half are of other seeds, which nobody knows.
 
-    python -m jobs.why.rates --part clean
-    python -m jobs.why.rates --part faults
-    python -m jobs.why.rates --part pairs
+    python -m jobs.why.rates --part clean --rows build/why.jsonl
+    python -m jobs.why.rates --part faults --rows build/why.jsonl
+    python -m jobs.why.rates --part pairs --rows build/why.jsonl
+    python -m jobs.why.rates --rows build/why.jsonl
 
-About 20 minutes a part on one core of a 2-core x86 CPU, with --sets 2.
+Some minutes a part on one core of a 2-core x86 CPU; `--share 2/4` makes a quarter of it.
 """
 
 import argparse
 import io
 import itertools
+import json
 from collections import Counter
-from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache, partial
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -26,7 +30,13 @@ from PIL import Image
 from evalsuite.artifacts.references import open_reference
 from evalsuite.artifacts.samples import SampleSet
 from evalsuite.diagnosis.findings import Diagnosis
-from evalsuite.diagnosis.gathering import comparison_of, expected_of, gather, subject_of_samples
+from evalsuite.diagnosis.gathering import (
+    Comparison,
+    Subject,
+    comparison_of,
+    gather,
+    subject_of_samples,
+)
 from evalsuite.diagnosis.probes import PROBES, diagnose
 from evalsuite.pipeline.analysis import chosen_images
 from evalsuite.pipeline.generation import BatchSampler
@@ -150,6 +160,13 @@ NEEDS_TWINS = ("BGR", "truncated")
 """Of digits, which are grey, these leave no trace but beside samples made again."""
 
 
+@cache
+def digits() -> Comparison:
+    """Extractor and reference, read once."""
+    subject = subject_of(np.zeros((20, 16, 16, 3), np.uint8), None)
+    return comparison_of(subject, None, REFERENCE, None, CPU)
+
+
 def made(settings: dict[str, object], replicate: int, count: int = COUNT) -> Faulty:
     """Samples of the digits model with their labels."""
     resolved = resolve_plan(
@@ -161,52 +178,40 @@ def made(settings: dict[str, object], replicate: int, count: int = COUNT) -> Fau
     return images, np.array([label for rows in batches for label in rows.labels])[:count]
 
 
-def diagnosed(images: Images, labels: Labels, claim: str | None = None) -> Diagnosis:
-    """What `evalsuite why` says of samples in memory, against the training split."""
-    images = np.ascontiguousarray(images)
+def diagnosed(
+    images: Images, labels: Labels | None, against: Comparison | None = None
+) -> Diagnosis:
+    """What `evalsuite why` says of samples in memory, by default against the training split."""
+    return diagnose(gather(subject_of(images, labels), None, against or digits(), CPU))
+
+
+def subject_of(images: Images, labels: Labels | None) -> Subject:
+    """Samples in memory."""
+    pixels = np.ascontiguousarray(images)
+    size = (pixels.shape[1], pixels.shape[2])
     held = SampleSet(
-        "samples",
-        len(images),
-        (images.shape[1], images.shape[2]),
-        labels,
-        None,
-        lambda start, stop: iter([images[start:stop]]),
-        encoded=False,
+        "samples", len(pixels), size, labels, None, lambda a, b: iter([pixels[a:b]]), encoded=False
     )
-    subject, expected = subject_of_samples(held), expected_of(claim, None)
-    against = comparison_of(subject, expected, REFERENCE, None, CPU)
-    return diagnose(gather(subject, expected, against, CPU))
+    return subject_of_samples(held)
 
 
-def clean_sets(num_sets: int) -> Iterator[tuple[str, Images, Labels]]:
+def clean_sets(num_sets: int) -> Iterator[tuple[str, Callable[[], Faulty]]]:
     """Held-out digits and samples of every setting, in the order of seeds and of other seeds."""
+    for number in range(2 * num_sets):
+        yield "held-out digits", partial(held_out, number)
+    for name, settings in SETTINGS.items():
+        for number in range(num_sets):
+            yield f"{name}, seeds 0..", partial(made, settings, 0, COUNT * (number + 1))
+            yield f"{name}, other seeds", partial(made, settings, OTHER_SEEDS + number)
+
+
+def held_out(number: int) -> Faulty:
+    """Some of the real digits that no network has seen."""
     real = open_reference("digits-16-heldout").images
     assert real is not None
     assert real.labels_N is not None
-    pictures = chosen_images(real, range(real.num_images))
-    for number in range(2 * num_sets):
-        rows = np.random.default_rng(number).permutation(len(pictures))[:COUNT]
-        yield "held-out digits", pictures[rows], real.labels_N[rows]
-    for name, settings in SETTINGS.items():
-        for number in range(num_sets):
-            yield f"{name}, seeds 0..", *made(settings, 0, COUNT * (number + 1))
-            yield f"{name}, other seeds", *made(settings, OTHER_SEEDS + number)
-
-
-def clean(num_sets: int) -> None:
-    """Print the table of false alarms."""
-    asked: Counter[str] = Counter()
-    alarms: Counter[str] = Counter()
-    print("| clean set | alarms |\n|---|---|")
-    for name, images, labels in clean_sets(num_sets):
-        found = diagnosed(images, labels)
-        asked.update([*found.findings, *found.clear])
-        alarms.update(found.findings)
-        listed = ", ".join(f"{p} {one.strength:.1f}" for p, one in found.findings.items())
-        print(f"| {name}, N = {len(images)} | {listed or 'none'} |", flush=True)
-    print("\n| probe | clean sets it looked at | false alarms |\n|---|---|---|")
-    for probe in PROBES:
-        print(f"| {probe} | {asked[probe]} | {alarms[probe]} |")
+    rows = np.random.default_rng(number).permutation(real.num_images)[:COUNT]
+    return chosen_images(real, rows.tolist()), real.labels_N[rows]
 
 
 def bases(num_sets: int) -> Iterator[tuple[bool, Images, Labels]]:
@@ -216,63 +221,88 @@ def bases(num_sets: int) -> Iterator[tuple[bool, Images, Labels]]:
         yield False, *made({"num_steps": steps}, OTHER_SEEDS + number)
 
 
-def faults(num_sets: int) -> None:
-    """Print how often each fault is named first."""
-    first: Counter[tuple[str, bool]] = Counter()
-    weakest: dict[str, float] = {}
-    beside: dict[str, Counter[str]] = {name: Counter() for name in FAULTS}
-    total: Counter[bool] = Counter()
+Row = dict[str, Any]
+
+
+def clean(num_sets: int) -> Iterator[Callable[[], Row]]:
+    """Diagnoses of clean sets, still to be made."""
+    for name, make in clean_sets(num_sets):
+        yield lambda n=name, m=make: _row("clean", n, diagnosed(*m()), [])  # type: ignore[misc]
+
+
+def faults(num_sets: int) -> Iterator[Callable[[], Row]]:
+    """Diagnoses of single faults, still to be made."""
     for again, images, labels in bases(num_sets):
-        total[again] += 1
         for number, (name, fault) in enumerate(FAULTS.items()):
-            rng = np.random.default_rng([number, len(images)])
-            found = diagnosed(*fault.inject(images, labels, rng))
-            named = next(iter(found.findings), None)
-            first[name, again] += named == fault.probe
-            if named == fault.probe:
-                strength = found.findings[fault.probe].strength
-                weakest[name] = min(weakest.get(name, np.inf), strength)
-            beside[name].update(set(found.findings) - {fault.probe})
-    print(
-        "| fault | named first, samples made again | named first, other seeds | weakest | beside |"
-    )
-    print("|---|---|---|---|---|")
-    for name in FAULTS:
-        others = ", ".join(f"{probe} {n}" for probe, n in beside[name].items())
-        lowest = f"{weakest[name]:.1f}" if name in weakest else ""
-        print(
-            f"| {name} | {first[name, True]} of {total[True]} | {first[name, False]} of"
-            f" {total[False]} | {lowest} | {others} |",
-            flush=True,
-        )
+            faulty = fault.inject(images, labels, np.random.default_rng([number, len(images)]))
+            kind = "fault, made again" if again else "fault, other seeds"
+            yield lambda k=kind, n=name, f=faulty, p=fault.probe: _row(k, n, diagnosed(*f), [p])  # type: ignore[misc]
 
 
-def pairs(num_sets: int) -> None:
-    """Print which pairs of faults are both found."""
-    print("| faults | both found | missed |\n|---|---|---|")
+def pairs(num_sets: int) -> Iterator[Callable[[], Row]]:
+    """Diagnoses of two faults, still to be made."""
     held = [(images, labels) for again, images, labels in bases(num_sets) if again]
-    for names in itertools.combinations(PAIRED, 2):
-        both, missed = 0, Counter[str]()
-        for images, labels in held:
-            rng, faulty = np.random.default_rng(7), (images, labels)
-            for name in names:
-                faulty = FAULTS[name].inject(*faulty, rng)
-            found = diagnosed(*faulty)
-            lacking = {FAULTS[name].probe for name in names} - set(found.findings)
-            both += not lacking
-            missed.update(lacking)
-        told = ", ".join(f"{probe} {n}" for probe, n in missed.items())
-        print(f"| {names[0]}, {names[1]} | {both} of {len(held)} | {told} |", flush=True)
+    for (first, second), base in itertools.product(itertools.combinations(PAIRED, 2), held):
+        rng = np.random.default_rng(7)
+        faulty = FAULTS[second].inject(*FAULTS[first].inject(*base, rng), rng)
+        probes = [FAULTS[first].probe, FAULTS[second].probe]
+        name = f"{first} + {second}"
+        yield lambda n=name, f=faulty, p=probes: _row("pair", n, diagnosed(*f), p)  # type: ignore[misc]
+
+
+def _row(kind: str, name: str, found: Diagnosis, probes: Sequence[str]) -> Row:
+    strengths = {probe: round(one.strength, 2) for probe, one in found.findings.items()}
+    return {"kind": kind, "name": name, "probes": probes, "found": strengths} | {
+        "looked": [*found.findings, *found.clear]
+    }
+
+
+PARTS = {"clean": clean, "faults": faults, "pairs": pairs}
+
+
+def tables(rows: Sequence[Row]) -> None:
+    """Print what all rows say."""
+    kinds: dict[str, dict[str, list[Row]]] = {}
+    for row in rows:
+        kinds.setdefault(row["kind"], {}).setdefault(row["name"], []).append(row)
+    sets = [row for named in kinds.get("clean", {}).values() for row in named]
+    print("| probe | clean sets it looked at | false alarms |\n|---|---|---|")
+    for probe in PROBES:
+        looked = sum(probe in row["looked"] for row in sets)
+        print(f"| {probe} | {looked} | {sum(probe in row['found'] for row in sets)} |")
+    for row in sets:
+        if row["found"]:
+            print(f"alarm: {row['name']}: {row['found']}")
+    for kind in ("fault, made again", "fault, other seeds", "pair"):
+        print(f"\n| {kind} | found | named first | weakest | beside |\n|---|---|---|---|---|")
+        for name, named in kinds.get(kind, {}).items():
+            found = [row for row in named if set(row["probes"]) <= set(row["found"])]
+            first = sum(next(iter(row["found"])) in row["probes"] for row in found)
+            weakest = min((row["found"][p] for row in found for p in row["probes"]), default=0)
+            beside = Counter(p for row in named for p in row["found"] if p not in row["probes"])
+            others = ", ".join(f"{probe} {count}" for probe, count in beside.items())
+            count = len(named)
+            print(f"| {name} | {len(found)} of {count} | {first} | {weakest:.1f} | {others} |")
 
 
 def main() -> None:
-    """Read the command line and print."""
+    """Read the command line; add rows to a file, or print those of files."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--part", choices=["clean", "faults", "pairs"], required=True)
+    parser.add_argument("--part", choices=list(PARTS), help="what to measure; none prints tables")
     parser.add_argument("--sets", type=int, default=1, help="of each kind")
+    parser.add_argument("--share", default="1/1", help="I/N: every N-th diagnosis from the I-th on")
+    parser.add_argument("--rows", type=Path, nargs="+", required=True, help="JSON lines")
     args = parser.parse_args()
     prepare_torch(CPU)
-    {"clean": clean, "faults": faults, "pairs": pairs}[args.part](args.sets)
+    if args.part is None:
+        lines = [line for path in args.rows for line in path.read_text().splitlines()]
+        tables([json.loads(line) for line in lines])
+        return
+    index, count = (int(number) for number in args.share.split("/"))
+    with args.rows[0].open("a") as file:
+        for diagnose_it in itertools.islice(PARTS[args.part](args.sets), index - 1, None, count):
+            file.write(json.dumps(diagnose_it()) + "\n")
+            file.flush()
 
 
 if __name__ == "__main__":

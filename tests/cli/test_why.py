@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from evalsuite.artifacts.run_directory import IMAGES, Manifest, RunDirectory
 from evalsuite.pipeline.evaluation import samples_of_run
 from evalsuite.pipeline.plan import PlanOptions, resolve_plan
+from evalsuite.pipeline.ranges import ShardTask
 from evalsuite.pipeline.stages import OutputFormat
 from evalsuite.pipeline.weights import WeightsRequest
 from evalsuite.pipeline.worker import ShardWorker, WorkerJob
@@ -46,10 +48,6 @@ def small_run(root: Path, weights: WeightsRequest | None = None, **sampling: Any
     output = OutputFormat("all", "parquet")
     worker = ShardWorker(WorkerJob(str(root), found.materials, (), output, "cpu"))
     worker.load()
-    from threading import Thread
-
-    from evalsuite.pipeline.ranges import ShardTask
-
     task = ShardTask(0, 20, (IMAGES,))
     for part in (worker.prepare, worker.compute):
         Thread(target=part, args=(task, "a1"), daemon=True).start()

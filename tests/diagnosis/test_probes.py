@@ -1,40 +1,42 @@
-"""Each fault that is put into real digits is named first; clean ones, and colours, are told right."""
+"""Each fault put into real digits is named first; clean ones and colours are told right."""
 
 import numpy as np
 import pytest
-from faults import CPU, diagnosed, digits, subject_of, truncated
-from harness import FinishedRun
 from numpy.typing import NDArray
-from PIL import Image
 
 from evalsuite.artifacts.references import open_reference
-from evalsuite.artifacts.run_directory import RunDirectory
 from evalsuite.diagnosis.channels import best_order
 from evalsuite.diagnosis.class_agreement import class_agreement
 from evalsuite.diagnosis.duplicates import near_copies
 from evalsuite.diagnosis.findings import ALARM, RECORDED, CannotTell, Clear, Finding, ranked
-from evalsuite.diagnosis.gathering import Comparison
+from evalsuite.diagnosis.gathering import Comparison, comparison_of
 from evalsuite.diagnosis.jpeg import find_ghost
 from evalsuite.diagnosis.order import order_effect
 from evalsuite.diagnosis.spectrum import fine_detail, pixel_blocks
 from evalsuite.diagnosis.thumbnails import thumbnails
 from evalsuite.pipeline.analysis import chosen_images
-from evalsuite.pipeline.evaluation import samples_of_run
 from evalsuite.t2i.shapes import GROUND, PALETTE, SHAPES, outline
-from jobs.why.rates import by_jpeg, down_and_up, some_copied, some_exchanged
+from jobs.why.rates import (
+    CPU,
+    by_jpeg,
+    diagnosed,
+    digits,
+    down_and_up,
+    made,
+    some_copied,
+    some_exchanged,
+    subject_of,
+    truncated,
+)
 
-pytestmark = pytest.mark.ray
 Images = NDArray[np.uint8]
 Labels = NDArray[np.int64]
 
 
 @pytest.fixture(scope="module")
-def samples(digits_run: FinishedRun) -> tuple[Images, Labels]:
-    """200 samples of the digits model with the labels that were asked for."""
-    found = samples_of_run(RunDirectory.open(digits_run.path), 200)
-    labels = found.labels_N
-    assert labels is not None
-    return np.concatenate(list(found.portions(200))), labels
+def samples() -> tuple[Images, Labels]:
+    """200 samples of the digits model in 4 steps, with the labels that were asked for."""
+    return made({"num_steps": 4}, 0)
 
 
 def rng() -> np.random.Generator:
@@ -75,7 +77,7 @@ FAULTS = {
     "labels permuted at random": lambda x, y: (x, rng().permutation(y)),
     "some labels permuted": lambda x, y: (x, some_exchanged(y, 0.15, rng())),
     "channel order": lambda x, y: (x[..., ::-1], y),
-    "truncated uint8": lambda x, y: (truncated(x), y),
+    "truncated uint8": lambda x, y: (truncated(x, rng()), y),
     "JPEG blocks": lambda x, y: (by_jpeg(x, 95), y),
     "duplicates": lambda x, y: (some_copied(x, 0.01, rng()), y),
     "resizing": lambda x, y: (down_and_up(x, "BICUBIC"), y),
@@ -128,8 +130,6 @@ def shapes(tmp_path_factory: pytest.TempPathFactory) -> Comparison:
     """A reference of coloured shapes, for which there is no extractor."""
     path = tmp_path_factory.mktemp("shapes") / "real.npz"
     np.savez(path, arr_0=pictures(300, 0))
-    from evalsuite.diagnosis.gathering import comparison_of
-
     found = comparison_of(subject_of(pictures(20, 1), None), None, str(path), None, CPU)
     assert found.extractor is None
     return found
@@ -176,8 +176,6 @@ def test_coloured_digits_know_their_channels(
     samples: tuple[Images, Labels], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     """With an extractor, the effect on the distance is told too."""
-    from evalsuite.diagnosis.gathering import comparison_of
-
     real = open_reference("digits-16-train").images
     assert real is not None
     tint = np.array([1.0, 0.8, 0.45])
