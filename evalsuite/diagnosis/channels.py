@@ -111,9 +111,9 @@ def probe_channels(material: Material) -> Outcome:
     images, reference = material.images_MHWC, material.reference
     if images is None:
         return CannotTell(material.why_no("pixels"))
-    if material.twins is not None and colourfulness(images) > 0:
-        return _by_twins(material.twins)
     if is_grey(images):
+        if material.twins is not None and colourfulness(images) > 0:
+            return _by_twins(material.twins)
         levels = colourfulness(images)
         return CannotTell(f"the images are grey: their channels differ by {levels:.2f} levels")
     real = reference.images_MHWC if reference else None

@@ -37,11 +37,15 @@ from evalsuite.diagnosis.references import (
 )
 from evalsuite.diagnosis.twins import Twins, find_twins
 from evalsuite.errors import DataError, EvalsuiteError
+from evalsuite.metrics.frechet import frechet_distance
+from evalsuite.metrics.moments import moments_of
 from evalsuite.pipeline.analysis import chosen_images, images_of_run, records_of
 from evalsuite.pipeline.embedding import embed_images
 from evalsuite.pipeline.evaluation import check_scorable
 from evalsuite.seeding import labels_of
 
+_OTHER_KIND = 0.5
+"""Of the reference's variance. Digits of a fraction of the training are at 0.4, noise at 1.8."""
 FEWEST = 16
 """Samples below which nothing can be told."""
 
@@ -268,7 +272,11 @@ def gather(
         table = features_of(subject, spec, device)
         if table is None:
             lacking["features"] = f"there are no features by {spec.name} and no pixels for it"
-    if against.used is None:
+    used, others = against.used, against.others
+    if used is not None and against.asked is None and _is_other_kind(table, used):
+        lacking["reference"] = f"{used.name} is of other images than these: give --reference"
+        used, others = None, []
+    elif used is None:
         why = against.asked.unfit if against.asked else None
         lacking["reference"] = why or "no reference is known: give --reference"
     if subject.labels_N is None:
@@ -293,8 +301,8 @@ def gather(
         embed=None if spec is None else functools.partial(embed_images, spec=spec, device=device),
         layout_is_order=subject.layout_is_order,
         asked=against.asked,
-        reference=against.used,
-        others=against.others,
+        reference=used,
+        others=others,
         expected=expected,
         plan=subject.plan,
         records=subject.records,
@@ -311,10 +319,15 @@ def _twins(
 ) -> Twins | str:
     pictures = subject.images_MHWC
     assert pictures is not None
-    seen = (
-        table.probabilities_NK.argmax(axis=1)
-        if table and table.probabilities_NK is not None
-        else None
-    )
+    classes_NK = table.probabilities_NK if table is not None else None
+    seen = None if classes_NK is None else classes_NK.argmax(axis=1)
     preset = expected.preset if expected else None
     return find_twins(pictures, subject.rows_N, seen, preset, device)
+
+
+def _is_other_kind(table: FeatureTable | None, guess: RealData) -> bool:
+    """Whether a reference that nobody named is of images that have nothing to do with these."""
+    if table is None or guess.factor is None:
+        return False
+    spread = float(np.trace(guess.factor.moments.cov_DD))
+    return frechet_distance(moments_of(table.pool_ND), guess.factor) > _OTHER_KIND * spread

@@ -120,9 +120,8 @@ def test_settings_of_a_run_are_compared_with_its_model(call: Call, tmp_path: Pat
     both |= {f"denoiser.{name}": value * 1.02 for name, value in weights.items()}
     save_file(both, tmp_path / "both.safetensors")
     asked = WeightsRequest(str(tmp_path / "both.safetensors"), "raw")
-    content = told(call, tmp_path, small_run(tmp_path / "raw", asked))
-    assert first(content)["name"] == "raw weights instead of EMA"
-    assert [one["probe"] for one in content["findings"]] == ["ema", "num_samples"]
+    found = first(told(call, tmp_path, small_run(tmp_path / "raw", asked)))
+    assert found["name"] == "raw weights instead of EMA"
 
 
 def test_references_of_a_wrong_kind(call: Call, tmp_path: Path, digits_run: FinishedRun) -> None:

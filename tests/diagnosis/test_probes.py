@@ -101,7 +101,7 @@ def test_a_fault_is_named_first(name: str, samples: tuple[Images, Labels]) -> No
         ("truncated uint8", "JPEG blocks"),
         ("labels shifted by +1", "class-ordered Inception Score"),
         ("resizing", "labels permuted at random"),
-        ("channel order", "JPEG blocks"),
+        ("channel order", "duplicates"),
     ],
 )
 def test_two_faults_both_appear(first: str, second: str, samples: tuple[Images, Labels]) -> None:
