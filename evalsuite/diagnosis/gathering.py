@@ -5,6 +5,8 @@ Legend: N samples, M pictures.
 
 import functools
 import hashlib
+from collections import Counter
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -28,7 +30,7 @@ from evalsuite.config import (
     load_spec,
     names_of,
 )
-from evalsuite.diagnosis.material import MOST, Expected, Material, RealData
+from evalsuite.diagnosis.material import FARTHER, MOST, Expected, Material, RealData
 from evalsuite.diagnosis.references import (
     names_by_size,
     others_like,
@@ -276,6 +278,9 @@ def gather(
     if used is not None and against.asked is None and _is_other_kind(table, used):
         lacking["reference"] = f"{used.name} is of other images than these: give --reference"
         used, others = None, []
+    elif used is not None:
+        # or every probe that compares would blame the samples for a wrong reference
+        used = _of_their_kind(table, used, others)
     elif used is None:
         why = against.asked.unfit if against.asked else None
         lacking["reference"] = why or "no reference is known: give --reference"
@@ -319,10 +324,15 @@ def _twins(
 ) -> Twins | str:
     pictures = subject.images_MHWC
     assert pictures is not None
+    # of copies nobody knows which one is in its place
+    times = Counter(subject.digests)
+    alone_N = np.array([times[digest] == 1 for digest in subject.digests])
+    if alone_N.sum() < FEWEST:
+        return f"fewer than {FEWEST} samples have no copy"
     classes_NK = table.probabilities_NK if table is not None else None
-    seen = None if classes_NK is None else classes_NK.argmax(axis=1)
+    seen_N = None if classes_NK is None else classes_NK[alone_N].argmax(axis=1)
     preset = expected.preset if expected else None
-    return find_twins(pictures, subject.rows_N, seen, preset, device)
+    return find_twins(pictures[alone_N], subject.rows_N[alone_N], seen_N, preset, device)
 
 
 def _is_other_kind(table: FeatureTable | None, guess: RealData) -> bool:
@@ -331,3 +341,16 @@ def _is_other_kind(table: FeatureTable | None, guess: RealData) -> bool:
         return False
     spread = float(np.trace(guess.factor.moments.cov_DD))
     return frechet_distance(moments_of(table.pool_ND), guess.factor) > _OTHER_KIND * spread
+
+
+def _of_their_kind(
+    table: FeatureTable | None, used: RealData, others: Sequence[RealData]
+) -> RealData:
+    """The reference in use, or another one that is far nearer to the samples."""
+    if table is None or used.factor is None:
+        return used
+    moments = moments_of(table.pool_ND)
+    apart = {one.name: frechet_distance(moments, one.factor) for one in others if one.factor}
+    ours = frechet_distance(moments, used.factor)
+    nearest = min(others, key=lambda one: apart.get(one.name, np.inf), default=used)
+    return nearest if apart.get(nearest.name, np.inf) * FARTHER <= ours else used

@@ -14,12 +14,15 @@ from evalsuite.artifacts.images import Images
 from evalsuite.diagnosis.findings import ALARM, CannotTell, Clear, Finding, Outcome, capped
 from evalsuite.diagnosis.material import Material
 
-HALF = 0.5
 _INNER = (6, 249)
 """Levels that clamping leaves alone."""
 _BETWEEN_SETS = 0.05
 """Mean shift in levels between twins and samples that nothing happened to."""
-_TOLERANCE = 0.25
+_SHIFT, _SHIFT_EXACT = (0.35, 0.65), (0.25, 1.1)
+"""How much darker samples are that were truncated: half a level; where they equal their twins in
+all else, anything up to a level."""
+_EQUAL = 1.2
+"""Root mean square difference up to which they do."""
 _MISSING = 0.1
 """A level is missing where it has less than this share of its rarer neighbour's pixels ..."""
 _POPULATED = 20
@@ -99,7 +102,8 @@ def probe_levels(material: Material) -> Outcome:
         f"; samples are {shift:+.2f} ± {error:.2f} levels brighter than the same made again"
         f" ({len(twins.twins_THWC)} of them)"
     )
-    if z < ALARM or abs(shift + HALF) > _TOLERANCE:
+    low, high = _SHIFT_EXACT if twins.fits[0].rms < _EQUAL else _SHIFT
+    if z < ALARM or not low <= -shift <= high:
         return Clear(seen)
     return Finding(
         "truncated uint8",

@@ -19,6 +19,8 @@ from evalsuite.pipeline.claims import changed_settings
 
 MOST = 2000
 """Samples that are looked at."""
+FARTHER = 3.0
+"""A reference of another kind is so many times farther than one that fits."""
 
 
 @dataclass(frozen=True, eq=False)

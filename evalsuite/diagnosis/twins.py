@@ -23,7 +23,10 @@ from evalsuite.pipeline.generation import BatchInputs, BatchSampler
 from evalsuite.pipeline.plan import PlanOptions, ResolvedPlan, resolve_plan
 from evalsuite.pipeline.weights import WeightsRequest
 from evalsuite.sampling.noise import draw_noise, sample_generators
+from evalsuite.seeding import REPLICATE_STRIDE
 
+FIRST_SEEDS = (0, REPLICATE_STRIDE, 2 * REPLICATE_STRIDE, 50_000, 1000)
+"""Seeds of sample 0 that are tried: those of replicates, and of the field's second 50,000."""
 TRIED, COMPARED = 6, 48
 """Samples that are made again for each setting, and for the setting that fits."""
 NUM_STEPS = (4, 8, 10, 2, 3, 5, 6, 12, 20, 30)
@@ -37,8 +40,8 @@ and with its interval reversed, too."""
 _MOST_SECONDS = 30.0
 _BELONG = 0.6
 """Share of twins that must be nearest to their own sample."""
-_APART = 0.6
-"""A twin that is found elsewhere is nearer than this share of the distance to others."""
+_APART = 0.75
+"""A sample that belongs to a twin is nearer than this share of the distance to the next one."""
 _SIDE = 16
 
 
@@ -88,6 +91,14 @@ class Twins:
         return next((fit for fit in self.fits if fit.guidance == guidance), None)
 
 
+class _Match(NamedTuple):
+    """Places among the images, with the seeds and labels that made them."""
+
+    places: list[int]
+    seeds: list[int]
+    labels: list[int]
+
+
 class _Maker:
     """Makes twins by any setting of one model."""
 
@@ -114,13 +125,12 @@ class _Maker:
                 found[REVERSED] = {"guidance_interval": other}
         return found
 
-    def make(self, rows: Sequence[int], labels: Sequence[int], **changes: object) -> Images:
-        """Images of the seeds of `rows`."""
+    def make(self, seeds: Sequence[int], labels: Sequence[int], **changes: object) -> Images:
+        """Images of these seeds and labels."""
         plan = self.resolved.plan
         assert plan.sampling is not None
         plan = plan.model_copy(update={"sampling": plan.sampling.model_copy(update=changes)})
         self._sampler.retarget(plan, self.resolved.materials)
-        seeds = [plan.first_seed + row for row in rows]
         generators = sample_generators(seeds)
         noise = draw_noise(generators, (3, *plan.size))
         return self._sampler.sample(
@@ -138,7 +148,7 @@ def find_twins(
     """Make some samples again, or say why that is not done.
 
     Args:
-        images_NHWC: samples in order.
+        images_NHWC: samples in order, no two of them equal.
         rows_N: their places in the whole set, which seeds count.
         seen_N: the class that each seems to show, where a classifier says so.
         preset: of the model; None to try those that are small and here.
@@ -154,7 +164,7 @@ def find_twins(
         maker = _Maker(resolved, device)
         matched = _matched(maker, images_NHWC, rows_N, seen_N)
         if matched is not None:
-            return _compared(maker, images_NHWC, *matched)
+            return _compared(maker, images_NHWC, matched)
         reason = f"they are not what {candidate.name} makes of the seeds 0, 1, 2, ..."
     return reason
 
@@ -190,38 +200,57 @@ def _matched(
     images_NHWC: Images,
     rows_N: NDArray[np.int64],
     seen_N: NDArray[np.int64] | None,
-) -> tuple[list[int], list[int], list[int]] | None:
-    """(places among the images, seeds, labels) of samples that belong to their twins."""
-    count = maker.resolved.plan.num_conditions
-    places = np.unique(np.linspace(0, len(images_NHWC) - 1, TRIED).round().astype(int))
-    seeds = rows_N[places]
+) -> _Match | None:
+    """Samples that belong to their twins."""
     thumbs_ND = thumbnails(images_NHWC, _SIDE)
-    guesses = [seeds % count]
-    if seen_N is not None:
-        guesses.append(seen_N[places])
-    for labels in guesses:
-        apart_TN = _apart(maker.make(seeds.tolist(), labels.tolist()), thumbs_ND)
-        if (apart_TN.argmin(axis=1) == places).mean() >= _BELONG:
-            by_class = rows_N % count if labels is guesses[0] or seen_N is None else seen_N
-            return _more(places, rows_N, by_class)
-    # the order of the set may be another one: the first seeds are looked for anywhere
+    for first_seed in FIRST_SEEDS:
+        found = _in_order(maker, thumbs_ND, first_seed + rows_N, rows_N, seen_N)
+        if found is not None:
+            return found
+    return _in_any_order(maker, thumbs_ND)
+
+
+def _in_order(
+    maker: _Maker,
+    thumbs_ND: NDArray[np.float64],
+    seeds_N: NDArray[np.int64],
+    rows_N: NDArray[np.int64],
+    seen_N: NDArray[np.int64] | None,
+) -> _Match | None:
+    """Where sample i has seed i, and the label of its index or the class that it shows."""
+    places = np.unique(np.linspace(0, len(seeds_N) - 1, TRIED).round().astype(int))
+    rest = np.linspace(0, len(seeds_N) - 1, COMPARED).round().astype(int)
+    # those that are tried come first
+    chosen = np.array(list(dict.fromkeys([*places.tolist(), *rest.tolist()]))[:COMPARED])
+    guesses = [rows_N % maker.resolved.plan.num_conditions]
+    guesses += [] if seen_N is None else [seen_N]
+    for labels_N in guesses:
+        twins = maker.make(seeds_N[places].tolist(), labels_N[places].tolist())
+        nearest_T, is_clear_T = _nearest(twins, thumbs_ND)
+        if ((nearest_T == places) & is_clear_T).mean() >= _BELONG:
+            found = (chosen.tolist(), seeds_N[chosen].tolist(), labels_N[chosen].tolist())
+            return _Match(*found)
+    return None
+
+
+def _in_any_order(maker: _Maker, thumbs_ND: NDArray[np.float64]) -> _Match | None:
+    """Where the first seeds, with the labels of their indices, are somewhere in the set."""
     seeds = np.arange(COMPARED // 2)
-    apart_TN = _apart(maker.make(seeds.tolist(), (seeds % count).tolist()), thumbs_ND)
-    two_T2 = np.sqrt(np.partition(apart_TN, 4, axis=1)[:, [0, 4]])
-    own_T = two_T2[:, 0] < _APART * two_T2[:, 1]
-    if own_T.mean() < _BELONG:
+    labels = seeds % maker.resolved.plan.num_conditions
+    nearest_T, is_clear_T = _nearest(maker.make(seeds.tolist(), labels.tolist()), thumbs_ND)
+    if is_clear_T.mean() < _BELONG:
         return None
-    found = apart_TN.argmin(axis=1)[own_T]
-    return found.tolist(), seeds[own_T].tolist(), (seeds[own_T] % count).tolist()
+    rows = np.flatnonzero(is_clear_T)
+    return _Match(nearest_T[rows].tolist(), seeds[rows].tolist(), labels[rows].tolist())
 
 
-def _more(
-    places: NDArray[np.int64], rows_N: NDArray[np.int64], labels_N: NDArray[np.int64]
-) -> tuple[list[int], list[int], list[int]]:
-    """More samples of a set whose seeds are in order; those that were tried come first."""
-    rest = np.linspace(0, len(rows_N) - 1, COMPARED).round().astype(int)
-    chosen = list(dict.fromkeys([*places.tolist(), *rest.tolist()]))[:COMPARED]
-    return chosen, rows_N[chosen].tolist(), labels_N[chosen].tolist()
+def _nearest(
+    twins_THWC: Images, thumbs_ND: NDArray[np.float64]
+) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """The nearest sample of each twin, and whether it is clearly nearer than the next one."""
+    apart_TN = _apart(twins_THWC, thumbs_ND)
+    two_T2 = np.sqrt(np.partition(apart_TN, 1, axis=1)[:, :2])
+    return apart_TN.argmin(axis=1), two_T2[:, 0] < _APART * two_T2[:, 1]
 
 
 def _apart(twins_THWC: Images, thumbs_ND: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -234,11 +263,10 @@ def _apart(twins_THWC: Images, thumbs_ND: NDArray[np.float64]) -> NDArray[np.flo
 def _compared(
     maker: _Maker,
     images_NHWC: Images,
-    places: list[int],
-    seeds: list[int],
-    labels: list[int],
+    match: _Match,
 ) -> Twins:
     """Try settings on a few, and take the nearest for more."""
+    places, seeds, labels = match
     few, few_seeds, few_labels = images_NHWC[places[:TRIED]], seeds[:TRIED], labels[:TRIED]
     settings = maker.settings()
 

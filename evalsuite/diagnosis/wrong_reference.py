@@ -4,13 +4,11 @@ import numpy as np
 
 from evalsuite.config import ReferenceSpec, load_spec, names_of
 from evalsuite.diagnosis.findings import RECORDED, CannotTell, Clear, Finding, Outcome, capped
-from evalsuite.diagnosis.material import Expected, Material, RealData
+from evalsuite.diagnosis.material import FARTHER, Expected, Material, RealData
 from evalsuite.diagnosis.references import names_by_size
 from evalsuite.metrics.frechet import frechet_distance
 from evalsuite.metrics.moments import moments_of
 
-FARTHER = 3.0
-"""A reference of another kind is so many times farther than one that fits."""
 _BETWEEN_SETS = 0.2
 """Spread of the logarithm of such a ratio between references of one kind."""
 _PER_DIM = 2
