@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from evalsuite.artifacts.references import Reference, open_reference
 from evalsuite.config import ExtractorSpec, ProtocolSpec, ReferenceSpec, load_spec, names_of
@@ -125,7 +126,7 @@ def _with_pictures(
     )
 
 
-def _rows(total: int, most: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+def _rows(total: int, most: int) -> NDArray[np.int64]:
     """All rows, or a fixed random choice in order."""
     if total <= most:
         return np.arange(total)

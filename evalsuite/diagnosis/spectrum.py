@@ -109,7 +109,7 @@ def fine_detail(images_NHWC: Images, reference_MHWC: Images) -> Detail:
     A share, so that brightness and contrast do not count.
     """
     ours, theirs = (_shares(images) for images in (images_NHWC, reference_MHWC))
-    error = np.hypot(*(float(a.std(ddof=1)) / np.sqrt(len(a)) for a in (ours, theirs)))
+    error = np.sqrt(ours.var(ddof=1) / len(ours) + theirs.var(ddof=1) / len(theirs))
     gain = float(ours.mean() - theirs.mean())
     return Detail(float(np.exp(gain)), gain / float(np.hypot(error, _BETWEEN_SETS)))
 
