@@ -1,6 +1,7 @@
 """Channel order: whether colours lie nearer to the reference's when channels change places.
 
-Legend: N images, M reference images, H height, W width, C channels, D numbers of a thumbnail.
+Legend: N images, M reference images, H height, W width, C channels, B bins
+of colours.
 """
 
 import itertools
@@ -12,28 +13,22 @@ from numpy.typing import NDArray
 from evalsuite.artifacts.images import Images
 from evalsuite.diagnosis.findings import ALARM, CannotTell, Clear, Finding, Outcome, capped
 from evalsuite.diagnosis.material import Material
-from evalsuite.diagnosis.thumbnails import thumbnails
 from evalsuite.diagnosis.twins import Twins
-from evalsuite.metrics.frechet import (
-    ReferenceFactor,
-    frechet_distance,
-    frechet_fit,
-    reference_factor,
-)
+from evalsuite.metrics.frechet import frechet_distance
 from evalsuite.metrics.moments import moments_of
 
 GREY_SHARE = 0.03
 """Images are grey where channels differ by less than this share of the contrast of the images."""
 _GREY_LEVELS = 1.0
-_SIDE = 4
-_PER_NUMBER = 2
-"""Images for each number of a thumbnail, as a derivative of the distance needs."""
-FEWEST = 24
+_LEVELS = 16
+"""Of a channel in the histogram of colours."""
+_MOST_ACROSS = 64
+_LEAST_GAIN = 0.02
 _FLOOR = 0.01
 """Squared levels, so that equal colours have a logarithm."""
 _LEAST_ERROR = 0.02
 MOST_LEFT = 0.9
-"""The reordered distance is at most this share of the other, or the gain explains nothing."""
+"""Of the distance of colours to those of samples made again: or the gain explains nothing."""
 _AS_IS = (0, 1, 2)
 ORDERS = {
     order: "".join("RGB"[c] for c in order)
@@ -43,18 +38,16 @@ ORDERS = {
 
 
 class Reordered(NamedTuple):
-    """The order of channels that lies nearest to the reference.
+    """The order of channels that fits the reference best.
 
     Attributes:
         name: such as `BGR`.
-        as_is: Frechet distance of thumbnails as they are, in squared grey levels.
-        reordered: with channels in this order.
-        z: the difference in its standard errors, paired by image.
+        gain: by how much colours in this order are likelier, in nats for each pixel.
+        z: the gain in its standard errors, paired by image.
     """
 
     name: str
-    as_is: float
-    reordered: float
+    gain: float
     z: float
 
 
@@ -71,39 +64,32 @@ def is_grey(images_NHWC: Images) -> bool:
 
 
 def best_order(images_NHWC: Images, reference_MHWC: Images) -> Reordered:
-    """The order of channels, other than the present one, that is nearest to the reference.
+    """The order of channels, other than the present one, whose colours the reference has most.
 
-    Raises:
-        ValueError: fewer than 24 images on a side.
+    The likelihood of an image is that of its pixels' colours in a histogram of the reference's.
     """
-    fewest = min(len(images_NHWC), len(reference_MHWC))
-    side = next((s for s in range(_SIDE, 1, -1) if fewest >= _PER_NUMBER * 3 * s * s), None)
-    if side is None:
-        raise ValueError("channel order needs at least 24 images")
-    real = thumbnails(reference_MHWC, side)
-    factor = reference_factor(moments_of(_shaken(real)))
-    sample_ND = _shaken(thumbnails(images_NHWC, side))
-    as_is, influence_N = _distance(sample_ND, factor)
+    log_share_B = _log_shares(reference_MHWC)
+    as_is_N = log_share_B[_bins(images_NHWC)].mean(axis=1)
     found = []
     for order, name in ORDERS.items():
-        cells = sample_ND.reshape(len(sample_ND), -1, 3)[:, :, list(order)]
-        value, other_N = _distance(cells.reshape(sample_ND.shape), factor)
-        error = float((influence_N - other_N).std(ddof=1)) / np.sqrt(len(sample_ND))
-        found.append(Reordered(name, as_is, value, (as_is - value) / max(error, 1e-9)))
-    return min(found, key=lambda one: one.reordered)
+        gain_N = log_share_B[_bins(images_NHWC[..., list(order)])].mean(axis=1) - as_is_N
+        error = max(float(gain_N.std(ddof=1)) / np.sqrt(len(gain_N)), _LEAST_ERROR)
+        found.append(Reordered(name, float(gain_N.mean()), float(gain_N.mean()) / error))
+    return max(found, key=lambda one: one.gain)
 
 
-def _shaken(thumbnails_ND: NDArray[np.float64]) -> NDArray[np.float64]:
-    """With noise of a thousandth of a grey level, so that plain grounds have a covariance."""
-    noise = np.random.default_rng(0).normal(0, 1e-3, thumbnails_ND.shape)
-    return np.asarray(thumbnails_ND + noise)
+def _log_shares(images_NHWC: Images) -> NDArray[np.float64]:
+    """Logarithms of the shares of colours, a hundredth of them spread evenly."""
+    counts_B = np.bincount(_bins(images_NHWC).ravel(), minlength=_LEVELS**3)
+    return np.asarray(np.log(0.99 * counts_B / counts_B.sum() + 0.01 / _LEVELS**3))
 
 
-def _distance(
-    sample_ND: NDArray[np.float64], factor: ReferenceFactor
-) -> tuple[float, NDArray[np.float64]]:
-    fit = frechet_fit(moments_of(sample_ND), factor)
-    return fit.value, fit.influence(sample_ND)
+def _bins(images_NHWC: Images) -> NDArray[np.int64]:
+    """The bin of the colour of every pixel, of large images of some: [N, pixels]."""
+    step = max(1, max(images_NHWC.shape[1:3]) // _MOST_ACROSS)
+    levels = images_NHWC[:, ::step, ::step].astype(np.int64) * _LEVELS // 256
+    bins = (levels[..., 0] * _LEVELS + levels[..., 1]) * _LEVELS + levels[..., 2]
+    return bins.reshape(len(bins), -1)
 
 
 def probe_channels(material: Material) -> Outcome:
@@ -121,19 +107,17 @@ def probe_channels(material: Material) -> Outcome:
         return CannotTell("colours are compared with images of the reference, which has none here")
     if is_grey(real):
         return CannotTell(f"the images of reference {reference.name} are grey")
-    if min(len(images), len(real)) < FEWEST:
-        return CannotTell(f"there are fewer than {FEWEST} images")
     found = best_order(images, real)
     seen = (
-        f"the distance of small pictures to {reference.name} is {found.as_is:.0f} as they are and"
-        f" {found.reordered:.0f} with channels as {found.name} ({found.z:.1f} standard errors)"
+        f"as {found.name} their colours are {found.gain:+.2f} nats a pixel likelier among those of"
+        f" {reference.name} ({found.z:.1f} standard errors)"
     )
-    if found.z < ALARM or found.reordered > MOST_LEFT * found.as_is:
+    if found.z < ALARM or found.gain < _LEAST_GAIN:
         return Clear(seen)
     return Finding(
         "channel order",
         capped(found.z),
-        f"colours fit the reference as {found.name}, not as RGB: {seen}",
+        f"colours fit the reference as {found.name} and not as RGB: {seen}",
         f"reorder channels ({found.name}): OpenCV reads and writes BGR, everyone else RGB",
         _effect(material, images, found.name),
     )

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evalsuite.artifacts.images import Images
-from evalsuite.diagnosis.findings import Clear, Finding, Outcome, capped
+from evalsuite.diagnosis.findings import ALARM, Clear, Finding, Outcome, capped
 from evalsuite.diagnosis.material import Material
 from evalsuite.diagnosis.thumbnails import thumbnails
 
@@ -20,7 +20,8 @@ _BEYOND = 5
 """The distance to this neighbour is the yardstick: copies may come in groups of five."""
 NEAR = 0.2
 """A copy is nearer than this share of the yardstick. In m dimensions 4 * 0.2^m of all images are
-so by chance: of digits, whose m is about 9, one of half a million."""
+so by chance: of digits, whose m is about 9, one of half a million; of simpler pictures more, as of
+reference images."""
 
 
 _PER_PAIR = 18.0
@@ -77,21 +78,24 @@ def near_copies(images_NHWC: Images) -> tuple[NDArray[np.int64], NDArray[np.int6
 def probe_duplicates(material: Material) -> Outcome:
     """Whether samples occur more than once, exactly or nearly."""
     exact, pair = exact_copies(material.digests)
-    images = material.images_MHWC
-    near, distance = 0, 0.0
+    images, near, expected, distance = material.images_MHWC, 0, 0.0, 0.0
     if images is not None:
-        distinct = _distinct(images)
-        rows_N, copies_N, distance = near_copies(images[distinct])
-        near = len(rows_N) // 2 if len(rows_N) > 1 else len(rows_N)
-        if near and pair is None:
-            pair = (int(distinct[rows_N[0]]), int(distinct[copies_N[0]]))
+        near, near_pair, distance = _near_pairs(images)
+        pair = pair or near_pair
+        real = material.reference.images_MHWC if material.reference else None
+        if near and real is not None:
+            expected = _near_pairs(real)[0] * (len(images) / len(real)) ** 2
     count = len(material.digests)
-    if not exact and not near:
-        return Clear(f"the {count:,} samples differ; typical neighbours by {distance:.1f} levels")
     if exact and _are_real(material, exact / count):
         return Clear(f"{exact} samples equal others, as often as reference images do")
+    z = (near - expected) / np.sqrt(expected + near / _PER_NEAR**2) if near else 0.0
+    if not exact and z < ALARM:
+        few = f"; {near} pairs are near, {expected:.1f} would be among real images" if near else ""
+        return Clear(
+            f"the {count:,} samples differ; typical neighbours by {distance:.1f} levels{few}"
+        )
     assert pair is not None
-    strength = _PER_PAIR * np.sqrt(exact) + _PER_NEAR * np.sqrt(near)
+    strength = _PER_PAIR * np.sqrt(exact) + max(z, 0.0)
     parts = [f"{exact} equal an earlier one in every pixel"] if exact else []
     parts += [f"{near} pairs are nearer than a fifth of the distance of neighbours"] if near else []
     return Finding(
@@ -100,6 +104,16 @@ def probe_duplicates(material: Material) -> Outcome:
         f"of {count:,} samples {' and '.join(parts)} (first: {pair[0]} and {pair[1]})",
         "look for a repeated seed: one generator for each sample, the same range on no two workers",
     )
+
+
+def _near_pairs(images_NHWC: Images) -> tuple[int, tuple[int, int] | None, float]:
+    """How many pairs of unequal images are near, the first of them, and the yardstick."""
+    distinct = _distinct(images_NHWC)
+    rows_N, copies_N, distance = near_copies(images_NHWC[distinct])
+    if not len(rows_N):
+        return 0, None, distance
+    first = (int(distinct[rows_N[0]]), int(distinct[copies_N[0]]))
+    return max(1, len(rows_N) // 2), first, distance
 
 
 def _distinct(images_NHWC: Images) -> NDArray[np.int64]:

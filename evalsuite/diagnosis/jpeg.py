@@ -98,7 +98,7 @@ def _luma(images_NHWC: Images) -> NDArray[np.uint8]:
         raise ValueError("images are smaller than a block of 8 x 8")
     step = max(1, -(-len(images_NHWC) // _MOST_IMAGES))
     corner = images_NHWC[::step, :height, :width].astype(np.float64)
-    return np.rint(corner @ _LUMA).astype(np.uint8)
+    return np.asarray(np.rint(corner @ _LUMA), dtype=np.uint8)
 
 
 def _log_change(luma_NHW: NDArray[np.uint8], quality: int) -> NDArray[np.float64]:

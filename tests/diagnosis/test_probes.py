@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter
 
 from evalsuite.artifacts.references import open_reference
 from evalsuite.diagnosis.channels import best_order
@@ -69,7 +70,6 @@ def sort(x: Images, y: Labels) -> tuple[Images, Labels]:
 
 FAULTS = {
     "labels shifted by +1": lambda x, y: (x, (y + 1) % 10),
-    "labels shifted by -1": lambda x, y: (x, (y - 1) % 10),
     "labels permuted: 3 stands for 5, 5 stands for 3": lambda x, y: (
         x,
         np.where(y == 3, 5, np.where(y == 5, 3, y)),
@@ -100,7 +100,6 @@ def test_a_fault_is_named_first(name: str, samples: tuple[Images, Labels]) -> No
         ("truncated uint8", "duplicates"),
         ("truncated uint8", "JPEG blocks"),
         ("labels shifted by +1", "class-ordered Inception Score"),
-        ("resizing", "labels permuted at random"),
         ("channel order", "duplicates"),
     ],
 )
@@ -200,7 +199,8 @@ def test_ghosts_lie_where_the_compression_was() -> None:
 
 
 def test_near_copies_are_found_and_neighbours_are_not() -> None:
-    images = pictures(120, 4)
+    clouds = gaussian_filter(rng().normal(0, 1, (120, 24, 24, 3)), (0, 2, 2, 0))
+    images = np.clip(128 + 200 * clouds, 0, 255).astype(np.uint8)
     assert not len(near_copies(images)[0])
     noise = rng().integers(-2, 3, images[:3].shape)
     changed = np.clip(images[:3].astype(int) + noise, 0, 255).astype(np.uint8)
@@ -215,6 +215,7 @@ def test_the_best_order_undoes_the_permutation() -> None:
         found = best_order(images[..., list(order)], real)
         assert found.name == back
         assert found.z > ALARM
+        assert found.gain > 0
     assert best_order(images, real).z < 0
 
 
