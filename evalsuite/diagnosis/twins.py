@@ -127,9 +127,10 @@ class _Maker:
                 found[REVERSED] = {"guidance_interval": other}
         return found
 
-    def match(self, seeds: Sequence[int], labels: Sequence[int]) -> Images:
+    def match(self, seeds: Sequence[int], labels: Sequence[int], guidance: str = CLAIMED) -> Images:
         """Images that are good enough to be recognised."""
-        return self.make(seeds, labels, num_steps=min(self.num_steps, _MATCHING_STEPS))
+        few = min(self.num_steps, _MATCHING_STEPS)
+        return self.make(seeds, labels, num_steps=few, **self.settings()[guidance])
 
     def make(self, seeds: Sequence[int], labels: Sequence[int], **changes: object) -> Images:
         """Images of these seeds and labels."""
@@ -228,10 +229,13 @@ def _in_order(
     rest = np.linspace(0, len(seeds_N) - 1, COMPARED).round().astype(int)
     # those that are tried come first
     chosen = np.array(list(dict.fromkeys([*places.tolist(), *rest.tolist()]))[:COMPARED])
-    guesses = [rows_N % maker.resolved.plan.num_conditions]
-    guesses += [] if seen_N is None or seeds_N[0] != rows_N[0] else [seen_N]
-    for labels_N in guesses:
-        twins = maker.match(seeds_N[places].tolist(), labels_N[places].tolist())
+    by_index_N = rows_N % maker.resolved.plan.num_conditions
+    guesses: list[tuple[NDArray[np.int64], str]] = [(by_index_N, CLAIMED)]
+    if seeds_N[0] == rows_N[0]:
+        guesses += [(by_index_N, OFF)] if OFF in maker.settings() else []
+        guesses += [] if seen_N is None else [(seen_N, CLAIMED)]
+    for labels_N, guidance in guesses:
+        twins = maker.match(seeds_N[places].tolist(), labels_N[places].tolist(), guidance)
         nearest_T, is_clear_T = _nearest(twins, thumbs_ND)
         if ((nearest_T == places) & is_clear_T).mean() >= _BELONG:
             found = (chosen.tolist(), seeds_N[chosen].tolist(), labels_N[chosen].tolist())
