@@ -11,7 +11,7 @@ from evalsuite.metrics.frechet_metrics import INTERVAL_SAMPLES_PER_DIM
 from evalsuite.metrics.moments import moments_of
 
 _FEWEST = 8
-_PER_DOUBLING = 2.0
+_PER_DOUBLING = 0.5
 """Strength of a factor of two. N is known at a glance, so it is ranked below what must be found."""
 
 

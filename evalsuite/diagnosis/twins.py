@@ -36,7 +36,7 @@ NUM_STEPS = (4, 8, 10, 2, 5, 6, 12, 20, 30)
 EXACT = 2.0
 """Root mean square difference in grey levels at which no other count of steps need be tried."""
 CLAIMED, OFF, REVERSED = "as claimed", "off", "reversed"
-_CLOSE = 1.3
+_CLOSE = 1.6
 """Counts of steps that lie at most so many times as far as the nearest are tried without guidance
 and with its interval reversed, too."""
 _MOST_SECONDS = 30.0
