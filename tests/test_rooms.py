@@ -21,7 +21,7 @@ LAYERS = (
     ("sampling", "metrics", "artifacts"),
     ("models", "conditioning", "features", "t2i"),
     ("pipeline",),
-    ("runtime",),
+    ("runtime", "diagnosis"),
     ("sweep",),
     ("report",),
     ("cli",),

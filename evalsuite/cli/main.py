@@ -24,6 +24,7 @@ COMMANDS = {
     "compare": ("evalsuite.cli.compare", "compare", "Differences with intervals, if comparable."),
     "leaderboard": ("evalsuite.cli.leaderboard", "leaderboard", "Results beside claims; checks."),
     "verify-claim": ("evalsuite.cli.verify_claim", "verify_claim", "Is a published FID right?"),
+    "why": ("evalsuite.cli.why", "why", "Find why a number does not reproduce."),
     "classes": ("evalsuite.cli.analyse", "classes", "Show which classes push a distance up."),
     "neighbours": ("evalsuite.cli.analyse", "neighbours", "Find the real images nearest to some."),
     "sample": ("evalsuite.cli.sample", "sample", "Make one image again, by its index."),

@@ -23,7 +23,7 @@ from evalsuite.metrics.authenticity import auth_pct
 from evalsuite.metrics.decomposition import ClassShare, decompose_by_class
 from evalsuite.metrics.neighbours import Neighbours, nearest
 from evalsuite.metrics.registry import METRICS
-from evalsuite.pipeline.embedding import check_size, embed
+from evalsuite.pipeline.embedding import check_size, embed_images
 from evalsuite.pipeline.labels import first_names
 from evalsuite.pipeline.measure import Measure
 from evalsuite.pipeline.reference_data import prepare_reference
@@ -223,7 +223,7 @@ def features_of_run(
     if run.spans(feature_stage(spec.extractor_id)):
         table = run.read_features(spec.extractor_id, max(indices) + 1)
         return table.pool_ND[list(indices)]
-    return embedded(images_of_run(run, indices), measure)
+    return embed_images(images_of_run(run, indices), spec, measure.device).pool_ND
 
 
 def features_of_samples(
@@ -235,21 +235,8 @@ def features_of_samples(
         DataError: images that the extractor does not take.
     """
     check_size(samples, measure.spec)
-    return embedded(chosen_images(samples, indices), measure)
-
-
-def embedded(images_NHWC: Images, measure: Measure) -> NDArray[np.float32]:
-    """Pooled features of images in memory."""
-    held = SampleSet(
-        "the chosen samples",
-        len(images_NHWC),
-        (images_NHWC.shape[1], images_NHWC.shape[2]),
-        None,
-        None,
-        lambda start, stop: iter([images_NHWC[start:stop]]),
-        encoded=False,
-    )
-    return embed(held, len(images_NHWC), measure.spec, measure.device).table.pool_ND
+    images_NHWC = chosen_images(samples, indices)
+    return embed_images(images_NHWC, measure.spec, measure.device).pool_ND
 
 
 def chosen_images(samples: SampleSet, indices: Sequence[int]) -> Images:

@@ -106,6 +106,24 @@ def embed(
     return Embedded(table, digest.hexdigest())
 
 
+def embed_images(images_NHWC: Images, spec: ExtractorSpec, device: torch.device) -> FeatureTable:
+    """Features of images in memory.
+
+    Raises:
+        DataError: images or weights that cannot be used.
+    """
+    held = SampleSet(
+        "the chosen samples",
+        len(images_NHWC),
+        (images_NHWC.shape[1], images_NHWC.shape[2]),
+        None,
+        None,
+        lambda start, stop: iter([images_NHWC[start:stop]]),
+        encoded=False,
+    )
+    return embed(held, len(images_NHWC), spec, device).table
+
+
 def check_finite(table: FeatureTable, samples: SampleSet) -> None:
     """Name the first image whose features are NaN or infinite."""
     parts = (table.pool_ND, table.spatial_NP, table.probabilities_NK)

@@ -1,0 +1,1 @@
+"""Why a number does not reproduce: cheap probes, each for one cause, ranked by their evidence."""

@@ -1,0 +1,122 @@
+"""uint8: whether pixels were truncated where they should have been rounded.
+
+Truncating is rounding a picture that is darker by half a level: no single set shows which of the
+two was done. It is seen beside twins, and where a second conversion has left levels out.
+
+Legend: N images, H height, W width, C channels.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from evalsuite.artifacts.images import Images
+from evalsuite.diagnosis.findings import ALARM, CannotTell, Clear, Finding, Outcome, capped
+from evalsuite.diagnosis.material import Material
+
+_INNER = (6, 249)
+"""Levels that clamping leaves alone."""
+_BETWEEN_SETS = 0.05
+"""Mean shift in levels between twins and samples that nothing happened to."""
+_SHIFT, _SHIFT_EXACT = (0.35, 0.65), (0.25, 1.1)
+"""How much darker samples are that were truncated: half a level; where they equal their twins in
+all else, anything up to a level."""
+_EQUAL = 1.2
+"""Root mean square difference up to which they do."""
+_MISSING = 0.1
+"""A level is missing where it has less than this share of its rarer neighbour's pixels ..."""
+_POPULATED = 20
+"""... and that has at least so many."""
+_FEWEST_MISSING = 4
+
+
+class Levels(NamedTuple):
+    """The histogram of grey levels between the ends.
+
+    Attributes:
+        missing: levels that hardly occur though both neighbours do.
+        populated: levels that could be missing.
+        odd: share of pixels at odd levels.
+    """
+
+    missing: int
+    populated: int
+    odd: float
+
+
+def look_at_levels(images_NHWC: Images) -> Levels:
+    """Count levels that are left out."""
+    counts = np.bincount(images_NHWC.ravel(), minlength=256).astype(np.float64)
+    inner = np.arange(_INNER[0], _INNER[1] + 1)
+    beside = np.minimum(counts[inner - 1], counts[inner + 1])
+    populated = beside >= _POPULATED
+    missing = populated & (counts[inner] < _MISSING * beside)
+    total = max(counts[inner].sum(), 1.0)
+    return Levels(
+        int(missing.sum()), int(populated.sum()), float(counts[inner[inner % 2 == 1]].sum() / total)
+    )
+
+
+def mean_shift(samples_THWC: Images, twins_THWC: Images) -> tuple[float, float]:
+    """Mean of (sample - twin) over pixels whose twin is between the ends, and its error.
+
+    The error is that over images, because pixels of one image are not independent.
+    """
+    low, high = _INNER
+    inside = (twins_THWC >= low) & (twins_THWC <= high)
+    change = np.where(inside, samples_THWC.astype(np.float64) - twins_THWC, 0).sum(axis=(1, 2, 3))
+    count = inside.sum(axis=(1, 2, 3))
+    mean = float(change.sum() / max(count.sum(), 1))
+    apart = change - mean * count
+    error = float(np.sqrt((apart**2).sum()) / max(count.sum(), 1))
+    return mean, error
+
+
+def probe_levels(material: Material) -> Outcome:
+    """Whether pixels were truncated."""
+    images, twins = material.images_MHWC, material.twins
+    if images is None:
+        return CannotTell(material.why_no("pixels"))
+    levels = look_at_levels(images)
+    seen = (
+        f"{levels.missing} of {levels.populated} grey levels are missing, {levels.odd:.1%} of"
+        " pixels are odd"
+    )
+    if levels.missing >= _FEWEST_MISSING and not _are_real(material, levels):
+        return Finding(
+            "truncated uint8 (grey levels left out)",
+            capped(ALARM + levels.missing),
+            f"{seen}: pixels were converted once more, by truncating, or had fewer bits",
+            "convert once, from float, by floor(x + 0.5); keep uint8 as it is afterwards",
+        )
+    if material.plan is not None:
+        return Clear(f"{seen}; the plan rounds by {material.plan.uint8_rule}")
+    if twins is None:
+        return CannotTell(
+            f"{seen}; truncating makes a picture darker by half a level and leaves no other trace,"
+            f" so it takes samples that are made again: {material.why_no('twins')}"
+        )
+    shift, error = mean_shift(twins.samples_THWC, twins.twins_THWC)
+    z = -shift / float(np.hypot(error, _BETWEEN_SETS))
+    seen += (
+        f"; samples are {shift:+.2f} ± {error:.2f} levels brighter than the same made again"
+        f" ({len(twins.twins_THWC)} of them)"
+    )
+    low, high = _SHIFT_EXACT if twins.fits[0].rms < _EQUAL else _SHIFT
+    if z < ALARM or not low <= -shift <= high:
+        return Clear(seen)
+    return Finding(
+        "truncated uint8",
+        capped(z),
+        f"pixels were rounded down where they should have been rounded: {seen}",
+        "convert by floor(x + 0.5), clamped, and not by a cast alone",
+    )
+
+
+def _are_real(material: Material, levels: Levels) -> bool:
+    """Whether images of the reference leave out levels as well, so that this is how they are."""
+    real = material.reference.images_MHWC if material.reference else None
+    if real is None:
+        return False
+    theirs = look_at_levels(real)
+    return theirs.missing * levels.populated > levels.missing * theirs.populated / 2

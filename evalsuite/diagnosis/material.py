@@ -1,0 +1,135 @@
+"""What probes look at: a few samples, what is recorded of them, what they are claimed to be.
+
+Legend: N samples, M pictures, K classes, D feature dimensions.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evalsuite.artifacts.features import FeatureTable
+from evalsuite.artifacts.images import Images
+from evalsuite.artifacts.records import Record
+from evalsuite.config import Claim, ExtractorSpec, ModelPreset, Plan, ReferenceSpec
+from evalsuite.diagnosis.twins import Twins
+from evalsuite.metrics.frechet import ReferenceFactor
+from evalsuite.pipeline.claims import changed_settings
+
+MOST = 2000
+"""Samples that are looked at."""
+FARTHER = 3.0
+"""A reference of another kind is so many times farther than one that fits."""
+
+
+@dataclass(frozen=True, eq=False)
+class Expected:
+    """What the samples are said to reproduce.
+
+    Attributes:
+        preset: the model.
+        claim: its published figure, when it has one.
+        given: whether the user named it; otherwise it is the model of the run.
+    """
+
+    preset: ModelPreset
+    claim: Claim | None
+    given: bool
+
+    @property
+    def whose(self) -> str:
+        """`the claim's`, or `the preset's` where nobody claims anything."""
+        return "the claim's" if self.claim is not None else "the preset's"
+
+
+@dataclass(frozen=True, eq=False)
+class RealData:
+    """A reference, as far as it can be used here.
+
+    Attributes:
+        name: as it is shown.
+        spec: what is known of it without its file.
+        given: whether the user named it.
+        unfit: why samples cannot be compared with it; None when they can.
+        wrong: whether that is a mismatch, and not merely a file that is not here.
+        factor: its pooled features.
+        images_MHWC: some of its images.
+        labels_M: theirs.
+        features_MD: pooled features of these images.
+        probabilities_MK: class probabilities of these images.
+    """
+
+    name: str
+    spec: ReferenceSpec | None = None
+    given: bool = False
+    unfit: str | None = None
+    wrong: bool = False
+    factor: ReferenceFactor | None = None
+    images_MHWC: Images | None = None
+    labels_M: NDArray[np.int64] | None = None
+    features_MD: NDArray[np.float32] | None = None
+    probabilities_MK: NDArray[np.float32] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Material:
+    """What probes look at; a part that is not there is None, and `lacking` says why.
+
+    Attributes:
+        where: for messages.
+        num_samples: of the whole set.
+        size: (H, W).
+        digests: of the pixels of the samples that are looked at, in order.
+        images_MHWC: pixels, in order; those of a run may be fewer than N.
+        codec: `lossless`, `lossy` or None when unknown.
+        labels_N: class labels.
+        num_classes: that labels are of; None when unknown.
+        features: of N samples, in order.
+        extractor: whose features they are.
+        embed: makes features of other images.
+        layout_is_order: whether samples come in the order of their classes only because they lie
+            in a folder for each class.
+        asked: the reference of the number that is to be explained, whether or not it fits.
+        reference: what samples are compared with here: `asked`, or the nearest that fits.
+        others: further references of the same extractor and size that are here.
+        expected: what the samples are said to reproduce.
+        plan: what made them.
+        records: what was measured of them.
+        twins: some of the samples, made again.
+        lacking: why a part is None, by its name.
+    """
+
+    where: str
+    num_samples: int
+    size: tuple[int, int]
+    digests: Sequence[str]
+    images_MHWC: Images | None
+    codec: str | None
+    labels_N: NDArray[np.int64] | None
+    num_classes: int | None
+    features: FeatureTable | None
+    extractor: ExtractorSpec | None
+    embed: Callable[[Images], FeatureTable] | None
+    layout_is_order: bool
+    asked: RealData | None
+    reference: RealData | None
+    others: Sequence[RealData]
+    expected: Expected | None
+    plan: Plan | None
+    records: Sequence[Record]
+    twins: Twins | None
+    lacking: dict[str, str]
+
+    @property
+    def remarks(self) -> list[str]:
+        """Settings that are not the expected ones and that no probe weighs."""
+        plan, expected = self.plan, self.expected
+        if plan is None or expected is None:
+            return []
+        changed = changed_settings(plan, expected.preset)
+        return [f"not as {expected.preset.name} has it: {text}" for text in changed]
+
+    def why_no(self, part: str) -> str:
+        """Why a part is not there."""
+        return self.lacking.get(part, f"there are no {part}")

@@ -1,0 +1,271 @@
+"""Each fault put into real digits is named first; clean ones and colours are told right."""
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter
+
+from evalsuite.artifacts.references import open_reference
+from evalsuite.diagnosis.channels import best_order
+from evalsuite.diagnosis.class_agreement import class_agreement
+from evalsuite.diagnosis.duplicates import near_copies
+from evalsuite.diagnosis.findings import ALARM, RECORDED, CannotTell, Clear, Finding, ranked
+from evalsuite.diagnosis.gathering import Comparison, comparison_of
+from evalsuite.diagnosis.jpeg import find_ghost
+from evalsuite.diagnosis.order import order_effect
+from evalsuite.diagnosis.spectrum import fine_detail, pixel_blocks
+from evalsuite.diagnosis.thumbnails import thumbnails
+from evalsuite.pipeline.analysis import chosen_images
+from evalsuite.t2i.shapes import GROUND, PALETTE, SHAPES, outline
+from jobs.why.rates import (
+    CPU,
+    by_jpeg,
+    diagnosed,
+    digits,
+    down_and_up,
+    made,
+    some_copied,
+    some_exchanged,
+    subject_of,
+    truncated,
+)
+
+Images = NDArray[np.uint8]
+Labels = NDArray[np.int64]
+
+
+@pytest.fixture(scope="module")
+def samples() -> tuple[Images, Labels]:
+    """200 samples of the digits model in 4 steps, with the labels that were asked for."""
+    return made({"num_steps": 4}, 0)
+
+
+def rng() -> np.random.Generator:
+    """The same numbers each time."""
+    return np.random.default_rng(3)
+
+
+def test_clean_samples_are_told_to_be_so(samples: tuple[Images, Labels]) -> None:
+    """And every probe says what it saw, or why it could not look."""
+    found = diagnosed(*samples)
+    assert not found.findings
+    assert {"labels", "channels", "jpeg", "resizing", "uint8", "duplicates"} <= set(found.clear)
+    assert set(found.untold) == {"guidance", "guidance_interval", "ema", "weights"}
+
+
+def test_held_out_digits_are_clean() -> None:
+    """They are no model's: what needs samples made again says so."""
+    real = open_reference("digits-16-heldout").images
+    assert real is not None
+    found = diagnosed(chosen_images(real, range(300)), real.labels_N[:300])
+    assert not found.findings
+    assert "seeds 0, 1, 2" in found.untold["uint8"].reason
+    assert "grey" in found.untold["channels"].reason
+
+
+def sort(x: Images, y: Labels) -> tuple[Images, Labels]:
+    """Class by class."""
+    return x[np.argsort(y, kind="stable")], np.sort(y)
+
+
+FAULTS = {
+    "labels shifted by +1": lambda x, y: (x, (y + 1) % 10),
+    "labels permuted: 3 stands for 5, 5 stands for 3": lambda x, y: (
+        x,
+        np.where(y == 3, 5, np.where(y == 5, 3, y)),
+    ),
+    "labels permuted at random": lambda x, y: (x, rng().permutation(y)),
+    "some labels permuted": lambda x, y: (x, some_exchanged(y, 0.15, rng())),
+    "channel order": lambda x, y: (x[..., ::-1], y),
+    "truncated uint8": lambda x, y: (truncated(x, rng()), y),
+    "JPEG blocks": lambda x, y: (by_jpeg(x, 95), y),
+    "duplicates": lambda x, y: (some_copied(x, 0.01, rng()), y),
+    "resizing": lambda x, y: (down_and_up(x, "BICUBIC"), y),
+    "class-ordered Inception Score": sort,
+}
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_fault_is_named_first(name: str, samples: tuple[Images, Labels]) -> None:
+    """Alone: nothing else is blamed."""
+    found = diagnosed(*FAULTS[name](*samples))
+    (one,) = found.findings.values()
+    assert one.name == name
+    assert one.strength >= ALARM
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("truncated uint8", "duplicates"),
+        ("truncated uint8", "JPEG blocks"),
+        ("labels shifted by +1", "class-ordered Inception Score"),
+        ("channel order", "duplicates"),
+    ],
+)
+def test_two_faults_both_appear(first: str, second: str, samples: tuple[Images, Labels]) -> None:
+    found = diagnosed(*FAULTS[second](*FAULTS[first](*samples)))
+    assert {one.name for one in found.findings.values()} == {first, second}
+
+
+def pictures(count: int, seed: int) -> Images:
+    """A coloured shape in each, 24 x 24, on a plain ground with a little noise."""
+    numbers = np.random.default_rng(seed)
+    made = np.empty((count, 24, 24, 3))
+    made[:] = GROUND
+    colors = np.array(list(PALETTE.values()))
+    for image in made:
+        side = int(numbers.integers(9, 16))
+        top, left = numbers.integers(0, 24 - side, 2)
+        cover = outline(str(numbers.choice(SHAPES)), side, side)[:, :, None]
+        box = image[top : top + side, left : left + side]
+        box += cover * (colors[numbers.integers(len(colors))] - box)
+    noisy = made + numbers.normal(0, 2, made.shape)
+    return np.clip(np.rint(noisy), 0, 255).astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def shapes(tmp_path_factory: pytest.TempPathFactory) -> Comparison:
+    """A reference of coloured shapes, for which there is no extractor."""
+    path = tmp_path_factory.mktemp("shapes") / "real.npz"
+    np.savez(path, arr_0=pictures(300, 0))
+    found = comparison_of(subject_of(pictures(20, 1), None), None, str(path), None, CPU)
+    assert found.extractor is None
+    return found
+
+
+def bgr(x: Images) -> Images:
+    return x[..., ::-1]
+
+
+def rbg(x: Images) -> Images:
+    return x[..., [0, 2, 1]]
+
+
+COLOURED = {
+    "channels": [bgr, rbg],
+    "jpeg": [lambda x: by_jpeg(x, 75), lambda x: by_jpeg(x, 95)],
+    "duplicates": [lambda x: some_copied(x, 0.02, rng())],
+    "resizing": [lambda x: down_and_up(x, "BILINEAR"), lambda x: down_and_up(x, "NEAREST")],
+    "uint8": [lambda x: x // 2 * 2],
+}
+
+
+def test_other_images_are_clean_without_extractor_and_labels(shapes: Comparison) -> None:
+    found = diagnosed(pictures(200, 2), None, shapes)
+    assert not found.findings
+    assert {"channels", "jpeg", "resizing", "duplicates"} <= set(found.clear)
+    assert "no extractor" in found.untold["class_order"].reason
+
+
+@pytest.mark.parametrize("probe", COLOURED)
+def test_faults_of_coloured_pictures(probe: str, shapes: Comparison) -> None:
+    for inject in COLOURED[probe]:
+        found = diagnosed(inject(pictures(200, 2)), None, shapes)
+        assert next(iter(found.findings)) == probe
+
+
+def test_two_faults_of_coloured_pictures(shapes: Comparison) -> None:
+    found = diagnosed(some_copied(by_jpeg(bgr(pictures(200, 2)), 85), 0.05, rng()), None, shapes)
+    assert set(found.findings) == {"channels", "jpeg", "duplicates"}
+    assert "BGR" in found.findings["channels"].evidence
+
+
+def test_coloured_digits_know_their_channels(
+    samples: tuple[Images, Labels], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """With an extractor, the effect on the distance is told too."""
+    real = open_reference("digits-16-train").images
+    assert real is not None
+    tint = np.array([1.0, 0.8, 0.45])
+    path = tmp_path_factory.mktemp("tinted") / "real.npz"
+    np.savez(path, arr_0=(chosen_images(real, range(600)) * tint).astype(np.uint8))
+    swapped = bgr((samples[0] * tint).astype(np.uint8))
+    against = comparison_of(subject_of(swapped, None), None, str(path), digits().extractor, CPU)
+    found = diagnosed(swapped, samples[1], against)
+    assert next(iter(found.findings)) == "channels"
+
+
+def test_ghosts_lie_where_the_compression_was() -> None:
+    """And on the grid alone: what was shifted afterwards has none."""
+    clean = pictures(100, 3)
+    assert find_ghost(clean).z < ALARM
+    for quality in (70, 90):
+        pressed = by_jpeg(clean, quality)
+        assert abs(find_ghost(pressed).quality - quality) <= 1
+        assert find_ghost(np.roll(pressed, 3, axis=2)).z < find_ghost(pressed).z / 3
+    with pytest.raises(ValueError, match="smaller than a block"):
+        find_ghost(clean[:, :7])
+
+
+def test_near_copies_are_found_and_neighbours_are_not() -> None:
+    clouds = gaussian_filter(rng().normal(0, 1, (120, 24, 24, 3)), (0, 2, 2, 0))
+    images = np.clip(128 + 200 * clouds, 0, 255).astype(np.uint8)
+    assert not len(near_copies(images)[0])
+    noise = rng().integers(-2, 3, images[:3].shape)
+    changed = np.clip(images[:3].astype(int) + noise, 0, 255).astype(np.uint8)
+    rows, copies, _ = near_copies(np.concatenate([images, changed]))
+    assert rows.tolist() == [0, 1, 2, 120, 121, 122]
+    assert copies.tolist() == [120, 121, 122, 0, 1, 2]
+
+
+def test_the_best_order_undoes_the_permutation() -> None:
+    real, images = pictures(200, 5), pictures(150, 6)
+    for order, back in (((2, 1, 0), "BGR"), ((1, 2, 0), "BRG"), ((2, 0, 1), "GBR")):
+        found = best_order(images[..., list(order)], real)
+        assert found.name == back
+        assert found.z > ALARM
+        assert found.gain > 0
+    assert best_order(images, real).z < 0
+
+
+def test_labels_that_slipped_are_told_from_labels_that_were_renamed() -> None:
+    """A classifier that is always right, with labels in no order."""
+    seen = rng().integers(0, 10, 300)
+    probabilities = np.full((300, 10), 1e-3, np.float32)
+    probabilities[np.arange(300), seen] = 0.991
+    assert class_agreement(probabilities, seen).share == 1
+    slipped = class_agreement(probabilities, np.roll(seen, 1)).best
+    assert (slipped.name, slipped.agreement) == ("the list of labels shifted by +1 places", 1)
+    renamed = class_agreement(probabilities, rng().permutation(10)[seen]).best
+    assert renamed.name.startswith("labels permuted: ")
+    assert renamed.agreement == 1
+
+
+def test_order_counts_against_sorted_samples_alone() -> None:
+    probabilities = np.eye(10, dtype=np.float32)[np.arange(200) % 10] * 0.9 + 0.01
+    assert order_effect(probabilities).z < 0
+    assert order_effect(probabilities[rng().permutation(200)]).z < ALARM
+    ordered = order_effect(probabilities[np.argsort(np.arange(200) % 10)])
+    assert ordered.in_order == pytest.approx(1)
+    assert ordered.z > 2 * ALARM
+
+
+def test_detail_is_a_share_and_blocks_are_of_a_side() -> None:
+    """Brightness and contrast change nothing."""
+    images = pictures(100, 7)
+    assert fine_detail(images, images).ratio == 1
+    assert fine_detail((images * 0.6).astype(np.uint8), images).ratio == pytest.approx(1, abs=0.15)
+    assert fine_detail(down_and_up(images, "BICUBIC"), images).z < -ALARM
+    repeated = images[:, :8, :8].repeat(3, axis=1).repeat(3, axis=2)
+    blocks = pixel_blocks(repeated)
+    assert (blocks.side, blocks.inside) == (3, 1)
+
+
+def test_thumbnails_are_means_of_cells() -> None:
+    image = np.zeros((1, 4, 6, 3), np.uint8)
+    image[0, :2, :3] = (8, 16, 24)
+    np.testing.assert_array_equal(thumbnails(image, 2)[0][:6], [8, 16, 24, 0, 0, 0])
+    assert thumbnails(image, 99).shape == (1, 72)
+
+
+def test_findings_are_ranked_by_strength() -> None:
+    said = {
+        "a": Finding("weak", 6.0, "", ""),
+        "b": Clear("nothing"),
+        "c": Finding("sure", RECORDED, "", ""),
+        "d": CannotTell("no pixels"),
+    }
+    found = ranked(said)
+    assert list(found.findings) == ["c", "a"]
+    assert (list(found.clear), list(found.untold)) == (["b"], ["d"])
