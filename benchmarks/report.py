@@ -61,6 +61,7 @@ POOL = 200
 """Different images; others repeat them."""
 BEGAN = datetime(2026, 1, 31, 12, tzinfo=UTC)
 CPU = torch.device("cpu")
+PROGRAM = "python -m benchmarks.report"
 ARGUMENTS = ("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-sync")
 TIMES = (
     "const [n] = performance.getEntriesByType('navigation');"
@@ -252,6 +253,7 @@ def main() -> None:
         print(name, json.dumps(figures))
     if options.json:
         about = {
+            "command": f"{PROGRAM} --samples {options.samples} --opens {options.opens}",
             "samples": options.samples,
             "machine": f"{platform.machine()}, {os.cpu_count()} CPUs",
             "measured_at": datetime.now(UTC).date().isoformat(),

@@ -267,9 +267,8 @@ def images_of_run(run: RunDirectory, indices: Sequence[int]) -> Images:
         IncompleteError: their pixels were not kept.
     """
     found = dict(run.find_images(indices))
-    for index in indices:
-        if index not in found:
-            run.slices(run.pixel_receipts(index, index + 1), index, index + 1, STORED_PIXELS)
+    for low, high in _spans(sorted(set(indices) - found.keys()), apart=True):
+        run.slices(run.pixel_receipts(low, high), low, high, STORED_PIXELS)
     return np.stack([found[index] for index in indices])
 
 

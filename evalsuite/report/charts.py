@@ -15,7 +15,10 @@ from evalsuite.report.environment import fill
 NUM_COLOURS = 6
 _WIDE = 30.0
 """Positive values that differ by more than this factor are read better in powers."""
+_WIDEST = 1e12
+"""Values that differ by more are no measurements, and no axis shows them well."""
 _MARGIN = 0.05
+_MOST_POWERS = 6
 _LONGEST = 14
 """Letters of a name below an axis."""
 
@@ -112,12 +115,25 @@ def axis_of(values: Iterable[float], title: str, *, log: bool | None = None) -> 
         raise ValueError("an axis needs a finite value")
     low, high = min(known), max(known)
     if log is None:
-        log = low > 0 and high / low > _WIDE
+        log = low > 0 and _WIDE < high / low < _WIDEST
     if log:
         room = (high / low) ** _MARGIN if high > low else 2.0
         return Axis(title, low / room, high * room, log=True)
-    room = (high - low) * _MARGIN or abs(high) * 0.1 or 1.0
+    differ = high - low > 1e-9 * max(abs(low), abs(high))
+    room = (high - low) * _MARGIN if differ else abs(high) * 0.1 or 1.0
     return Axis(title, low - room, high + room)
+
+
+def of_one_unit(x: Axis, y: Axis) -> tuple[Axis, Axis]:
+    """Both axes as long as the longer one, about their middles: equal lengths mean the same."""
+    half = max(x.high - x.low, y.high - y.low) / 2
+    middles = (x.low + x.high) / 2, (y.low + y.high) / 2
+    widened = (
+        axis._replace(low=middle - half, high=middle + half)
+        for axis, middle in zip((x, y), middles, strict=True)
+    )
+    first, second = widened
+    return first, second
 
 
 def axis_of_names(names: Sequence[str], title: str) -> Axis:
@@ -213,12 +229,13 @@ def _round_values(low: float, high: float) -> list[float]:
     step = 10.0 ** math.floor(math.log10((high - low) / 4))
     step *= next((factor for factor in (5, 2) if (high - low) / (step * factor) >= 4), 1)
     first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
-    return [round(place * step, 12) for place in range(first, last + 1)]
+    return [float(f"{place * step:.12g}") for place in range(first, last + 1)]
 
 
 def _powers(low: float, high: float) -> list[float]:
-    """1, 2 and 5 times powers of ten; powers alone where they are many."""
+    """1, 2 and 5 times powers of ten; every so many powers where they are many."""
     first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
     factors = (1, 2, 5) if last - first <= 3 else (1,)
-    values = [factor * 10.0**power for power in range(first, last + 1) for factor in factors]
+    powers = range(first, last + 1, max(1, (last - first) // _MOST_POWERS))
+    values = [factor * 10.0**power for power in powers for factor in factors]
     return [value for value in values if low <= value <= high]

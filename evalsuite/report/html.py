@@ -46,7 +46,8 @@ def write_page(storage: Storage, report: Report, folders: Iterable[str] = ()) ->
         folders: below `report/` that are ours: what else lies in them is of an older report.
     """
     written = {f"{FOLDER}/{path}": content for path, content in report.files.items()}
-    old = {one.path for folder in folders for one in storage.listing(f"{FOLDER}/{folder}")}
+    ours = tuple(f"{FOLDER}/{folder}/" for folder in folders)
+    old = {one.path for one in storage.listing(FOLDER) if one.path.startswith(ours)}
     for path, content in written.items():
         storage.replace(path, content)
     storage.replace(REPORT_PATH, report.html.encode("utf-8", "replace"))

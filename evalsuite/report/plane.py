@@ -83,7 +83,7 @@ def members(
     """
     between_MM = _squares(centres_MD, centres_MD)
     radii_M = np.partition(between_MM, num_neighbours, axis=1)[:, num_neighbours]
-    found: NDArray[np.bool_] = (_squares(points_ND, centres_MD) <= radii_M).any(axis=1)
+    found: NDArray[np.bool_] = np.any(_squares(points_ND, centres_MD) <= radii_M, axis=1)
     return found
 
 

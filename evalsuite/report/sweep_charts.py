@@ -112,7 +112,7 @@ def along(
         lines=drawn,
         points=points,
         legend=[Key(name, colour(i)) for i, name in enumerate(names)] if others else [],
-        caption=f"{band} {left} other lines are in the tables alone." if left else band,
+        caption=f"{band} Lines left to the tables: {left}." if left else band,
     )
 
 

@@ -33,7 +33,7 @@ class TakenApart(NamedTuple):
 
     def order(self) -> NDArray[np.int64]:
         """Samples by influence, what costs most first; at equal values the lower index first."""
-        return np.argsort(-self.influence_N, kind="stable")
+        return np.argsort(-self.influence_N, kind="stable").astype(np.int64)
 
 
 def take_apart(run: RunDirectory, records: Sequence[Record]) -> TakenApart | None:

@@ -76,19 +76,29 @@ class Timeline(NamedTuple):
 
 class _Shard(NamedTuple):
     worker: str
+    process: tuple[str, int | None]
     start: float
     stop: float
     images: int
 
 
+class _Log(NamedTuple):
+    """What the log of an invocation tells: when attempts were committed, and failures."""
+
+    committed: dict[str, float]
+    failures: list[Failure]
+
+
 def timelines_of(run: RunDirectory, receipts: Sequence[ReceiptHead]) -> list[Timeline]:
     """A timeline for each invocation that committed images, the oldest first."""
-    shards: dict[str, list[tuple[_Shard, ReceiptHead]]] = {}
+    grouped: dict[str, list[ReceiptHead]] = {}
     for receipt in receipts:
-        shard = _shard(receipt)
-        if shard is not None:
-            shards.setdefault(invocation_of(receipt.attempt_id), []).append((shard, receipt))
-    found = [_timeline(run, name, pairs) for name, pairs in shards.items()]
+        grouped.setdefault(invocation_of(receipt.attempt_id), []).append(receipt)
+    found = []
+    for name, ours in grouped.items():
+        log = _read_log(run, name)
+        shards = [shard for receipt in ours if (shard := _shard(receipt, log)) is not None]
+        found += [_timeline(name, shards, log.failures)] if shards else []
     return sorted(found, key=lambda one: one.start)
 
 
@@ -97,36 +107,34 @@ def worker_name(about: dict[str, Any]) -> str:
     return f"{about.get('host', '?')} · {about.get('device', '?')} · pid {about.get('pid', '?')}"
 
 
-def _shard(receipt: ReceiptHead) -> _Shard | None:
-    """When a receipt's shard was in hand; None of a time that cannot be read."""
+def _shard(receipt: ReceiptHead, log: _Log) -> _Shard | None:
+    """When a receipt's shard was in hand; None of a time that cannot be read.
+
+    A receipt tells whole seconds; the log, where there is one, tells more.
+    """
+    stop = log.committed.get(receipt.attempt_id)
     try:
-        stop = datetime.fromisoformat(receipt.created_at).timestamp()
+        stop = datetime.fromisoformat(receipt.created_at).timestamp() if stop is None else stop
     except ValueError:
         return None
     seconds = receipt.seconds.get("total", receipt.seconds.get("compute", 0.0))
+    about = receipt.worker
+    process = str(about.get("host", "")), about.get("pid")
     images = receipt.stop - receipt.start
-    return _Shard(worker_name(receipt.worker), stop - seconds, stop, images)
+    return _Shard(worker_name(about), process, stop - seconds, stop, images)
 
 
-def _timeline(
-    run: RunDirectory, name: str, pairs: Sequence[tuple[_Shard, ReceiptHead]]
-) -> Timeline:
-    shards = sorted((shard for shard, _ in pairs), key=lambda one: (one.start, one.worker))
-    failures = _failures(run, name)
+def _timeline(name: str, shards: list[_Shard], failures: list[Failure]) -> Timeline:
+    shards.sort(key=lambda one: (one.start, one.worker))
     start = min(shard.start for shard in shards)
     stop = max([*(shard.stop for shard in shards), *(one.at for one in failures)])
-    pids = {worker_name(receipt.worker): _process(receipt.worker) for _, receipt in pairs}
     lanes = []
     for worker in dict.fromkeys(shard.worker for shard in shards):
         ours = [shard for shard in shards if shard.worker == worker]
-        own = [one for one in failures if (one.host, one.pid) == pids[worker]]
+        own = [one for one in failures if (one.host, one.pid) == ours[0].process]
         spans = _joined([(one.start, one.stop) for one in ours], (stop - start) * _JOINT)
         lanes.append(WorkerLane(worker, spans, sum(one.images for one in ours), own))
     return Timeline(name, start, stop, lanes, _speeds(shards, start, stop), failures)
-
-
-def _process(about: dict[str, Any]) -> tuple[str, int | None]:
-    return str(about.get("host", "")), about.get("pid")
 
 
 def _joined(spans: Iterable[tuple[float, float]], pause: float) -> list[tuple[float, float]]:
@@ -156,32 +164,34 @@ def _speeds(shards: Sequence[_Shard], start: float, stop: float) -> list[float]:
     return [count / width for count in images]
 
 
-def _failures(run: RunDirectory, invocation_id: str) -> list[Failure]:
-    """What the log of an invocation tells of failures; lines that cannot be read are passed over.
+def _read_log(run: RunDirectory, invocation_id: str) -> _Log:
+    """What the log of an invocation tells; lines that cannot be read are passed over.
 
     A log is news, not truth: the last line of one that was killed may be cut off.
     """
     content = run.storage.find(f"attempts/{invocation_id}.log.jsonl") or b""
-    found = []
+    committed: dict[str, float] = {}
+    failures: list[Failure] = []
     for line in content.splitlines():
-        if b'"level": "info"' in line:
+        if b'"level": "info"' in line and b'"shard-committed"' not in line:
             continue
         try:
-            failure = _failure(json.loads(line))
+            told = json.loads(line)
+            if told["event"] == "shard-committed":
+                committed[told["attempt"]] = datetime.fromisoformat(told["time"]).timestamp()
+            elif told["event"] in _FAILURES:
+                failures.append(_failure(told))
         except (ValueError, TypeError, KeyError, AttributeError):
             continue
-        found += [failure] if failure else []
-    return sorted(found, key=lambda one: one.at)
+    return _Log(committed, sorted(failures, key=lambda one: one.at))
 
 
-def _failure(line: dict[str, Any]) -> Failure | None:
-    what = _FAILURES.get(line["event"])
-    if what is None:
-        return None
+def _failure(line: dict[str, Any]) -> Failure:
     at = datetime.fromisoformat(line["time"]).timestamp()
     shard = line.get("shard")
     where = f" (samples {shard})" if shard else ""
-    texts = (str(line.get(name) or "") for name in ("worker", "host"))
+    worker, host, reason = (str(line.get(name) or "") for name in ("worker", "host", "reason"))
     pid = line.get("pid")
     known = pid if isinstance(pid, int) else None
-    return Failure(at, what + where, *texts, known, str(line.get("reason") or ""))
+    what = _FAILURES[line["event"]] + where
+    return Failure(at, what, worker, host, known, reason)

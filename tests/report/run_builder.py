@@ -1,5 +1,7 @@
 """Builds real run directories: real shards, receipts, records and attempts."""
 
+import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -230,3 +232,13 @@ def make_scored_run(root: Path, **options: Any) -> RunDirectory:
     )
     add_record(run, "fid", 50, 60.0625, notes=("the covariance of the samples is singular",))
     return run
+
+
+def renamed(path: Path, copy: Path, name: str) -> RunDirectory:
+    """A copy of a run whose first class has another name."""
+    shutil.copytree(path, copy)
+    manifest = copy / "manifest.json"
+    content = json.loads(manifest.read_text())
+    names = [name, *content["class_names"][1:]]
+    manifest.write_text(json.dumps(content | {"class_names": names}))
+    return RunDirectory.open(copy)

@@ -4,41 +4,33 @@ import base64
 import io
 import json
 import re
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from harness import FinishedRun
 from PIL import Image
-from run_builder import add_attempt, add_shard, make_plan, make_run, pictures
+from run_builder import add_attempt, add_record, add_shard, make_plan, make_run, pictures, renamed
 from test_html import HOSTILE, Page, decoded, page_of, section
 
 from evalsuite.artifacts.references import open_reference
 from evalsuite.artifacts.run_directory import IMAGES, RunDirectory
+from evalsuite.config import ExtractorSpec, ProtocolSpec, load_spec
 from evalsuite.pipeline.analysis import NEEDS_FEATURES, class_table, features_of_run, neighbourhood
-from evalsuite.pipeline.evaluation import score_run
+from evalsuite.pipeline.measure import Measure
 from evalsuite.report.html import make_report, render_report, write_report
 from evalsuite.report.results import read_records
 from evalsuite.report.sections.influence import EACH_END
 from evalsuite.report.timeline import NUM_BINS, timelines_of
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "pipeline"))
-from run_maker import make_run as make_real_run
-from run_maker import measure
-
-NUM = 140
+NUM = 200
 
 
 @pytest.fixture(scope="module")
-def scored(tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
-    """140 real digits with FID and precision; a class has a hostile name. Not to be changed."""
-    run = make_real_run(tmp_path_factory.mktemp("sections") / "run", NUM, 70)
-    names = [HOSTILE, *(run.manifest.class_names or ())[1:]]
-    content = json.loads((run.root / "manifest.json").read_text())
-    (run.root / "manifest.json").write_text(json.dumps(content | {"class_names": names}))
-    run = RunDirectory.open(run.root)
-    score_run(run, measure(metrics=["fid", "precision", "recall"]), NUM)
-    return run
+def scored(digits_run: FinishedRun, tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
+    """200 digits that were scored, one class with a hostile name. Not to be changed."""
+    return renamed(digits_run.path, tmp_path_factory.mktemp("sections") / "run", HOSTILE)
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +63,7 @@ def test_what_was_asked_and_what_was_measured(text: str, scored: RunDirectory) -
     low, high = (fid.value + sign * 1.96 * fid.standard_error for sign in (-1, 1))
     assert f"{fid.display}{fid.value:.4f} 95 %: {low:.4f} to {high:.4f}" in asked.text
     assert "compared with digits-16-train, by protocol digits" in asked.text
-    assert "Over the first 140 samples of 140 that are committed." in asked.text
+    assert "Over the first 200 samples of 200 that are committed." in asked.text
 
 
 def test_classes_are_the_shares_of_the_record(text: str, scored: RunDirectory) -> None:
@@ -110,14 +102,18 @@ def test_pictures_of_the_ends_are_those_samples(text: str, scored: RunDirectory)
 
 def test_neighbours_are_those_of_the_command(text: str, scored: RunDirectory) -> None:
     near = part(text, "neighbours")
-    by = measure(metrics=NEEDS_FEATURES)
+    protocol = load_spec(ProtocolSpec, "digits")
+    reference = open_reference("digits-16-train")
+    extractor = load_spec(ExtractorSpec, "digits-convnet")
+    by = Measure(extractor, reference, NEEDS_FEATURES, torch.device("cpu"), protocol)
     images = near.attributes("img")
     rows = [images[at : at + 6] for at in range(0, len(images), 6)]
     indices = [int(re.findall(r"sample (\d+)", row[0]["alt"] or "")[0]) for row in rows]
     assert indices[:6] == list(range(6))
     assert len(set(indices)) == 12
     found = neighbourhood(features_of_run(scored, indices, by), indices, by, 5).found
-    real = np.concatenate(list(open_reference("digits-16-train").images.portions(1257)))  # type: ignore[union-attr]
+    assert reference.images is not None
+    real = np.concatenate(list(reference.images.portions(1257)))
     for row, places, distances in zip(rows, found.indices_NQ, found.distances_NQ, strict=True):
         for attributes, place, distance in zip(row[1:], places, distances, strict=True):
             assert attributes["alt"] == f"reference image {place}, distance {distance:.4g}"
@@ -181,8 +177,6 @@ def test_pictures_are_the_ends_of_what_was_kept(tmp_path: Path) -> None:
 
 def write_influence(run: RunDirectory, count: int) -> None:
     """A record whose influence values rise with the index."""
-    from run_builder import add_record
-
     record = add_record(run, "fid", count, 5.0, standard_error=0.1)
     buffer = io.BytesIO()
     np.save(buffer, np.arange(count) - (count - 1) / 2)
@@ -254,6 +248,16 @@ def test_a_timeline_adds_up_and_tells_of_failures(tmp_path: Path) -> None:
     assert "+3.5 s worker lost worker-1 on vm <script>alert(1)</script>" in shown.text
     assert HOSTILE not in render_report(run)
     assert [a["x"] for a in shown.attributes("rect") if a["class"] == "failure"] == ["70.0%"]
+
+
+def test_the_log_tells_more_than_whole_seconds(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", num_images=32)
+    line = {"time": "2026-01-31T12:00:30.75+00:00", "level": "info", "event": "shard-committed",
+            "attempt": "1f2e3d4c-00000"}  # fmt: skip
+    run.storage.replace("attempts/1f2e3d4c.log.jsonl", json.dumps(line).encode())
+    (found,) = timelines_of(run, run.committed(IMAGES))
+    assert found.stop % 60 == 30.75
+    assert found.stop - found.start == 5
 
 
 def test_an_invocation_that_was_killed_has_a_timeline(tmp_path: Path) -> None:

@@ -126,7 +126,7 @@ def test_the_page_says_what_was_asked_and_found(tmp_path: Path) -> None:
     assert ids == ["asked", "curves", "maps", "against", "rungs", "provenance"]
     asked = part(text, "asked").text
     assert "guidance_scale: 1, 1.5, 2, 3, 4" in asked
-    assert "Winner guidance_scale=2, num_steps=10" in " ".join(asked.split())
+    assert "Winnerguidance_scale=2, num_steps=10" in asked
     assert "So it lost+0.2500 ± 0.5880" in asked
     assert "912, 95 % of the 960 of a grid" in asked
 

@@ -65,6 +65,9 @@ def test_rungs_drop_what_the_leader_excludes(finished: Finished) -> None:
     assert (result["winner"], result["samples"], result["samples_of_grid"]) == (GOOD, 300, 400)
     assert len(receipts(finished.run(BAD))) * 50 == 100
     assert f"winner  {GOOD}" in finished.outcome.stdout
+    page = (finished.place / "report" / "index.html").read_text()
+    assert f"report  {finished.place.relative_to(finished.folder)}" in finished.outcome.stdout
+    assert BAD in page
     assert "  dropped" in finished.outcome.stdout
 
 
@@ -128,6 +131,13 @@ def test_run_finds_what_a_sweep_has_made(
     assert (finished.folder / facts["output"]).resolve() == finished.run(GOOD).resolve()
 
 
+def decided(place: Path) -> dict[str, bytes]:
+    """Every file of a sweep but its page, which tells hours too."""
+    return {
+        path: content for path, content in bytes_of(place).items() if not path.startswith("report/")
+    }
+
+
 def test_a_killed_sweep_goes_on_to_the_same_result(
     finished: Finished, call: Callable[..., Outcome], tmp_path: Path
 ) -> None:
@@ -141,7 +151,7 @@ def test_a_killed_sweep_goes_on_to_the_same_result(
     assert f"{GOOD}: 100 of 100 samples" in shown.stdout
     outcome = run_cli(*SWEEP, cwd=tmp_path)
     assert outcome.code == 0, outcome.stderr
-    assert bytes_of(place) == bytes_of(finished.place)
+    assert decided(place) == decided(finished.place)
     for name in (GOOD, BAD):
         run = tmp_path / "runs" / finished.run(name).name
         assert pixel_hashes(run) == pixel_hashes(finished.run(name))

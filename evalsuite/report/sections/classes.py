@@ -57,6 +57,9 @@ def _cell(run: LoadedRun, share: ClassShare) -> _Cell:
     error = share.standard_error
     text = f"{kind_of(run.plan)} {share.label}" + (f" ({name})" if name is not None else "")
     text += f": {share.influence:+.4f}" + ("" if error is None else f" ± {error:.4f}")
-    errors = share.influence / error if error else 0.0
-    side = "costs" if errors > 0 else "earns"
-    return _Cell(text, side, round(min(1.0, abs(errors) / _FULL_COLOUR), 3))
+    if error:
+        strength = abs(share.influence) / error / _FULL_COLOUR
+    else:  # no spread within the class, or a single sample, of which nothing is known
+        strength = float(error is not None and share.influence != 0)
+    side = "costs" if share.influence > 0 else "earns"
+    return _Cell(text, side, round(min(1.0, strength), 3))

@@ -11,7 +11,7 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 
 from evalsuite.artifacts.records import Record
-from evalsuite.report.charts import Key, Line, Point, axis_of, chart
+from evalsuite.report.charts import Key, Line, Point, axis_of, chart, of_one_unit
 from evalsuite.report.environment import fill
 from evalsuite.report.grid import describe_sample
 from evalsuite.report.loaded import LoadedRun
@@ -106,12 +106,14 @@ def _chart(run: LoadedRun, plane: Plane, drawn: _Drawn, shares: Sequence[Record]
     ends = [*(p[:2] for p in points), *(place for line in lines for place in line.points)]
     said = "; ".join(f"{one.display} {one.value:.4f}" for one in shares if one.value is not None)
     first, second = (f"{100 * share:.1f} % of its variance" for share in plane.explained)
+    across, up = of_one_unit(
+        axis_of([x for x, _ in ends], f"first direction of the reference, {first}", log=False),
+        axis_of([y for _, y in ends], f"second direction, {second}", log=False),
+    )
     return chart(
         f"Scatter plot of {count} samples and the reference in two principal directions. {said}",
-        axis_of(
-            [x for x, _ in ends], f"first principal direction of the reference, {first}", log=False
-        ),
-        axis_of([y for _, y in ends], f"second direction, {second}", log=False),
+        across,
+        up,
         lines=lines,
         points=points,
         legend=[Key("reference", _REFERENCE), Key("samples", _SAMPLES)],

@@ -21,7 +21,7 @@ class Card(NamedTuple):
 
     uri: str
     text: str
-    index: int
+    sample: int
     name: str
     influence: float
 

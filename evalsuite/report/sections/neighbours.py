@@ -37,7 +37,7 @@ class _Near(NamedTuple):
 class _Row(NamedTuple):
     uri: str | None
     text: str
-    index: int
+    sample: int
     why: str
     near: list[_Near]
 
