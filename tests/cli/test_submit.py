@@ -17,6 +17,7 @@ from evalsuite.config import JobSpec, ModelPreset, load_spec, names_of
 Call = Callable[..., Outcome]
 RUN = ("run", "--model", "pixnerd-digits")
 OUTPUT = ("--output", "/shared/runs/a")
+WATCH = ("watch", "ckpts/step_*.pt", *RUN[1:], *OUTPUT)
 WAITING: set[str] = set()
 """Specs of commands that are still being built."""
 
@@ -32,6 +33,8 @@ WAITING: set[str] = set()
         (RUN, "`run` in a job needs --output: an absolute path"),
         ((*RUN, "--output", "runs/a"), "--output runs/a lies in the job's own folder"),
         ((*RUN, *OUTPUT, "--json", "a.json"), "--json a.json lies in the job's own folder"),
+        (WATCH, "`watch` in a job needs --runs too"),
+        ((*WATCH, "--runs", "/shared/runs"), "needs an absolute pattern"),
     ],
 )
 def test_a_command_is_checked_before_it_is_sent(
