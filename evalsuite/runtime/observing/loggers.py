@@ -12,6 +12,7 @@ import functools
 import importlib.util
 import os
 import queue
+import secrets
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -218,7 +219,9 @@ class _TensorBoard:
     ) -> None:
         from tensorboardX import SummaryWriter
 
-        self._writer = SummaryWriter(str(Path(target.place) / run_name), flush_secs=10)
+        folder = Path(target.place) / run_name
+        suffix = f".{secrets.token_hex(4)}"  # two writers of one second had one file otherwise
+        self._writer = SummaryWriter(str(folder), flush_secs=10, filename_suffix=suffix)
         text = "\n".join(f"    {key}: {value}" for key, value in about.items())
         self._writer.add_text("about", text, 0)
 
