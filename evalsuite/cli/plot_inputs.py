@@ -15,8 +15,10 @@ from evalsuite.sweep.watch_directory import CheckpointEntry, WatchDirectory, is_
 def open_inputs(places: Sequence[Place]) -> list[Entry]:
     """The inputs of a figure, each run under the name of the input that it came from.
 
+    Inputs that have no numbers yet are said and left out.
+
     Raises:
-        DataError: an input without records.
+        DataError: something that is no input, or none has a number.
     """
     entries: list[Entry] = []
     for place in places:
@@ -24,11 +26,15 @@ def open_inputs(places: Sequence[Place]) -> list[Entry]:
             found = entries_of_watch(WatchDirectory.open(place))
         elif is_sweep(place):
             found = list(_of_sweep(SweepDirectory.open(place)))
+        elif is_run(place) and not _is_scored(place):
+            found = []
         else:
             found = [open_entry(str(place), place)]
         if not found:
-            raise DataError(f"{place} has no scored run yet")
+            notice(f"left out: {place} has no numbers yet")
         entries += found
+    if not entries:
+        raise DataError("no input has numbers yet: `evalsuite evaluate RUN` makes those of a run")
     return entries
 
 
@@ -48,9 +54,13 @@ def _of_sweep(directory: SweepDirectory) -> Iterator[Entry]:
     lacking = []
     for entry in directory.manifest.configurations:
         place = directory.place(entry.run)
-        if is_run(place) and RunDirectory.open(place).storage.names("results", ".json"):
+        if is_run(place) and _is_scored(place):
             yield open_entry(str(directory.root), place)
         else:
             lacking.append(entry.name)
     if lacking:
         notice(f"{directory.root}: {len(lacking)} configurations have no numbers yet")
+
+
+def _is_scored(run: Place) -> bool:
+    return bool(RunDirectory.open(run).storage.names("results", ".json"))

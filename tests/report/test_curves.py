@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from board_kit import BAD_NAME, make_record, plan_of, write_records
 from harness import Outcome
+from run_builder import make_run
 
 from evalsuite.artifacts.records import Record
 from evalsuite.errors import DataError, UsageError
@@ -194,6 +195,17 @@ def test_the_command_writes_what_it_prints(call: Callable[..., Outcome], tmp_pat
     assert list(rows[0]) == columns_of(several())
     latex = call("plot", *files(tmp_path), "--x", "guidance_scale", "--format", "latex")
     assert "\\toprule" in latex.stdout
+
+
+def test_runs_without_numbers_are_left_out(call: Callable[..., Outcome], tmp_path: Path) -> None:
+    make_run(tmp_path / "new", num_images=32)
+    command = ("plot", "new", "--x", "guidance_scale", "--format", "csv")
+    alone = call(*command)
+    assert (alone.code, alone.stdout) == (3, "")
+    assert "no input has numbers yet" in alone.stderr
+    outcome = call(*command, *files(tmp_path))
+    assert outcome.code == 0
+    assert "left out: new has no numbers yet" in outcome.stderr
 
 
 @pytest.mark.parametrize(

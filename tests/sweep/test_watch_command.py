@@ -33,7 +33,7 @@ def read_csv(text: str) -> list[dict[str, str]]:
 
 
 class Finished(NamedTuple):
-    """A watch that has seen two good checkpoints, and three that it cannot score."""
+    """A watch that has seen two good checkpoints, and four that it cannot score."""
 
     folder: Path
     outcome: Outcome
@@ -71,7 +71,10 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
     torch.save({**weights(), "stranger": torch.zeros(2)}, ckpts / "step_400.pt")
     growing = ckpts / "step_500.pt"
     growing.write_bytes(good.read_bytes()[:5000])
+    diverged = {key: value * float("nan") for key, value in weights().items()}
+    torch.save(diverged, ckpts / "step_700.pt")
     outcome = run_cli(*ONCE, "--log", "tensorboard:boards", "--tag", "seed=1", cwd=folder)
+    (ckpts / "step_700.pt").unlink()  # the others are refused without a worker
     return Finished(folder, outcome)
 
 
@@ -99,7 +102,10 @@ def test_good_checkpoints_are_scored_and_bad_ones_are_one_line_each(finished: Fi
     assert "cut short or damaged" in cut
     (strange,) = [line for line in lines[:-1] if "step_400.pt" in line]
     assert "unexpected stranger" in strange
-    assert "2 checkpoints are not scored (step_300.pt, step_400.pt)" in lines[-1]
+    (diverged,) = [line for line in lines[:-1] if "holds NaN or infinite values" in line]
+    assert "step_700.pt" in diverged
+    named = "step_300.pt, step_400.pt, step_700.pt"
+    assert f"3 checkpoints are not scored ({named})" in lines[-1]
     assert "not complete yet: step_500.pt: " in lines[-1]
     assert "step_250" not in outcome.stderr
     shown = outcome.stdout.splitlines()
