@@ -63,7 +63,7 @@ def plot(
         notice(printable(f"left out: {line}"))
     if output is not None and kind is not None:
         write_file(output, encoded(found, kind))
-        click.echo(str(output))
+        click.echo(str(output), err=table_format is not None)  # stdout is the table's then
     if table_format is not None:
         click.echo(_table(found, table_format), nl=False)
 

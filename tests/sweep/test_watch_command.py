@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import pytest
 import torch
-from harness import Outcome, attempts, bytes_of, pixel_hashes, run_cli, wait_for
+from harness import HostedCluster, Outcome, attempts, bytes_of, pixel_hashes, run_cli, wait_for
 from watched_training import MODEL, settle, weights, write_checkpoint
 
 from evalsuite.artifacts.run_directory import RunDirectory
@@ -59,7 +59,7 @@ class Finished(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
+def finished(tmp_path_factory: pytest.TempPathFactory, cluster: HostedCluster) -> Finished:
     folder = tmp_path_factory.mktemp("watch")
     ckpts = folder / "ckpts"
     write_checkpoint(ckpts / "step_100.pt", 0.5)
@@ -73,7 +73,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
     growing.write_bytes(good.read_bytes()[:5000])
     diverged = {key: value * float("nan") for key, value in weights().items()}
     torch.save(diverged, ckpts / "step_700.pt")
-    outcome = run_cli(*ONCE, "--log", "tensorboard:boards", "--tag", "seed=1", cwd=folder)
+    more = ("--log", "tensorboard:boards", "--tag", "seed=1", "--address", cluster.address)
+    outcome = run_cli(*ONCE, *more, cwd=folder)
     (ckpts / "step_700.pt").unlink()  # the others are refused without a worker
     return Finished(folder, outcome)
 
