@@ -19,7 +19,9 @@ from evalsuite.sweep.conducting import request_of
 from evalsuite.sweep.directory import reference_to
 from evalsuite.sweep.watch_directory import OF_WEIGHTS, WatchDirectory, WatchManifest
 
-_OF_WATCH = frozenset({"every", "poll", "settle", "once", "until", "runs", "output", "log"})
+_OF_WATCH = frozenset(
+    {"every", "poll", "settle", "once", "until", "runs", "output", "log", "json_path"}
+)
 """Options that `run` does not have, or that mean something else there."""
 
 
@@ -81,23 +83,8 @@ def set_up(pattern: str, values: dict[str, Any]) -> WatchSetup:
         raise UsageError(f"nothing could be scored: {prepared.scoring.reason}")
     if not values["dry_run"]:
         confirm(prepared, values)
-    request, runs = prepared.request, values["runs"] or Path("runs")
-    manifest = WatchManifest(
-        model=request.resolved.preset.name,
-        pattern=str(Path(pattern).absolute()),
-        num_samples=request.demand.num_samples,
-        plan=request.resolved.plan.model_dump(mode="json", exclude=set(OF_WEIGHTS)),
-        ema=values["ema"] or "auto",
-        measures=tuple(
-            {
-                "protocol": one.protocol.name,
-                "extractor": one.spec.extractor_id,
-                "reference": one.reference.name if one.reference else None,
-                "metrics": list(one.metrics),
-            }
-            for one in prepared.scoring.measures
-        ),
-    )
+    runs = values["runs"] or Path("runs")
+    manifest = _manifest_of(pattern, prepared, values["ema"])
     root = values["output"] or Path("watches") / manifest.name
     reference_to(runs, root)
     return WatchSetup(
@@ -110,6 +97,26 @@ def set_up(pattern: str, values: dict[str, Any]) -> WatchSetup:
         prepared=prepared,
         options=options,
         asked=given({key: value for key, value in values.items() if key not in _OF_WATCH}),
+    )
+
+
+def _manifest_of(pattern: str, prepared: Prepared, ema: str | None) -> WatchManifest:
+    resolved = prepared.request.resolved
+    return WatchManifest(
+        model=resolved.preset.name,
+        pattern=str(Path(pattern).absolute()),
+        num_samples=prepared.request.demand.num_samples,
+        plan=resolved.plan.model_dump(mode="json", exclude=set(OF_WEIGHTS)),
+        ema=ema or "auto",
+        measures=tuple(
+            {
+                "protocol": one.protocol.name,
+                "extractor": one.spec.extractor_id,
+                "reference": one.reference.name if one.reference else None,
+                "metrics": list(one.metrics),
+            }
+            for one in prepared.scoring.measures
+        ),
     )
 
 
