@@ -215,7 +215,7 @@ def read_parquet_shard(
         for group in range(file.num_row_groups):
             for row in file.read_row_group(group, use_threads=False).to_pylist():
                 if wanted is None or row["sample_index"] in wanted:
-                    yield row["sample_index"], _decode_checked(row, where)
+                    yield row["sample_index"], decode_checked(row, where)
     except (pa.ArrowException, KeyError) as error:
         raise CorruptionError(f"{where} is not a Parquet image shard: {error}") from error
 
@@ -268,7 +268,12 @@ def decode_image(data: bytes) -> Images:
         return np.asarray(image.convert("RGB"))
 
 
-def _decode_checked(row: dict[str, object], where: str) -> Images | None:
+def decode_checked(row: dict[str, object], where: str) -> Images | None:
+    """The image of a shard's row, compared with its pixel hash; None when it was not kept.
+
+    Raises:
+        CorruptionError: it is no image, or not the recorded one.
+    """
     cell = row["image"]
     if not isinstance(cell, dict):
         return None

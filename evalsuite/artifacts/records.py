@@ -1,6 +1,7 @@
 """Records: one metric's number with the protocol that says what it may be compared with."""
 
 import hashlib
+import html
 import math
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -97,6 +98,24 @@ class Record(Frozen):
     def influence_path(self) -> str:
         """Place of its influence values for paired comparisons; not every record has them."""
         return f"results/{self.metric}-{self.protocol_id}.npy"
+
+    def _repr_html_(self) -> str:
+        """For notebooks: the number and what it may be compared by, escaped."""
+        error = "" if self.standard_error is None else f" ± {self.standard_error:.4f}"
+        facts = {
+            self.display: "undefined" if self.value is None else f"{self.value:.4f}{error}",
+            "samples": f"{self.protocol.num_samples:,}",
+            "protocol": f"{self.protocol_name or ''} {self.protocol_id}".strip(),
+            "reference": self.reference or "none",
+            "of": str(self.samples.get("run") or self.samples.get("path") or "unknown"),
+            "notes": "; ".join(self.notes),
+        }
+        rows = "".join(
+            f"<tr><th>{html.escape(name)}</th><td>{html.escape(text)}</td></tr>"
+            for name, text in facts.items()
+            if text
+        )
+        return f"<table>{rows}</table>"
 
 
 def record_digest(content: Mapping[str, Any]) -> str:

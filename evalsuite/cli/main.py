@@ -20,9 +20,11 @@ COMMANDS = {
     "run": ("evalsuite.cli.generate", "run", "Generate images, score them, and leave a report."),
     "generate": ("evalsuite.cli.generate", "generate", "Generate images without scoring."),
     "sweep": ("evalsuite.cli.sweep", "sweep", "Try many settings on the same samples."),
+    "watch": ("evalsuite.cli.watch", "watch", "Score each new checkpoint of a training."),
     "evaluate": ("evalsuite.cli.evaluate", "evaluate", "Score a run, an NPZ, a folder or Parquet."),
     "compare": ("evalsuite.cli.compare", "compare", "Differences with intervals, if comparable."),
     "leaderboard": ("evalsuite.cli.leaderboard", "leaderboard", "Results beside claims; checks."),
+    "plot": ("evalsuite.cli.plot", "plot", "Plot a metric against a setting, cost or step."),
     "verify-claim": ("evalsuite.cli.verify_claim", "verify_claim", "Is a published FID right?"),
     "why": ("evalsuite.cli.why", "why", "Find why a number does not reproduce."),
     "classes": ("evalsuite.cli.analyse", "classes", "Show which classes push a distance up."),
@@ -49,7 +51,7 @@ COMMANDS = {
 }
 
 
-_RESUMED = ("run", "generate", "sweep", "evaluate", "verify-claim", "t2i")
+_RESUMED = ("run", "generate", "sweep", "watch", "evaluate", "verify-claim", "t2i")
 """Commands that commit what they make piece by piece; all others begin anew."""
 
 

@@ -50,7 +50,7 @@ def prepare(
     Args:
         values: of the command's options.
         keep: images to keep by default.
-        command: `run`, `generate` or `sweep`.
+        command: `run`, `generate`, `sweep` or `watch`.
         options: those of the plan, where they are not what `values` say.
     """
     from evalsuite.artifacts.storage import open_storage
@@ -62,6 +62,7 @@ def prepare(
     from evalsuite.pipeline.numerics import resolve_device
     from evalsuite.pipeline.plan import check_count, resolve_plan
     from evalsuite.pipeline.stages import OutputFormat
+    from evalsuite.pipeline.weights import UNSTATED
     from evalsuite.runtime.observing.loggers import check_installed, parse_target
     from evalsuite.runtime.session import SessionRequest
 
@@ -74,8 +75,11 @@ def prepare(
     preset, plan = resolved.preset, resolved.plan
     num_samples = values["num_samples"] or preset.evaluation.num_samples
     check_count(resolved, num_samples, values["replicate"])
-    scores = command in {"run", "sweep"}
-    scoring = scoring_of(values, preset, plan, num_samples) if scores else NOT_ASKED
+    scored = plan
+    if command == "watch":  # random weights stand for those of checkpoints that are to come
+        scored = plan.model_copy(update={"ema": UNSTATED})
+    scores = command != "generate"
+    scoring = scoring_of(values, preset, scored, num_samples) if scores else NOT_ASKED
     specs = _extractors(values, scoring)
     if options.weights.lock is not None:
         references = [m.reference for m in scoring.measures if m.reference is not None]

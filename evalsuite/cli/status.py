@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 def status(run: "Place", watch: bool, every: float | None, json_path: Path | None) -> None:
     """Show what RUN holds and lacks, who works on it, how fast, and what it cost so far.
 
-    Of a sweep directory it shows the rungs, who leads, and who is left.
+    Of a sweep directory it shows the rungs, who leads, and who is left; of a watch directory the
+    checkpoints that are scored.
 
     An invocation is known to be running by its process where that is of this machine, and by its
     sign of life, every few seconds, where it is of another. GPU-hours are those that workers held.
@@ -39,12 +40,16 @@ def status(run: "Place", watch: bool, every: float | None, json_path: Path | Non
     from evalsuite.errors import UsageError
     from evalsuite.pipeline.standing import standing_of
     from evalsuite.sweep.directory import is_sweep
+    from evalsuite.sweep.watch_directory import is_watch
 
     if every is not None and not watch:
         raise UsageError("--every needs --watch")
     check_json_target(json_path)
     if is_sweep(run):
         _show_sweep(run, watch=watch, json_path=json_path)
+        return
+    if is_watch(run):
+        _show_watch(run, watch=watch, json_path=json_path)
         return
     directory = RunDirectory.open(run)
 
@@ -71,6 +76,21 @@ def _show_sweep(sweep: "Place", *, watch: bool, json_path: Path | None) -> None:
         raise UsageError(f"{sweep} is a sweep: --watch is for a run")
     directory = SweepDirectory.open(sweep)
     for line in standing_lines(directory):
+        click.echo(line)
+    if json_path:
+        write_json(json_path, directory.as_json())
+
+
+def _show_watch(place: "Place", *, watch: bool, json_path: Path | None) -> None:
+    from evalsuite.cli.output import write_json
+    from evalsuite.cli.watch_view import table_lines
+    from evalsuite.errors import UsageError
+    from evalsuite.sweep.watch_directory import WatchDirectory
+
+    if watch:
+        raise UsageError(f"{place} is a watch: --watch is for a run")
+    directory = WatchDirectory.open(place)
+    for line in table_lines(directory):
         click.echo(line)
     if json_path:
         write_json(json_path, directory.as_json())

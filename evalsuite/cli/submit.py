@@ -14,7 +14,7 @@ from evalsuite.errors import UsageError
 if TYPE_CHECKING:
     from evalsuite.runtime.jobs import JobServer
 
-_DRIVEN = ("run", "generate", "sweep")
+_DRIVEN = ("run", "generate", "sweep", "watch")
 """Commands whose driver starts workers: in a job they do so on the cluster."""
 _NOT_IN_A_JOB = ("submit", "jobs")
 _LASTING = ("output", "runs", "json_path")
@@ -178,9 +178,14 @@ def _checked(words: list[str]) -> list[str]:
             f"`{words[0]}` in a job needs --output: an absolute path on a file system that every"
             " node mounts, or a URL"
         )
-    if words[0] == "sweep" and params.get("runs") is None:
+    if words[0] in {"sweep", "watch"} and params.get("runs") is None:
         raise UsageError(
-            "`sweep` in a job needs --runs too, beside --output: the root of its runs, as lasting"
+            f"`{words[0]}` in a job needs --runs too, beside --output: the root of its runs, as"
+            " lasting"
+        )
+    if not all(pattern.startswith("/") for pattern in params.get("pattern") or ()):
+        raise UsageError(
+            "`watch` in a job needs an absolute pattern: its own folder has no checkpoints"
         )
     return words if params.get("address") else [*words, "--address", "auto"]
 

@@ -106,7 +106,7 @@ def subject_of_run(run: RunDirectory) -> Subject:
     if sum(part.stop - part.start for part in cover(kept, 0, count)) == count:
         pictures = images_of_run(run, range(count))
     else:
-        found = [image for _, image in run.kept_images(count)]
+        found = [image for _, image in sorted(_kept_images(run, count).items())]
         pictures = np.stack(found) if len(found) >= FEWEST else None
         lacking["pixels"] = "the run keeps no pixels: add them with `--images all`"
     labels = labels_of(run.plan, 0, count, run.manifest.file_labels)
@@ -125,6 +125,11 @@ def subject_of_run(run: RunDirectory) -> Subject:
         records_of(run),
         lacking,
     )
+
+
+def _kept_images(run: RunDirectory, stop: int) -> dict[int, Images]:
+    """Pixels by sample, of those that were kept."""
+    return dict(run.find_images(run.kept_indices(stop)))
 
 
 def subject_of_samples(samples: SampleSet) -> Subject:

@@ -95,11 +95,15 @@ def _open_run(name: str, path: Place) -> Entry:
     ]
     if not records:
         raise DataError(f"{path} holds no results: `evalsuite evaluate {path}` makes them")
+    return Entry(name, str(path), tuple(records), run, run.plan, run.manifest.model, tags_of(run))
+
+
+def tags_of(run: RunDirectory) -> dict[str, str]:
+    """Tags of a run's invocations; later ones win."""
     attempts = sorted(
         run.read_json_folder("attempts"), key=lambda one: str(one.get("started_at", ""))
     )
-    tags = {key: str(value) for one in attempts for key, value in (one.get("tags") or {}).items()}
-    return Entry(name, str(path), tuple(records), run, run.plan, run.manifest.model, tags)
+    return {key: str(value) for one in attempts for key, value in (one.get("tags") or {}).items()}
 
 
 def _open_json(name: str, path: Path) -> Entry:
@@ -113,10 +117,20 @@ def _open_json(name: str, path: Path) -> Entry:
     if len(content.get("runs") or ()) > 1:
         raise UsageError(f"{path} is of several runs: give the run directories, each by itself")
     records = [read_record(one, f"a record in {path}") for one in found]
+    return entry_of_records(name, str(path), records, {})
+
+
+def entry_of_records(
+    name: str, where: str, records: Sequence[Record], tags: Mapping[str, str]
+) -> Entry:
+    """An input that is known by its records alone, of one set of samples; at least one.
+
+    Raises:
+        CorruptionError: the plan in a record cannot be read.
+    """
     samples = records[0].samples
-    return Entry(
-        name, str(path), tuple(records), None, _plan(samples, path), samples.get("model"), {}
-    )
+    plan, model = _plan(samples, where), samples.get("model")
+    return Entry(name, where, tuple(records), None, plan, model, tags)
 
 
 def read_record(content: object, where: str) -> Record:
@@ -146,13 +160,13 @@ def read_record(content: object, where: str) -> Record:
     return record
 
 
-def _plan(samples: Mapping[str, Any], path: Path) -> Plan | None:
+def _plan(samples: Mapping[str, Any], where: str) -> Plan | None:
     if "plan" not in samples:
         return None
     try:
         return Plan.model_validate(samples["plan"])
     except ValidationError as error:
-        raise CorruptionError(f"the plan in {path}: {explain(error, Plan)}") from error
+        raise CorruptionError(f"the plan in {where}: {explain(error, Plan)}") from error
 
 
 def declare_in(

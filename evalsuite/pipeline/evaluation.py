@@ -28,6 +28,7 @@ from evalsuite.artifacts.samples import PORTION, SampleSet
 from evalsuite.config import ExtractorSpec
 from evalsuite.errors import CorruptionError, DataError, UsageError
 from evalsuite.metrics.intervals import mean_over_replicates
+from evalsuite.metrics.registry import METRICS
 from evalsuite.pipeline.embedding import check_finite, check_size, embed
 from evalsuite.pipeline.feature_cache import Extracted
 from evalsuite.pipeline.integrity import find_faults
@@ -37,6 +38,7 @@ from evalsuite.pipeline.reference_data import PreparedReference, prepare_referen
 from evalsuite.pipeline.scoring import (
     SamplingFields,
     Scored,
+    protocol_of,
     sampling_fields,
     score,
     strata_of,
@@ -114,6 +116,32 @@ def score_run_by(
                 write_scored(run, one)
             records += [one.record for one in scored]
     return records
+
+
+def found_record(
+    run: RunDirectory,
+    name: str,
+    num_samples: int,
+    measure: Measure,
+    reference: PreparedReference | None,
+) -> Record | None:
+    """The record that a run has of a metric by a protocol; None without one that can be trusted.
+
+    Args:
+        run: has it or has not.
+        name: of the metric.
+        num_samples: that were scored.
+        measure: metrics, protocol and extractor.
+        reference: made ready for them.
+    """
+    fields = sampling_fields(run.plan)
+    protocol = protocol_of(METRICS[name], num_samples, measure, reference, fields)
+    content = run.storage.find(f"results/{name}-{protocol.protocol_id}.json")
+    try:
+        record = None if content is None else Record.model_validate_json(content)
+    except ValidationError:
+        return None
+    return None if record is None or record.sealed() != record else record
 
 
 def _about_run(run: RunDirectory) -> dict[str, Any]:

@@ -93,6 +93,10 @@ class BatchSampler:
         self.plan, self._materials = plan, materials
         self._settings = plan.sampling or type(self._model).Settings.model_validate(plan.settings)
 
+    def unload(self) -> None:
+        """Let go of the network; from then on nothing but noise can be had."""
+        del self._model
+
     def batch(self, batch_index: int) -> GeneratedBatch:
         """Samples batch_index * batch_size and following; raises what `sample` raises."""
         return self.sample(self.inputs(batch_index))

@@ -6,6 +6,7 @@ begins while the one before it is computed and ends while the one after it is. T
 `progress`. Each of the three takes the shards in the same order.
 """
 
+import gc
 import itertools
 import os
 import platform
@@ -81,6 +82,17 @@ def networks_of(plan: Plan, job: WorkerJob) -> tuple[object, ...]:
     return canonical_json(fields), materials, job.extractors
 
 
+def kin_of(plan: Plan, job: WorkerJob) -> tuple[object, ...]:
+    """`networks_of` but for the denoiser's weights, which a process can load in place of others.
+
+    A model that brings its own sampler may keep anything of its weights, so those count.
+    """
+    if plan.sampling is None:
+        return networks_of(plan, job)
+    any_weights = plan.model_copy(update={"weights_sha256": "", "ema": ""})
+    return networks_of(any_weights, replace(job, materials=replace(job.materials, weights=None)))
+
+
 class NotStartedError(EvalsuiteError):
     """A shard that was handed to a worker which is stopping."""
 
@@ -137,35 +149,53 @@ class ShardWorker:
         return {**self.describe(), "loading_s": round(time.monotonic() - began, 3), "loads": 1}
 
     def retarget(self, job: WorkerJob) -> dict[str, Any]:
-        """Turn to another plan of the same networks, which stay as they are; gives as `load` does.
+        """Turn to another plan of the same networks, or of other weights; gives as `load` does.
 
-        Nothing may be in hand. The threads of an attempt that was withdrawn may still be at their
-        last batch: `compute` is before this in its group, and what `prepare` draws goes nowhere,
-        for the attempt stays known as withdrawn.
+        Networks of the same weights stay as they are; of others the denoiser is loaded anew, and
+        the extractors stay. Nothing may be in hand. The threads of an attempt that was withdrawn
+        may still be at their last batch: `compute` is before this in its group, and what `prepare`
+        draws goes nowhere, for the attempt stays known as withdrawn.
 
         Raises:
-            EvalsuiteError: the run directory is not as it should be.
+            EvalsuiteError: weights or run directory are not as they should be.
             ValueError: the networks are others.
         """
         run = RunDirectory.open(job.run_root)
-        ours = (*networks_of(self._run.plan, self._job), self._job.device)
-        if ours != (*networks_of(run.plan, job), job.device):
+        before, began = (self._run.plan, self._job), time.monotonic()
+        if (*kin_of(*before), self._job.device) != (*kin_of(run.plan, job), job.device):
             raise ValueError("a worker cannot turn to a plan of other networks")
+        same = networks_of(*before) == networks_of(run.plan, job)
         self._job, self._run, self._images_done = job, run, 0
         self._near = NearReceipts(run.storage, run.manifest.plan_id)
-        self._sampler.retarget(run.plan, job.materials)
+        if same:
+            self._sampler.retarget(run.plan, job.materials)
+        else:
+            self._let_go_of_model()
+            with device_faults(self._device, run.plan.batch_size):
+                self._load_model()
         self._check_numerics()
-        return {**self.describe(), "loading_s": 0.0, "loads": 0}
+        loading_s = 0.0 if same else round(time.monotonic() - began, 3)
+        return {**self.describe(), "loading_s": loading_s, "loads": int(not same)}
+
+    def _let_go_of_model(self) -> None:
+        """Free the memory of the network, so that two are never held."""
+        self._sampler.unload()
+        gc.collect()
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
 
     def _check_numerics(self) -> None:
         if not self._job.allow_mixed_numerics:
             self._run.check_numerics(self._sampler.numerics, self._sampler.numerics_id)
 
-    def _load_networks(self) -> None:
-        job, manifest = self._job, self._run.manifest
+    def _load_model(self) -> None:
         self._sampler = BatchSampler(
-            manifest.plan, job.materials, self._device, self._run.root / CONDITIONS
+            self._run.plan, self._job.materials, self._device, self._run.root / CONDITIONS
         )
+
+    def _load_networks(self) -> None:
+        job = self._job
+        self._load_model()
         self._check_numerics()
         self._extractors: dict[str, Extractor] = {
             feature_stage(spec.extractor_id): load_extractor(spec, self._device)

@@ -52,16 +52,16 @@ def render_board(sections: Sequence[Section]) -> str:
         points=[{name: row[name] for name in (*_PLOTTED, "metric")} for row in rows],
         place=place_text,
         settings_text=settings_text,
-        **_scripts(environment),
+        **page_scripts(environment, "leaderboard.js"),
     )
 
 
-def _scripts(environment: Environment) -> dict[str, Any]:
-    """The two scripts of the page, and the digests by which its own policy admits them alone."""
+def page_scripts(environment: Environment, name: str) -> dict[str, Any]:
+    """Plotly and the page's own script, and the digests by which its policy admits them alone."""
     from plotly.offline import get_plotlyjs
 
     plotly = get_plotlyjs().replace("\r\n", "\n")
-    own = environment.get_template("leaderboard.js").render()
+    own = environment.get_template(name).render()
     digests = [
         base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in (plotly, own)
     ]

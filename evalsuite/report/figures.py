@@ -1,4 +1,4 @@
-"""Figures for papers as PNG, PDF or SVG, of the same rows as the page."""
+"""Figures for papers as PNG, PDF or SVG, of the same data as the pages."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -7,8 +7,11 @@ from typing import Any
 from evalsuite.errors import DataError
 from evalsuite.report.board import CLAIM, RESULT
 from evalsuite.report.board_page import AXES
+from evalsuite.report.curves import Curve, Curves, are_wide, is_wide, shared_facts
 
 FIGURE_FORMATS = ("png", "pdf", "svg")
+CURVE_COLOURS = ("#0b5c8a", "#b4460f", "#2f7a35", "#7a3f94", "#8a6d0b", "#a3214f", "#44525f")
+"""Of curves, here and on the page; they can be told apart in grey too."""
 
 
 def figure_against(
@@ -26,16 +29,10 @@ def figure_against(
     Raises:
         DataError: no row of the section has both.
     """
-    import matplotlib as mpl
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     shown = [r for r in rows if r["section"] == section and None not in {r["value"], r[axis]}]
     if not shown:
         raise DataError(f"nothing to plot: no row of {section!r} has a value and {AXES[axis]}")
-    figure = Figure(figsize=(6.4, 4.0), dpi=200, layout="constrained")
-    FigureCanvasAgg(figure)
-    plot = figure.add_subplot()
+    figure, plot = _new_figure()
     claims = [row for row in shown if row["kind"] == CLAIM]
     results = [row for row in shown if row["kind"] == RESULT]
     if claims:
@@ -56,25 +53,76 @@ def figure_against(
         named.setdefault(_plain(row["model"]), (row[axis], row["value"]))
     for name, place in named.items():
         plot.annotate(name, place, xytext=(4, 4), textcoords="offset points", fontsize=7)
-    if _is_wide([row[axis] for row in shown]):
+    if is_wide([row[axis] for row in shown]):
         plot.set_xscale("log")
-    if _is_wide([row["value"] for row in shown]):
+    if is_wide([row["value"] for row in shown]):
         plot.set_yscale("log")
     plot.set_xlabel(AXES[axis])
     plot.set_ylabel(label)
     plot.set_title(_plain(section), fontsize=9)
     plot.grid(visible=True, linewidth=0.4, alpha=0.5)
     plot.legend(frameon=False, fontsize=8)
+    return _encoded(figure, to)
+
+
+def figure_of_curves(found: Curves, to: str) -> bytes:
+    """Curves with their 95 % bands.
+
+    Args:
+        found: the data.
+        to: one of `FIGURE_FORMATS`; equal data give equal bytes.
+    """
+    figure, plot = _new_figure()
+    for place, curve in enumerate(found.curves):
+        _draw(plot, curve, CURVE_COLOURS[place % len(CURVE_COLOURS)])
+    for is_log, set_scale in zip(are_wide(found), (plot.set_xscale, plot.set_yscale), strict=True):
+        if is_log:
+            set_scale("log")
+    plot.set_xlabel(_plain(found.x_title))
+    plot.set_ylabel(_plain(found.y_title))
+    facts = shared_facts(found)
+    plot.set_title(_plain(", ".join(f"{name} {text}" for name, text in facts.items())), fontsize=8)
+    plot.grid(visible=True, linewidth=0.4, alpha=0.5)
+    if len(found.curves) > 1:
+        plot.legend(frameon=False, fontsize=8)
+    return _encoded(figure, to)
+
+
+def _draw(plot: Any, curve: Curve, colour: str) -> None:  # noqa: ANN401 - matplotlib has no types
+    x, y = [point.x for point in curve.points], [point.y for point in curve.points]
+    plot.plot(x, y, marker="o", markersize=4, color=colour, label=_plain(curve.label))
+    widths = [point.half_width for point in curve.points]
+    known = [(a, b, width) for a, b, width in zip(x, y, widths, strict=True) if width is not None]
+    if not known:
+        return
+    where, values, half = zip(*known, strict=True)
+    if len(known) == len(x) and len(x) > 1:
+        low = [value - width for value, width in zip(values, half, strict=True)]
+        high = [value + width for value, width in zip(values, half, strict=True)]
+        plot.fill_between(where, low, high, color=colour, alpha=0.2, linewidth=0)
+    else:  # a band between points of which one has no error would show one
+        plot.errorbar(where, values, half, fmt="none", ecolor=colour, capsize=3)
+
+
+def _new_figure() -> tuple[Any, Any]:
+    """A figure of matplotlib with its one plot."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.4, 4.0), dpi=200, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure, figure.add_subplot()
+
+
+def _encoded(figure: Any, to: str) -> bytes:  # noqa: ANN401 - matplotlib has no types
+    """The file of a figure, without dates and random ids."""
+    import matplotlib as mpl
+
     buffer = io.BytesIO()
     undated: dict[str, Any] = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}.get(to, {})
     with mpl.rc_context({"svg.hashsalt": "evalsuite"}):  # otherwise ids are random
         figure.savefig(buffer, format=to, metadata=undated)
     return buffer.getvalue()
-
-
-def _is_wide(values: Sequence[float]) -> bool:
-    """Whether an axis is read better in powers, as the page decides too."""
-    return min(values) > 0 and max(values) / min(values) > 10
 
 
 def _plain(text: str) -> str:

@@ -13,8 +13,9 @@ if TYPE_CHECKING:
 class Bench:
     """Where workers of a session that ended well wait for the next one.
 
-    A worker is taken up again only for the networks that it has loaded: what decides those is the
-    key of `turn_to`. All others are let go before their place is wanted.
+    A worker is taken up again only for the networks that it has loaded, or for other weights of
+    them: what decides those is the key of `turn_to`. All others are let go before their place is
+    wanted.
     """
 
     def __init__(self) -> None:
@@ -56,7 +57,7 @@ class Bench:
         """Let go of workers that wait with other networks than those of the next session.
 
         Args:
-            key: equal for jobs of the same networks on the same kind of worker.
+            key: equal for jobs of the same networks, whatever their weights, on one kind of worker.
         """
         if key != self._key:
             self._dismiss()

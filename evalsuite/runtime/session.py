@@ -44,7 +44,7 @@ from evalsuite.pipeline.provenance import hardware, package_versions, source_rev
 from evalsuite.pipeline.ranges import Range
 from evalsuite.pipeline.repair import keep_as_before, take_out
 from evalsuite.pipeline.stages import OutputFormat
-from evalsuite.pipeline.worker import WorkerJob, networks_of
+from evalsuite.pipeline.worker import WorkerJob, kin_of
 from evalsuite.runtime.bench import Bench
 from evalsuite.runtime.cluster import connected
 from evalsuite.runtime.driver import Driver, DriverReport
@@ -273,7 +273,7 @@ def _make_missing(
                 allow_mixed_numerics=request.allow_mixed_numerics,
             )
             if bench is not None:
-                bench.turn_to((networks_of(run.plan, job), team.kind, team.size))
+                bench.turn_to((kin_of(run.plan, job), team.kind, team.size))
             driver = Driver(
                 job,
                 team,

@@ -190,7 +190,7 @@ class SweepDirectory:
         content = storage.find(MANIFEST)
         if content is None:
             raise UsageError(f"{root} is not a sweep directory: it has no {MANIFEST}")
-        manifest = _read(SweepManifest, content, root / MANIFEST)
+        manifest = read_model(SweepManifest, content, root / MANIFEST)
         if manifest.identity != manifest.sweep_id:
             raise CorruptionError(f"{root / MANIFEST} does not hash to its sweep_id: it was edited")
         return cls(storage, manifest)
@@ -202,7 +202,7 @@ class SweepDirectory:
             CorruptionError: one cannot be read.
         """
         return [
-            _read(RungTable, self.storage.read(f"rungs/{name}"), self.root / f"rungs/{name}")
+            read_model(RungTable, self.storage.read(f"rungs/{name}"), self.root / f"rungs/{name}")
             for name in self.storage.names("rungs", ".json")
         ]
 
@@ -213,7 +213,7 @@ class SweepDirectory:
             CorruptionError: it cannot be read.
         """
         content = self.storage.find(RESULT)
-        return None if content is None else _read(SweepResult, content, self.root / RESULT)
+        return None if content is None else read_model(SweepResult, content, self.root / RESULT)
 
     def write_rung(self, table: RungTable) -> None:
         """Write or replace the table of a rung."""
@@ -236,10 +236,7 @@ class SweepDirectory:
 
     def place(self, run: str) -> Place:
         """Where a run lies that a sweep refers to."""
-        if "://" in run:
-            return place_of(run)
-        assert isinstance(self.root, Path)
-        return Path(os.path.normpath(self.root.absolute() / run))
+        return place_from(self.root, run)
 
 
 def is_sweep(place: Place) -> bool:
@@ -264,11 +261,24 @@ def reference_to(run: Place, sweep: Place) -> str:
     return Path(os.path.relpath(run.absolute(), sweep.absolute())).as_posix()
 
 
+def place_from(root: Place, run: str) -> Place:
+    """The place that `reference_to` made a text of, seen from `root`."""
+    if "://" in run:
+        return place_of(run)
+    assert isinstance(root, Path)
+    return Path(os.path.normpath(root.absolute() / run))
+
+
 def _json(value: object) -> bytes:
     return (json.dumps(value, indent=1) + "\n").encode()
 
 
-def _read(kind: Any, content: bytes, where: Place) -> Any:  # noqa: ANN401 - an instance of `kind`
+def read_model(kind: Any, content: bytes, where: Place) -> Any:  # noqa: ANN401 - a `kind`
+    """What a JSON file holds, as an instance of `kind`.
+
+    Raises:
+        CorruptionError: it cannot be read as one.
+    """
     try:
         return kind.model_validate_json(content)
     except ValidationError as error:

@@ -10,7 +10,6 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ValidationError
 
 from evalsuite.artifacts.records import Protocol, Record
 from evalsuite.artifacts.run_directory import RunDirectory
@@ -21,7 +20,7 @@ from evalsuite.metrics.intervals import degrees_of_freedom
 from evalsuite.metrics.registry import METRICS
 from evalsuite.metrics.values import present
 from evalsuite.pipeline.comparison import influence_of
-from evalsuite.pipeline.evaluation import run_features, score_run_by
+from evalsuite.pipeline.evaluation import found_record, run_features, score_run_by
 from evalsuite.pipeline.measure import Measure
 from evalsuite.pipeline.reference_data import PreparedReference, prepare_reference
 from evalsuite.pipeline.scoring import all_threads, protocol_of, sampling_fields, strata_of
@@ -110,13 +109,7 @@ class Scale:
         return [name for name in self.measure.metrics if name in {self.metric, "inception_score"}]
 
     def _found(self, run: RunDirectory, name: str, num_samples: int) -> Record | None:
-        protocol_id = self.protocol(run.plan, num_samples, name).protocol_id
-        content = run.storage.find(f"results/{name}-{protocol_id}.json")
-        try:
-            record = None if content is None else Record.model_validate_json(content)
-        except ValidationError:
-            return None
-        return None if record is None or record.sealed() != record else record
+        return found_record(run, name, num_samples, self.measure, self._reference)
 
     def _judged(self, run: RunDirectory, record: Record, num_samples: int) -> Judged:
         if self.extrapolates(num_samples):

@@ -38,6 +38,8 @@ CONTRACT = {
     "export": ["--format", "--output"],
     "leaderboard build": ["--published", "--output", "--format", "--figures"],
     "verify-claim": ["--model", *SHARED, *GENERATING, "--reference", "--metrics"],
+    "watch": ["--model", "--ema", "--every", "--num-samples", "--once", "--until", "--log"],
+    "plot": ["--x", "--y", "--group", "--output", "--format"],
     "submit": ["--address", "--spec", "--detach", "--env", "--package", "--no-package"],
 }
 

@@ -18,6 +18,7 @@ from evalsuite.config import JobSpec, ModelPreset, load_spec, names_of
 Call = Callable[..., Outcome]
 RUN = ("run", "--model", "pixnerd-digits")
 OUTPUT = ("--output", "/shared/runs/a")
+WATCH = ("watch", "ckpts/step_*.pt", *RUN[1:], *OUTPUT)
 WAITING: set[str] = set()
 """Specs of commands that are still being built."""
 
@@ -36,6 +37,8 @@ WAITING: set[str] = set()
         ((*RUN, *OUTPUT, "--log", "tensorboard:tb"), "--log tensorboard:tb lies in the job's own"),
         ((*RUN, *OUTPUT, "--log", "mlflow:ml#a"), "--log mlflow:ml lies in the job's own folder"),
         ((*RUN, *OUTPUT, "--log", "tensorbord:/tb"), "--log tensorbord:/tb: give wandb:PROJECT"),
+        (WATCH, "`watch` in a job needs --runs too"),
+        ((*WATCH, "--runs", "/shared/runs"), "needs an absolute pattern"),
     ],
 )
 def test_a_command_is_checked_before_it_is_sent(

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from evalsuite.artifacts.images import ImageRows, Keep, pixel_sha256
+from evalsuite.artifacts.images import ImageRows, Keep, ShardFormat, pixel_sha256
 from evalsuite.artifacts.receipts import Receipt, commit_receipt, digest_of_pixels
 from evalsuite.artifacts.records import Protocol, Record, short_count
 from evalsuite.artifacts.run_directory import IMAGES, Manifest, RunDirectory
@@ -65,6 +65,7 @@ def make_run(
     keep: Keep = "all",
     num_images: int = 96,
     model: str = "pixnerd-digits",
+    shard_format: ShardFormat = "parquet",
 ) -> RunDirectory:
     """A run with one image shard for each 32 samples, of random pixels."""
     plan = plan or make_plan()
@@ -78,7 +79,7 @@ def make_run(
     )
     run = RunDirectory.create_or_open(root, manifest)
     for start in range(0, num_images, 2 * BATCH):
-        add_shard(run, start, start + 2 * BATCH, keep)
+        add_shard(run, start, start + 2 * BATCH, keep, shard_format=shard_format)
     return run
 
 
@@ -89,12 +90,13 @@ def add_shard(
     keep: Keep,
     attempt: str = "1f2e3d4c",
     given: np.ndarray | None = None,
+    shard_format: ShardFormat = "parquet",
 ) -> None:
     """Write and commit one shard of images, random ones unless they are given."""
     plan = run.plan
     attempt_id = f"{attempt}-{start:05d}"
     task = ShardTask(start, stop, (IMAGES,))
-    sink = ImageSink(run.storage, task, attempt_id, plan, OutputFormat(keep, "parquet"))
+    sink = ImageSink(run.storage, task, attempt_id, plan, OutputFormat(keep, shard_format))
     hashes: list[str] = []
     for at in range(start, stop, BATCH):
         images = pictures(plan, at, at + BATCH)

@@ -1,5 +1,7 @@
 """A real sweep by the command line: warm workers, no sample twice, kills, other sweeps and runs."""
 
+import csv
+import io
 import json
 import os
 import signal
@@ -119,6 +121,20 @@ def test_status_shows_rungs_and_survivors(finished: Finished, call: Callable[...
     assert any(line.startswith("rung 100: ranked by the distance extrapolated") for line in lines)
     assert any(line.startswith(BAD) and line.endswith("dropped") for line in lines)
     assert any(line.startswith(f"winner  {GOOD}") for line in lines)
+
+
+def test_plot_reads_a_sweep(finished: Finished, call: Callable[..., Outcome]) -> None:
+    """One curve for each rung, with the values of its table."""
+    outcome = call("plot", finished.place, "--x", "guidance_scale", "--format", "csv")
+    assert outcome.code == 0, outcome.stderr
+    rows = list(csv.DictReader(io.StringIO(outcome.stdout)))
+    first, second = finished.json["rungs"]
+    values = {row["name"]: row["value"] for row in first["rows"]}
+    assert [(row["curve"], row["guidance_scale"], float(row["fid"])) for row in rows] == [
+        ("N = 100", "1.5", values[GOOD]),
+        ("N = 100", "5", values[BAD]),
+        ("N = 200", "1.5", second["rows"][0]["value"]),
+    ]
 
 
 def test_run_finds_what_a_sweep_has_made(

@@ -155,6 +155,10 @@ class Storage(ABC):
     def portions(self, relative: str, num_bytes: int) -> Iterator[bytes]:
         """A file of so many bytes, in portions that fit into memory."""
 
+    @abstractmethod
+    def part(self, relative: str, start: int, stop: int) -> bytes:
+        """Bytes start..stop-1 of a file, fewer where it ends before."""
+
     def contents(self, paths: Iterable[str]) -> Iterator[bytes]:
         """All bytes of each file, in order; a store is asked for several at a time."""
         return map(self.read, paths)

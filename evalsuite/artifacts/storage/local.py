@@ -115,6 +115,13 @@ class LocalStorage(Storage):
             while portion := raw.read(_PORTION_BYTES):
                 yield portion
 
+    def part(self, relative: str, start: int, stop: int) -> bytes:
+        """Bytes start..stop-1 of a file, fewer where it ends before."""
+        path = self.path(relative)
+        with explained(path, "read"), path.open("rb") as raw:
+            raw.seek(start)
+            return raw.read(stop - start)
+
     def names(self, folder: str, suffix: str = "") -> list[str]:
         """Names of the files directly in `folder`, sorted; none when it does not exist."""
         path = self.path(folder)

@@ -120,6 +120,19 @@ class ObjectStorage(Storage):
                 raise StorageError(f"cannot read {url}: it was replaced or removed meanwhile")
             yield part
 
+    def part(self, relative: str, start: int, stop: int) -> bytes:
+        """Bytes start..stop-1 of a file; it must have them.
+
+        Raises:
+            StorageError: it is not there, or cannot be read.
+        """
+        url = self.path(relative)
+        with told(url, "read"):
+            found = self._patience.ask(lambda: self._client.get(url.key, start, stop))
+        if found is None:
+            raise StorageError(f"cannot read {url}: there is no such file")
+        return found
+
     def contents(self, paths: Iterable[str]) -> Iterator[bytes]:
         """All bytes of each file, in order, AT_ONCE at a time."""
         asked = iter(paths)

@@ -1,9 +1,10 @@
 """Loggers of other people's tools, behind one small interface; each package is imported when used.
 
 `wandb:PROJECT[/RUN]`, `tensorboard:DIR`, `mlflow:URI[#EXPERIMENT]`. They are told progress now and
-then and the records at the end. What goes wrong at the start is an error in one line, before any
-work; what goes wrong later (a server that is gone) never ends a run. They have a thread of their
-own, so that a slow server holds nothing up.
+then and the records at the end; those of a series (a training that is watched) are told the records
+of each training step, and go on where its earlier invocations ended. What goes wrong at the start
+is an error in one line, before any work; what goes wrong later (a server that is gone) never ends a
+run. They have a thread of their own, so that a slow server holds nothing up.
 """
 
 import contextlib
@@ -11,6 +12,7 @@ import functools
 import importlib.util
 import os
 import queue
+import secrets
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -26,6 +28,9 @@ EVERY_S = 10.0
 """Progress is logged at most so often."""
 CLOSING_S = 60.0
 _MOST_WAITING = 100
+_TRAIN_STEP = "evalsuite/train_step"
+"""Axis of a series in wandb, whose own step is that of who trains, and never goes back."""
+_SERIES_TAG = "evalsuite_watch"
 
 
 class LogTarget(NamedTuple):
@@ -41,7 +46,7 @@ class Logger(Protocol):
     """What each of them can do."""
 
     def log(self, values: Mapping[str, float], step: int) -> None:
-        """Note values at a step, which never decreases: images, or samples scored."""
+        """Note values at a step: images, samples scored, or the training step of a series."""
 
     def close(self, *, failed: bool) -> None:
         """End; everything is on its way when it returns."""
@@ -92,6 +97,7 @@ class Loggers:
         run_name: str,
         about: Mapping[str, Scalar],
         notice: Callable[[str], None],
+        series: str | None = None,
     ) -> None:
         """Open them.
 
@@ -100,6 +106,8 @@ class Loggers:
             run_name: the run directory's name.
             about: what is known of the run: plan, model, settings.
             notice: is told, once for each, that a logger fails.
+            series: identity of a training whose checkpoints are logged one by one, at their steps:
+                every invocation of it logs into the same place. None of a single run.
 
         Raises:
             EnvironmentProblem: a package is missing, or a place cannot be used.
@@ -115,7 +123,7 @@ class Loggers:
         for target in targets:
             key = f"{target.kind}:{target.place}"
             try:
-                self._open[key] = _OPENERS[target.kind](target, run_name, about)
+                self._open[key] = _OPENERS[target.kind](target, run_name, about, series)
             except Exception as error:
                 self._end(failed=True)
                 if isinstance(error, EnvironmentProblem):
@@ -142,13 +150,18 @@ class Loggers:
         with contextlib.suppress(queue.Full):  # the next one says more
             self._queue.put_nowait((values, self._most_done))
 
-    def records(self, records: Sequence[Record], num_samples: int) -> None:
-        """Log final numbers, by protocol and name, with their standard errors, and the cost."""
+    def records(self, records: Sequence[Record], step: int) -> None:
+        """Log final numbers, by protocol and name, with their standard errors, and the cost.
+
+        Args:
+            records: of one run.
+            step: the number of samples; of a series the training step.
+        """
         values: dict[str, float] = {}
         for record in records:
             values |= _values_of(record)
         if values and self._open:
-            self._put((values, max(num_samples, self._most_done)))
+            self._put((values, max(step, self._most_done)))
 
     def close(self, *, failed: bool) -> None:
         """End all of them, within a minute."""
@@ -197,10 +210,18 @@ def _values_of(record: Record) -> dict[str, float]:
 class _TensorBoard:
     """Event files by tensorboardX: torch's own writer loads TensorFlow where it is installed."""
 
-    def __init__(self, target: LogTarget, run_name: str, about: Mapping[str, Scalar]) -> None:
+    def __init__(
+        self,
+        target: LogTarget,
+        run_name: str,
+        about: Mapping[str, Scalar],
+        series: str | None,  # noqa: ARG002 - another file in the same folder goes on
+    ) -> None:
         from tensorboardX import SummaryWriter
 
-        self._writer = SummaryWriter(str(Path(target.place) / run_name), flush_secs=10)
+        folder = Path(target.place) / run_name
+        suffix = f".{secrets.token_hex(4)}"  # two writers of one second had one file otherwise
+        self._writer = SummaryWriter(str(folder), flush_secs=10, filename_suffix=suffix)
         text = "\n".join(f"    {key}: {value}" for key, value in about.items())
         self._writer.add_text("about", text, 0)
 
@@ -216,26 +237,49 @@ class _TensorBoard:
 class _Wandb:
     """Weights & Biases; WANDB_MODE=offline keeps all of it in ./wandb, without a connection."""
 
-    def __init__(self, target: LogTarget, run_name: str, about: Mapping[str, Scalar]) -> None:
+    def __init__(
+        self,
+        target: LogTarget,
+        run_name: str,
+        about: Mapping[str, Scalar],
+        series: str | None,
+    ) -> None:
         os.environ.setdefault(
             "WANDB_ERROR_REPORTING", "false"
         )  # else it asks for a host offline too
         os.environ.setdefault("WANDB_SILENT", "true")  # stdout is for results
         import wandb
 
-        quiet = wandb.Settings(
-            console="off", disable_git=True, disable_code=True, x_disable_stats=True
-        )
+        settings: dict[str, Any] = {
+            "console": "off",
+            "disable_git": True,
+            "disable_code": True,
+            "x_disable_stats": True,
+        }
+        wanted: dict[str, Any]
+        self._in_series = series is not None
+        if series is None:
+            wanted = {"name": target.name or run_name, "group": run_name, "config": dict(about)}
+        elif target.name is None:
+            wanted = {"id": f"watch-{series[:16]}", "resume": "allow", "name": run_name}
+            wanted["config"] = dict(about)
+        else:  # somebody else's run, which may be at work: a second writer, that does not end it
+            wanted = {"id": target.name, "config": {"evalsuite": dict(about)}}
+            settings |= {"x_primary": False, "x_update_finish_state": False}
+            settings |= {} if os.environ.get("WANDB_MODE") else {"mode": "shared"}
         self._run: Any = wandb.init(
-            project=target.place,
-            name=target.name or run_name,
-            group=run_name,
-            config=dict(about),
-            settings=quiet,
+            project=target.place, settings=wandb.Settings(**settings), **wanted
         )
+        if self._in_series:
+            self._run.define_metric(_TRAIN_STEP)
+            self._run.define_metric("evalsuite/*", step_metric=_TRAIN_STEP)
 
     def log(self, values: Mapping[str, float], step: int) -> None:
-        self._run.log(dict(values), step=step)
+        if not self._in_series:
+            self._run.log(dict(values), step=step)
+            return
+        named = {f"evalsuite/{name}": value for name, value in values.items()}
+        self._run.log({**named, _TRAIN_STEP: step})
 
     def close(self, *, failed: bool) -> None:
         self._run.finish(exit_code=int(failed))
@@ -244,7 +288,13 @@ class _Wandb:
 class _MLflow:
     """MLflow by its client; newer versions must be told that a file store is meant."""
 
-    def __init__(self, target: LogTarget, run_name: str, about: Mapping[str, Scalar]) -> None:
+    def __init__(
+        self,
+        target: LogTarget,
+        run_name: str,
+        about: Mapping[str, Scalar],
+        series: str | None,
+    ) -> None:
         if "://" not in target.place or target.place.startswith("file:"):
             os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -258,7 +308,13 @@ class _MLflow:
         known = client.get_experiment_by_name(experiment)
         place = known.experiment_id if known else client.create_experiment(experiment)
         self._client, self._metric = client, Metric
-        self._id: str = client.create_run(place, run_name=run_name).info.run_id
+        tags = {} if series is None else {_SERIES_TAG: series}
+        before = client.search_runs([place], f"tags.{_SERIES_TAG} = '{series}'") if series else ()
+        if before:
+            self._id: str = before[0].info.run_id
+            client.update_run(self._id, status="RUNNING")
+            return
+        self._id = client.create_run(place, run_name=run_name, tags=tags).info.run_id
         for key, value in about.items():
             client.log_param(self._id, key, value)
 
@@ -271,7 +327,9 @@ class _MLflow:
         self._client.set_terminated(self._id, "FAILED" if failed else "FINISHED")
 
 
-_OPENERS: dict[str, Callable[[LogTarget, str, Mapping[str, Scalar]], Logger]] = {
+Opener = Callable[[LogTarget, str, Mapping[str, Scalar], str | None], Logger]
+"""(target, run name, what is known of it, identity of a series or None) to an open logger."""
+_OPENERS: dict[str, Opener] = {
     "wandb": _Wandb,
     "tensorboard": _TensorBoard,
     "mlflow": _MLflow,

@@ -1,4 +1,7 @@
-"""Logs a made-up run to all three tools in the current directory; prints what was imported."""
+"""Logs a made-up run, and then the steps of a training in two invocations, to all three tools.
+
+In the current directory; prints what was imported.
+"""
 
 import json
 import sys
@@ -8,6 +11,14 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "report"))
 
 from evalsuite.runtime.observing.loggers import Loggers, check_installed, parse_target
 from evalsuite.runtime.progress import Progress
+
+
+def log_series(targets: list, records: list, steps: tuple[int, ...], said: list[str]) -> None:
+    """What a watch does in one invocation."""
+    loggers = Loggers(targets, "watched", {"model": "digits"}, said.append, "ab12" * 16)
+    for step in steps:
+        loggers.records(records, step)
+    loggers.close(failed=False)
 
 
 def main() -> None:
@@ -25,6 +36,8 @@ def main() -> None:
         loggers.progress(Progress(done, 90, 2, 0, loading=False))
     loggers.records([r for r in records if r.protocol.num_samples == 90], 90)
     loggers.close(failed=False)
+    for steps in ((200, 100), (300,)):
+        log_series(targets, records[:1], steps, said)
     loaded = {name.partition(".")[0] for name in sys.modules}
     sys.stderr.write(json.dumps({"said": said, "loaded": sorted(loaded)}) + "\n")
 

@@ -72,16 +72,34 @@ def test_tensorboard_files_read_by_tensorflow_itself(logged: tuple[Path, dict, s
 
 def test_mlflow_and_wandb_hold_the_same(logged: tuple[Path, dict, str]) -> None:
     folder, _, _ = logged
-    (metric,) = [p for p in (folder / "runs").rglob("digits-FID-90") if p.is_file()]
+    metrics = [p for p in (folder / "runs").rglob("digits-FID-90") if p.is_file()]
+    (metric,) = [
+        p for p in metrics if "run_name: made\n" in (p.parents[2] / "meta.yaml").read_text()
+    ]
     _, value, step = metric.read_text().split()
     assert (float(value), int(step)) == (FID, 90)
     about = (metric.parents[2] / "meta.yaml").read_text()
     assert re.search(r"run_name: made\n", about)
     assert re.search(r"status: 3\n", about)  # FINISHED
-    (file,) = (folder / "wandb").glob("offline-run-*/run-*.wandb")
-    content = file.read_bytes()
+    files = (folder / "wandb").glob("offline-run-*/run-*.wandb")
+    (content,) = [c for c in (f.read_bytes() for f in files) if b"progress/images_done" in c]
     assert b"digits-FID-90" in content
     assert b"43.62519" in content
+
+
+def test_a_series_goes_on_at_its_own_steps(logged: tuple[Path, dict, str]) -> None:
+    """Steps in the order in which they were scored, over two invocations, in one place."""
+    folder, _, _ = logged
+    series = [p for p in (folder / "runs").rglob("tags/evalsuite_watch") if p.is_file()]
+    (tag,) = series  # one run of MLflow for both
+    (metric,) = [p for p in tag.parents[1].rglob("digits-FID-*") if "error" not in p.name]
+    assert [line.split()[2] for line in metric.read_text().splitlines()] == ["200", "100", "300"]
+    assert len(list((folder / "boards" / "watched").iterdir())) == 2
+    joined = list((folder / "wandb").glob("offline-run-*-name/run-name.wandb"))
+    content = b"".join(path.read_bytes() for path in joined)
+    assert joined  # PROJECT/RUN names the run of the training by its id
+    assert b"evalsuite/train_step" in content
+    assert re.search(rb"evalsuite/[^\x00]{0,40}digits-FID-", content)
 
 
 def test_nothing_leaves_the_machine(logged: tuple[Path, dict, str]) -> None:

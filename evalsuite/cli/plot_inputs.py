@@ -1,0 +1,66 @@
+"""What is plotted: runs, files of records, and the runs of sweeps and watches."""
+
+from collections.abc import Iterator, Sequence
+
+from evalsuite.artifacts.run_directory import RunDirectory, is_run
+from evalsuite.artifacts.storage import Place
+from evalsuite.cli.output import notice
+from evalsuite.errors import DataError
+from evalsuite.pipeline.comparison_inputs import Entry, entry_of_records, open_entry
+from evalsuite.report.facts import TRAIN_STEP
+from evalsuite.sweep.directory import SweepDirectory, is_sweep
+from evalsuite.sweep.watch_directory import CheckpointEntry, WatchDirectory, is_watch
+
+
+def open_inputs(places: Sequence[Place]) -> list[Entry]:
+    """The inputs of a figure, each run under the name of the input that it came from.
+
+    Inputs that have no numbers yet are said and left out.
+
+    Raises:
+        DataError: something that is no input, or none has a number.
+    """
+    entries: list[Entry] = []
+    for place in places:
+        if is_watch(place):
+            found = entries_of_watch(WatchDirectory.open(place))
+        elif is_sweep(place):
+            found = list(_of_sweep(SweepDirectory.open(place)))
+        elif is_run(place) and not _is_scored(place):
+            found = []
+        else:
+            found = [open_entry(str(place), place)]
+        if not found:
+            notice(f"left out: {place} has no numbers yet")
+        entries += found
+    if not entries:
+        raise DataError("no input has numbers yet: `evalsuite evaluate RUN` makes those of a run")
+    return entries
+
+
+def entries_of_watch(directory: WatchDirectory) -> list[Entry]:
+    """The scored checkpoints, each with its step as the tag `train_step`."""
+    return [_of_checkpoint(directory, entry) for entry in directory.entries()]
+
+
+def _of_checkpoint(directory: WatchDirectory, entry: CheckpointEntry) -> Entry:
+    records = directory.records(entry)
+    where = str(directory.place(entry.run))
+    return entry_of_records(str(directory.root), where, records, {TRAIN_STEP: str(entry.step)})
+
+
+def _of_sweep(directory: SweepDirectory) -> Iterator[Entry]:
+    """Configurations that have records; a sweep that was ended early lacks some."""
+    lacking = []
+    for entry in directory.manifest.configurations:
+        place = directory.place(entry.run)
+        if is_run(place) and _is_scored(place):
+            yield open_entry(str(directory.root), place)
+        else:
+            lacking.append(entry.name)
+    if lacking:
+        notice(f"{directory.root}: {len(lacking)} configurations have no numbers yet")
+
+
+def _is_scored(run: Place) -> bool:
+    return bool(RunDirectory.open(run).storage.names("results", ".json"))

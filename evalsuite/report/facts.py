@@ -1,0 +1,95 @@
+"""What stands on an axis or names a curve: facts of a run, by the names that people give them."""
+
+import math
+from collections.abc import Sequence
+
+from evalsuite.artifacts.records import Record
+from evalsuite.artifacts.run_directory import flat_fields
+from evalsuite.errors import UsageError
+from evalsuite.metrics.registry import METRICS
+from evalsuite.pipeline.comparison_inputs import Entry
+
+TRAIN_STEP, INPUT, MODEL = "train_step", "input", "model"
+TAG = "tag."
+COSTS = {
+    "gpu_hours": "GPU-hours",
+    "cpu_hours": "CPU-hours",
+    "energy_joules": "energy, J",
+    "money": "money",
+}
+"""What may stand on the axis of a record's cost, and its title."""
+_TITLES = {TRAIN_STEP: "training step", "num_samples": "samples", "nfe": "evaluations per image"}
+
+
+def number_of(entry: Entry, record: Record, name: str) -> float | None:
+    """The number that stands on the axis `name` for a record; None when it has none.
+
+    Raises:
+        UsageError: a name that is the last part of several fields.
+    """
+    if name in METRICS:
+        others = [r for r in entry.of_metric(name) if _beside(r, record)]
+        return others[0].value if others else None
+    if name in COSTS:
+        return as_number(record.cost.get(name))
+    if name == "num_samples":
+        return float(record.protocol.num_samples)
+    if name == "nfe":
+        return as_number(record.samples.get("nfe"))
+    return as_number(fact_of(entry, name))
+
+
+def fact_of(entry: Entry, name: str) -> object:
+    """What is known of an input under a name: of a tag, its model, or a field of its plan.
+
+    Raises:
+        UsageError: a name that is the last part of several fields.
+    """
+    if name.startswith(TAG):
+        return entry.tags.get(name.removeprefix(TAG))
+    if name == TRAIN_STEP:
+        return entry.tags.get(TRAIN_STEP)
+    if name == INPUT:
+        return entry.name
+    if name == MODEL:
+        return entry.model
+    fields = flat_fields(entry.plan) if entry.plan is not None else {}
+    if name in fields:
+        return fields[name]
+    ends = [key for key in fields if key.endswith(f".{name}")]
+    if len(ends) > 1:
+        raise UsageError(f"{name} is the last part of {', '.join(ends)}: name one of them")
+    return fields[ends[0]] if ends else None
+
+
+def title_of(x: str) -> str:
+    """What stands beside an axis."""
+    if x in METRICS:
+        return METRICS[x].display
+    return COSTS.get(x) or _TITLES.get(x) or x.removeprefix(TAG).replace("_", " ")
+
+
+def names_of_facts(entries: Sequence[Entry]) -> list[str]:
+    """What may stand on an axis of these inputs."""
+    fields = {key for e in entries if e.plan is not None for key in flat_fields(e.plan)}
+    tags = {f"{TAG}{key}" for entry in entries for key in entry.tags}
+    shown = {key.rpartition(".")[2] for key in fields}
+    return [*fields, *shown, *tags, *COSTS, TRAIN_STEP, "num_samples", "nfe"]
+
+
+def as_number(value: object) -> float | None:
+    """A finite number, also one that is a text; None of anything else."""
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        return None
+    try:
+        found = float(value)
+    except ValueError:
+        return None
+    return found if math.isfinite(found) else None
+
+
+def _beside(other: Record, record: Record) -> bool:
+    """Whether two records are of the same samples, by one named protocol and extractor."""
+    a, b = other.protocol, record.protocol
+    same = (a.num_samples, a.extractor_sha256) == (b.num_samples, b.extractor_sha256)
+    return same and bool(set(other.protocol_names) & set(record.protocol_names))
