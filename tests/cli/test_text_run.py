@@ -107,7 +107,9 @@ def test_the_run_card_and_the_report_show_the_prompts(text_run: TextRun) -> None
     card = (text_run.path / "README.md").read_text()
     assert "5 prompts" in card
     page = (text_run.path / "report" / "index.html").read_text()
-    titles = re.findall(r'<th scope="row" role="rowheader">(.*?) <span>prompt (\d)</span>', page)
+    titles = re.findall(
+        r'<th scope="row" role="rowheader">(.*?) <span class="sub">prompt (\d)</span>', page
+    )
     assert titles == [(html.escape(prompt), str(i)) for i, prompt in enumerate(PROMPTS)]
     assert "sample 6, prompt 1 (a dog &amp; &lt;b&gt;), seed 6" in page
     assert "The first samples of each prompt" in page
