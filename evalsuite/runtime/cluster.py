@@ -20,8 +20,6 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
-from typing import Any
 
 from evalsuite.artifacts.storage import Place
 from evalsuite.errors import EnvironmentProblem, EvalsuiteError, Interrupted, UsageError, first_line
@@ -108,40 +106,20 @@ def _quiet() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _own_signals() -> Iterator[None]:
-    """Around `ray.init`, which replaces the handler of SIGTERM by one that only exits.
-
-    What a handler raises can be lost in code of Ray that is called from C; then it is raised again
-    at the end, so that nobody's Ctrl-C is left unheard.
-    """
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    heard: list[int] = []
-
-    def hear(number: int, frame: FrameType | None) -> None:
-        heard.append(number)
-        _handle(before[signal.Signals(number)], number, frame)
-
-    for number, handler in before.items():
-        if callable(handler):  # what is ignored stays ignored
-            signal.signal(number, hear)
+def _own_sigterm() -> Iterator[None]:
+    """Around `ray.init`: give the SIGTERM handler back that it replaces by one that only exits."""
+    before = signal.getsignal(signal.SIGTERM)
     try:
         yield
     except SystemExit as error:
-        _handle(before[signal.SIGTERM], signal.SIGTERM, None)  # it knows command and exit code
+        if callable(before):
+            before(signal.SIGTERM, None)  # it knows the command and its exit code
         raise Interrupted(
             "stopped by SIGTERM while Ray was starting: run the same command again to go on",
             stop_code(signal.SIGTERM),
         ) from error
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-    for late in heard:
-        _handle(before[signal.Signals(late)], late, None)
-
-
-def _handle(handler: Any, number: int, frame: FrameType | None) -> None:  # noqa: ANN401 - `signal.getsignal` gives many things
-    if callable(handler):
-        handler(number, frame)
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextlib.contextmanager
@@ -150,7 +128,7 @@ def _joined(address: str) -> Iterator[None]:
     from ray.exceptions import RayError
 
     try:
-        with _own_signals():
+        with _own_sigterm():
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except (RayError, ConnectionError, RuntimeError, ValueError, OSError) as error:
         if "Version mismatch" in str(error):
@@ -275,7 +253,7 @@ def _private_cluster(num_workers: int | None, *, use_gpu: bool) -> Iterator[None
     with _temporary_folder() as folder:
         try:
             try:
-                with _own_signals():
+                with _own_sigterm():
                     ray.init(
                         address="local",
                         num_cpus=num_workers or default_cpu_workers(),
