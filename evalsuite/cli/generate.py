@@ -279,8 +279,11 @@ def _judged(
     if prepared.benchmark is None or request.resolved.plan.has_random_weights:
         return {}
     if judging is None:
-        name = prepared.benchmark.name
-        notice(f"no network was given to score {name}: `evalsuite t2i {name} --help` says how")
+        spec = prepared.benchmark
+        command = "dpg" if any(file.role == "dpg-csv" for file in spec.files) else "geneval"
+        notice(
+            f"no network was given to score {spec.name}: `evalsuite t2i {command} --help` says how"
+        )
         return {}
     return {"benchmark": judging.score(result.run, request.demand.num_samples, values)}
 

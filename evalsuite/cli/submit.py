@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 _DRIVEN = ("run", "generate", "sweep", "watch")
 """Commands whose driver starts workers: in a job they do so on the cluster."""
+_ASKED = ("evaluate", "t2i")
+"""Commands that find the cluster by the job's environment: their workers may not be needed."""
 _NOT_IN_A_JOB = ("submit", "jobs")
 _LASTING = ("output", "runs", "json_path")
 """Options that name what must outlive the job's own folder."""
@@ -127,7 +129,7 @@ def job_of(
     if not words:
         raise UsageError("there is nothing to submit: give a command after `--`, or --spec")
     words = _checked(words)
-    if words[0] == "evaluate":  # samples of others want workers, a run refuses an --address
+    if words[0] in _ASKED:  # samples of others want workers, a run refuses an --address
         env = {JOB_ADDRESS: "auto", **env}
     return Job(words, env, interpreter)
 

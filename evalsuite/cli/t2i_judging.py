@@ -1,5 +1,6 @@
 """`evalsuite t2i geneval` and `t2i dpg`, and how `run` scores a benchmark's images."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -157,10 +158,12 @@ def dpg(**values: Any) -> None:  # noqa: ANN401 - click passes each option
 def judged(images: "JudgedImages", scorer: "Scorer", values: dict[str, Any]) -> "Place":
     """Have all images judged; gives the file of rows."""
     from evalsuite.cli.output import ProgressView, notice
+    from evalsuite.runtime.cluster import JOB_ADDRESS
     from evalsuite.runtime.judging import Judging, judge_into
     from evalsuite.runtime.workforce import Workforce
 
-    workforce = Workforce(values["num_workers"], values["address"], values["device"])
+    address = values["address"] or os.environ.get(JOB_ADDRESS)
+    workforce = Workforce(values["num_workers"], address, values["device"])
     with ProgressView() as view:
         return judge_into(
             Judging(workforce, view.show, notice), images, scorer, values.get("output")
@@ -244,10 +247,11 @@ def benchmark_scoring(
             raise UsageError(f"--{flag} scores a benchmark that asks for it: give --benchmark")
     if values["detector"] is None and spec is not None and spec.detector is not None:
         values = {**values, "detector": spec.detector}
-    if spec is None or (values["detector"] is None and values["judge"] is None):
+    if values["detector"] is None:
         for flag in ("object_names", "clip", "known_picture"):
             if values[flag] is not None:
                 raise UsageError(f"--{flag.replace('_', '-')} needs --detector")
+    if spec is None or (values["detector"] is None and values["judge"] is None):
         return None
     if values["judge"] is not None:
         benchmark_file(spec, "dpg-csv")

@@ -105,8 +105,17 @@ def _open_folder(place: Place, metadata: Path | None, num_samples: int | None) -
             " image would change the score without a sign"
         )
     files = tuple(str(image.absolute()) for folder in folders for image in folder.images)
-    images = FolderImages(str(place.absolute()), digest_of_files(files), counts.pop(), files)
+    per_prompt = counts.pop()
+    source = _source_of(files, [folder.prompt for folder in folders], per_prompt)
+    images = FolderImages(str(place.absolute()), source, per_prompt, files)
     return GenevalInput(images, tuple(folder.prompt for folder in folders))
+
+
+def _source_of(files: Sequence[str], prompts: Sequence[GenevalPrompt], per_prompt: int) -> str:
+    """SHA-256 of the images and of the prompt that each was made of: metadata can be corrected."""
+    records = [prompt.record for prompt in prompts]
+    said = {"images": digest_of_files(files), "prompts": records, "per_prompt": per_prompt}
+    return hashlib.sha256(canonical_json(said)).hexdigest()
 
 
 def summary_of(path: Place) -> dict[str, Any]:

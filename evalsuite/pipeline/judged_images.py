@@ -6,7 +6,7 @@ the images of a prompt together.
 
 import functools
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -190,7 +190,7 @@ def images_of_run(run: RunDirectory, num_samples: int | None, what: str) -> RunI
     return RunImages(str(run.root.absolute()), run.manifest.plan_id, prompts, count)
 
 
-def digest_of_files(files: tuple[str, ...]) -> str:
+def digest_of_files(files: Sequence[str]) -> str:
     """SHA-256 of the files' bytes in their order."""
     digest = hashlib.sha256()
     for path in files:

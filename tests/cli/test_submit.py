@@ -63,6 +63,8 @@ def test_a_job_works_on_the_cluster_whatever_it_drives() -> None:
     scored = job_of(("evaluate", "/shared/samples.npz"), None, {"A": "b"}, None)
     assert scored.words == ["evaluate", "/shared/samples.npz"]
     assert scored.env == {"A": "b", "EVALSUITE_ADDRESS": "auto"}
+    judged = ("t2i", "geneval", "/shared/run", "--detector", "shapes")
+    assert job_of(judged, None, {}, None).env == {"EVALSUITE_ADDRESS": "auto"}
     assert job_of(("status", "/shared/run"), None, {}, None).env == {}
 
 

@@ -179,7 +179,7 @@ def test_features_of_other_pixels_are_not_scored(run: RunDirectory) -> None:
     receipt = run.receipts(FEATURES)[2]
     other = receipt.model_copy(update={"pixels_digest": "ab" * 32})
     run.storage.replace(receipt.name, other.model_dump_json().encode())
-    with pytest.raises(CorruptionError, match="features of other pixels"):
+    with pytest.raises(CorruptionError, match="made of other pixels"):
         score_run(run, measure(), 60)
     assert score_run(run, measure(), 40)
 

@@ -164,7 +164,7 @@ def test_a_lie_in_a_receipt_is_found_by_recomputing(run: RunDirectory) -> None:
     changed = (*receipt.pixel_sha256[:4], "0" * 64, *receipt.pixel_sha256[5:])
     lie = receipt.model_copy(update={"pixel_sha256": changed, "numerics_id": "0" * 64})
     run.storage.replace(receipt.name, lie.model_dump_json().encode())
-    assert ["features of other pixels" in f.text for f in find_faults(run)] == [True]
+    assert ["made of other pixels" in f.text for f in find_faults(run)] == [True]
     sampler = sampler_of(run)
     checked = check_batch(run, sampler, 2)
     assert checked.differing == (24,)

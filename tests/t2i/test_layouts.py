@@ -13,6 +13,7 @@ from evalsuite.artifacts.images import Images
 from evalsuite.artifacts.run_directory import RunDirectory
 from evalsuite.errors import DataError
 from evalsuite.pipeline.comparison import Sharing, sharing
+from evalsuite.pipeline.geneval_run import open_geneval
 from evalsuite.seeding import seeds_of
 from evalsuite.t2i.layouts import dpg_image, read_geneval_folder, scored_by_the_original
 
@@ -135,3 +136,21 @@ def test_shared_seeds_repeat_over_prompts_and_are_part_of_the_plan() -> None:
     assert b"seeds" not in own.canonical
     assert sharing(own, shared, 32, 32) is Sharing.OVERLAP
     assert sharing(shared, shared, 32, 32) is Sharing.PAIRED
+
+
+def test_images_with_other_prompts_are_another_source(tmp_path: Path) -> None:
+    """Else a folder whose metadata were corrected would be given its old verdicts."""
+    sources = []
+    for order in ((0, 1), (1, 0)):
+        for place, which in enumerate(order):
+            folder = tmp_path / f"{place:05d}"
+            (folder / "samples").mkdir(parents=True, exist_ok=True)
+            record = {"tag": "x", "prompt": f"{which} cups", "include": [CLAUSES[which]]}
+            (folder / "metadata.jsonl").write_text(json.dumps(record))
+            picture = Image.fromarray(np.full((8, 8, 3), 40 * place, np.uint8))
+            picture.save(folder / "samples" / "00000.png")
+        sources.append(open_geneval(tmp_path, None, None).images.source)
+    assert len(set(sources)) == 2
+
+
+CLAUSES = ({"class": "cup", "count": 1}, {"class": "cup", "count": 2})
