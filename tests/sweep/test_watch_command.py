@@ -11,12 +11,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pytest
 import torch
 from harness import HostedCluster, Outcome, attempts, bytes_of, pixel_hashes, run_cli, wait_for
 from watched_training import MODEL, settle, weights, write_checkpoint
 
 from evalsuite.artifacts.run_directory import RunDirectory
+from evalsuite.config import data_root
 from evalsuite.pipeline.generation import BatchSampler
 from evalsuite.pipeline.numerics import resolve_device
 from evalsuite.pipeline.plan import PlanOptions, resolve_plan
@@ -287,6 +289,21 @@ def test_what_can_be_refused_before_a_checkpoint_is(
     assert outcome.stdout == ""
     assert said in outcome.complaints[-1]
     assert not list(tmp_path.iterdir())
+
+
+def test_another_file_under_the_name_of_the_reference_is_another_watch(
+    call: Callable[..., Outcome], tmp_path: Path
+) -> None:
+    """Its numbers would stand in one column with those against the first."""
+    with np.load(data_root() / "reference_stats" / "digits-16-train.npz") as archive:
+        arrays = dict(archive)
+    own, watches = tmp_path / "own.npz", []
+    for shift in (1.0, 2.0, 1.0):
+        np.savez(own, **{**arrays, "mu": arrays["mu"] + shift})
+        outcome = call("watch", "ckpts/*.pt", *FIXED, "--reference", own, "--dry-run")
+        assert outcome.code == 0, outcome.stderr
+        watches.append(outcome.stdout.splitlines()[0])
+    assert watches[0] == watches[2] != watches[1]
 
 
 def test_dry_run_names_what_is_there(there: Finished, call: Callable[..., Outcome]) -> None:

@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from board_kit import make_record
 
+from evalsuite.cli.watch_view import column_names
 from evalsuite.errors import DataError, IncompleteError
 from evalsuite.sweep.checkpoints import Lookout
 from evalsuite.sweep.watch_directory import WatchDirectory, WatchManifest
@@ -137,6 +139,18 @@ def test_trouble_that_is_no_checkpoint_s_ends_it(tmp_path: Path) -> None:
     training.watching.work = training.watching.work._replace(request_of=full)
     with pytest.raises(OSError, match="no space"):
         watch(training.watching, poll_s=1.0, once=True, until=None, wait=no_wait)
+
+
+def test_numbers_by_two_protocols_are_never_in_one_column() -> None:
+    """As of steps that were scored before and after the file of a reference changed."""
+    first, again, other = (
+        make_record(value, reference_sha256=digest)
+        for value, digest in ((2.0, "aa" * 32), (3.0, "aa" * 32), (4.0, "bb" * 32))
+    )
+    assert column_names([first, again]) == {first.protocol_id: "fid"}
+    assert column_names([first, other]) == {
+        one.protocol_id: f"fid:{one.protocol_id}" for one in (first, other)
+    }
 
 
 def test_a_bench_is_kept_warm_for_a_minute() -> None:
