@@ -6,7 +6,6 @@ and the others go on; whatever else fails ends the watch.
 """
 
 import contextlib
-import functools
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -45,15 +44,19 @@ WARM_S = 60.0
 
 
 class Measures:
-    """What every checkpoint is measured with; references are made ready once."""
+    """What every checkpoint is measured with; references are made ready once, and at once.
+
+    What is wrong with a reference is no checkpoint's fault, and is found before samples are made.
+    """
 
     def __init__(self, measures: Sequence[Measure], num_samples: int) -> None:
-        """Measure the first `num_samples` by each of `measures`."""
-        self.measures, self.num_samples = tuple(measures), num_samples
+        """Measure the first `num_samples` by each of `measures`.
 
-    @functools.cached_property
-    def _references(self) -> list[PreparedReference | None]:
-        return [prepare_reference(measure) for measure in self.measures]
+        Raises:
+            DataError: as `prepare_reference`.
+        """
+        self.measures, self.num_samples = tuple(measures), num_samples
+        self._references = [prepare_reference(measure) for measure in self.measures]
 
     def score(self, run: RunDirectory) -> list[Record]:
         """Records of a run: those that it has, or made now.

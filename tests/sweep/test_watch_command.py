@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from harness import HostedCluster, Outcome, attempts, bytes_of, pixel_hashes, run_cli, wait_for
+from PIL import Image
 from watched_training import MODEL, settle, weights, write_checkpoint
 
 from evalsuite.artifacts.run_directory import RunDirectory
@@ -304,6 +305,25 @@ def test_another_file_under_the_name_of_the_reference_is_another_watch(
         assert outcome.code == 0, outcome.stderr
         watches.append(outcome.stdout.splitlines()[0])
     assert watches[0] == watches[2] != watches[1]
+
+
+def test_a_fault_of_the_reference_is_no_checkpoint_s(
+    call: Callable[..., Outcome], tmp_path: Path
+) -> None:
+    """A damaged picture is found before samples of the checkpoint are made."""
+    write_checkpoint(tmp_path / "ckpts" / "step_100.pt", 0.0)
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    for number in range(4):
+        noise = np.random.default_rng(number).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+        Image.fromarray(noise).save(pictures / f"{number}.png")
+    last = pictures / "3.png"
+    last.write_bytes(last.read_bytes()[:200])
+    outcome = call(*ONCE, "--reference", pictures, "--metrics", "fid")
+    assert outcome.code == 3
+    assert "3.png" in outcome.complaints[-1]
+    assert "not scored" not in outcome.stderr
+    assert not (tmp_path / "runs").exists()
 
 
 def test_dry_run_names_what_is_there(there: Finished, call: Callable[..., Outcome]) -> None:
