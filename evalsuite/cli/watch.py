@@ -64,6 +64,11 @@ def watch(pattern: tuple[str, ...], **values: Any) -> None:  # noqa: ANN401 - cl
         )
     if values["once"] and values["until"] is not None:
         raise UsageError("--once and --until exclude each other")
+    if values["every"] and values["until"] is not None and values["until"] % values["every"]:
+        raise UsageError(
+            f"--until {values['until']} is no multiple of --every {values['every']}, so that step is"
+            " never scored: change one of them"
+        )
     setup = set_up(pattern[0], {**values, **NOT_HERE})
     if values["dry_run"]:
         for line in due_lines(setup):

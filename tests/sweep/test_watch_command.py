@@ -277,6 +277,7 @@ def test_signals_end_the_waiting(
         (("ckpts/last.pt",), "has no wildcard"),
         (("s3://bucket/step_*.pt",), "on a local or mounted disk"),
         (("ckpts/*.pt", "--once", "--until", "5"), "exclude each other"),
+        (("ckpts/*.pt", "--every", "100", "--until", "250"), "no multiple of --every 100"),
         (("ckpts/*.pt", "--reference", "no-such"), "no-such"),
         (("ckpts/*.pt", "--output", "s3://bucket/watch"), "give --runs there too"),
         (("ckpts/*.pt", "--guidance-interval", "0.9", "0.1"), "guidance_interval"),
