@@ -166,3 +166,24 @@ def test_a_bench_is_kept_warm_for_a_minute() -> None:
         warm.cool()
         with warm.bench() as third:
             assert third is not first
+
+
+def test_a_long_pause_does_not_keep_a_bench_open() -> None:
+    """Looked at 70 s into a pause of an hour, when its workers must have let go of their GPUs."""
+    clock = [0.0]
+
+    def sleep(seconds: float) -> None:
+        if clock[0] >= 70.0:
+            raise KeyboardInterrupt
+        clock[0] += seconds
+
+    with Warm(lambda: clock[0], sleep) as warm:
+        with warm.bench() as first:
+            pass
+        with pytest.raises(KeyboardInterrupt):
+            warm.wait(3600.0)
+        with warm.bench() as second:
+            assert second is not first
+        clock[0] = 0.0
+        warm.wait(12.0)
+        assert clock[0] == 12.0
