@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from evalsuite.cli.prepare import Prepared
+from evalsuite.errors import Interrupted
 
 if TYPE_CHECKING:
     from evalsuite.config import Plan
@@ -30,7 +31,7 @@ def opened_loggers(
     about: "Mapping[str, Scalar]",
     series: str | None = None,
 ) -> "Iterator[Loggers]":
-    """As `logging_to`; arguments are those of `Loggers`."""
+    """As `logging_to`; arguments are those of `Loggers`. A signal is how a series ends."""
     from evalsuite.cli.output import notice
     from evalsuite.runtime.observing.loggers import Loggers
 
@@ -39,6 +40,9 @@ def opened_loggers(
     try:
         yield loggers
         failed = False
+    except (Interrupted, KeyboardInterrupt):
+        failed = series is None
+        raise
     finally:
         loggers.close(failed=failed)
 

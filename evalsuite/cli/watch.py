@@ -1,7 +1,6 @@
 """`evalsuite watch`: each new checkpoint of a training is scored once."""
 
 import contextlib
-import time
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -64,6 +63,11 @@ def watch(pattern: tuple[str, ...], **values: Any) -> None:  # noqa: ANN401 - cl
         )
     if values["once"] and values["until"] is not None:
         raise UsageError("--once and --until exclude each other")
+    if values["every"] and values["until"] is not None and values["until"] % values["every"]:
+        raise UsageError(
+            f"--until {values['until']} is no multiple of --every {values['every']}, so that step"
+            " is never scored: change one of them"
+        )
     setup = set_up(pattern[0], {**values, **NOT_HERE})
     if values["dry_run"]:
         for line in due_lines(setup):
@@ -75,13 +79,10 @@ def watch(pattern: tuple[str, ...], **values: Any) -> None:  # noqa: ANN401 - cl
         watching = Watching(work)
         work.refresh()
         notice(f"watching {printable(setup.manifest.pattern)}; table in {directory.root}")
-
-        def wait(seconds: float) -> None:
-            warm.cool()
-            time.sleep(seconds)
-
         poll_s = POLL_S if values["poll"] is None else values["poll"]
-        carry_on(watching, poll_s=poll_s, once=values["once"], until=values["until"], wait=wait)
+        carry_on(
+            watching, poll_s=poll_s, once=values["once"], until=values["until"], wait=warm.wait
+        )
     if not watching.scored:
         notice("no new checkpoint was scored")
     for line in table_lines(directory):

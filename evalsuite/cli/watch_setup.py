@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from evalsuite.artifacts.references import Reference
 from evalsuite.artifacts.storage import Place
 from evalsuite.cli.options import given
 from evalsuite.cli.prepare import Prepared, confirm, prepare
@@ -12,6 +13,7 @@ from evalsuite.config import RANDOM_WEIGHTS, ModelPreset, load_spec
 from evalsuite.errors import UsageError
 from evalsuite.models.foreign import is_foreign
 from evalsuite.pipeline.plan import PlanOptions
+from evalsuite.pipeline.reference_data import content_identity
 from evalsuite.report.facts import TRAIN_STEP
 from evalsuite.runtime.session import SessionRequest
 from evalsuite.sweep.checkpoints import SETTLE_S, Lookout
@@ -113,11 +115,25 @@ def _manifest_of(pattern: str, prepared: Prepared, ema: str | None) -> WatchMani
                 "protocol": one.protocol.name,
                 "extractor": one.spec.extractor_id,
                 "reference": one.reference.name if one.reference else None,
+                "reference_sha256": _digests_of(one.reference) if one.reference else {},
                 "metrics": list(one.metrics),
             }
             for one in prepared.scoring.measures
         ),
     )
+
+
+def _digests_of(reference: Reference) -> dict[str, str]:
+    """Of all that a reference holds: a name says neither which file it was nor what is in it."""
+    found = {}
+    for part, moments in (("pool", reference.pool), ("spatial", reference.spatial)):
+        if moments is not None:
+            found[part] = moments.sha256
+    if reference.spec is not None and reference.spec.features is not None:
+        found["features"] = reference.spec.features.sha256
+    if reference.images is not None and reference.path is not None:
+        found["images"] = content_identity(reference.path)
+    return found
 
 
 def _is_foreign(model: str) -> bool:

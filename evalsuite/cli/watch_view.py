@@ -1,5 +1,6 @@
 """How watches are shown: what is due, the table of the steps as lines and as CSV, and the curve."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -62,11 +63,15 @@ def table_lines(directory: "WatchDirectory") -> list[str]:
 
 
 def table_rows(directory: "WatchDirectory") -> tuple[list[str], list[dict[str, Any]]]:
-    """(columns, rows) of `table.csv`: one row for each step, two columns for each metric."""
+    """(columns, rows) of `table.csv`: one row for each step, two columns for each protocol."""
     columns, rows = ["step", "checkpoint"], []
-    for entry in directory.entries():
-        records = directory.records(entry)
-        values = _values(records)
+    found = [(entry, directory.records(entry)) for entry in directory.entries()]
+    names = column_names([record for _, records in found for record in records])
+    for entry, records in found:
+        values: dict[str, float | None] = {}
+        for record in records:
+            name = names[record.protocol_id]
+            values |= {name: record.value, f"{name}_se": record.standard_error}
         columns += [name for name in values if name not in columns]
         rows.append(
             {
@@ -84,6 +89,20 @@ def table_rows(directory: "WatchDirectory") -> tuple[list[str], list[dict[str, A
         )
     columns += ["num_samples", "gpu_hours", "ema", "weights_sha256", "plan_id", "run", "scored_at"]
     return columns, rows
+
+
+def column_names(records: "Sequence[Record]") -> Mapping[str, str]:
+    """Columns by `protocol_id`: the metric, and as much of the protocol as tells columns apart."""
+    several = len({record.protocol_name for record in records}) > 1
+    names = {
+        record.protocol_id: f"{record.protocol_name}:{record.metric}" if several else record.metric
+        for record in records
+    }
+    alike = Counter(names.values())
+    return {
+        protocol_id: name if alike[name] == 1 else f"{name}:{protocol_id}"
+        for protocol_id, name in names.items()
+    }
 
 
 def write_table_and_curve(directory: "WatchDirectory") -> None:
@@ -107,15 +126,6 @@ def write_table_and_curve(directory: "WatchDirectory") -> None:
     except DataError:  # it is undefined of every checkpoint so far
         return
     directory.storage.replace(CURVE, figure_of_curves(found, "png"))
-
-
-def _values(records: "Sequence[Record]") -> Mapping[str, float | None]:
-    several = len({record.protocol_name for record in records}) > 1
-    values: dict[str, float | None] = {}
-    for record in records:
-        name = f"{record.protocol_name}:{record.metric}" if several else record.metric
-        values |= {name: record.value, f"{name}_se": record.standard_error}
-    return values
 
 
 def _number(record: "Record") -> str:

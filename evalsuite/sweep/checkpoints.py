@@ -19,7 +19,7 @@ PATIENCE_S = 300.0
 """One that cannot be read and did not change for so long is damaged; before, it may grow yet."""
 _WILD = re.compile(r"[*?\[]")
 _OF_STEP = re.compile(r"steps?[^0-9A-Za-z]?(\d+)(?![0-9A-Za-z])", re.IGNORECASE)
-_NUMBER = re.compile(r"(?<!\d)(?<!\d\.)\d+(?!\.?\d)(?![A-Za-z])")
+_NUMBER = re.compile(r"(?<![0-9A-Za-z])(?<!\d\.)\d+(?!\.?\d)(?![A-Za-z])")
 _OWN_STEPS = ("global_step", "step", "train_step", "iteration")
 
 
@@ -136,11 +136,14 @@ def read_about(seen: Seen) -> Mapping[str, Scalar]:
 def step_in_name(name: str) -> int | None:
     """The training step in a name: the number after `step`, else the only number; None otherwise.
 
-    >>> [step_in_name(n) for n in ("epoch=3-step=1200.ckpt", "ema_0.9999/0100000.pt", "v2-7.pt")]
+    Digits that touch a letter are no number (`last-v1`, `xl2`), and a name that says `step` and no
+    number after it (`step_1e5`) has no other.
+
+    >>> [step_in_name(n) for n in ("epoch=3-step=1200.ckpt", "ema_0.9999/0100000.pt", "ema_v2.pt")]
     [1200, 100000, None]
     """
     found = {int(number) for number in _OF_STEP.findall(name)}
-    if not found:
+    if not found and "step" not in name.lower():
         found = {int(number) for number in _NUMBER.findall(name)}
     return found.pop() if len(found) == 1 else None
 

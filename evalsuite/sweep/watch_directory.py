@@ -43,7 +43,7 @@ class WatchManifest(Frozen):
     ema: str
     """As asked."""
     measures: tuple[dict[str, Any], ...]
-    """Protocol, extractor, reference and metrics, for each protocol."""
+    """Protocol, extractor, reference with its digests, and metrics, for each protocol."""
 
     @property
     def watch_id(self) -> str:

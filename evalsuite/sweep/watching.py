@@ -6,7 +6,6 @@ and the others go on; whatever else fails ends the watch.
 """
 
 import contextlib
-import functools
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -42,18 +41,24 @@ POLL_S = 30.0
 """Between two looks, where nobody says otherwise."""
 WARM_S = 60.0
 """For so long after a checkpoint its workers wait for the next one."""
+_SLICE_S = 5.0
+"""At most so much later they end."""
 
 
 class Measures:
-    """What every checkpoint is measured with; references are made ready once."""
+    """What every checkpoint is measured with; references are made ready once, and at once.
+
+    What is wrong with a reference is no checkpoint's fault, and is found before samples are made.
+    """
 
     def __init__(self, measures: Sequence[Measure], num_samples: int) -> None:
-        """Measure the first `num_samples` by each of `measures`."""
-        self.measures, self.num_samples = tuple(measures), num_samples
+        """Measure the first `num_samples` by each of `measures`.
 
-    @functools.cached_property
-    def _references(self) -> list[PreparedReference | None]:
-        return [prepare_reference(measure) for measure in self.measures]
+        Raises:
+            DataError: as `prepare_reference`.
+        """
+        self.measures, self.num_samples = tuple(measures), num_samples
+        self._references = [prepare_reference(measure) for measure in self.measures]
 
     def score(self, run: RunDirectory) -> list[Record]:
         """Records of a run: those that it has, or made now.
@@ -260,8 +265,12 @@ class Warm:
     hours until the next checkpoint.
     """
 
-    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
-        self._now, self._used_s = now, 0.0
+    def __init__(
+        self,
+        now: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._now, self._sleep, self._used_s = now, sleep, 0.0
         self._bench: Bench | None = None
 
     def __enter__(self) -> Self:
@@ -279,6 +288,13 @@ class Warm:
             yield self._bench
         finally:
             self._used_s = self._now()
+
+    def wait(self, seconds: float) -> None:
+        """Let time pass, in slices: a pause may be longer than the bench is to be open."""
+        end_s = self._now() + seconds
+        while (left_s := end_s - self._now()) > 0:
+            self._sleep(min(left_s, _SLICE_S))
+            self.cool()
 
     def cool(self) -> None:
         """Close the bench when nobody used it for `WARM_S`."""

@@ -31,7 +31,13 @@ NOW = 2_000_000_000.0
         ("ema_0.9999_step_100.pt", 100),
         ("0100000.pt", 100_000),
         ("checkpoint-500/model.safetensors", 500),
-        ("v2-last-7.pt", None),
+        ("v2-last-7.pt", 7),
+        ("1-last-7.pt", None),
+        ("last-v1.ckpt", None),
+        ("ema_v2.pt", None),
+        ("pixnerd-xl2-last.pt", None),
+        ("step_1e5.pt", None),
+        ("step_last-7.pt", None),
         ("step_10k.pt", None),
         ("last.pt", None),
         ("step_1/step_2.pt", None),
@@ -49,6 +55,7 @@ def test_else_the_checkpoint_says_its_step(tmp_path: Path) -> None:
     lightning = tmp_path / "last.ckpt"
     torch.save({"state_dict": {"w": torch.ones(2)}, "epoch": 3, "global_step": 4000}, lightning)
     assert step_of(seen(lightning), read_about(seen(lightning))) == 4000
+    assert step_of(seen(lightning, "last-v1.ckpt"), read_about(seen(lightning))) == 4000
     tensors = tmp_path / "last.safetensors"
     save_file({"w": torch.ones(2)}, tensors, {"step": "70"})
     assert step_of(seen(tensors), read_about(seen(tensors))) == 70

@@ -11,12 +11,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pytest
 import torch
 from harness import HostedCluster, Outcome, attempts, bytes_of, pixel_hashes, run_cli, wait_for
+from PIL import Image
 from watched_training import MODEL, settle, weights, write_checkpoint
 
 from evalsuite.artifacts.run_directory import RunDirectory
+from evalsuite.config import data_root
 from evalsuite.pipeline.generation import BatchSampler
 from evalsuite.pipeline.numerics import resolve_device
 from evalsuite.pipeline.plan import PlanOptions, resolve_plan
@@ -274,6 +277,7 @@ def test_signals_end_the_waiting(
         (("ckpts/last.pt",), "has no wildcard"),
         (("s3://bucket/step_*.pt",), "on a local or mounted disk"),
         (("ckpts/*.pt", "--once", "--until", "5"), "exclude each other"),
+        (("ckpts/*.pt", "--every", "100", "--until", "250"), "no multiple of --every 100"),
         (("ckpts/*.pt", "--reference", "no-such"), "no-such"),
         (("ckpts/*.pt", "--output", "s3://bucket/watch"), "give --runs there too"),
         (("ckpts/*.pt", "--guidance-interval", "0.9", "0.1"), "guidance_interval"),
@@ -287,6 +291,40 @@ def test_what_can_be_refused_before_a_checkpoint_is(
     assert outcome.stdout == ""
     assert said in outcome.complaints[-1]
     assert not list(tmp_path.iterdir())
+
+
+def test_another_file_under_the_name_of_the_reference_is_another_watch(
+    call: Callable[..., Outcome], tmp_path: Path
+) -> None:
+    """Its numbers would stand in one column with those against the first."""
+    with np.load(data_root() / "reference_stats" / "digits-16-train.npz") as archive:
+        arrays = dict(archive)
+    own, watches = tmp_path / "own.npz", []
+    for shift in (1.0, 2.0, 1.0):
+        np.savez(own, **{**arrays, "mu": arrays["mu"] + shift})
+        outcome = call("watch", "ckpts/*.pt", *FIXED, "--reference", own, "--dry-run")
+        assert outcome.code == 0, outcome.stderr
+        watches.append(outcome.stdout.splitlines()[0])
+    assert watches[0] == watches[2] != watches[1]
+
+
+def test_a_fault_of_the_reference_is_no_checkpoint_s(
+    call: Callable[..., Outcome], tmp_path: Path
+) -> None:
+    """A damaged picture is found before samples of the checkpoint are made."""
+    write_checkpoint(tmp_path / "ckpts" / "step_100.pt", 0.0)
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    for number in range(4):
+        noise = np.random.default_rng(number).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+        Image.fromarray(noise).save(pictures / f"{number}.png")
+    last = pictures / "3.png"
+    last.write_bytes(last.read_bytes()[:200])
+    outcome = call(*ONCE, "--reference", pictures, "--metrics", "fid")
+    assert outcome.code == 3
+    assert "3.png" in outcome.complaints[-1]
+    assert "not scored" not in outcome.stderr
+    assert not (tmp_path / "runs").exists()
 
 
 def test_dry_run_names_what_is_there(there: Finished, call: Callable[..., Outcome]) -> None:

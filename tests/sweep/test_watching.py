@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from board_kit import make_record
 
+from evalsuite.cli.watch_view import column_names
 from evalsuite.errors import DataError, IncompleteError
 from evalsuite.sweep.checkpoints import Lookout
 from evalsuite.sweep.watch_directory import WatchDirectory, WatchManifest
@@ -139,6 +141,18 @@ def test_trouble_that_is_no_checkpoint_s_ends_it(tmp_path: Path) -> None:
         watch(training.watching, poll_s=1.0, once=True, until=None, wait=no_wait)
 
 
+def test_numbers_by_two_protocols_are_never_in_one_column() -> None:
+    """As of steps that were scored before and after the file of a reference changed."""
+    first, again, other = (
+        make_record(value, reference_sha256=digest)
+        for value, digest in ((2.0, "aa" * 32), (3.0, "aa" * 32), (4.0, "bb" * 32))
+    )
+    assert column_names([first, again]) == {first.protocol_id: "fid"}
+    assert column_names([first, other]) == {
+        one.protocol_id: f"fid:{one.protocol_id}" for one in (first, other)
+    }
+
+
 def test_a_bench_is_kept_warm_for_a_minute() -> None:
     clock = [0.0]
     with Warm(lambda: clock[0]) as warm:
@@ -152,3 +166,24 @@ def test_a_bench_is_kept_warm_for_a_minute() -> None:
         warm.cool()
         with warm.bench() as third:
             assert third is not first
+
+
+def test_a_long_pause_does_not_keep_a_bench_open() -> None:
+    """Looked at 70 s into a pause of an hour, when its workers must have let go of their GPUs."""
+    clock = [0.0]
+
+    def sleep(seconds: float) -> None:
+        if clock[0] >= 70.0:
+            raise KeyboardInterrupt
+        clock[0] += seconds
+
+    with Warm(lambda: clock[0], sleep) as warm:
+        with warm.bench() as first:
+            pass
+        with pytest.raises(KeyboardInterrupt):
+            warm.wait(3600.0)
+        with warm.bench() as second:
+            assert second is not first
+        clock[0] = 0.0
+        warm.wait(12.0)
+        assert clock[0] == 12.0

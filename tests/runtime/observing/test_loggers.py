@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 from harness import Outcome, environment
 
-from evalsuite.errors import EnvironmentProblem, UsageError
+from evalsuite.cli.logging_to import opened_loggers
+from evalsuite.errors import DataError, EnvironmentProblem, Interrupted, UsageError
 from evalsuite.runtime.observing import loggers as loggers_module
 from evalsuite.runtime.observing.loggers import Loggers, LogTarget, check_installed, parse_target
 from evalsuite.runtime.progress import Progress
@@ -178,6 +179,39 @@ def test_a_logger_that_fails_or_hangs_harms_nothing(
         assert any("does not" in line for line in said)
     else:
         assert said == ["--log wandb:p failed, the run goes on: the server is gone"]
+
+
+class Ended:
+    """A logger that keeps how it was ended."""
+
+    def __init__(self) -> None:
+        self.failed: bool | None = None
+
+    def log(self, values: Mapping[str, float], step: int) -> None:
+        """Nothing is logged here."""
+
+    def close(self, *, failed: bool) -> None:
+        self.failed = failed
+
+
+@pytest.mark.parametrize(
+    ("series", "error", "failed"),
+    [
+        ("ab12", Interrupted("stopped by SIGTERM"), False),
+        ("ab12", KeyboardInterrupt(), False),
+        ("ab12", DataError("damaged"), True),
+        (None, Interrupted("stopped by SIGTERM"), True),
+    ],
+)
+def test_a_signal_is_the_end_of_a_series_and_no_failure(
+    series: str | None, error: BaseException, failed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended = Ended()
+    monkeypatch.setitem(loggers_module._OPENERS, "wandb", lambda *_: ended)
+    targets = [LogTarget("wandb", "p")]
+    with pytest.raises(type(error)), opened_loggers(targets, "made", {}, series):
+        raise error
+    assert ended.failed is failed
 
 
 def test_a_place_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
