@@ -36,6 +36,7 @@ from evalsuite.diagnosis.references import (
     others_like,
     real_data,
     usable_extractors,
+    wanted_references,
 )
 from evalsuite.diagnosis.twins import Twins, find_twins
 from evalsuite.errors import DataError, EvalsuiteError
@@ -224,6 +225,9 @@ def _names(
     if reference is not None:
         found.append((reference, True))
     measured = [r.reference for r in subject.records if r.metric == "fid" and r.reference]
+    # of several numbers, that against the wanted reference is the one to be explained
+    wanted = wanted_references(expected)
+    measured.sort(key=lambda name: name not in wanted)
     found += [(name, reference is None) for name in dict.fromkeys(measured)]
     if expected is not None:
         evaluation = expected.preset.evaluation
