@@ -90,10 +90,12 @@ def subject_of_run(run: RunDirectory) -> Subject:
 
     Raises:
         UsageError: random weights, or nobody knows how many samples were asked for.
+        DataError: they are too few.
         IncompleteError: samples are missing.
     """
     check_scorable(run)
     total = run.num_asked()
+    _check_enough(str(run.root), total)
     count = min(total, MOST)
     run.slices(run.spans(IMAGES, 0, count), 0, count, "images")
     receipts = cover(run.receipts(IMAGES, 0, count), 0, count)
@@ -128,6 +130,11 @@ def subject_of_run(run: RunDirectory) -> Subject:
     )
 
 
+def _check_enough(where: str, count: int) -> None:
+    if count < FEWEST:
+        raise DataError(f"{where} holds {count} images: nothing can be told of fewer than {FEWEST}")
+
+
 def _kept_images(run: RunDirectory, stop: int) -> dict[int, Images]:
     """Pixels by sample, of those that were kept."""
     return dict(run.find_images(run.kept_indices(stop)))
@@ -139,11 +146,7 @@ def subject_of_samples(samples: SampleSet) -> Subject:
     Raises:
         DataError: they cannot be read, or are too few.
     """
-    if samples.num_images < FEWEST:
-        raise DataError(
-            f"{samples.where} holds {samples.num_images} images: nothing can be told of fewer than"
-            f" {FEWEST}"
-        )
+    _check_enough(samples.where, samples.num_images)
     rows_N = np.arange(samples.num_images)
     if samples.num_images > MOST:
         chosen = np.random.default_rng(0).choice(samples.num_images, MOST, replace=False)

@@ -4,6 +4,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import pytest
+
 from evalsuite.artifacts.records import Record
 from evalsuite.artifacts.references import open_reference
 from evalsuite.artifacts.run_directory import RunDirectory
@@ -11,6 +13,7 @@ from evalsuite.diagnosis.findings import Clear, Finding
 from evalsuite.diagnosis.gathering import comparison_of, expected_of, gather, subject_of_run
 from evalsuite.diagnosis.material import Material
 from evalsuite.diagnosis.wrong_reference import probe_reference
+from evalsuite.errors import DataError
 from evalsuite.pipeline.analysis import chosen_images
 from jobs.why.rates import CPU
 
@@ -52,3 +55,10 @@ def test_a_run_may_be_measured_against_a_second_reference(tmp_path: Path) -> Non
         assert isinstance(probe_reference(material), Clear)
         assert material.asked is not None
         assert material.asked.name == "digits-16-train"
+
+
+def test_a_run_of_few_samples_is_refused(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", num_images=32)
+    add_attempt(run, resolved={"num_samples": 15})
+    with pytest.raises(DataError, match="holds 15 images: nothing can be told of fewer than 16"):
+        subject_of_run(run)
