@@ -17,7 +17,7 @@ from evalsuite.artifacts.features import FeatureTable
 from evalsuite.artifacts.images import Images
 from evalsuite.artifacts.receipts import cover
 from evalsuite.artifacts.records import Record
-from evalsuite.artifacts.run_directory import IMAGES, RunDirectory, feature_stage
+from evalsuite.artifacts.run_directory import IMAGES, RunDirectory, feature_stage, gaps_of
 from evalsuite.artifacts.samples import SampleSet
 from evalsuite.artifacts.samples.folder import labels_of_subfolders
 from evalsuite.config import (
@@ -263,12 +263,14 @@ def _extractor_of(
 
 
 def features_of(subject: Subject, spec: ExtractorSpec, device: torch.device) -> FeatureTable | None:
-    """Features of the samples: as the run has them, else of their pixels."""
-    run = subject.run
-    if run is not None and run.spans(feature_stage(spec.extractor_id)):
-        return run.read_features(spec.extractor_id, len(subject.digests))
+    """Features of the samples: as the run has them of all, else of their pixels."""
+    run, count = subject.run, len(subject.digests)
+    if run is not None:
+        spans = run.spans(feature_stage(spec.extractor_id), 0, count)
+        if not gaps_of([(span.start, span.stop) for span in spans], 0, count):
+            return run.read_features(spec.extractor_id, count)
     pictures = subject.images_MHWC
-    if pictures is None or len(pictures) != len(subject.digests):
+    if pictures is None or len(pictures) != count:
         return None
     if spec.input_size not in {None, subject.size}:
         return None
@@ -285,7 +287,9 @@ def gather(
     else:
         table = features_of(subject, spec, device)
         if table is None:
-            lacking["features"] = f"there are no features by {spec.name} and no pixels for it"
+            lacking["features"] = (
+                f"there are no features by {spec.name} of all samples and no pixels for it"
+            )
     used, others = against.used, against.others
     if used is not None and against.asked is None and _is_other_kind(table, used):
         lacking["reference"] = f"{used.name} is of other images than these: give --reference"

@@ -4,32 +4,41 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from evalsuite.artifacts.features import FeatureTable
+from evalsuite.artifacts.images import Keep
+from evalsuite.artifacts.receipts import Receipt, commit_receipt
 from evalsuite.artifacts.records import Record
 from evalsuite.artifacts.references import open_reference
-from evalsuite.artifacts.run_directory import RunDirectory
+from evalsuite.artifacts.run_directory import IMAGES, RunDirectory, feature_stage
+from evalsuite.config import ExtractorSpec, load_spec
 from evalsuite.diagnosis.findings import Clear, Finding
 from evalsuite.diagnosis.gathering import comparison_of, expected_of, gather, subject_of_run
 from evalsuite.diagnosis.material import Material
 from evalsuite.diagnosis.wrong_reference import probe_reference
 from evalsuite.errors import DataError
-from evalsuite.pipeline.analysis import chosen_images
+from evalsuite.features.base import FeatureBatch
+from evalsuite.pipeline.analysis import chosen_images, images_of_run
+from evalsuite.pipeline.embedding import embed_images
+from evalsuite.pipeline.ranges import ShardTask
+from evalsuite.pipeline.stages import FeatureSink, Produced
 from jobs.why.rates import CPU
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "report"))
 from run_builder import add_attempt, add_record, add_shard, make_plan, make_run
 
 
-def run_of_digits(root: Path, count: int = 64) -> RunDirectory:
+def run_of_digits(root: Path, count: int = 64, keep: Keep = "all") -> RunDirectory:
     """A run whose pixels are real digits of no model."""
     run = make_run(root, plan=make_plan(), num_images=0)
     real = open_reference("digits-16-heldout").images
     assert real is not None
     for start in range(0, count, 32):
         digits = chosen_images(real, range(start, start + 32))
-        add_shard(run, start, start + 32, "all", given=digits)
-    asked = {"num_samples": count, "part": None, "keep": "all", "shard_format": "parquet"}
+        add_shard(run, start, start + 32, keep, given=digits)
+    asked = {"num_samples": count, "part": None, "keep": keep, "shard_format": "parquet"}
     add_attempt(run, resolved=asked)
     return run
 
@@ -62,3 +71,34 @@ def test_a_run_of_few_samples_is_refused(tmp_path: Path) -> None:
     add_attempt(run, resolved={"num_samples": 15})
     with pytest.raises(DataError, match="holds 15 images: nothing can be told of fewer than 16"):
         subject_of_run(run)
+
+
+def add_features(run: RunDirectory, table: FeatureTable, spec: ExtractorSpec) -> None:
+    """Commit one shard of features."""
+    stage, stop = feature_stage(spec.extractor_id), table.start + len(table.pool_ND)
+    sink = FeatureSink(run.storage, ShardTask(table.start, stop, (stage,)), "f1", stage)
+    sink.write(Produced(None, {stage: [FeatureBatch(*table[1:])]}), [])
+    (head,) = run.committed(IMAGES, table.start, stop)
+    fields = {**head.model_dump(), "stage": stage, "files": sink.finish(), "attempt_id": "f1"}
+    assert commit_receipt(run.storage, Receipt.model_validate(fields))
+
+
+@pytest.mark.parametrize("keep", ["all", "none"])
+def test_features_of_some_samples_are_no_error(keep: Keep, tmp_path: Path) -> None:
+    """Pixels stand in for them; without pixels nothing can be told; of all they are used."""
+    spec = load_spec(ExtractorSpec, "digits-convnet")
+    run, whole = run_of_digits(tmp_path / "run", keep=keep), run_of_digits(tmp_path / "whole")
+    table = embed_images(images_of_run(whole, range(64)), spec, CPU)
+    marked = table._replace(pool_ND=table.pool_ND + 1)
+    add_features(run, marked.rows(0, 32), spec)
+    material = material_of(run)
+    if keep == "all":
+        assert material.features is not None
+        np.testing.assert_allclose(material.features.pool_ND, table.pool_ND, atol=1e-4)
+    else:
+        assert material.features is None
+        assert "no features by digits-convnet of all samples" in material.why_no("features")
+    add_features(run, marked.rows(32, 64), spec)
+    again = material_of(RunDirectory.open(run.root)).features
+    assert again is not None
+    np.testing.assert_array_equal(again.pool_ND, marked.pool_ND)
