@@ -77,11 +77,13 @@ def near_copies(images_NHWC: Images) -> tuple[NDArray[np.int64], NDArray[np.int6
 
 def probe_duplicates(material: Material) -> Outcome:
     """Whether samples occur more than once, exactly or nearly."""
-    exact, pair = exact_copies(material.digests)
+    exact, places = exact_copies(material.digests)
+    rows = material.rows_N
     images, near, expected, distance = material.images_MHWC, 0, 0.0, 0.0
     if images is not None:
-        near, near_pair, distance = _near_pairs(images)
-        pair = pair or near_pair
+        near, near_places, distance = _near_pairs(images)
+        if places is None:
+            places, rows = near_places, material.image_rows_M
         real = material.reference.images_MHWC if material.reference else None
         if near and real is not None:
             expected = _near_pairs(real)[0] * (len(images) / len(real)) ** 2
@@ -94,14 +96,15 @@ def probe_duplicates(material: Material) -> Outcome:
         return Clear(
             f"the {count:,} samples differ; typical neighbours by {distance:.1f} levels{few}"
         )
-    assert pair is not None
+    assert places is not None
+    first, second = (int(rows[place]) for place in places)
     strength = _PER_PAIR * np.sqrt(exact) + max(z, 0.0)
     parts = [f"{exact} equal an earlier one in every pixel"] if exact else []
     parts += [f"{near} pairs are nearer than a fifth of the distance of neighbours"] if near else []
     return Finding(
         "duplicates",
         capped(float(strength)),
-        f"of {count:,} samples {' and '.join(parts)} (first: {pair[0]} and {pair[1]})",
+        f"of {count:,} samples {' and '.join(parts)} (first: {first} and {second})",
         "look for a repeated seed: one generator for each sample, the same range on no two workers",
     )
 

@@ -54,7 +54,7 @@ FEWEST = 16
 
 
 class Subject(NamedTuple):
-    """The samples, before anything is computed of them."""
+    """The samples, before anything is computed of them; parts are those of `Material`."""
 
     where: str
     num_samples: int
@@ -62,6 +62,7 @@ class Subject(NamedTuple):
     rows_N: NDArray[np.int64]
     digests: list[str]
     images_MHWC: Images | None
+    image_rows_M: NDArray[np.int64]
     codec: str | None
     labels_N: NDArray[np.int64] | None
     layout_is_order: bool
@@ -105,21 +106,24 @@ def subject_of_run(run: RunDirectory) -> Subject:
         for index in range(part.start, part.stop)
     ]
     lacking = {}
+    rows_N = image_rows_M = np.arange(count)
     pictures, kept = None, run.pixel_receipts(0, count)
     if sum(part.stop - part.start for part in cover(kept, 0, count)) == count:
         pictures = images_of_run(run, range(count))
     else:
-        found = [image for _, image in sorted(_kept_images(run, count).items())]
-        pictures = np.stack(found) if len(found) >= FEWEST else None
+        found = _kept_images(run, count)
+        image_rows_M = np.array(sorted(found), dtype=np.int64)
+        pictures = np.stack([found[row] for row in sorted(found)]) if len(found) >= FEWEST else None
         lacking["pixels"] = "the run keeps no pixels: add them with `--images all`"
     labels = labels_of(run.plan, 0, count, run.manifest.file_labels)
     return Subject(
         str(run.root),
         total,
         run.plan.size,
-        np.arange(count),
+        rows_N,
         digests,
         pictures,
+        image_rows_M,
         "lossless",
         None if run.plan.text else np.array(labels, dtype=np.int64),
         False,
@@ -161,6 +165,7 @@ def subject_of_samples(samples: SampleSet) -> Subject:
         rows_N,
         [hashlib.sha256(np.ascontiguousarray(image).data).hexdigest() for image in pictures],
         pictures,
+        rows_N,
         samples.codec,
         None if labels is None else labels[rows_N],
         by_folder,
@@ -312,8 +317,10 @@ def gather(
         where=subject.where,
         num_samples=subject.num_samples,
         size=subject.size,
+        rows_N=subject.rows_N,
         digests=subject.digests,
         images_MHWC=subject.images_MHWC,
+        image_rows_M=subject.image_rows_M,
         codec=subject.codec,
         labels_N=subject.labels_N,
         num_classes=num_classes,

@@ -8,14 +8,21 @@ import numpy as np
 import pytest
 
 from evalsuite.artifacts.features import FeatureTable
-from evalsuite.artifacts.images import Keep
+from evalsuite.artifacts.images import Keep, pixel_sha256
 from evalsuite.artifacts.receipts import Receipt, commit_receipt
 from evalsuite.artifacts.records import Record
 from evalsuite.artifacts.references import open_reference
 from evalsuite.artifacts.run_directory import IMAGES, RunDirectory, feature_stage
-from evalsuite.config import ExtractorSpec, load_spec
+from evalsuite.config import ExtractorSpec, LabelRule, load_spec
+from evalsuite.diagnosis.duplicates import probe_duplicates
 from evalsuite.diagnosis.findings import Clear, Finding
-from evalsuite.diagnosis.gathering import comparison_of, expected_of, gather, subject_of_run
+from evalsuite.diagnosis.gathering import (
+    Comparison,
+    comparison_of,
+    expected_of,
+    gather,
+    subject_of_run,
+)
 from evalsuite.diagnosis.material import Material
 from evalsuite.diagnosis.wrong_reference import probe_reference
 from evalsuite.errors import DataError
@@ -24,10 +31,13 @@ from evalsuite.pipeline.analysis import chosen_images, images_of_run
 from evalsuite.pipeline.embedding import embed_images
 from evalsuite.pipeline.ranges import ShardTask
 from evalsuite.pipeline.stages import FeatureSink, Produced
-from jobs.why.rates import CPU
+from jobs.why.rates import CPU, subject_of
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "report"))
 from run_builder import add_attempt, add_record, add_shard, make_plan, make_run
+
+NOTHING = Comparison(None, None, None, [])
+"""No extractor and no reference."""
 
 
 def run_of_digits(root: Path, count: int = 64, keep: Keep = "all") -> RunDirectory:
@@ -102,3 +112,29 @@ def test_features_of_some_samples_are_no_error(keep: Keep, tmp_path: Path) -> No
     again = material_of(RunDirectory.open(run.root)).features
     assert again is not None
     np.testing.assert_array_equal(again.pool_ND, marked.pool_ND)
+
+
+def test_copies_are_named_by_their_index_in_the_whole_set() -> None:
+    """Of a set that is larger than the choice, and of a run that keeps some pictures."""
+    noise = np.random.default_rng(0).integers(0, 256, (2600, 8, 8, 3)).astype(np.uint8)
+    rows = subject_of(noise, None).rows_N
+    first, second = (int(row) for row in rows[[1500, 1900]])
+    assert (first, second) != (1500, 1900)
+    for change in (0, 1):  # equal in every pixel, or near
+        noise[second] = noise[first]
+        noise[second, 0, 0] ^= change
+        subject = subject_of(noise, None)
+        found = probe_duplicates(gather(subject, None, NOTHING, CPU))
+        assert isinstance(found, Finding)
+        assert f"(first: {first} and {second})" in found.evidence
+
+
+def test_kept_pictures_know_their_samples(tmp_path: Path) -> None:
+    plan = make_plan().model_copy(update={"labels": LabelRule(rule="blocked", per_class=16)})
+    run = make_run(tmp_path / "run", plan=plan, keep="grid", num_images=128)
+    add_attempt(run, resolved={"num_samples": 128})
+    subject = subject_of_run(run)
+    assert subject.images_MHWC is not None
+    hashes = [pixel_sha256(image) for image in subject.images_MHWC]
+    assert subject.image_rows_M[:10].tolist() == [0, 1, 2, 3, 4, 5, 6, 7, 16, 17]
+    assert hashes == [subject.digests[row] for row in subject.image_rows_M]
