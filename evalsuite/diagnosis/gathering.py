@@ -64,7 +64,7 @@ class Subject(NamedTuple):
     images_MHWC: Images | None
     image_rows_M: NDArray[np.int64]
     codec: str | None
-    labels_N: NDArray[np.int64] | None
+    all_labels: NDArray[np.int64] | None
     layout_is_order: bool
     num_classes: int | None
     run: RunDirectory | None
@@ -115,7 +115,7 @@ def subject_of_run(run: RunDirectory) -> Subject:
         image_rows_M = np.array(sorted(found), dtype=np.int64)
         pictures = np.stack([found[row] for row in sorted(found)]) if len(found) >= FEWEST else None
         lacking["pixels"] = "the run keeps no pixels: add them with `--images all`"
-    labels = labels_of(run.plan, 0, count, run.manifest.file_labels)
+    labels = labels_of(run.plan, 0, total, run.manifest.file_labels)
     return Subject(
         str(run.root),
         total,
@@ -157,7 +157,6 @@ def subject_of_samples(samples: SampleSet) -> Subject:
         rows_N = np.sort(chosen)
     pictures = chosen_images(samples, rows_N.tolist())
     by_folder = samples.names is not None and labels_of_subfolders(samples.names) is not None
-    labels = samples.labels_N
     return Subject(
         samples.where,
         samples.num_images,
@@ -167,7 +166,7 @@ def subject_of_samples(samples: SampleSet) -> Subject:
         pictures,
         rows_N,
         samples.codec,
-        None if labels is None else labels[rows_N],
+        samples.labels_N,
         by_folder,
         None,
         None,
@@ -305,7 +304,7 @@ def gather(
     elif used is None:
         why = against.asked.unfit if against.asked else None
         lacking["reference"] = why or "no reference is known: give --reference"
-    if subject.labels_N is None:
+    if subject.all_labels is None:
         lacking["labels"] = "the samples come without labels"
     twins = None if subject.run is not None else _twins(subject, expected, table, device)
     if isinstance(twins, str):
@@ -322,7 +321,7 @@ def gather(
         images_MHWC=subject.images_MHWC,
         image_rows_M=subject.image_rows_M,
         codec=subject.codec,
-        labels_N=subject.labels_N,
+        all_labels=subject.all_labels,
         num_classes=num_classes,
         features=table,
         extractor=spec,

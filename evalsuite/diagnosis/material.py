@@ -85,7 +85,7 @@ class Material:
         images_MHWC: pixels, in order; those of a run may be fewer than N.
         image_rows_M: indices in the whole set of these.
         codec: `lossless`, `lossy` or None when unknown.
-        labels_N: class labels.
+        all_labels: class labels of the whole set.
         num_classes: that labels are of; None when unknown.
         features: of N samples, in order.
         extractor: whose features they are.
@@ -110,7 +110,7 @@ class Material:
     images_MHWC: Images | None
     image_rows_M: NDArray[np.int64]
     codec: str | None
-    labels_N: NDArray[np.int64] | None
+    all_labels: NDArray[np.int64] | None
     num_classes: int | None
     features: FeatureTable | None
     extractor: ExtractorSpec | None

@@ -7,10 +7,10 @@ from scipy.ndimage import gaussian_filter
 
 from evalsuite.artifacts.references import open_reference
 from evalsuite.diagnosis.channels import best_order
-from evalsuite.diagnosis.class_agreement import class_agreement
+from evalsuite.diagnosis.class_agreement import class_agreement, probe_labels
 from evalsuite.diagnosis.duplicates import near_copies
 from evalsuite.diagnosis.findings import ALARM, RECORDED, CannotTell, Clear, Finding, ranked
-from evalsuite.diagnosis.gathering import Comparison, comparison_of
+from evalsuite.diagnosis.gathering import Comparison, comparison_of, gather
 from evalsuite.diagnosis.jpeg import find_ghost
 from evalsuite.diagnosis.order import order_effect
 from evalsuite.diagnosis.spectrum import fine_detail, pixel_blocks
@@ -220,16 +220,35 @@ def test_the_best_order_undoes_the_permutation() -> None:
 
 
 def test_labels_that_slipped_are_told_from_labels_that_were_renamed() -> None:
-    """A classifier that is always right, with labels in no order."""
+    """A classifier that is always right, with labels in no order; it sees all samples or some."""
     seen = rng().integers(0, 10, 300)
     probabilities = np.full((300, 10), 1e-3, np.float32)
     probabilities[np.arange(300), seen] = 0.991
-    assert class_agreement(probabilities, seen).share == 1
-    slipped = class_agreement(probabilities, np.roll(seen, 1)).best
-    assert (slipped.name, slipped.agreement) == ("the list of labels shifted by +1 places", 1)
-    renamed = class_agreement(probabilities, rng().permutation(10)[seen]).best
-    assert renamed.name.startswith("labels permuted: ")
-    assert renamed.agreement == 1
+    for rows in (np.arange(300), np.sort(rng().permutation(300)[:200])):
+        looked = probabilities[rows]
+        assert class_agreement(looked, seen, rows).share == 1
+        slipped = class_agreement(looked, np.roll(seen, 1), rows).best
+        assert (slipped.name, slipped.agreement) == ("the list of labels shifted by +1 places", 1)
+        turned = class_agreement(looked, seen[::-1], rows).best
+        assert (turned.name, turned.agreement) == ("the list of labels reversed", 1)
+        renamed = class_agreement(looked, rng().permutation(10)[seen], rows).best
+        assert renamed.name.startswith("labels permuted: ")
+        assert renamed.agreement == 1
+
+
+def test_labels_that_slipped_are_found_in_a_set_that_is_larger_than_the_choice() -> None:
+    """Real digits of training, as often as it takes, each a little changed."""
+    real = open_reference("digits-16-train").images
+    assert real is not None
+    assert real.labels_N is not None
+    places = np.concatenate([np.arange(1257), rng().permutation(1257)])
+    images = chosen_images(real, range(1257))[places]
+    images[:, 0, 0, 0], images[:, 0, 1, 0] = np.arange(2514) % 256, np.arange(2514) // 256
+    labels = np.roll(real.labels_N[places], 1)
+    material = gather(subject_of(images, labels), None, digits(), CPU)
+    found = probe_labels(material)
+    assert isinstance(found, Finding)
+    assert found.name == "the list of labels shifted by +1 places"
 
 
 def test_order_counts_against_sorted_samples_alone() -> None:
