@@ -29,6 +29,8 @@ _PER_PAIR = 18.0
 are some 25 apart, in the spread of logarithms of distances (0.25)."""
 _PER_NEAR = 6.0
 """Of one that is nearer than a fifth."""
+_SEVERAL = 5
+"""Near pairs below which nothing is said where no reference images show how many are usual."""
 
 
 def exact_copies(digests: Sequence[bytes | str]) -> tuple[int, tuple[int, int] | None]:

@@ -17,6 +17,7 @@ from evalsuite.diagnosis.spectrum import fine_detail, pixel_blocks
 from evalsuite.diagnosis.thumbnails import thumbnails
 from evalsuite.pipeline.analysis import chosen_images
 from evalsuite.t2i.shapes import GROUND, PALETTE, SHAPES, outline
+from jobs.shapes.data import training_pictures
 from jobs.why.rates import (
     CPU,
     by_jpeg,
@@ -156,6 +157,18 @@ def test_other_images_are_clean_without_extractor_and_labels(shapes: Comparison)
     assert not found.findings
     assert {"channels", "jpeg", "resizing", "duplicates"} <= set(found.clear)
     assert "no extractor" in found.untold["class_order"].reason
+
+
+def test_drawings_in_few_colours_are_clean_without_a_reference() -> None:
+    """They leave out grey levels; a second conversion leaves them out at equal distances."""
+    drawn = np.stack([made.image for made in training_pictures(200, 0, frozenset())])
+    found = diagnosed(drawn, None, Comparison(None, None, None, []))
+    assert not found.findings
+    assert "in no regular order" in found.untold["uint8"].reason
+    levels = rng().integers(16, 236, (200, 24, 24, 3))
+    again = ((levels - 16) * 255 / 219).astype(np.uint8)
+    found = diagnosed(again, None, Comparison(None, None, None, []))
+    assert list(found.findings) == ["uint8"]
 
 
 @pytest.mark.parametrize("probe", COLOURED)
