@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from evalsuite.artifacts.features import FeatureTable
 from evalsuite.artifacts.images import Keep, pixel_sha256
@@ -15,7 +16,7 @@ from evalsuite.artifacts.references import open_reference
 from evalsuite.artifacts.run_directory import IMAGES, RunDirectory, feature_stage
 from evalsuite.config import ExtractorSpec, LabelRule, load_spec
 from evalsuite.diagnosis.duplicates import probe_duplicates
-from evalsuite.diagnosis.findings import Clear, Finding
+from evalsuite.diagnosis.findings import Clear, Finding, Outcome
 from evalsuite.diagnosis.gathering import (
     Comparison,
     comparison_of,
@@ -118,15 +119,31 @@ def test_copies_are_named_by_their_index_in_the_whole_set() -> None:
     """Of a set that is larger than the choice, and of a run that keeps some pictures."""
     noise = np.random.default_rng(0).integers(0, 256, (2600, 8, 8, 3)).astype(np.uint8)
     rows = subject_of(noise, None).rows_N
-    first, second = (int(row) for row in rows[[1500, 1900]])
-    assert (first, second) != (1500, 1900)
+    first, second = rows[:5], rows[1900:1905]
+    assert second[0] != 1900
     for change in (0, 1):  # equal in every pixel, or near
         noise[second] = noise[first]
         noise[second, 0, 0] ^= change
-        subject = subject_of(noise, None)
-        found = probe_duplicates(gather(subject, None, NOTHING, CPU))
+        found = duplicates_of(noise)
         assert isinstance(found, Finding)
-        assert f"(first: {first} and {second})" in found.evidence
+        assert f"(first: {first[0]} and {second[0]})" in found.evidence
+
+
+def test_without_reference_images_a_few_near_pairs_are_no_copies() -> None:
+    """Nobody knows how many are usual; of equal pixels one is enough."""
+    noise = np.random.default_rng(0).integers(0, 256, (300, 8, 8, 3)).astype(np.uint8)
+    noise[200:204] = noise[:4] ^ 1
+    found = duplicates_of(noise)
+    assert isinstance(found, Clear)
+    assert "4 pairs are near, of fewer than 5 nothing is said" in found.seen
+    noise[204] = noise[4] ^ 1
+    assert isinstance(duplicates_of(noise), Finding)
+    assert isinstance(duplicates_of(noise[[*range(200), 0]]), Finding)
+
+
+def duplicates_of(images: NDArray[np.uint8]) -> Outcome:
+    """What is said of samples in memory without a reference."""
+    return probe_duplicates(gather(subject_of(images, None), None, NOTHING, CPU))
 
 
 def test_kept_pictures_know_their_samples(tmp_path: Path) -> None:
