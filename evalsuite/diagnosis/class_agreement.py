@@ -57,7 +57,9 @@ SURE, RULED_OUT = 0.9, 0.05
 
 
 def class_agreement(
-    probabilities_NK: NDArray[np.float32], labels_N: NDArray[np.int64]
+    probabilities_NK: NDArray[np.float32],
+    all_labels: NDArray[np.int64],
+    rows_N: NDArray[np.int64],
 ) -> Agreement:
     """Compare labels with classes, and look for an assignment that fits better.
 
@@ -66,13 +68,15 @@ def class_agreement(
 
     Args:
         probabilities_NK: of a classifier whose class k is label k.
-        labels_N: in 0..K-1.
+        all_labels: of the whole set, those of `rows_N` in 0..K-1.
+        rows_N: which samples of the set these are.
     """
+    labels_N = all_labels[rows_N]
     seen_N = probabilities_NK.argmax(axis=1)
     right_N = seen_N == labels_N
     of_label_N = probabilities_NK[np.arange(len(labels_N)), labels_N]
     contradicted_N = (probabilities_NK.max(axis=1) > SURE) & (of_label_N < RULED_OUT)
-    candidates = _candidates(seen_N, labels_N, probabilities_NK.shape[1])
+    candidates = _candidates(seen_N, all_labels, rows_N, probabilities_NK.shape[1])
     rated = [_rated(name, seen_N == other_N, right_N) for name, other_N in candidates]
     best = max(rated, key=lambda one: one.agreement)
     return Agreement(
@@ -84,9 +88,13 @@ def class_agreement(
 
 
 def _candidates(
-    seen_N: NDArray[np.int64], labels_N: NDArray[np.int64], num_classes: int
+    seen_N: NDArray[np.int64],
+    all_labels: NDArray[np.int64],
+    rows_N: NDArray[np.int64],
+    num_classes: int,
 ) -> list[tuple[str, NDArray[np.int64]]]:
     """Simple explanations first: of equal agreement the first is taken."""
+    labels_N, total = all_labels[rows_N], len(all_labels)
     found = []
     for step in sorted(range(-(num_classes // 2), (num_classes + 1) // 2), key=abs):
         if step:
@@ -94,8 +102,9 @@ def _candidates(
             name = f"labels shifted by {-step:+d}"
             found.append((name, (labels_N + step) % num_classes))
     for step in (s for k in range(1, _STEPS + 1) for s in (k, -k)):
-        found.append((f"the list of labels shifted by {step:+d} places", np.roll(labels_N, -step)))
-    found.append(("the list of labels reversed", labels_N[::-1]))
+        slipped_N = all_labels[(rows_N + step) % total]
+        found.append((f"the list of labels shifted by {step:+d} places", slipped_N))
+    found.append(("the list of labels reversed", all_labels[total - 1 - rows_N]))
     table = np.zeros((num_classes, num_classes))
     np.add.at(table, (labels_N, seen_N), 1)
     rows, columns = linear_sum_assignment(-table)
@@ -126,14 +135,14 @@ def _same_mix(seen_N: NDArray[np.int64], labels_N: NDArray[np.int64], num_classe
 
 def probe_labels(material: Material) -> Outcome:
     """Whether labels are those of other samples or of other classes."""
-    table, labels_N = material.features, material.labels_N
-    if labels_N is None:
+    table, all_labels = material.features, material.all_labels
+    if all_labels is None:
         return CannotTell(material.why_no("labels"))
     if table is None:
         return CannotTell(material.why_no("features"))
     if table.probabilities_NK is None:
         return CannotTell("the extractor gives no classes")
-    unsuited = _unsuited(material, labels_N, table.probabilities_NK.shape[1])
+    unsuited = _unsuited(material, all_labels[material.rows_N], table.probabilities_NK.shape[1])
     if unsuited:
         return CannotTell(unsuited)
     # a copy has the label of the sample that it replaced: that is told by another probe
@@ -141,8 +150,8 @@ def probe_labels(material: Material) -> Outcome:
     alone_N = np.array([times[digest] == 1 for digest in material.digests])
     if not alone_N.any():
         return CannotTell("every sample is a copy of another")
-    labels_N = labels_N[alone_N]
-    found = class_agreement(table.probabilities_NK[alone_N], labels_N)
+    rows_N = material.rows_N[alone_N]
+    found = class_agreement(table.probabilities_NK[alone_N], all_labels, rows_N)
     seen = f"{found.share:.1%} of samples show the class of their label"
     best = found.best
     if best.z >= ALARM and best.agreement > found.share + _LEAST_GAIN:
@@ -153,7 +162,7 @@ def probe_labels(material: Material) -> Outcome:
             " errors)",
             "give labels in the numbering and the order of the model's classes",
         )
-    z = _beyond_clean(found.contradicted, len(labels_N))
+    z = _beyond_clean(found.contradicted, len(rows_N))
     if z >= ALARM and found.same_mix:
         some = found.share > _SOME
         return Finding(

@@ -29,6 +29,10 @@ _PER_PAIR = 18.0
 are some 25 apart, in the spread of logarithms of distances (0.25)."""
 _PER_NEAR = 6.0
 """Of one that is nearer than a fifth."""
+_SEVERAL = 5
+"""Near pairs below which none is told where no reference images show how many are usual."""
+_SEVERAL = 5
+"""Near pairs below which nothing is said where no reference images show how many are usual."""
 
 
 def exact_copies(digests: Sequence[bytes | str]) -> tuple[int, tuple[int, int] | None]:
@@ -77,33 +81,51 @@ def near_copies(images_NHWC: Images) -> tuple[NDArray[np.int64], NDArray[np.int6
 
 def probe_duplicates(material: Material) -> Outcome:
     """Whether samples occur more than once, exactly or nearly."""
-    exact, pair = exact_copies(material.digests)
-    images, near, expected, distance = material.images_MHWC, 0, 0.0, 0.0
+    exact, places = exact_copies(material.digests)
+    rows = material.rows_N
+    images, near, distance = material.images_MHWC, 0, 0.0
+    expected: float | None = None
     if images is not None:
-        near, near_pair, distance = _near_pairs(images)
-        pair = pair or near_pair
+        near, near_places, distance = _near_pairs(images)
+        if places is None:
+            places, rows = near_places, material.image_rows_M
         real = material.reference.images_MHWC if material.reference else None
         if near and real is not None:
             expected = _near_pairs(real)[0] * (len(images) / len(real)) ** 2
     count = len(material.digests)
     if exact and _are_real(material, exact / count):
         return Clear(f"{exact} samples equal others, as often as reference images do")
-    z = (near - expected) / np.sqrt(expected + near / _PER_NEAR**2) if near else 0.0
+    z = _beyond_usual(near, expected)
     if not exact and z < ALARM:
-        few = f"; {near} pairs are near, {expected:.1f} would be among real images" if near else ""
+        few = f"; {near} pairs are near, {_usual(expected)}" if near else ""
         return Clear(
             f"the {count:,} samples differ; typical neighbours by {distance:.1f} levels{few}"
         )
-    assert pair is not None
+    assert places is not None
+    first, second = (int(rows[place]) for place in places)
     strength = _PER_PAIR * np.sqrt(exact) + max(z, 0.0)
     parts = [f"{exact} equal an earlier one in every pixel"] if exact else []
     parts += [f"{near} pairs are nearer than a fifth of the distance of neighbours"] if near else []
     return Finding(
         "duplicates",
         capped(float(strength)),
-        f"of {count:,} samples {' and '.join(parts)} (first: {pair[0]} and {pair[1]})",
+        f"of {count:,} samples {' and '.join(parts)} (first: {first} and {second})",
         "look for a repeated seed: one generator for each sample, the same range on no two workers",
     )
+
+
+def _beyond_usual(near: int, expected: float | None) -> float:
+    """Standard deviations of near pairs beyond those among real images, None where unknown."""
+    if not near or (expected is None and near < _SEVERAL):
+        return 0.0
+    usual = expected or 0.0
+    return float((near - usual) / np.sqrt(usual + near / _PER_NEAR**2))
+
+
+def _usual(expected: float | None) -> str:
+    if expected is None:
+        return f"of fewer than {_SEVERAL} nothing is said without reference images"
+    return f"{expected:.1f} would be among real images"
 
 
 def _near_pairs(images_NHWC: Images) -> tuple[int, tuple[int, int] | None, float]:

@@ -17,7 +17,7 @@ from evalsuite.artifacts.features import FeatureTable
 from evalsuite.artifacts.images import Images
 from evalsuite.artifacts.receipts import cover
 from evalsuite.artifacts.records import Record
-from evalsuite.artifacts.run_directory import IMAGES, RunDirectory, feature_stage
+from evalsuite.artifacts.run_directory import IMAGES, RunDirectory, feature_stage, gaps_of
 from evalsuite.artifacts.samples import SampleSet
 from evalsuite.artifacts.samples.folder import labels_of_subfolders
 from evalsuite.config import (
@@ -36,6 +36,7 @@ from evalsuite.diagnosis.references import (
     others_like,
     real_data,
     usable_extractors,
+    wanted_references,
 )
 from evalsuite.diagnosis.twins import Twins, find_twins
 from evalsuite.errors import DataError, EvalsuiteError
@@ -53,7 +54,7 @@ FEWEST = 16
 
 
 class Subject(NamedTuple):
-    """The samples, before anything is computed of them."""
+    """The samples, before anything is computed of them; parts are those of `Material`."""
 
     where: str
     num_samples: int
@@ -61,8 +62,9 @@ class Subject(NamedTuple):
     rows_N: NDArray[np.int64]
     digests: list[str]
     images_MHWC: Images | None
+    image_rows_M: NDArray[np.int64]
     codec: str | None
-    labels_N: NDArray[np.int64] | None
+    all_labels: NDArray[np.int64] | None
     layout_is_order: bool
     num_classes: int | None
     run: RunDirectory | None
@@ -89,10 +91,12 @@ def subject_of_run(run: RunDirectory) -> Subject:
 
     Raises:
         UsageError: random weights, or nobody knows how many samples were asked for.
+        DataError: they are too few.
         IncompleteError: samples are missing.
     """
     check_scorable(run)
     total = run.num_asked()
+    _check_enough(str(run.root), total)
     count = min(total, MOST)
     run.slices(run.spans(IMAGES, 0, count), 0, count, "images")
     receipts = cover(run.receipts(IMAGES, 0, count), 0, count)
@@ -102,21 +106,24 @@ def subject_of_run(run: RunDirectory) -> Subject:
         for index in range(part.start, part.stop)
     ]
     lacking = {}
+    rows_N = image_rows_M = np.arange(count)
     pictures, kept = None, run.pixel_receipts(0, count)
     if sum(part.stop - part.start for part in cover(kept, 0, count)) == count:
         pictures = images_of_run(run, range(count))
     else:
-        found = [image for _, image in sorted(_kept_images(run, count).items())]
-        pictures = np.stack(found) if len(found) >= FEWEST else None
+        found = _kept_images(run, count)
+        image_rows_M = np.array(sorted(found), dtype=np.int64)
+        pictures = np.stack([found[row] for row in sorted(found)]) if len(found) >= FEWEST else None
         lacking["pixels"] = "the run keeps no pixels: add them with `--images all`"
-    labels = labels_of(run.plan, 0, count, run.manifest.file_labels)
+    labels = labels_of(run.plan, 0, total, run.manifest.file_labels)
     return Subject(
         str(run.root),
         total,
         run.plan.size,
-        np.arange(count),
+        rows_N,
         digests,
         pictures,
+        image_rows_M,
         "lossless",
         None if run.plan.text else np.array(labels, dtype=np.int64),
         False,
@@ -125,6 +132,11 @@ def subject_of_run(run: RunDirectory) -> Subject:
         records_of(run),
         lacking,
     )
+
+
+def _check_enough(where: str, count: int) -> None:
+    if count < FEWEST:
+        raise DataError(f"{where} holds {count} images: nothing can be told of fewer than {FEWEST}")
 
 
 def _kept_images(run: RunDirectory, stop: int) -> dict[int, Images]:
@@ -138,18 +150,13 @@ def subject_of_samples(samples: SampleSet) -> Subject:
     Raises:
         DataError: they cannot be read, or are too few.
     """
-    if samples.num_images < FEWEST:
-        raise DataError(
-            f"{samples.where} holds {samples.num_images} images: nothing can be told of fewer than"
-            f" {FEWEST}"
-        )
+    _check_enough(samples.where, samples.num_images)
     rows_N = np.arange(samples.num_images)
     if samples.num_images > MOST:
         chosen = np.random.default_rng(0).choice(samples.num_images, MOST, replace=False)
         rows_N = np.sort(chosen)
     pictures = chosen_images(samples, rows_N.tolist())
     by_folder = samples.names is not None and labels_of_subfolders(samples.names) is not None
-    labels = samples.labels_N
     return Subject(
         samples.where,
         samples.num_images,
@@ -157,8 +164,9 @@ def subject_of_samples(samples: SampleSet) -> Subject:
         rows_N,
         [hashlib.sha256(np.ascontiguousarray(image).data).hexdigest() for image in pictures],
         pictures,
+        rows_N,
         samples.codec,
-        None if labels is None else labels[rows_N],
+        samples.labels_N,
         by_folder,
         None,
         None,
@@ -224,6 +232,9 @@ def _names(
     if reference is not None:
         found.append((reference, True))
     measured = [r.reference for r in subject.records if r.metric == "fid" and r.reference]
+    # of several numbers, that against the wanted reference is the one to be explained
+    wanted = wanted_references(expected)
+    measured.sort(key=lambda name: name not in wanted)
     found += [(name, reference is None) for name in dict.fromkeys(measured)]
     if expected is not None:
         evaluation = expected.preset.evaluation
@@ -256,12 +267,14 @@ def _extractor_of(
 
 
 def features_of(subject: Subject, spec: ExtractorSpec, device: torch.device) -> FeatureTable | None:
-    """Features of the samples: as the run has them, else of their pixels."""
-    run = subject.run
-    if run is not None and run.spans(feature_stage(spec.extractor_id)):
-        return run.read_features(spec.extractor_id, len(subject.digests))
+    """Features of the samples: as the run has them of all, else of their pixels."""
+    run, count = subject.run, len(subject.digests)
+    if run is not None:
+        spans = run.spans(feature_stage(spec.extractor_id), 0, count)
+        if not gaps_of([(span.start, span.stop) for span in spans], 0, count):
+            return run.read_features(spec.extractor_id, count)
     pictures = subject.images_MHWC
-    if pictures is None or len(pictures) != len(subject.digests):
+    if pictures is None or len(pictures) != count:
         return None
     if spec.input_size not in {None, subject.size}:
         return None
@@ -278,7 +291,9 @@ def gather(
     else:
         table = features_of(subject, spec, device)
         if table is None:
-            lacking["features"] = f"there are no features by {spec.name} and no pixels for it"
+            lacking["features"] = (
+                f"there are no features by {spec.name} of all samples and no pixels for it"
+            )
     used, others = against.used, against.others
     if used is not None and against.asked is None and _is_other_kind(table, used):
         lacking["reference"] = f"{used.name} is of other images than these: give --reference"
@@ -289,7 +304,7 @@ def gather(
     elif used is None:
         why = against.asked.unfit if against.asked else None
         lacking["reference"] = why or "no reference is known: give --reference"
-    if subject.labels_N is None:
+    if subject.all_labels is None:
         lacking["labels"] = "the samples come without labels"
     twins = None if subject.run is not None else _twins(subject, expected, table, device)
     if isinstance(twins, str):
@@ -301,10 +316,12 @@ def gather(
         where=subject.where,
         num_samples=subject.num_samples,
         size=subject.size,
+        rows_N=subject.rows_N,
         digests=subject.digests,
         images_MHWC=subject.images_MHWC,
+        image_rows_M=subject.image_rows_M,
         codec=subject.codec,
-        labels_N=subject.labels_N,
+        all_labels=subject.all_labels,
         num_classes=num_classes,
         features=table,
         extractor=spec,

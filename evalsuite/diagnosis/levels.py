@@ -1,14 +1,17 @@
 """uint8: whether pixels were truncated where they should have been rounded.
 
 Truncating is rounding a picture that is darker by half a level: no single set shows which of the
-two was done. It is seen beside twins, and where a second conversion has left levels out.
+two was done. It is seen beside twins, and where a second conversion has left levels out: more often
+than reference images do, or at equal distances where there are none.
 
-Legend: N images, H height, W width, C channels.
+Legend: N and M images, H height, W width, C channels.
 """
 
+import itertools
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from evalsuite.artifacts.images import Images
 from evalsuite.diagnosis.findings import ALARM, CannotTell, Clear, Finding, Outcome, capped
@@ -28,6 +31,12 @@ _MISSING = 0.1
 _POPULATED = 20
 """... and that has at least so many."""
 _FEWEST_MISSING = 4
+_FEWEST_REGULAR = 8
+_REGULAR = 0.9
+"""Of levels that are left out at equal distances, without reference images: share of those
+that are missing, and of those that would be. A drawing in few colours leaves out any."""
+_SHIFTS = (-0.4, -0.2, 0.0, 0.2, 0.4)
+"""In levels: where the first and the last one were before rounding."""
 
 
 class Levels(NamedTuple):
@@ -37,11 +46,13 @@ class Levels(NamedTuple):
         missing: levels that hardly occur though both neighbours do.
         populated: levels that could be missing.
         odd: share of pixels at odd levels.
+        regular: whether missing levels lie at equal distances, as a second conversion leaves them.
     """
 
     missing: int
     populated: int
     odd: float
+    regular: bool
 
 
 def look_at_levels(images_NHWC: Images) -> Levels:
@@ -53,8 +64,28 @@ def look_at_levels(images_NHWC: Images) -> Levels:
     missing = populated & (counts[inner] < _MISSING * beside)
     total = max(counts[inner].sum(), 1.0)
     return Levels(
-        int(missing.sum()), int(populated.sum()), float(counts[inner[inner % 2 == 1]].sum() / total)
+        int(missing.sum()),
+        int(populated.sum()),
+        float(counts[inner[inner % 2 == 1]].sum() / total),
+        _are_regular(missing, populated),
     )
+
+
+def _are_regular(missing: NDArray[np.bool_], populated: NDArray[np.bool_]) -> bool:
+    """Whether missing levels are nearly all, and nearly the only, ones of some even spacing."""
+    places = np.flatnonzero(missing)
+    if len(places) < _FEWEST_REGULAR:
+        return False
+    between = populated.copy()
+    between[: places[0]] = between[places[-1] + 1 :] = False
+    low, high = places[0], places[-1]
+    for steps in range(len(places) - 1, (high - low) // 2 + 1):
+        for first, last in itertools.product(_SHIFTS, _SHIFTS):
+            even = np.rint(np.linspace(low + first, high + last, steps + 1)).astype(int)
+            could = even[between[even]]
+            if missing[could].sum() >= _REGULAR * max(len(could), len(places)):
+                return True
+    return False
 
 
 def mean_shift(samples_THWC: Images, twins_THWC: Images) -> tuple[float, float]:
@@ -82,7 +113,11 @@ def probe_levels(material: Material) -> Outcome:
         f"{levels.missing} of {levels.populated} grey levels are missing, {levels.odd:.1%} of"
         " pixels are odd"
     )
-    if levels.missing >= _FEWEST_MISSING and not _are_real(material, levels):
+    real = material.reference.images_MHWC if material.reference else None
+    several = levels.missing >= _FEWEST_MISSING
+    if several and real is None and not levels.regular:
+        seen += ", in no regular order, which drawings in few colours are in too"
+    if several and (levels.regular if real is None else not _are_so(real, levels)):
         return Finding(
             "truncated uint8 (grey levels left out)",
             capped(ALARM + levels.missing),
@@ -113,10 +148,7 @@ def probe_levels(material: Material) -> Outcome:
     )
 
 
-def _are_real(material: Material, levels: Levels) -> bool:
-    """Whether images of the reference leave out levels as well, so that this is how they are."""
-    real = material.reference.images_MHWC if material.reference else None
-    if real is None:
-        return False
-    theirs = look_at_levels(real)
+def _are_so(real_MHWC: Images, levels: Levels) -> bool:
+    """Whether reference images leave out levels as well, so that this is how they are."""
+    theirs = look_at_levels(real_MHWC)
     return theirs.missing * levels.populated > levels.missing * theirs.populated / 2

@@ -80,10 +80,12 @@ class Material:
         where: for messages.
         num_samples: of the whole set.
         size: (H, W).
-        digests: of the pixels of the samples that are looked at, in order.
+        rows_N: indices in the whole set of the samples that are looked at, in order.
+        digests: of their pixels.
         images_MHWC: pixels, in order; those of a run may be fewer than N.
+        image_rows_M: indices in the whole set of these.
         codec: `lossless`, `lossy` or None when unknown.
-        labels_N: class labels.
+        all_labels: class labels of the whole set.
         num_classes: that labels are of; None when unknown.
         features: of N samples, in order.
         extractor: whose features they are.
@@ -103,10 +105,12 @@ class Material:
     where: str
     num_samples: int
     size: tuple[int, int]
+    rows_N: NDArray[np.int64]
     digests: Sequence[str]
     images_MHWC: Images | None
+    image_rows_M: NDArray[np.int64]
     codec: str | None
-    labels_N: NDArray[np.int64] | None
+    all_labels: NDArray[np.int64] | None
     num_classes: int | None
     features: FeatureTable | None
     extractor: ExtractorSpec | None

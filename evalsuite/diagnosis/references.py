@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from evalsuite.artifacts.references import Reference, open_reference
 from evalsuite.config import ExtractorSpec, ProtocolSpec, ReferenceSpec, load_spec, names_of
-from evalsuite.diagnosis.material import MOST, RealData
+from evalsuite.diagnosis.material import MOST, Expected, RealData
 from evalsuite.errors import CorruptionError, DataError, EvalsuiteError
 from evalsuite.metrics.frechet import reference_factor
 from evalsuite.metrics.moments import Moments, moments_of
@@ -139,6 +139,16 @@ def names_by_size(protocol: str | None, size: tuple[int, int]) -> list[str]:
         return []
     name = load_spec(ProtocolSpec, protocol).references.get(f"{size[0]}x{size[1]}")
     return [] if name is None else [name]
+
+
+def wanted_references(expected: Expected | None) -> list[str]:
+    """Names of references that what is claimed was measured against."""
+    if expected is None:
+        return []
+    evaluation = expected.preset.evaluation
+    found = [evaluation.reference] if evaluation.reference else []
+    protocol = expected.claim.protocol_of("fid") if expected.claim else evaluation.protocol
+    return found or names_by_size(protocol, expected.preset.size)
 
 
 def others_like(

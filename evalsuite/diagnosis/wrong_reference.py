@@ -5,7 +5,7 @@ import numpy as np
 from evalsuite.config import ReferenceSpec, load_spec, names_of
 from evalsuite.diagnosis.findings import RECORDED, CannotTell, Clear, Finding, Outcome, capped
 from evalsuite.diagnosis.material import FARTHER, Expected, Material, RealData
-from evalsuite.diagnosis.references import names_by_size
+from evalsuite.diagnosis.references import wanted_references
 from evalsuite.metrics.frechet import frechet_distance
 from evalsuite.metrics.moments import moments_of
 
@@ -27,8 +27,8 @@ def probe_reference(material: Material) -> Outcome:
             f"reference {asked.name} does not fit: {asked.unfit}",
             _take(material, asked),
         )
-    wanted = _wanted(material)
-    if wanted and asked.name not in wanted:
+    wanted = wanted_references(material.expected)
+    if wanted and not _explained(material, asked) & set(wanted):
         return Finding(
             "wrong reference",
             RECORDED,
@@ -73,15 +73,12 @@ def _by_distance(material: Material, asked: RealData) -> Outcome:
     )
 
 
-def _wanted(material: Material) -> list[str]:
-    """Names of references that what is claimed was measured against."""
-    expected = material.expected
-    if expected is None:
-        return []
-    evaluation = expected.preset.evaluation
-    found = [evaluation.reference] if evaluation.reference else []
-    protocol = expected.claim.protocol_of("fid") if expected.claim else evaluation.protocol
-    return found or names_by_size(protocol, expected.preset.size)
+def _explained(material: Material, asked: RealData) -> set[str]:
+    """What the number is against: as the user says, else all that FID was measured against."""
+    if asked.given:
+        return {asked.name}
+    measured = {r.reference for r in material.records if r.metric == "fid" and r.reference}
+    return {asked.name} | measured
 
 
 def _whose(expected: Expected | None) -> str:

@@ -7,16 +7,17 @@ from scipy.ndimage import gaussian_filter
 
 from evalsuite.artifacts.references import open_reference
 from evalsuite.diagnosis.channels import best_order
-from evalsuite.diagnosis.class_agreement import class_agreement
+from evalsuite.diagnosis.class_agreement import class_agreement, probe_labels
 from evalsuite.diagnosis.duplicates import near_copies
 from evalsuite.diagnosis.findings import ALARM, RECORDED, CannotTell, Clear, Finding, ranked
-from evalsuite.diagnosis.gathering import Comparison, comparison_of
+from evalsuite.diagnosis.gathering import Comparison, comparison_of, gather
 from evalsuite.diagnosis.jpeg import find_ghost
 from evalsuite.diagnosis.order import order_effect
 from evalsuite.diagnosis.spectrum import fine_detail, pixel_blocks
 from evalsuite.diagnosis.thumbnails import thumbnails
 from evalsuite.pipeline.analysis import chosen_images
 from evalsuite.t2i.shapes import GROUND, PALETTE, SHAPES, outline
+from jobs.shapes.data import training_pictures
 from jobs.why.rates import (
     CPU,
     by_jpeg,
@@ -158,6 +159,18 @@ def test_other_images_are_clean_without_extractor_and_labels(shapes: Comparison)
     assert "no extractor" in found.untold["class_order"].reason
 
 
+def test_drawings_in_few_colours_are_clean_without_a_reference() -> None:
+    """They leave out grey levels; a second conversion leaves them out at equal distances."""
+    drawn = np.stack([made.image for made in training_pictures(200, 0, frozenset())])
+    found = diagnosed(drawn, None, Comparison(None, None, None, []))
+    assert not found.findings
+    assert "in no regular order" in found.untold["uint8"].reason
+    levels = rng().integers(16, 236, (200, 24, 24, 3))
+    again = ((levels - 16) * 255 / 219).astype(np.uint8)
+    found = diagnosed(again, None, Comparison(None, None, None, []))
+    assert list(found.findings) == ["uint8"]
+
+
 @pytest.mark.parametrize("probe", COLOURED)
 def test_faults_of_coloured_pictures(probe: str, shapes: Comparison) -> None:
     for inject in COLOURED[probe]:
@@ -220,16 +233,35 @@ def test_the_best_order_undoes_the_permutation() -> None:
 
 
 def test_labels_that_slipped_are_told_from_labels_that_were_renamed() -> None:
-    """A classifier that is always right, with labels in no order."""
+    """A classifier that is always right, with labels in no order; it sees all samples or some."""
     seen = rng().integers(0, 10, 300)
     probabilities = np.full((300, 10), 1e-3, np.float32)
     probabilities[np.arange(300), seen] = 0.991
-    assert class_agreement(probabilities, seen).share == 1
-    slipped = class_agreement(probabilities, np.roll(seen, 1)).best
-    assert (slipped.name, slipped.agreement) == ("the list of labels shifted by +1 places", 1)
-    renamed = class_agreement(probabilities, rng().permutation(10)[seen]).best
-    assert renamed.name.startswith("labels permuted: ")
-    assert renamed.agreement == 1
+    for rows in (np.arange(300), np.sort(rng().permutation(300)[:200])):
+        looked = probabilities[rows]
+        assert class_agreement(looked, seen, rows).share == 1
+        slipped = class_agreement(looked, np.roll(seen, 1), rows).best
+        assert (slipped.name, slipped.agreement) == ("the list of labels shifted by +1 places", 1)
+        turned = class_agreement(looked, seen[::-1], rows).best
+        assert (turned.name, turned.agreement) == ("the list of labels reversed", 1)
+        renamed = class_agreement(looked, rng().permutation(10)[seen], rows).best
+        assert renamed.name.startswith("labels permuted: ")
+        assert renamed.agreement == 1
+
+
+def test_labels_that_slipped_are_found_in_a_set_that_is_larger_than_the_choice() -> None:
+    """Real digits of training, as often as it takes, each a little changed."""
+    real = open_reference("digits-16-train").images
+    assert real is not None
+    assert real.labels_N is not None
+    places = np.concatenate([np.arange(1257), rng().permutation(1257)])
+    images = chosen_images(real, range(1257))[places]
+    images[:, 0, 0, 0], images[:, 0, 1, 0] = np.arange(2514) % 256, np.arange(2514) // 256
+    labels = np.roll(real.labels_N[places], 1)
+    material = gather(subject_of(images, labels), None, digits(), CPU)
+    found = probe_labels(material)
+    assert isinstance(found, Finding)
+    assert found.name == "the list of labels shifted by +1 places"
 
 
 def test_order_counts_against_sorted_samples_alone() -> None:
