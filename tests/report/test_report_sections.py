@@ -23,6 +23,8 @@ from evalsuite.report.html import make_report, render_report, write_report
 from evalsuite.report.results import read_records
 from evalsuite.report.sections.influence import EACH_END
 from evalsuite.report.timeline import NUM_BINS, timelines_of
+from evalsuite.runtime.observing import log as log_module
+from evalsuite.runtime.observing.log import EventLog, log_path
 
 NUM = 200
 
@@ -258,6 +260,21 @@ def test_the_log_tells_more_than_whole_seconds(tmp_path: Path) -> None:
     (found,) = timelines_of(run, run.committed(IMAGES))
     assert found.stop % 60 == 30.75
     assert found.stop - found.start == 5
+
+
+def test_a_log_in_segments_tells_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As an object store has it, where nothing is appended."""
+    run = make_run(tmp_path / "run")
+    monkeypatch.setattr(log_module, "_local_path", lambda *_: None)
+    monkeypatch.setattr(log_module, "SEGMENT_BYTES", 1)
+    log = EventLog(run, "1f2e3d4c")
+    for number in range(12):
+        log.note("worker-lost", "warning", reason=f"loss {number}")
+    log.close()
+    assert len(run.storage.names("attempts", ".log.jsonl")) == 12
+    assert run.storage.find(log_path("1f2e3d4c")) is None
+    (line,) = timelines_of(run, run.committed(IMAGES))
+    assert [one.reason for one in line.failures] == [f"loss {number}" for number in range(12)]
 
 
 def test_an_invocation_that_was_killed_has_a_timeline(tmp_path: Path) -> None:
