@@ -1,6 +1,7 @@
 """A run in a notebook: `evalsuite.load_run` gives its numbers, samples and images."""
 
 import html
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, overload
 
@@ -86,7 +87,9 @@ class OpenedRun:
     def metrics(self) -> "Metrics":
         """Results by metric, of the largest number of samples; `metrics["fid"].value`.
 
-        Names are `PROTOCOL:METRIC` where the results are of several named protocols.
+        Names are `PROTOCOL:METRIC` where the results are of several named protocols. Results that
+        would share a name are `NAME@REFERENCE`, and where that is not enough
+        `NAME@REFERENCE@PROTOCOL_ID`.
         """
         return self.metrics_of(max((r.protocol.num_samples for r in self.records), default=0))
 
@@ -203,11 +206,7 @@ class Metrics(Mapping[str, Record]):
     """Results by the names of their metrics."""
 
     def __init__(self, records: Sequence[Record]) -> None:
-        several = len({record.protocol_name for record in records}) > 1
-        self._found = {
-            f"{record.protocol_name}:{record.metric}" if several else record.metric: record
-            for record in records
-        }
+        self._found = dict(zip(_names(records), records, strict=True))
 
     def __getitem__(self, name: str) -> Record:
         if name not in self._found:
@@ -270,6 +269,19 @@ def measured(record: Record) -> str:
     """`0.4227 ± 0.0260`."""
     error = record.standard_error
     return number(record.value) + ("" if error is None else f" ± {number(error)}")
+
+
+def _names(records: Sequence[Record]) -> list[str]:
+    """A name for each result, as short as it can be without being another's."""
+    several = len({record.protocol_name for record in records}) > 1
+    names = [f"{r.protocol_name}:{r.metric}" if several else r.metric for r in records]
+    for parts in ([r.reference for r in records], [r.protocol_id for r in records]):
+        counts = Counter(names)
+        names = [
+            f"{name}@{part}" if part and counts[name] > 1 else name
+            for name, part in zip(names, parts, strict=True)
+        ]
+    return names
 
 
 def _order(record: Record) -> tuple[int, int, str, str]:

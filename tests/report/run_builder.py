@@ -145,9 +145,11 @@ def add_record(
     prefix: str = "digits-",
     extractor: str = "digits",
     reference: str | None = "digits-16-train",
+    reference_sha256: str = "ef" * 32,
+    details: dict[str, Any] | None = None,
     **changes: Any,
 ) -> Record:
-    """Write one result."""
+    """Write one result; `details` are those of the protocol that are not digits'."""
     spec = METRICS[metric]
     protocol = Protocol(
         metric=metric,
@@ -157,8 +159,8 @@ def add_record(
         resize="none",
         precision="float32",
         backend="torch",
-        reference_sha256=None if reference is None else "ef" * 32,
-        details=dict(spec.fields(load_spec(ProtocolSpec, "digits"))),
+        reference_sha256=None if reference is None else reference_sha256,
+        details={**spec.fields(load_spec(ProtocolSpec, "digits")), **(details or {})},
         label_rule=run.plan.labels.describe(),
         uint8_rule=run.plan.uint8_rule,
         codec="lossless",
