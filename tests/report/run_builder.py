@@ -62,6 +62,7 @@ def make_run(
     *,
     plan: Plan | None = None,
     names: Sequence[str] | None = NAMES,
+    prompts: Sequence[str] | None = None,
     keep: Keep = "all",
     num_images: int = 96,
     model: str = "pixnerd-digits",
@@ -74,6 +75,7 @@ def make_run(
         plan_id=plan.plan_id,
         plan=plan,
         class_names=None if names is None else tuple(names),
+        prompts=None if prompts is None else tuple(prompts),
         formats={"receipt": 1, "images": "parquet", "features": "safetensors"},
         created_at="2026-01-31T12:00:00+00:00",
     )

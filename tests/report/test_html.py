@@ -28,7 +28,7 @@ from run_builder import (
 )
 
 from evalsuite.artifacts.run_directory import RunDirectory
-from evalsuite.config import LabelRule, Plan
+from evalsuite.config import LabelRule, Plan, PromptList, TextConditions
 from evalsuite.errors import CorruptionError
 from evalsuite.pipeline.numerics import numerics_id
 from evalsuite.report import grid
@@ -337,6 +337,21 @@ def test_corrupted_pixels_are_not_shown(tmp_path: Path) -> None:
     shard.write_bytes(bytes(content))
     with pytest.raises(CorruptionError):
         render_report(run)
+
+
+@pytest.mark.parametrize(
+    ("seeds", "shown"), [(None, "1000..1031"), ("shared", "1000..1006, shared by all prompts")]
+)
+def test_seeds_are_those_of_the_samples(tmp_path: Path, seeds: str | None, shown: str) -> None:
+    """32 images of 5 prompts: seven rounds, the last of two."""
+    prompts = PromptList(count=5, sha256="cd" * 32)
+    text = TextConditions(prompts=prompts, negative_prompt="", seeds=seeds)
+    content = make_plan().model_dump() | {"num_classes": None, "text": text.model_dump()}
+    plan = Plan.model_validate(content)
+    run = make_run(tmp_path / "run", plan=plan, names=None, prompts="abcde", num_images=32)
+    told = section(run, "plan")
+    rows = dict(zip(told.texts["th"], told.texts["td"], strict=True))
+    assert rows["Seeds"] == shown
 
 
 @pytest.mark.parametrize(("ends", "interval"), [("open", "(0.1, 0.9)"), ("closed", "[0.1, 0.9]")])
