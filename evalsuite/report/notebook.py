@@ -17,9 +17,8 @@ from evalsuite.artifacts.single_images import SingleImages
 from evalsuite.artifacts.storage import Place
 from evalsuite.config import Plan
 from evalsuite.errors import UsageError, nearest
-from evalsuite.metrics.registry import METRICS
 from evalsuite.pipeline.comparison import influence_of
-from evalsuite.pipeline.comparison_inputs import read_record, tags_of
+from evalsuite.pipeline.comparison_inputs import records_of_run, tags_of
 from evalsuite.report.summary import number
 from evalsuite.sampling.describe import describe_conditions, describe_sampler
 from evalsuite.seeding import labels_of, seeds_of
@@ -78,9 +77,7 @@ class OpenedRun:
             CorruptionError: a record cannot be read, or was edited.
         """
         if self._records is None:
-            contents = self._run.read_json_folder("results")
-            read = [read_record(one, f"a record in {self.root}/results") for one in contents]
-            self._records = Records(sorted(read, key=_order))
+            self._records = Records(records_of_run(self._run))
         return self._records
 
     @property
@@ -282,12 +279,6 @@ def _names(records: Sequence[Record]) -> list[str]:
             for name, part in zip(names, parts, strict=True)
         ]
     return names
-
-
-def _order(record: Record) -> tuple[int, int, str, str]:
-    names = list(METRICS)
-    place = names.index(record.metric) if record.metric in METRICS else len(names)
-    return -record.protocol.num_samples, place, record.metric, record.path
 
 
 def _row(record: Record) -> str:

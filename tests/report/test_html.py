@@ -27,9 +27,12 @@ from run_builder import (
     pictures,
 )
 
+from evalsuite import load_run
 from evalsuite.artifacts.run_directory import RunDirectory
 from evalsuite.config import LabelRule, Plan, PromptList, TextConditions
 from evalsuite.errors import CorruptionError
+from evalsuite.pipeline.analysis import records_of
+from evalsuite.pipeline.comparison_inputs import open_entry
 from evalsuite.pipeline.numerics import numerics_id
 from evalsuite.report import grid
 from evalsuite.report.environment import duration, file_size, moment
@@ -208,7 +211,7 @@ def test_the_traps_of_a_reference_stand_below_its_numbers_once(tmp_path: Path) -
 def test_paste_lines_keep_references_apart(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run")
     add_record(run, "fid", 96, 1.5, reference="train")
-    add_record(run, "fid", 96, 2.5, reference="heldout", protocol_id="0" * 16)
+    add_record(run, "fid", 96, 2.5, reference="heldout", reference_sha256="12" * 32)
     add_record(run, "inception_score", 96, 8.0, reference=None)
     lines = section(run, "metrics").texts["pre"]
     assert len(lines) == 2
@@ -223,8 +226,14 @@ def test_an_edited_record_is_not_shown(tmp_path: Path) -> None:
     run.write_json(record.path, record.model_dump(mode="json"))
     assert "43.5000" in render_report(run)
     run.write_json(record.path, record.model_dump(mode="json") | {"value": 3.5})
-    with pytest.raises(CorruptionError, match="was edited"):
-        render_report(run)
+    for reader in (
+        render_report,
+        records_of,
+        lambda run: load_run(run.root).records,
+        lambda run: open_entry("A", run.root),
+    ):
+        with pytest.raises(CorruptionError, match=r"results/fid-\w+\.json .*was edited"):
+            reader(run)
 
 
 def test_results_that_are_no_records_are_named(tmp_path: Path) -> None:
