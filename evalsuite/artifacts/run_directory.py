@@ -293,7 +293,15 @@ class RunDirectory:
 
     def read_json_folder(self, folder: str) -> list[dict[str, Any]]:
         """All JSON objects directly in a folder, in the order of their names."""
-        found = []
+        return list(self.read_json_files(folder).values())
+
+    def read_json_files(self, folder: str) -> dict[str, dict[str, Any]]:
+        """As `read_json_folder`, by the names of the files.
+
+        Raises:
+            CorruptionError: one is no JSON object.
+        """
+        found = {}
         names = self.storage.names(folder, ".json")
         contents = self.storage.contents(f"{folder}/{name}" for name in names)
         for name, data in zip(names, contents, strict=True):
@@ -305,7 +313,7 @@ class RunDirectory:
                 ) from error
             if not isinstance(content, dict):
                 raise CorruptionError(f"{self.root}/{folder}/{name} is no JSON object: remove it")
-            found.append(content)
+            found[name] = content
         return found
 
 

@@ -5,7 +5,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from evalsuite.config.base import Frozen
+from evalsuite.config.base import Frozen, Sha256
 from evalsuite.config.presets import FilePlace
 
 
@@ -47,6 +47,8 @@ class BenchmarkSpec(Frozen):
     """A detector that comes with evalsuite, by which `run` scores without being asked."""
     published: tuple[PublishedScores, ...] = ()
     """Of the official scorer."""
+    prompts_sha256: Sha256 | None = None
+    """Of the prompts that `published` is of, as the header of a file of verdicts names them."""
     licence: str
     source: str
     path: Path = Field(exclude=True)

@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ValidationError
 
 from evalsuite.artifacts.images import Images
 from evalsuite.artifacts.records import Record
@@ -23,6 +22,7 @@ from evalsuite.metrics.authenticity import auth_pct
 from evalsuite.metrics.decomposition import ClassShare, decompose_by_class
 from evalsuite.metrics.neighbours import Neighbours, nearest
 from evalsuite.metrics.registry import METRICS
+from evalsuite.pipeline.comparison_inputs import records_of_run
 from evalsuite.pipeline.embedding import check_size, embed_images
 from evalsuite.pipeline.labels import first_names
 from evalsuite.pipeline.measure import Measure
@@ -77,15 +77,8 @@ class Neighbourhood(NamedTuple):
 
 
 def records_of(run: RunDirectory) -> list[Record]:
-    """The records of a run's results.
-
-    Raises:
-        CorruptionError: one of them is no record.
-    """
-    try:
-        return [Record.model_validate(content) for content in run.read_json_folder("results")]
-    except ValidationError as error:
-        raise CorruptionError(f"{run.root}/results holds a file that is no record") from error
+    """See `comparison_inputs.records_of_run`."""
+    return records_of_run(run)
 
 
 def chosen_record(

@@ -89,13 +89,28 @@ def open_entry(name: str, place: Place) -> Entry:
 
 def _open_run(name: str, path: Place) -> Entry:
     run = RunDirectory.open(path)
-    records = [
-        read_record(content, f"a record in {path}/results")
-        for content in run.read_json_folder("results")
-    ]
+    records = records_of_run(run)
     if not records:
         raise DataError(f"{path} holds no results: `evalsuite evaluate {path}` makes them")
     return Entry(name, str(path), tuple(records), run, run.plan, run.manifest.model, tags_of(run))
+
+
+def records_of_run(run: RunDirectory) -> list[Record]:
+    """All results of a run: most samples first, then by the registry of metrics, then reference.
+
+    Raises:
+        DataError: one is of a newer version.
+        CorruptionError: one cannot be read, or was edited.
+    """
+    files = run.read_json_files("results").items()
+    found = [read_record(content, f"{run.root}/results/{name}") for name, content in files]
+    return sorted(found, key=_order)
+
+
+def _order(record: Record) -> tuple[int, int, str, str, str]:
+    places = {name: place for place, name in enumerate(METRICS)}
+    place = places.get(record.metric, len(places))
+    return -record.protocol.num_samples, place, record.metric, record.reference or "", record.path
 
 
 def tags_of(run: RunDirectory) -> dict[str, str]:

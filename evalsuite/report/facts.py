@@ -25,11 +25,10 @@ def number_of(entry: Entry, record: Record, name: str) -> float | None:
     """The number that stands on the axis `name` for a record; None when it has none.
 
     Raises:
-        UsageError: a name that is the last part of several fields.
+        UsageError: a name that is the last part of several fields, or several results of a metric.
     """
     if name in METRICS:
-        others = [r for r in entry.of_metric(name) if _beside(r, record)]
-        return others[0].value if others else None
+        return _value_beside(entry, record, name)
     if name in COSTS:
         return as_number(record.cost.get(name))
     if name == "num_samples":
@@ -88,8 +87,27 @@ def as_number(value: object) -> float | None:
     return found if math.isfinite(found) else None
 
 
+def _value_beside(entry: Entry, record: Record, metric: str) -> float | None:
+    """The value of another metric that belongs to a record; None where there is none."""
+    others = [r for r in entry.of_metric(metric) if _beside(r, record)]
+    if len(others) > 1:
+        listed = ", ".join(f"{r.protocol_id} against {r.reference}" for r in others)
+        raise UsageError(
+            f"{entry.where} has several results of {metric} for {record.display}"
+            f" ({record.protocol_id}): {listed}: put {metric} on --y, where each has its own curve"
+        )
+    return others[0].value if others else None
+
+
 def _beside(other: Record, record: Record) -> bool:
-    """Whether two records are of the same samples, by one named protocol and extractor."""
+    """Whether two records are of the same samples, extractor and reference, where both have one.
+
+    Likewise of one named protocol.
+    """
     a, b = other.protocol, record.protocol
-    same = (a.num_samples, a.extractor_sha256) == (b.num_samples, b.extractor_sha256)
-    return same and bool(set(other.protocol_names) & set(record.protocol_names))
+    if (a.num_samples, a.extractor_sha256) != (b.num_samples, b.extractor_sha256):
+        return False
+    if None not in {other.reference, record.reference} and other.reference != record.reference:
+        return False
+    names, theirs = set(other.protocol_names) - {None}, set(record.protocol_names) - {None}
+    return not names or not theirs or bool(names & theirs)

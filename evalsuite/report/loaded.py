@@ -8,9 +8,10 @@ from evalsuite.artifacts.receipts import NO_END, ReceiptHead, cover
 from evalsuite.artifacts.records import Record
 from evalsuite.artifacts.run_directory import IMAGES, Manifest, RunDirectory, gaps_of
 from evalsuite.config import Plan
+from evalsuite.pipeline.comparison_inputs import records_of_run
 from evalsuite.report.invocations import Invocation, invocations_of
 from evalsuite.report.reference_view import ReferenceView, view_reference
-from evalsuite.report.results import ResultGroup, read_records, result_groups
+from evalsuite.report.results import ResultGroup, result_groups
 from evalsuite.report.taken_apart import TakenApart, take_apart
 from evalsuite.sampling.describe import nfe_of
 
@@ -50,8 +51,8 @@ class LoadedRun:
 
     @functools.cached_property
     def records(self) -> list[Record]:
-        """All results, in the order of the registry of metrics."""
-        return read_records(self.run)
+        """All results, the largest number of samples first, in the order of the registry."""
+        return records_of_run(self.run)
 
     @functools.cached_property
     def groups(self) -> list[ResultGroup]:

@@ -1,6 +1,7 @@
 """A run in a notebook: `evalsuite.load_run` gives its numbers, samples and images."""
 
 import html
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, overload
 
@@ -16,9 +17,8 @@ from evalsuite.artifacts.single_images import SingleImages
 from evalsuite.artifacts.storage import Place
 from evalsuite.config import Plan
 from evalsuite.errors import UsageError, nearest
-from evalsuite.metrics.registry import METRICS
 from evalsuite.pipeline.comparison import influence_of
-from evalsuite.pipeline.comparison_inputs import read_record, tags_of
+from evalsuite.pipeline.comparison_inputs import records_of_run, tags_of
 from evalsuite.report.summary import number
 from evalsuite.sampling.describe import describe_conditions, describe_sampler
 from evalsuite.seeding import labels_of, seeds_of
@@ -77,16 +77,16 @@ class OpenedRun:
             CorruptionError: a record cannot be read, or was edited.
         """
         if self._records is None:
-            contents = self._run.read_json_folder("results")
-            read = [read_record(one, f"a record in {self.root}/results") for one in contents]
-            self._records = Records(sorted(read, key=_order))
+            self._records = Records(records_of_run(self._run))
         return self._records
 
     @property
     def metrics(self) -> "Metrics":
         """Results by metric, of the largest number of samples; `metrics["fid"].value`.
 
-        Names are `PROTOCOL:METRIC` where the results are of several named protocols.
+        Names are `PROTOCOL:METRIC` where the results are of several named protocols. Results that
+        would share a name are `NAME@REFERENCE`, and where that is not enough
+        `NAME@REFERENCE@PROTOCOL_ID`.
         """
         return self.metrics_of(max((r.protocol.num_samples for r in self.records), default=0))
 
@@ -203,11 +203,7 @@ class Metrics(Mapping[str, Record]):
     """Results by the names of their metrics."""
 
     def __init__(self, records: Sequence[Record]) -> None:
-        several = len({record.protocol_name for record in records}) > 1
-        self._found = {
-            f"{record.protocol_name}:{record.metric}" if several else record.metric: record
-            for record in records
-        }
+        self._found = dict(zip(_names(records), records, strict=True))
 
     def __getitem__(self, name: str) -> Record:
         if name not in self._found:
@@ -272,10 +268,17 @@ def measured(record: Record) -> str:
     return number(record.value) + ("" if error is None else f" ± {number(error)}")
 
 
-def _order(record: Record) -> tuple[int, int, str, str]:
-    names = list(METRICS)
-    place = names.index(record.metric) if record.metric in METRICS else len(names)
-    return -record.protocol.num_samples, place, record.metric, record.path
+def _names(records: Sequence[Record]) -> list[str]:
+    """A name for each result, as short as it can be without being another's."""
+    several = len({record.protocol_name for record in records}) > 1
+    names = [f"{r.protocol_name}:{r.metric}" if several else r.metric for r in records]
+    for parts in ([r.reference for r in records], [r.protocol_id for r in records]):
+        counts = Counter(names)
+        names = [
+            f"{name}@{part}" if part and counts[name] > 1 else name
+            for name, part in zip(names, parts, strict=True)
+        ]
+    return names
 
 
 def _row(record: Record) -> str:

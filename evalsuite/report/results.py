@@ -1,14 +1,10 @@
-"""Records of a run as its report shows them: checked, ordered, and grouped by what they are of."""
+"""Records of a run as its report shows them: grouped by what they are of."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from pydantic import ValidationError
-
-from evalsuite.artifacts.records import Record, record_digest
+from evalsuite.artifacts.records import Record
 from evalsuite.artifacts.run_directory import RunDirectory
-from evalsuite.config import explain
-from evalsuite.errors import CorruptionError
 from evalsuite.metrics.registry import METRICS
 from evalsuite.report.summary import by_protocol, paste_line, reference_lines
 
@@ -23,30 +19,6 @@ class ResultGroup(NamedTuple):
     records: list[Record]
     paste_lines: list[str]
     reference_lines: list[str]
-
-
-def read_records(run: RunDirectory) -> list[Record]:
-    """All results, in the order of the registry of metrics.
-
-    Raises:
-        CorruptionError: one is no record, or was edited.
-    """
-    order = {name: place for place, name in enumerate(METRICS)}
-    records = []
-    for name, content in zip(
-        run.storage.names("results", ".json"), run.read_json_folder("results"), strict=True
-    ):
-        where = run.root / f"results/{name}"
-        try:
-            records.append(Record.model_validate(content))
-        except ValidationError as error:
-            raise CorruptionError(f"{where}: {explain(error, Record)}: remove it") from error
-        if records[-1].record_sha256 not in {None, record_digest(content)}:
-            raise CorruptionError(f"{where} was edited: `evalsuite evaluate` writes it again")
-    return sorted(
-        records,
-        key=lambda r: (order.get(r.metric, len(order)), r.metric, r.reference or "", r.path),
-    )
 
 
 def result_groups(run: RunDirectory, records: Sequence[Record]) -> list[ResultGroup]:

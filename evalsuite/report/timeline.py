@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from evalsuite.artifacts.receipts import ReceiptHead
 from evalsuite.artifacts.run_directory import RunDirectory
 from evalsuite.pipeline.spending import invocation_of
+from evalsuite.runtime.observing.log import read_log
 
 NUM_BINS = 60
 """Of the curve of speed."""
@@ -96,7 +97,7 @@ def timelines_of(run: RunDirectory, receipts: Sequence[ReceiptHead]) -> list[Tim
         grouped.setdefault(invocation_of(receipt.attempt_id), []).append(receipt)
     found = []
     for name, ours in grouped.items():
-        log = _read_log(run, name)
+        log = _log_of(run, name)
         shards = [shard for receipt in ours if (shard := _shard(receipt, log)) is not None]
         found += [_timeline(name, shards, log.failures)] if shards else []
     return sorted(found, key=lambda one: one.start)
@@ -164,15 +165,14 @@ def _speeds(shards: Sequence[_Shard], start: float, stop: float) -> list[float]:
     return [count / width for count in images]
 
 
-def _read_log(run: RunDirectory, invocation_id: str) -> _Log:
+def _log_of(run: RunDirectory, invocation_id: str) -> _Log:
     """What the log of an invocation tells; lines that cannot be read are passed over.
 
     A log is news, not truth: the last line of one that was killed may be cut off.
     """
-    content = run.storage.find(f"attempts/{invocation_id}.log.jsonl") or b""
     committed: dict[str, float] = {}
     failures: list[Failure] = []
-    for line in content.splitlines():
+    for line in read_log(run, invocation_id).splitlines():
         if b'"level": "info"' in line and b'"shard-committed"' not in line:
             continue
         try:

@@ -31,6 +31,9 @@ _ORIENTATION = (
     "Published rows are of the official detector and of the authors' own images: for orientation,"
     " not for a ranking."
 )
+_OTHER_PROMPTS = (
+    "Published scores are left out: they are of GenEval's own prompts, these are others."
+)
 _JUDGES = "Corrected aggregation; scores are this judge's, published ones are mPLUG's."
 
 Row = Mapping[str, Any]
@@ -114,8 +117,7 @@ class _Source(NamedTuple):
 
 def _geneval(source: _Source) -> VerdictSet:
     found, rows = geneval_summary(source.place), source.rows
-    own = source.header["detector"]["kind"] == "shapes detector"
-    published = () if own else load_spec(BenchmarkSpec, "geneval").published
+    published, notes = _published(source.header)
     bars = [
         bar_of(tag, one, 1.0, {p.model: p.tags[tag] for p in published if tag in p.tags})
         for tag, one in found["tags"].items()
@@ -140,10 +142,20 @@ def _geneval(source: _Source) -> VerdictSet:
         len(rows),
         bars,
         groups,
-        notes=(_ORIENTATION,) if published else (),
+        notes=notes,
         published=published,
         files=dict(files.values()),
     )
+
+
+def _published(header: Row) -> tuple[tuple[PublishedScores, ...], tuple[str, ...]]:
+    """GenEval's published scores where they are of the prompts that were judged, and a note."""
+    if header["detector"]["kind"] == "shapes detector":
+        return (), ()
+    spec = load_spec(BenchmarkSpec, "geneval")
+    if header.get("prompts_sha256") != spec.prompts_sha256:
+        return (), (_OTHER_PROMPTS,)
+    return spec.published, (_ORIENTATION,)
 
 
 class _Picked(NamedTuple):

@@ -62,6 +62,7 @@ def make_run(
     *,
     plan: Plan | None = None,
     names: Sequence[str] | None = NAMES,
+    prompts: Sequence[str] | None = None,
     keep: Keep = "all",
     num_images: int = 96,
     model: str = "pixnerd-digits",
@@ -74,6 +75,7 @@ def make_run(
         plan_id=plan.plan_id,
         plan=plan,
         class_names=None if names is None else tuple(names),
+        prompts=None if prompts is None else tuple(prompts),
         formats={"receipt": 1, "images": "parquet", "features": "safetensors"},
         created_at="2026-01-31T12:00:00+00:00",
     )
@@ -145,9 +147,11 @@ def add_record(
     prefix: str = "digits-",
     extractor: str = "digits",
     reference: str | None = "digits-16-train",
+    reference_sha256: str = "ef" * 32,
+    details: dict[str, Any] | None = None,
     **changes: Any,
 ) -> Record:
-    """Write one result."""
+    """Write one result; `details` are those of the protocol that are not digits'."""
     spec = METRICS[metric]
     protocol = Protocol(
         metric=metric,
@@ -157,8 +161,8 @@ def add_record(
         resize="none",
         precision="float32",
         backend="torch",
-        reference_sha256=None if reference is None else "ef" * 32,
-        details=dict(spec.fields(load_spec(ProtocolSpec, "digits"))),
+        reference_sha256=None if reference is None else reference_sha256,
+        details={**spec.fields(load_spec(ProtocolSpec, "digits")), **(details or {})},
         label_rule=run.plan.labels.describe(),
         uint8_rule=run.plan.uint8_rule,
         codec="lossless",

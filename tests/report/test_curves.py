@@ -79,6 +79,29 @@ def test_costs_tags_steps_and_other_metrics_are_axes() -> None:
         curves_of([one], "train_step", "fidd")
 
 
+def test_a_metric_on_the_axis_is_of_the_same_reference() -> None:
+    plan = plan_of(MODEL, guidance_scale=2.0)
+    told = [{"plan": plan, "reference": name, "reference_sha256": 64 * name} for name in ("a", "b")]
+    none = {"plan": plan, "metric": "inception_score", "reference": None, "reference_sha256": None}
+    unnamed = {**told[1], "protocol_name": None, "metric": "sfid"}
+    records = (
+        make_record(2.0, **told[0]),
+        make_record(3.0, **told[1]),
+        make_record(7.0, **told[0], metric="sfid"),
+        make_record(8.0, **unnamed),
+        make_record(200.0, **none),
+    )
+    one = entry("here", 2.0, *records)
+    for x, y, pairs in (
+        ("sfid", "fid", {(7.0, 2.0), (8.0, 3.0)}),
+        ("inception_score", "fid", {(200.0, 2.0), (200.0, 3.0)}),
+    ):
+        found = curves_of([one], x, y)
+        assert {(point.x, point.y) for curve in found.curves for point in curve.points} == pairs
+    with pytest.raises(UsageError, match=r"here has several results of fid for IS-50K.* on --y"):
+        curves_of([one], "fid", "inception_score")
+
+
 def test_no_line_goes_through_two_protocols_or_two_sizes_of_sample() -> None:
     plan = plan_of(MODEL, guidance_scale=2.0)
     records = (

@@ -27,9 +27,12 @@ from run_builder import (
     pictures,
 )
 
+from evalsuite import load_run
 from evalsuite.artifacts.run_directory import RunDirectory
-from evalsuite.config import LabelRule, Plan
+from evalsuite.config import LabelRule, Plan, PromptList, TextConditions
 from evalsuite.errors import CorruptionError
+from evalsuite.pipeline.analysis import records_of
+from evalsuite.pipeline.comparison_inputs import open_entry
 from evalsuite.pipeline.numerics import numerics_id
 from evalsuite.report import grid
 from evalsuite.report.environment import duration, file_size, moment
@@ -208,7 +211,7 @@ def test_the_traps_of_a_reference_stand_below_its_numbers_once(tmp_path: Path) -
 def test_paste_lines_keep_references_apart(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run")
     add_record(run, "fid", 96, 1.5, reference="train")
-    add_record(run, "fid", 96, 2.5, reference="heldout", protocol_id="0" * 16)
+    add_record(run, "fid", 96, 2.5, reference="heldout", reference_sha256="12" * 32)
     add_record(run, "inception_score", 96, 8.0, reference=None)
     lines = section(run, "metrics").texts["pre"]
     assert len(lines) == 2
@@ -223,8 +226,14 @@ def test_an_edited_record_is_not_shown(tmp_path: Path) -> None:
     run.write_json(record.path, record.model_dump(mode="json"))
     assert "43.5000" in render_report(run)
     run.write_json(record.path, record.model_dump(mode="json") | {"value": 3.5})
-    with pytest.raises(CorruptionError, match="was edited"):
-        render_report(run)
+    for reader in (
+        render_report,
+        records_of,
+        lambda run: load_run(run.root).records,
+        lambda run: open_entry("A", run.root),
+    ):
+        with pytest.raises(CorruptionError, match=r"results/fid-\w+\.json .*was edited"):
+            reader(run)
 
 
 def test_results_that_are_no_records_are_named(tmp_path: Path) -> None:
@@ -337,6 +346,21 @@ def test_corrupted_pixels_are_not_shown(tmp_path: Path) -> None:
     shard.write_bytes(bytes(content))
     with pytest.raises(CorruptionError):
         render_report(run)
+
+
+@pytest.mark.parametrize(
+    ("seeds", "shown"), [(None, "1000..1031"), ("shared", "1000..1006, shared by all prompts")]
+)
+def test_seeds_are_those_of_the_samples(tmp_path: Path, seeds: str | None, shown: str) -> None:
+    """32 images of 5 prompts: seven rounds, the last of two."""
+    prompts = PromptList(count=5, sha256="cd" * 32)
+    text = TextConditions(prompts=prompts, negative_prompt="", seeds=seeds)
+    content = make_plan().model_dump() | {"num_classes": None, "text": text.model_dump()}
+    plan = Plan.model_validate(content)
+    run = make_run(tmp_path / "run", plan=plan, names=None, prompts="abcde", num_images=32)
+    told = section(run, "plan")
+    rows = dict(zip(told.texts["th"], told.texts["td"], strict=True))
+    assert rows["Seeds"] == shown
 
 
 @pytest.mark.parametrize(("ends", "interval"), [("open", "(0.1, 0.9)"), ("closed", "[0.1, 0.9]")])

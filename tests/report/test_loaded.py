@@ -50,6 +50,24 @@ def test_numbers_of_several_protocols_keep_their_names(tmp_path: Path) -> None:
     }
 
 
+def test_no_result_hides_another(tmp_path: Path) -> None:
+    """Of one metric against two references, and by two ways against one of them."""
+    built = make_run(tmp_path / "run", num_images=32)
+    for value, reference, details in ((2.0, "a", {}), (3.0, "b", {}), (4.0, "b", {"way": 2})):
+        told = {"reference": reference, "reference_sha256": 64 * reference}
+        add_record(built, "fid", 32, value, details=details, **told)
+    add_record(built, "inception_score", 32, 5.0)
+    run = evalsuite.load_run(built.root)
+    assert len(run.metrics) == len(run.records) == 4
+    ids = {record.value: record.protocol_id for record in run.records}
+    assert {name: record.value for name, record in run.metrics.items()} == {
+        "fid@a": 2.0,
+        f"fid@b@{ids[3.0]}": 3.0,
+        f"fid@b@{ids[4.0]}": 4.0,
+        "inception_score": 5.0,
+    }
+
+
 def test_samples_are_a_table(tmp_path: Path) -> None:
     built = make_run(tmp_path / "run", keep="grid", num_images=96)
     table = evalsuite.load_run(built.root).samples

@@ -18,11 +18,13 @@ from evalsuite.artifacts.references import open_reference
 from evalsuite.artifacts.run_directory import IMAGES, RunDirectory
 from evalsuite.config import ExtractorSpec, ProtocolSpec, load_spec
 from evalsuite.pipeline.analysis import NEEDS_FEATURES, class_table, features_of_run, neighbourhood
+from evalsuite.pipeline.comparison_inputs import records_of_run
 from evalsuite.pipeline.measure import Measure
 from evalsuite.report.html import make_report, render_report, write_report
-from evalsuite.report.results import read_records
 from evalsuite.report.sections.influence import EACH_END
 from evalsuite.report.timeline import NUM_BINS, timelines_of
+from evalsuite.runtime.observing import log as log_module
+from evalsuite.runtime.observing.log import EventLog, log_path
 
 NUM = 200
 
@@ -57,7 +59,7 @@ def test_every_section_is_there_and_linked(text: str) -> None:
 
 def test_what_was_asked_and_what_was_measured(text: str, scored: RunDirectory) -> None:
     asked = part(text, "asked")
-    fid = next(record for record in read_records(scored) if record.metric == "fid")
+    fid = next(record for record in records_of_run(scored) if record.metric == "fid")
     assert fid.value is not None
     assert fid.standard_error is not None
     low, high = (fid.value + sign * 1.96 * fid.standard_error for sign in (-1, 1))
@@ -68,7 +70,7 @@ def test_what_was_asked_and_what_was_measured(text: str, scored: RunDirectory) -
 
 def test_classes_are_the_shares_of_the_record(text: str, scored: RunDirectory) -> None:
     classes = part(text, "classes")
-    fid = next(record for record in read_records(scored) if record.metric == "fid")
+    fid = next(record for record in records_of_run(scored) if record.metric == "fid")
     shares = sorted(class_table(scored, fid).shares, key=lambda share: -share.influence)
     cells = [" ".join(cell.split()) for cell in classes.texts["td"]]
     rows = [cells[at : at + 5] for at in range(0, len(cells), 5)]
@@ -87,7 +89,7 @@ def test_classes_are_the_shares_of_the_record(text: str, scored: RunDirectory) -
 
 def test_pictures_of_the_ends_are_those_samples(text: str, scored: RunDirectory) -> None:
     influence = part(text, "influence")
-    fid = next(record for record in read_records(scored) if record.metric == "fid")
+    fid = next(record for record in records_of_run(scored) if record.metric == "fid")
     values = np.load(scored.root / fid.influence_path)
     order = np.argsort(-values)
     shown = influence.attributes("img")
@@ -128,7 +130,7 @@ def test_the_scatter_has_every_point_and_its_words(text: str, scored: RunDirecto
     assert [a["data-tip"].split(",")[0] for a in samples] == [f"sample {i}" for i in range(NUM)]  # type: ignore[union-attr]
     filled = sum("open" not in (a["class"] or "") for a in samples)
     assert f"Filled are {100 * filled / NUM:.1f} % of the drawn samples" in features.text
-    precision = next(one for one in read_records(scored) if one.metric == "precision")
+    precision = next(one for one in records_of_run(scored) if one.metric == "precision")
     assert f"{precision.display} {precision.value:.4f} ±" in features.text
     assert len(features.attributes("path")) == 2
 
@@ -146,12 +148,12 @@ def test_a_reference_of_other_bytes_is_not_shown(scored: RunDirectory, tmp_path:
                     else {}
                 )
             )
-            for record in read_records(scored)
+            for record in records_of_run(scored)
         ]
         from evalsuite.report.reference_view import view_reference
 
         assert view_reference(run, records) is None
-        assert view_reference(run, read_records(scored)) is not None
+        assert view_reference(run, records_of_run(scored)) is not None
 
 
 def test_pictures_that_were_not_kept_are_named(tmp_path: Path) -> None:
@@ -258,6 +260,21 @@ def test_the_log_tells_more_than_whole_seconds(tmp_path: Path) -> None:
     (found,) = timelines_of(run, run.committed(IMAGES))
     assert found.stop % 60 == 30.75
     assert found.stop - found.start == 5
+
+
+def test_a_log_in_segments_tells_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As an object store has it, where nothing is appended."""
+    run = make_run(tmp_path / "run")
+    monkeypatch.setattr(log_module, "_local_path", lambda *_: None)
+    monkeypatch.setattr(log_module, "SEGMENT_BYTES", 1)
+    log = EventLog(run, "1f2e3d4c")
+    for number in range(12):
+        log.note("worker-lost", "warning", reason=f"loss {number}")
+    log.close()
+    assert len(run.storage.names("attempts", ".log.jsonl")) == 12
+    assert run.storage.find(log_path("1f2e3d4c")) is None
+    (line,) = timelines_of(run, run.committed(IMAGES))
+    assert [one.reason for one in line.failures] == [f"loss {number}" for number in range(12)]
 
 
 def test_an_invocation_that_was_killed_has_a_timeline(tmp_path: Path) -> None:

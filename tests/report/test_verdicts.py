@@ -1,6 +1,7 @@
 """The report's section on verdicts: outlines are masks; what stands there is what was judged."""
 
 import re
+import shutil
 import sys
 from pathlib import Path
 
@@ -9,8 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from evalsuite.artifacts.run_directory import RunDirectory
+from evalsuite.config import BenchmarkSpec, load_spec
 from evalsuite.pipeline.geneval_scorer import run_lengths
-from evalsuite.pipeline.row_file import read_rows
+from evalsuite.pipeline.row_file import read_rows, write_rows
 from evalsuite.report.html import render_report
 from evalsuite.report.outlines import mask_of_runs, outline_of
 from evalsuite.report.verdict_view import bar_of, spread
@@ -101,3 +104,23 @@ def test_the_section_shows_what_was_judged(drawn: Drawn) -> None:
     assert 'href="#verdicts"' in html
     wrong = next(card for card in cards if not card.correct)
     assert wrong.lines[0].replace(">", "&gt;").replace("<", "&lt;") in html
+
+
+@pytest.mark.parametrize("are_its_own", [True, False])
+def test_published_scores_stand_beside_their_own_prompts_alone(
+    drawn: Drawn, tmp_path: Path, are_its_own: bool
+) -> None:
+    shutil.copytree(drawn.run.root, tmp_path / "run")
+    run = RunDirectory.open(tmp_path / "run")
+    (name,) = run.storage.names("verdicts")
+    header, rows = read_rows(tmp_path / "run/verdicts" / name)
+    header["detector"]["kind"] = "another detector"
+    spec = load_spec(BenchmarkSpec, "geneval")
+    if are_its_own:
+        header["prompts_sha256"] = spec.prompts_sha256
+    write_rows(tmp_path / "run/verdicts" / name, header, rows)
+    (found,) = verdict_sets(run, "verdicts")
+    assert found.published == (spec.published if are_its_own else ())
+    assert any(bar.ticks for bar in found.bars) == are_its_own
+    (note,) = found.notes
+    assert ("left out" in note) != are_its_own

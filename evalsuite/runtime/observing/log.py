@@ -48,6 +48,17 @@ def segment_path(invocation_id: str, number: int) -> str:
     return f"attempts/{invocation_id}.{number:04d}.log.jsonl"
 
 
+def read_log(run: RunDirectory, invocation_id: str) -> bytes:
+    """All lines of an invocation's log, in the order in which they were written; b"" without one.
+
+    Wherever the run lies now: a copy of a run of an object store keeps its segments.
+    """
+    named = run.storage.names("attempts", ".log.jsonl")
+    parts = [name for name in named if name.startswith(f"{invocation_id}.")]
+    parts.sort(key=lambda name: (len(name), name))  # the plain file, then segments by number
+    return b"".join(run.storage.contents(f"attempts/{name}" for name in parts))
+
+
 class EventLog:
     """Writes events as JSON lines; a log that cannot be written never ends a run."""
 

@@ -11,7 +11,7 @@ from evalsuite.artifacts.storage import LocalStorage
 from evalsuite.errors import DataError, StorageError
 from evalsuite.runtime.events import Event
 from evalsuite.runtime.observing import log as log_module
-from evalsuite.runtime.observing.log import EventLog, log_path, segment_path
+from evalsuite.runtime.observing.log import EventLog, log_path, read_log, segment_path
 
 
 def lines_of(run: RunDirectory, invocation: str = "1f2e3d4c") -> list[dict]:
@@ -71,6 +71,13 @@ def test_a_log_that_cannot_be_written_ends_nothing(run: RunDirectory) -> None:
     EventLog(run, "1f2e3d4c").note("started")
 
 
+def test_a_log_is_read_of_one_invocation_alone(run: RunDirectory) -> None:
+    assert read_log(run, "1f2e3d4c") == b""
+    EventLog(run, "1f2e3d4c").note("started")
+    EventLog(run, "1f2e3d4c0").note("other")
+    assert read_log(run, "1f2e3d4c") == (run.root / log_path("1f2e3d4c")).read_bytes()
+
+
 class CountingStorage(LocalStorage):
     """Files of a folder; counts the bytes that are put, and may refuse them."""
 
@@ -127,6 +134,7 @@ def test_a_long_log_is_not_written_again_and_again(
             beats += 1
     log.close()
     segments = segments_of(on_a_store)
+    assert read_log(on_a_store, "1f2e3d4c") == b"".join(segments)
     lines = [json.loads(line) for segment in segments for line in segment.splitlines()]
     assert [line["number"] for line in lines] == list(range(200))
     longest = max(len(line) + 1 for segment in segments for line in segment.splitlines())
