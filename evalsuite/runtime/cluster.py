@@ -106,20 +106,39 @@ def _quiet() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _own_sigterm() -> Iterator[None]:
-    """Around `ray.init`: give the SIGTERM handler back that it replaces by one that only exits."""
-    before = signal.getsignal(signal.SIGTERM)
-    try:
-        yield
-    except SystemExit as error:
-        if callable(before):
-            before(signal.SIGTERM, None)  # it knows the command and its exit code
-        raise Interrupted(
-            "stopped by SIGTERM while Ray was starting: run the same command again to go on",
-            stop_code(signal.SIGTERM),
-        ) from error
-    finally:
-        signal.signal(signal.SIGTERM, before)
+def own_signals() -> Iterator[None]:
+    """Around `ray.init`: no signal that ends this process is lost.
+
+    Ray replaces the handler of SIGTERM by one that only exits; ours is given back. And what a
+    handler raises is lost where Python only reports it, as in callbacks after a fork: so numbers of
+    signals are noted besides, and those that had no effect are handled at the end.
+    """
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+    before = {int(number): signal.getsignal(number) for number in numbers}
+    reader, writer = socket.socketpair()
+    with reader, writer:
+        for end_of_pair in (reader, writer):
+            end_of_pair.setblocking(False)
+        replaced = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
+        try:
+            yield
+        except SystemExit as error:
+            handler = before[signal.SIGTERM]
+            if callable(handler):
+                handler(signal.SIGTERM, None)  # it knows the command and its exit code
+            raise Interrupted(
+                "stopped by SIGTERM while Ray was starting: run the same command again to go on",
+                stop_code(signal.SIGTERM),
+            ) from error
+        finally:
+            signal.set_wakeup_fd(replaced)
+            for number, handler in before.items():
+                signal.signal(number, handler)
+        with contextlib.suppress(BlockingIOError):
+            for number in reader.recv(4096):
+                handler = before.get(number)
+                if callable(handler):
+                    handler(number, None)
 
 
 @contextlib.contextmanager
@@ -128,7 +147,7 @@ def _joined(address: str) -> Iterator[None]:
     from ray.exceptions import RayError
 
     try:
-        with _own_sigterm():
+        with own_signals():
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except (RayError, ConnectionError, RuntimeError, ValueError, OSError) as error:
         if "Version mismatch" in str(error):
@@ -253,7 +272,7 @@ def _private_cluster(num_workers: int | None, *, use_gpu: bool) -> Iterator[None
     with _temporary_folder() as folder:
         try:
             try:
-                with _own_sigterm():
+                with own_signals():
                     ray.init(
                         address="local",
                         num_cpus=num_workers or default_cpu_workers(),

@@ -1,9 +1,11 @@
 """Finding a Ray cluster: one that stands, one that does not, and a private one in spite of both."""
 
+import contextlib
 import json
 import os
 import signal
 import socket
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +24,7 @@ from harness import (
 )
 
 from evalsuite.errors import EnvironmentProblem
+from evalsuite.runtime.cluster import own_signals
 
 pytestmark = pytest.mark.ray
 ALL = ("generate", *PLAN, "--num-samples", NUM_SAMPLES, "--output", "made")
@@ -111,3 +114,32 @@ def test_a_private_ray_heeds_no_ray_address(losing_run: LosingRun) -> None:
     """That run's environment had RAY_ADDRESS=192.0.2.1:garbage."""
     assert losing_run.outcome.code == 0
     assert attempts(losing_run.path)[0]["workers"] == 2
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_whose_exception_is_lost_while_ray_starts_is_heard(number: signal.Signals) -> None:
+    """As in a callback after a fork, which reports exceptions and goes on."""
+    heard: list[int] = []
+
+    def ours(got: int, frame: object) -> None:
+        heard.append(got)
+        raise KeyboardInterrupt
+
+    def of_ray(got: int, frame: object) -> None:
+        sys.exit(got)
+
+    def start() -> None:
+        with own_signals():
+            if number == signal.SIGTERM:
+                signal.signal(number, of_ray)
+            with contextlib.suppress(KeyboardInterrupt, SystemExit):
+                signal.raise_signal(number)
+
+    before = signal.signal(number, ours)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            start()
+        assert heard[-1] == number
+        assert signal.getsignal(number) is ours
+    finally:
+        signal.signal(number, before)
