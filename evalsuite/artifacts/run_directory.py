@@ -266,9 +266,8 @@ class RunDirectory:
         """Whether a shard holds the pixels of a sample."""
         if not receipt.start <= index < receipt.stop:
             return False
-        if receipt.stage == PIXELS or receipt.kept == "all":
-            return True
-        return receipt.kept == "grid" and images.is_in_grid(self.plan, index)
+        kept: Any = "all" if receipt.stage == PIXELS else receipt.kept
+        return kept is not None and images.is_kept(kept, self.plan, index)
 
     def num_asked(self, attempts: Iterable[Mapping[str, Any]] | None = None) -> int:
         """The largest number of samples that an invocation asked for.

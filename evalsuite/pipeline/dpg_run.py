@@ -156,7 +156,7 @@ def _open_grids(place: Place, items: tuple[str, ...], resolution: int) -> DpgInp
             raise DataError(f"{place} {what} {len(names)} files such as {min(names)}")
     files = tuple(str((place / f"{item}.png").absolute()) for item in items)
     source = digest_of_files(files)
-    return DpgInput(GridImages(str(place.absolute()), source, CELLS, resolution, files), items)
+    return DpgInput(GridImages(str(place.absolute()), source, CELLS, files, resolution), items)
 
 
 def answers_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Answers]]:

@@ -90,18 +90,13 @@ class RunImages:
 
 
 @dataclass(frozen=True)
-class FolderImages:
-    """Files with one image each, the images of a prompt together."""
+class _PictureFiles:
+    """Files of a folder, the images of a prompt together."""
 
     root: str
     source: str
     per_prompt: int
     files: tuple[str, ...]
-
-    @property
-    def num_images(self) -> int:
-        """One for each file."""
-        return len(self.files)
 
     @property
     def place(self) -> Place:
@@ -111,12 +106,6 @@ class FolderImages:
     def shown(self, index: int) -> Shown:
         """Prompts follow each other."""
         return Shown(*divmod(index, self.per_prompt))
-
-    def read(self, start: int, stop: int) -> Iterator[Images]:
-        """Decoded."""
-        reader = PictureReader()
-        for path in self.files[start:stop]:
-            yield reader.decode(read_file(Path(path)), path)
 
     def judgements(self, stage: str) -> Judgements:
         """In this machine's cache."""
@@ -124,28 +113,31 @@ class FolderImages:
 
 
 @dataclass(frozen=True)
-class GridImages:
+class FolderImages(_PictureFiles):
+    """Files with one image each."""
+
+    @property
+    def num_images(self) -> int:
+        """One for each file."""
+        return len(self.files)
+
+    def read(self, start: int, stop: int) -> Iterator[Images]:
+        """Decoded."""
+        reader = PictureReader()
+        for path in self.files[start:stop]:
+            yield reader.decode(read_file(Path(path)), path)
+
+
+@dataclass(frozen=True)
+class GridImages(_PictureFiles):
     """Grids of 2 x 2 cells, one for each prompt, of which the first cells are taken."""
 
-    root: str
-    source: str
-    per_prompt: int
     resolution: int
-    files: tuple[str, ...]
 
     @property
     def num_images(self) -> int:
         """All cells."""
         return len(self.files) * self.per_prompt
-
-    @property
-    def place(self) -> Place:
-        """The folder."""
-        return Path(self.root)
-
-    def shown(self, index: int) -> Shown:
-        """Prompts follow each other."""
-        return Shown(*divmod(index, self.per_prompt))
 
     def read(self, start: int, stop: int) -> Iterator[Images]:
         """Cells, each grid decoded once."""
@@ -157,10 +149,6 @@ class GridImages:
             for number, cell in enumerate(cells):
                 if start <= place * self.per_prompt + number < stop:
                     yield cell
-
-    def judgements(self, stage: str) -> Judgements:
-        """In this machine's cache."""
-        return Judgements.in_cache(self.source, stage)
 
 
 @functools.lru_cache(maxsize=2)

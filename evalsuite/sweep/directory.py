@@ -21,6 +21,7 @@ from evalsuite.artifacts.records import Protocol
 from evalsuite.artifacts.storage import Place, Storage, open_storage, place_of
 from evalsuite.config import AxisValue, Frozen, Scalar, canonical_json, explain
 from evalsuite.errors import CorruptionError, UsageError
+from evalsuite.sweep.making import make_once
 
 SWEEP_SCHEMA = 1
 MANIFEST, RESULT = "sweep.json", "result.json"
@@ -160,14 +161,7 @@ class SweepDirectory:
         Raises:
             UsageError: `root` holds another sweep (the line names what differs), or other files.
         """
-        storage = open_storage(root)
-        if not storage.exists(MANIFEST):
-            if storage.visible("") and not storage.exists(MANIFEST):
-                raise UsageError(
-                    f"{root} holds other files and no sweep: give an empty or new --output"
-                )
-            storage.check_writable()
-            storage.commit(MANIFEST, _json(manifest.model_dump(mode="json")))
+        make_once(open_storage(root), MANIFEST, _json(manifest.model_dump(mode="json")), "sweep")
         found = cls.open(root)
         if found.manifest.sweep_id != manifest.sweep_id:
             ours, theirs = manifest.identity_fields(), found.manifest.identity_fields()

@@ -22,6 +22,7 @@ from evalsuite.config import Frozen, canonical_json
 from evalsuite.errors import CorruptionError, UsageError
 from evalsuite.pipeline.comparison_inputs import read_record
 from evalsuite.sweep.directory import place_from, read_model
+from evalsuite.sweep.making import make_once
 
 WATCH_SCHEMA = 1
 OF_WEIGHTS = frozenset({"weights_sha256", "ema"})
@@ -93,14 +94,7 @@ class WatchDirectory:
         Raises:
             UsageError: `root` holds another watch (the line names what differs), or other files.
         """
-        storage = open_storage(root)
-        if not storage.exists(MANIFEST):
-            if storage.visible("") and not storage.exists(MANIFEST):
-                raise UsageError(
-                    f"{root} holds other files and no watch: give an empty or new --output"
-                )
-            storage.check_writable()
-            storage.commit(MANIFEST, _json(manifest))
+        make_once(open_storage(root), MANIFEST, _json(manifest), "watch")
         found = cls.open(root)
         ours, theirs = manifest.model_dump(mode="json"), found.manifest.model_dump(mode="json")
         fields = [key for key in ours if ours[key] != theirs[key]]
