@@ -1,7 +1,8 @@
 """Connecting to Ray: a private local cluster by default, or the one at an address.
 
-Facts as measured on Ray 2.60: `ray.init` hangs for minutes on an address where nothing listens, so
-it is probed first; `ray.init` replaces the SIGTERM handler, so ours are set after it.
+Facts as measured on Ray 2.60: `ray.init` hangs for minutes on an address where nothing listens, and
+for ever where something accepts and does not answer, so it is probed first; `ray.init` replaces the
+SIGTERM handler, so ours are set after it.
 """
 
 import contextlib
@@ -33,6 +34,9 @@ JOB_ADDRESS = "EVALSUITE_ADDRESS"
 """Set in a submitted job: where its `evaluate` finds workers, should its samples want any."""
 PROBE_S = 5.0
 LEAVING_S = 10.0
+_FRAME_HEAD_BYTES, _SETTINGS = 9, b"\x04"
+_HTTP2_HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\x00\x00\x00" + _SETTINGS + bytes(5)
+"""Both sides' first words: a preface, then SETTINGS, empty here (RFC 9113, 3.4 and 6.5)."""
 _PREFIX = "evalsuite-"
 _LOCK = "owner.lock"
 _LONGEST_TEMPORARY = 12  # Ray's sockets below it must stay under 107 bytes
@@ -323,13 +327,32 @@ def _check_address(address: str) -> None:
     host, colon, port = address.rpartition(":")
     if not colon or not port.isdecimal() or not host:
         raise UsageError(f"--address {address!r} must be local, auto or host:port")
+    remedy = "check the address, or leave --address out for a private local Ray"
     try:
-        socket.create_connection((host, int(port)), timeout=PROBE_S).close()
+        with socket.create_connection((host, int(port)), timeout=PROBE_S) as connection:
+            speaks = _speaks_http2(connection)
+    except TimeoutError as error:
+        silent = f"no answer from {address} in {PROBE_S:.0f} s: {remedy}"
+        raise EnvironmentProblem(silent) from error
     except (OSError, OverflowError) as error:
-        raise EnvironmentProblem(
-            f"nothing answers at {address} ({error}): check the address, or leave --address out"
-            " for a private local Ray"
-        ) from error
+        raise EnvironmentProblem(f"nothing answers at {address} ({error}): {remedy}") from error
+    if not speaks:
+        raise EnvironmentProblem(f"what answers at {address} is not a head of Ray: {remedy}")
+
+
+def _speaks_http2(connection: socket.socket) -> bool:
+    """Whether the other side greets as servers of gRPC do; with Ray's TLS on, it is not asked.
+
+    Raises:
+        OSError: no greeting, TimeoutError among them.
+    """
+    if os.environ.get("RAY_USE_TLS", "0").lower() not in {"", "0", "false"}:
+        return True
+    connection.sendall(_HTTP2_HELLO)
+    head = b""
+    while len(head) < _FRAME_HEAD_BYTES and (more := connection.recv(_FRAME_HEAD_BYTES)):
+        head += more
+    return head[3:4] == _SETTINGS
 
 
 def _describe(address: str) -> Cluster:

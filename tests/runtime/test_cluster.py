@@ -6,8 +6,10 @@ import os
 import signal
 import socket
 import sys
+import threading
 import time
 from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
@@ -93,6 +95,38 @@ def test_an_address_where_nothing_listens(call: Callable[..., Outcome]) -> None:
     assert outcome.code == 6
     (line,) = outcome.complaints
     assert line.startswith(f"evalsuite: nothing answers at 127.0.0.1:{port} (")
+
+
+def test_an_address_that_accepts_and_is_silent(call: Callable[..., Outcome]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        began = time.monotonic()
+        outcome = call(*ALL, "--address", address)
+        assert time.monotonic() - began < 8
+    assert outcome.code == 6
+    (line,) = outcome.complaints
+    assert line.startswith(f"evalsuite: no answer from {address} in 5 s: check the address")
+
+
+class Silent(BaseHTTPRequestHandler):
+    """Writes no log."""
+
+    def log_message(self, *_: object) -> None:
+        """Nothing."""
+
+
+def test_an_address_of_another_service(call: Callable[..., Outcome]) -> None:
+    served = HTTPServer(("127.0.0.1", 0), Silent)
+    threading.Thread(target=served.serve_forever, daemon=True).start()
+    address = f"127.0.0.1:{served.server_port}"
+    try:
+        outcome = call(*ALL, "--address", address)
+    finally:
+        served.shutdown()
+        served.server_close()
+    assert outcome.code == 6
+    (line,) = outcome.complaints
+    assert line.startswith(f"evalsuite: what answers at {address} is not a head of Ray: check the")
 
 
 @pytest.mark.parametrize(

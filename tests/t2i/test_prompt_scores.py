@@ -9,6 +9,7 @@ import pytest
 import torch
 from harness import call_main
 from PIL import Image
+from tiny_networks import save_clip as save_clip_vision
 
 from evalsuite.artifacts.run_directory import RunDirectory
 from evalsuite.pipeline.row_file import read_rows
@@ -144,3 +145,39 @@ def test_a_class_and_a_command_of_ones_own(
         refused = call_main(*base, scorer, *options)
         assert (refused.code, words in refused.stderr) == (code, True), refused.stderr
         assert len(refused.stderr.splitlines()) <= 2  # what is to be judged, and the error
+
+
+def test_cmmd_of_a_prompt_run_is_that_of_its_images_by_hand(
+    run: RunDirectory, tmp_path: Path
+) -> None:
+    """Against real images; `transformers` by hand has no part of ours but the pixels."""
+    from transformers import CLIPVisionModelWithProjection
+
+    folder = save_clip_vision(tmp_path / "clip", projection_dim=768)
+    real_NHWC = np.random.default_rng(5).integers(0, 120, (NUM, 16, 16, 3), dtype=np.uint8)
+    np.savez(tmp_path / "real.npz", arr_0=real_NHWC)
+    asked = ("--protocol", "cmmd", "--extractor-weights", folder, "--device", "cpu")
+    asked += ("--reference", tmp_path / "real.npz", "--json", tmp_path / "cmmd.json")
+    done = call_main("evaluate", run.root, *asked)
+    assert done.code == 0, done.stderr
+    record = json.loads((tmp_path / "cmmd.json").read_text())["metrics"]["cmmd"]
+
+    network = CLIPVisionModelWithProjection.from_pretrained(folder).eval()
+    mean = np.array([0.48145466, 0.4578275, 0.40821073])
+    std = np.array([0.26862954, 0.26130258, 0.27577711])
+
+    def embedded(images: list[np.ndarray]) -> np.ndarray:
+        sized = [Image.fromarray(i).resize((336, 336), Image.Resampling.BICUBIC) for i in images]
+        pixels = (np.stack([np.asarray(i) for i in sized]) / 255 - mean) / std
+        inputs = torch.from_numpy(pixels.transpose(0, 3, 1, 2).astype(np.float32))
+        with torch.no_grad():
+            found = network(pixel_values=inputs).image_embeds.double().numpy()
+        return found / np.linalg.norm(found, axis=1, keepdims=True)
+
+    ours, real = embedded([image for _, image in run.read_images(0, NUM)]), embedded([*real_NHWC])
+
+    def kernel(a: np.ndarray, b: np.ndarray) -> float:
+        return float(np.exp(-((a[:, None] - b[None]) ** 2).sum(-1) / (2 * 10.0**2)).mean())
+
+    by_hand = 1000 * (kernel(ours, ours) + kernel(real, real) - 2 * kernel(ours, real))
+    assert record["value"] == pytest.approx(by_hand, rel=1e-4)
