@@ -25,8 +25,9 @@ from typing import Any
 
 import torch
 
+from evalsuite.artifacts.manifest import Manifest
 from evalsuite.artifacts.receipts import digest_of_pixels, range_name
-from evalsuite.artifacts.run_directory import IMAGES, Manifest, RunDirectory, feature_stage
+from evalsuite.artifacts.run_directory import IMAGES, RunDirectory, feature_stage
 from evalsuite.config import ExtractorSpec, load_spec
 from evalsuite.pipeline.coverage import Demand, covered_ranges, missing_images
 from evalsuite.pipeline.integrity import find_faults

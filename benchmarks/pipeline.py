@@ -33,7 +33,8 @@ import torch
 
 from benchmarks.generation import machine_of
 from benchmarks.memory import growth_of_run, growth_of_worker
-from evalsuite.artifacts.run_directory import IMAGES, Manifest, RunDirectory
+from evalsuite.artifacts.manifest import Manifest
+from evalsuite.artifacts.run_directory import IMAGES, RunDirectory
 from evalsuite.pipeline.generation import BatchSampler
 from evalsuite.pipeline.numerics import resolve_device
 from evalsuite.pipeline.plan import PlanOptions, ResolvedPlan, resolve_plan

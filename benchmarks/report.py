@@ -33,6 +33,7 @@ import torch
 
 from evalsuite.artifacts.features import FeatureTable, encode_features
 from evalsuite.artifacts.images import ImageRows, Images, encode_png, pixel_sha256
+from evalsuite.artifacts.manifest import Manifest
 from evalsuite.artifacts.receipts import (
     Receipt,
     ReceiptFile,
@@ -42,7 +43,7 @@ from evalsuite.artifacts.receipts import (
 )
 from evalsuite.artifacts.records import Record, short_count
 from evalsuite.artifacts.references import open_reference
-from evalsuite.artifacts.run_directory import IMAGES, Manifest, RunDirectory, feature_stage
+from evalsuite.artifacts.run_directory import IMAGES, RunDirectory, feature_stage
 from evalsuite.config import ExtractorSpec, Plan, ProtocolSpec, load_spec
 from evalsuite.pipeline.evaluation import score_run
 from evalsuite.pipeline.measure import Measure

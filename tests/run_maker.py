@@ -8,9 +8,10 @@ from typing import Any
 
 import torch
 
+from evalsuite.artifacts.manifest import Manifest
 from evalsuite.artifacts.receipts import cover
 from evalsuite.artifacts.references import open_reference
-from evalsuite.artifacts.run_directory import IMAGES, Manifest, RunDirectory, feature_stage
+from evalsuite.artifacts.run_directory import IMAGES, RunDirectory, feature_stage
 from evalsuite.config import ExtractorSpec, ProtocolSpec, load_spec
 from evalsuite.pipeline.measure import Measure
 from evalsuite.pipeline.plan import PlanOptions, ResolvedPlan, resolve_plan

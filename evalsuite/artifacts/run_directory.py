@@ -4,48 +4,27 @@ import json
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from pydantic import Field, ValidationError
-
 from evalsuite.artifacts import features, images
 from evalsuite.artifacts.features import FeatureTable
 from evalsuite.artifacts.ledger import Ledger, Span
+from evalsuite.artifacts.manifest import Manifest, read_manifest
+from evalsuite.artifacts.plan_fields import differences
 from evalsuite.artifacts.receipts import R, Receipt, ReceiptHead, Slice, cover, read_receipts
 from evalsuite.artifacts.storage import Place, Storage, open_storage
-from evalsuite.config import Frozen, Plan, Scalar, Sha256, explain
+from evalsuite.config import Plan
 from evalsuite.errors import (
     CorruptionError,
-    DataError,
     EnvironmentProblem,
     IncompleteError,
     UsageError,
 )
 
-MANIFEST_SCHEMA = 1
 NUMERICS = "numerics.json"
 STORED_PIXELS = "stored pixels"
 CONDITIONS = "conditions"
 """Folder of prompt features, which can be made again."""
 IMAGES, PIXELS = "images", "pixels"
 """Stages: `images` holds every pixel hash and what was kept; `pixels` adds what was left out."""
-
-
-class Manifest(Frozen):
-    """Written once, when a run directory is made."""
-
-    schema_version: int = MANIFEST_SCHEMA
-    model: str
-    """Preset name; not part of the plan."""
-    plan_id: Sha256
-    plan: Plan
-    class_names: tuple[str, ...] | None = None
-    prompts: tuple[str, ...] | None = None
-    """Of a text model; a label is a place in this list."""
-    weights_origin: dict[str, Scalar] = Field(default_factory=dict)
-    """Where the weights of the first invocation came from."""
-    file_labels: tuple[int, ...] | None = None
-    """Labels by index for the label rule `file`."""
-    formats: dict[str, Any]
-    created_at: str
 
 
 def feature_stage(extractor_id: str) -> str:
@@ -82,7 +61,7 @@ class RunDirectory:
         storage = open_storage(root)
         if not storage.exists("manifest.json"):
             raise UsageError(f"{root} is not a run directory: it has no manifest.json")
-        return cls(storage, _read_manifest(storage))
+        return cls(storage, read_manifest(storage))
 
     @classmethod
     def create_or_open(cls, root: Place | str, manifest: Manifest) -> "RunDirectory":
@@ -104,7 +83,7 @@ class RunDirectory:
                 manifest.model_dump(mode="json", exclude_none=True), indent=1
             ).encode()
             storage.commit("manifest.json", content)
-        run = cls(storage, _read_manifest(storage))
+        run = cls(storage, read_manifest(storage))
         if run.manifest.plan_id != manifest.plan_id:
             differing = "; ".join(differences(run.plan, manifest.plan))
             raise UsageError(
@@ -368,55 +347,3 @@ def gaps_of(covered: Sequence[tuple[int, int]], start: int, stop: int) -> list[t
     if at < stop:
         gaps.append((at, stop))
     return [(low, high) for low, high in gaps if low < high]
-
-
-def differences(ours: Plan, other: Plan) -> list[str]:
-    """The fields in which two plans differ, as `field: here X, asked Y`."""
-    return [
-        f"{key} is {here!r} there, {asked!r} was asked"
-        for key, (here, asked) in differing_fields(ours, other).items()
-    ]
-
-
-def differing_fields(ours: Plan, other: Plan) -> dict[str, tuple[Any, Any]]:
-    """Both values of each field in which two plans differ, by its dotted name."""
-    here, there = flat_fields(ours), flat_fields(other)
-    return {
-        key: (here.get(key), there.get(key))
-        for key in sorted(here.keys() | there.keys())
-        if here.get(key) != there.get(key)
-    }
-
-
-def flat_fields(plan: Plan) -> dict[str, Any]:
-    """A plan's fields by their dotted names: `sampling.num_steps`."""
-    return _flat(plan.model_dump(mode="json"))
-
-
-def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        flat |= (
-            _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-        )
-    return flat
-
-
-def _read_manifest(storage: Storage) -> Manifest:
-    where = storage.root / "manifest.json"
-    try:
-        content = json.loads(storage.read("manifest.json"))
-        version = content.get("schema_version") if isinstance(content, dict) else None
-        if isinstance(version, int) and version > MANIFEST_SCHEMA:
-            raise DataError(
-                f"{where} has schema version {version}, newer than this evalsuite reads"
-                f" ({MANIFEST_SCHEMA}): upgrade evalsuite"
-            )
-        manifest = Manifest.model_validate(content)
-    except ValidationError as error:
-        raise CorruptionError(f"{where}: {explain(error, Manifest)}") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise CorruptionError(f"{where} is not JSON") from error
-    if manifest.plan.plan_id != manifest.plan_id:
-        raise CorruptionError(f"{where}: its plan does not hash to its plan_id; it was edited")
-    return manifest

@@ -49,7 +49,7 @@ def opened_loggers(
 
 def plan_facts(plan: "Plan") -> "dict[str, Scalar]":
     """The plan's fields, flat, for a reader of a log."""
-    from evalsuite.artifacts.run_directory import flat_fields
+    from evalsuite.artifacts.plan_fields import flat_fields
 
     return {
         key: value if isinstance(value, str | int | float | bool) else str(value)

@@ -7,8 +7,8 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from evalsuite.artifacts.plan_fields import differing_fields
 from evalsuite.artifacts.records import Record, warnings_by_reference
-from evalsuite.artifacts.run_directory import differing_fields
 from evalsuite.config import Plan
 from evalsuite.pipeline.comparability import Comparability, Relation
 from evalsuite.pipeline.comparison import Comparison, Difference, Row

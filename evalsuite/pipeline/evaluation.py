@@ -16,14 +16,9 @@ from pydantic import ValidationError
 
 from evalsuite.artifacts.features import FeatureTable
 from evalsuite.artifacts.images import Images
+from evalsuite.artifacts.plan_fields import differences
 from evalsuite.artifacts.records import Record, warnings_by_reference
-from evalsuite.artifacts.run_directory import (
-    IMAGES,
-    STORED_PIXELS,
-    RunDirectory,
-    differences,
-    feature_stage,
-)
+from evalsuite.artifacts.run_directory import IMAGES, STORED_PIXELS, RunDirectory, feature_stage
 from evalsuite.artifacts.samples import PORTION, SampleSet
 from evalsuite.config import ExtractorSpec
 from evalsuite.errors import CorruptionError, DataError, UsageError

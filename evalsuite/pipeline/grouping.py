@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 from scipy.special import stdtrit
 
+from evalsuite.artifacts.plan_fields import differing_fields, flat_fields
 from evalsuite.artifacts.records import Record
-from evalsuite.artifacts.run_directory import differing_fields, flat_fields
 from evalsuite.errors import DataError, UsageError, nearest
 from evalsuite.pipeline.comparability import Comparability
 from evalsuite.pipeline.comparison import Sharing, check_used, compare_records, sharing

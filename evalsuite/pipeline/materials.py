@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from evalsuite.artifacts.hub import hub_folder
-from evalsuite.artifacts.run_directory import Manifest
+from evalsuite.artifacts.manifest import Manifest
 from evalsuite.config import RANDOM_WEIGHTS, ModelPreset, Plan, load_spec
 from evalsuite.errors import DataError, UsageError
 from evalsuite.models.diffusers_folder import CUSTOM_CODE

@@ -9,8 +9,8 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from evalsuite.artifacts.plan_fields import differing_fields
 from evalsuite.artifacts.records import Protocol, Record
-from evalsuite.artifacts.run_directory import differing_fields
 from evalsuite.config import canonical_json
 from evalsuite.errors import DataError, UsageError, nearest
 from evalsuite.metrics.registry import METRICS

@@ -3,8 +3,8 @@
 import math
 from collections.abc import Sequence
 
+from evalsuite.artifacts.plan_fields import flat_fields
 from evalsuite.artifacts.records import Record
-from evalsuite.artifacts.run_directory import flat_fields
 from evalsuite.errors import UsageError
 from evalsuite.metrics.registry import METRICS
 from evalsuite.pipeline.comparison_inputs import Entry

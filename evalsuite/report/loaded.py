@@ -4,9 +4,10 @@ import functools
 from collections.abc import Sequence
 from typing import Any
 
+from evalsuite.artifacts.manifest import Manifest
 from evalsuite.artifacts.receipts import NO_END, ReceiptHead, cover
 from evalsuite.artifacts.records import Record
-from evalsuite.artifacts.run_directory import IMAGES, Manifest, RunDirectory, gaps_of
+from evalsuite.artifacts.run_directory import IMAGES, RunDirectory, gaps_of
 from evalsuite.config import Plan
 from evalsuite.pipeline.comparison_inputs import records_of_run
 from evalsuite.report.invocations import Invocation, invocations_of

@@ -10,6 +10,7 @@ from typing import Any
 
 from evalsuite.artifacts.compacting import keeping_compact
 from evalsuite.artifacts.ledger import Span
+from evalsuite.artifacts.manifest import Manifest
 from evalsuite.artifacts.receipts import (
     Receipt,
     check_same_pixels,
@@ -17,14 +18,7 @@ from evalsuite.artifacts.receipts import (
     receipt_name,
 )
 from evalsuite.artifacts.run_card import write_run_card
-from evalsuite.artifacts.run_directory import (
-    IMAGES,
-    PIXELS,
-    Manifest,
-    RunDirectory,
-    feature_stage,
-    gaps_of,
-)
+from evalsuite.artifacts.run_directory import IMAGES, PIXELS, RunDirectory, feature_stage, gaps_of
 from evalsuite.artifacts.storage import Place
 from evalsuite.errors import EvalsuiteError, IncompleteError, StorageError
 from evalsuite.pipeline.company import others_at_work, said_of

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from evalsuite.artifacts.manifest import Manifest
 from evalsuite.artifacts.receipts import Receipt, ReceiptFile, digest_of_pixels, range_name
-from evalsuite.artifacts.run_directory import IMAGES, Manifest
+from evalsuite.artifacts.run_directory import IMAGES
 from evalsuite.artifacts.storage import Storage
 from evalsuite.config import Plan
 

@@ -16,6 +16,8 @@ from hypothesis import strategies as st
 
 from evalsuite.artifacts.features import FeatureTable, encode_features
 from evalsuite.artifacts.images import ImageRows, Keep, ParquetImageWriter, pixel_sha256
+from evalsuite.artifacts.manifest import MANIFEST_SCHEMA
+from evalsuite.artifacts.plan_fields import differences
 from evalsuite.artifacts.receipts import (
     Receipt,
     ReceiptFile,
@@ -26,14 +28,7 @@ from evalsuite.artifacts.receipts import (
     receipt_name,
 )
 from evalsuite.artifacts.run_card import write_run_card
-from evalsuite.artifacts.run_directory import (
-    IMAGES,
-    MANIFEST_SCHEMA,
-    PIXELS,
-    RunDirectory,
-    differences,
-    feature_stage,
-)
+from evalsuite.artifacts.run_directory import IMAGES, PIXELS, RunDirectory, feature_stage
 from evalsuite.artifacts.storage import HashingWriter
 from evalsuite.errors import (
     CorruptionError,

@@ -12,7 +12,8 @@ from harness import FinishedRun, Outcome
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from evalsuite.artifacts.run_directory import IMAGES, Manifest, RunDirectory
+from evalsuite.artifacts.manifest import Manifest
+from evalsuite.artifacts.run_directory import IMAGES, RunDirectory
 from evalsuite.pipeline.evaluation import samples_of_run
 from evalsuite.pipeline.plan import PlanOptions, resolve_plan
 from evalsuite.pipeline.ranges import ShardTask

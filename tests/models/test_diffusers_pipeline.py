@@ -17,7 +17,7 @@ from tiny_pipelines import (
     save_stable_diffusion,
 )
 
-from evalsuite.artifacts.run_directory import Manifest
+from evalsuite.artifacts.manifest import Manifest
 from evalsuite.config import EvaluationDefaults, ModelPreset
 from evalsuite.errors import ConfigError, DataError, EnvironmentProblem, UsageError
 from evalsuite.models.diffusers_call import DiffusersSettings, read_call

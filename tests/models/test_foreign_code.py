@@ -10,7 +10,8 @@ import torch
 from harness import call_main
 from run_maker import make_shard
 
-from evalsuite.artifacts.run_directory import IMAGES, Manifest, RunDirectory
+from evalsuite.artifacts.manifest import Manifest
+from evalsuite.artifacts.run_directory import IMAGES, RunDirectory
 from evalsuite.errors import ConfigError, DataError, StorageError, UsageError
 from evalsuite.models.foreign import foreign_model
 from evalsuite.pipeline.generation import BatchSampler

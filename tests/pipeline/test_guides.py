@@ -11,7 +11,7 @@ from harness import Outcome, png_hash
 from safetensors.torch import load_file, save_file
 from tiny_text import NEGATIVE, TinyText, tiny_text, write_preset
 
-from evalsuite.artifacts.run_directory import Manifest
+from evalsuite.artifacts.manifest import Manifest
 from evalsuite.config import ModelPreset, load_spec
 from evalsuite.errors import DataError, UsageError
 from evalsuite.pipeline.conditions import TextRequest

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 
 from evalsuite.artifacts.images import ImageRows, Keep, ShardFormat, pixel_sha256
+from evalsuite.artifacts.manifest import Manifest
 from evalsuite.artifacts.receipts import Receipt, commit_receipt, digest_of_pixels
 from evalsuite.artifacts.records import Protocol, Record, short_count
-from evalsuite.artifacts.run_directory import IMAGES, Manifest, RunDirectory
+from evalsuite.artifacts.run_directory import IMAGES, RunDirectory
 from evalsuite.config import LabelRule, Plan, ProtocolSpec, SamplingSettings, load_spec
 from evalsuite.metrics.registry import METRICS
 from evalsuite.pipeline.numerics import numerics_id

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from evalsuite.artifacts.run_directory import IMAGES, Manifest, RunDirectory
+from evalsuite.artifacts.manifest import Manifest
+from evalsuite.artifacts.run_directory import IMAGES, RunDirectory
 from evalsuite.pipeline.generation import BatchSampler
 from evalsuite.pipeline.numerics import resolve_device
 from evalsuite.pipeline.plan import PlanOptions, resolve_plan

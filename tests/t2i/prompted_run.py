@@ -5,7 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from evalsuite.artifacts.run_directory import Manifest, RunDirectory
+from evalsuite.artifacts.manifest import Manifest
+from evalsuite.artifacts.run_directory import RunDirectory
 from evalsuite.config import Plan, PromptList, TextConditions
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "report"))
