@@ -157,7 +157,7 @@ class VirtualWorker(Worker):
 class ManySlots(Team):
     """As many workers as asked, whatever the machine holds."""
 
-    def target(self, nodes: tuple[Any, ...], num_ready: int, num_open: int) -> int:  # noqa: ARG002
+    def target(self, nodes: tuple[Any, ...], num_placed: int, num_open: int) -> int:  # noqa: ARG002
         """The number asked for."""
         return min(self.asked or 1, num_open)
 

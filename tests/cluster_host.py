@@ -1,8 +1,10 @@
-"""A program that holds a Ray cluster of N nodes with one CPU each until its standard input ends.
+"""A program that holds a Ray cluster until its standard input ends.
 
-A line `add` on it adds a node.
+Its nodes are given as a list of what each has, `[{"num_cpus": 2, "num_gpus": 1}]` (no GPU need be
+there), or as a number of nodes with one CPU each. A line `add` adds one like the first.
 """
 
+import json
 import os
 import sys
 import warnings
@@ -14,20 +16,22 @@ OBJECT_STORE_BYTES = 80 * 2**20
 def main() -> None:
     """Start the cluster, print its address, wait, and take it down."""
     warnings.simplefilter("ignore")
-    num_nodes, folder = int(sys.argv[1]), Path(sys.argv[2])
+    given, folder = json.loads(sys.argv[1]), Path(sys.argv[2])
+    asked = given if isinstance(given, list) else [{"num_cpus": 1}] * given
     os.environ["RAY_TMPDIR"] = str(folder)  # its own, so that no other cluster's files are touched
     (folder / "ray").mkdir()
     from ray.cluster_utils import Cluster
 
-    node = {"num_cpus": 1, "object_store_memory": OBJECT_STORE_BYTES}
-    cluster = Cluster(initialize_head=True, head_node_args={**node, "include_dashboard": False})
-    for _ in range(num_nodes - 1):
+    nodes = [{**one, "object_store_memory": OBJECT_STORE_BYTES} for one in asked]
+    head = {**nodes[0], "include_dashboard": False}
+    cluster = Cluster(initialize_head=True, head_node_args=head)
+    for node in nodes[1:]:
         cluster.add_node(**node)
     cluster.wait_for_nodes()
     print(cluster.address, flush=True)  # noqa: T201
     for line in sys.stdin:
         if line.strip() == "add":
-            cluster.add_node(wait=False, **node)
+            cluster.add_node(wait=False, **nodes[0])
             print("added", flush=True)  # noqa: T201
     cluster.shutdown()
 

@@ -239,7 +239,7 @@ def confirm(prepared: Prepared, values: dict[str, Any]) -> None:
 
     from evalsuite.artifacts.storage import open_storage
     from evalsuite.cli.output import data_size, duration
-    from evalsuite.pipeline.estimate import HOUR_S, MANY_IMAGES
+    from evalsuite.pipeline.estimate import is_long
 
     storage = open_storage(prepared.request.root)
     cost = forecast(prepared).cost
@@ -253,13 +253,14 @@ def confirm(prepared: Prepared, values: dict[str, Any]) -> None:
     local = prepared.request.address in {None, "local"}
     if not local or values["yes"] or torch.cuda.is_available():
         return
-    if cost.seconds is None and cost.num_images > MANY_IMAGES:
+    if not is_long(cost.seconds, cost.num_images):
+        return
+    if cost.seconds is None:
         raise UsageError(
             f"no speed of {prepared.request.resolved.preset.name} is known here: add --yes to make"
             f" {cost.num_images} images, or make a few first"
         )
-    if cost.seconds is not None and cost.seconds > HOUR_S:
-        raise UsageError(
-            f"this is about {duration(cost.seconds)} of work on a machine without GPU"
-            f" ({cost.source}): add --yes to do it, or lower --num-samples"
-        )
+    raise UsageError(
+        f"this is about {duration(cost.seconds)} of work on a machine without GPU"
+        f" ({cost.source}): add --yes to do it, or lower --num-samples"
+    )

@@ -10,9 +10,7 @@ from evalsuite.config import ExtractorSpec, ModelPreset, Plan
 from evalsuite.errors import EvalsuiteError
 from evalsuite.pipeline.stages import OutputFormat
 
-HOUR_S = 3600.0
-MANY_IMAGES = 1000
-"""More than so many are not begun unasked where no rate is known and there is no GPU."""
+HOUR_S, MANY_IMAGES = 3600.0, 1000
 _PNG_RATIO = 0.75  # of raw pixels; a generous guess for natural images
 _ROW_BYTES = 220
 _RECEIPTS_READ = 8  # of a run, for its rate
@@ -76,6 +74,11 @@ def nearest_rate(run_root: Place, plan: Plan, preset: ModelPreset, device: str) 
             return Rate(rate, f"receipts of {root}")
     known = [r for r in preset.known_rates if r.device == device]
     return Rate(known[0].seconds_per_evaluation, known[0].source) if known else None
+
+
+def is_long(seconds: float | None, num_images: float) -> bool:
+    """Whether work is not begun unasked without a GPU: over an hour, or many at unknown speed."""
+    return num_images > MANY_IMAGES if seconds is None else seconds > HOUR_S
 
 
 def seconds_per_image(rate: Rate | None, nfe: int | None) -> float | None:

@@ -26,6 +26,7 @@ from evalsuite.artifacts.storage import Place
 from evalsuite.errors import EnvironmentProblem, EvalsuiteError, Interrupted, UsageError, first_line
 from evalsuite.runtime.leftovers import below, children, end
 from evalsuite.runtime.machine import default_cpu_workers
+from evalsuite.runtime.reaching import reach
 from evalsuite.runtime.signals import stop_code
 
 OBJECT_STORE_BYTES = 80 * 2**20
@@ -329,12 +330,11 @@ def _check_address(address: str) -> None:
         raise UsageError(f"--address {address!r} must be local, auto or host:port")
     remedy = "check the address, or leave --address out for a private local Ray"
     try:
-        with socket.create_connection((host, int(port)), timeout=PROBE_S) as connection:
-            speaks = _speaks_http2(connection)
+        speaks = reach(host, int(port), PROBE_S, _speaks_http2)
     except TimeoutError as error:
         silent = f"no answer from {address} in {PROBE_S:.0f} s: {remedy}"
         raise EnvironmentProblem(silent) from error
-    except (OSError, OverflowError) as error:
+    except OSError as error:
         raise EnvironmentProblem(f"nothing answers at {address} ({error}): {remedy}") from error
     if not speaks:
         raise EnvironmentProblem(f"what answers at {address} is not a head of Ray: {remedy}")

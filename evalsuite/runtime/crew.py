@@ -52,8 +52,9 @@ class Crew:
 
     @property
     def num_placed(self) -> int:
-        """Workers that have loaded, and those that wait on the bench: all hold their places."""
-        return self.num_ready + (self._bench.num_idle if self._bench else 0)
+        """Workers whose process is there, and those that wait on the bench: all hold places."""
+        own = sum(worker.is_ready or worker.has_answered for worker in self.workers)
+        return own + (self._bench.num_idle if self._bench else 0)
 
     @property
     def images_running(self) -> int:

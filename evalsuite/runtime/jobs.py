@@ -8,8 +8,6 @@ import asyncio
 import contextlib
 import logging
 import os
-import socket
-import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -20,6 +18,7 @@ from urllib.parse import urlsplit
 
 from evalsuite.errors import EnvironmentProblem, UsageError, first_line
 from evalsuite.runtime.cluster import check_auth_mode
+from evalsuite.runtime.reaching import reach
 
 DEFAULT_ADDRESS = "http://127.0.0.1:8265"
 ADDRESS_VARIABLE = "RAY_API_SERVER_ADDRESS"
@@ -323,20 +322,9 @@ def _check_listening(address: str) -> None:
             f"--address {address!r} must be http://HOST:PORT of the head's dashboard, such as"
             f" {DEFAULT_ADDRESS}"
         )
-    outcome: list[OSError | None] = []
-
-    def connect() -> None:
-        try:
-            socket.create_connection((str(parts.hostname), port), timeout=CONNECT_S).close()
-            outcome.append(None)
-        except OSError as error:
-            outcome.append(error)
-
-    attempt = threading.Thread(target=connect, daemon=True)  # looking a name up knows no time-out
-    attempt.start()
-    attempt.join(CONNECT_S)
-    error = outcome[0] if outcome else TimeoutError("no answer")
-    if error is not None:
+    try:
+        reach(str(parts.hostname), port, CONNECT_S)
+    except OSError as error:
         raise EnvironmentProblem(
             f"nothing answers at {address} ({error}): check the address; a dashboard on loopback"
             " is reached through `ssh -L 8265:127.0.0.1:8265 HEAD`"

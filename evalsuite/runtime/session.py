@@ -20,7 +20,7 @@ from evalsuite.artifacts.receipts import (
 from evalsuite.artifacts.run_card import write_run_card
 from evalsuite.artifacts.run_directory import IMAGES, PIXELS, RunDirectory, feature_stage, gaps_of
 from evalsuite.artifacts.storage import Place
-from evalsuite.errors import EvalsuiteError, IncompleteError, StorageError
+from evalsuite.errors import EvalsuiteError, IncompleteError, StorageError, UsageError
 from evalsuite.pipeline.company import others_at_work, said_of
 from evalsuite.pipeline.coverage import (
     Demand,
@@ -30,7 +30,7 @@ from evalsuite.pipeline.coverage import (
     missing_ranges,
     tasks_for,
 )
-from evalsuite.pipeline.estimate import nearest_rate, seconds_per_image
+from evalsuite.pipeline.estimate import is_long, nearest_rate, seconds_per_image
 from evalsuite.pipeline.integrity import find_faults
 from evalsuite.pipeline.labels import first_names
 from evalsuite.pipeline.plan import ResolvedPlan
@@ -45,6 +45,7 @@ from evalsuite.runtime.driver import Driver, DriverReport
 from evalsuite.runtime.observing.watch import Watch
 from evalsuite.runtime.progress import Progress
 from evalsuite.runtime.signals import StopRequest, signals_to
+from evalsuite.runtime.team import Team, look_around
 from evalsuite.sampling.describe import describe_conditions, describe_sampler, nfe_of
 
 ATTEMPT_SCHEMA = 1
@@ -238,58 +239,72 @@ def _make_missing(
         listener(progress)
 
     join = connected if bench is None else bench.connected
-    with join(request.address, request.num_workers, use_gpu=use_gpu) as cluster:
-        from evalsuite.runtime.team import look_around
-
-        with signals_to(stop):
-            room = -(-num_missing // batch_size)
-            nodes, team = look_around(
-                cluster,
-                request.num_workers,
-                request.device,
-                request.gpus_per_worker,
-                shared=run.root,
+    with (
+        join(request.address, request.num_workers, use_gpu=use_gpu) as cluster,
+        signals_to(stop),
+    ):
+        room = -(-num_missing // batch_size)
+        nodes, team = look_around(
+            cluster,
+            request.num_workers,
+            request.device,
+            request.gpus_per_worker,
+            shared=run.root,
+        )
+        num_workers = team.target(nodes, bench.num_idle if bench else 0, room)
+        rate = nearest_rate(request.root, run.plan, request.resolved.preset, team.kind)
+        image_s = seconds_per_image(rate, nfe_of(run.plan))
+        _refuse_hours_on_cpus(request, team, image_s, num_missing / num_workers)
+        shard_size = request.shard_size or default_shard_size(
+            num_missing, num_workers, batch_size, image_s
+        )
+        tasks = tasks_for(covered, asked, shard_size, batch_size)
+        tasks = keep_as_before(tasks, taken)
+        job = WorkerJob(
+            run_root=str(run.root.absolute()),
+            materials=request.resolved.materials,
+            extractors=request.demand.extractors,
+            output=request.output,
+            device=team.kind,
+            allow_mixed_numerics=request.allow_mixed_numerics,
+        )
+        if bench is not None:
+            bench.turn_to((kin_of(run.plan, job), team.kind, team.size))
+        driver = Driver(
+            job,
+            team,
+            invocation_id,
+            heard,
+            stop,
+            observer=watch.observe,
+            bench=bench,
+        )
+        try:
+            with keeping_compact(run, sorted(covered)):
+                driver.run(tasks)
+        finally:
+            result.report = driver.report
+            result.images_made = sum(
+                c.task.stop - c.task.start for c in driver.report.commits if c.committed
             )
-            num_workers = team.target(nodes, bench.num_idle if bench else 0, room)
-            rate = nearest_rate(request.root, run.plan, request.resolved.preset, team.kind)
-            image_s = seconds_per_image(rate, nfe_of(run.plan))
-            shard_size = request.shard_size or default_shard_size(
-                num_missing, num_workers, batch_size, image_s
-            )
-            tasks = tasks_for(covered, asked, shard_size, batch_size)
-            tasks = keep_as_before(tasks, taken)
-            job = WorkerJob(
-                run_root=str(run.root.absolute()),
-                materials=request.resolved.materials,
-                extractors=request.demand.extractors,
-                output=request.output,
-                device=team.kind,
-                allow_mixed_numerics=request.allow_mixed_numerics,
-            )
-            if bench is not None:
-                bench.turn_to((kin_of(run.plan, job), team.kind, team.size))
-            driver = Driver(
-                job,
-                team,
-                invocation_id,
-                heard,
-                stop,
-                observer=watch.observe,
-                bench=bench,
-            )
-            try:
-                with keeping_compact(run, sorted(covered)):
-                    driver.run(tasks)
-            finally:
-                result.report = driver.report
-                result.images_made = sum(
-                    c.task.stop - c.task.start for c in driver.report.commits if c.committed
-                )
     gaps = _gaps_left(run, request.demand, driver.report)
     if gaps:
         listed = ", ".join(f"{low}..{high - 1}" for low, high in gaps[:6])
         raise IncompleteError(
             f"{run.root}: samples {listed} are still missing: run the same command again"
+        )
+
+
+def _refuse_hours_on_cpus(
+    request: SessionRequest, team: Team, image_s: float | None, images_each: float
+) -> None:
+    """Raise UsageError where `--device auto` finds a cluster without GPUs, for long work."""
+    if team.kind == "cuda" or team.is_private or request.device == "cpu":
+        return
+    if is_long(None if image_s is None else image_s * images_each, images_each):
+        raise UsageError(
+            f"Ray at {request.address} has no GPU now, and this is more than an hour of work"
+            " without: give --device cpu to do it so, or --device cuda when GPUs are there"
         )
 
 

@@ -46,24 +46,30 @@ class Team:
     _requested: int = field(default=0, init=False)
     _requested_s: float = field(default=float("-inf"), init=False)
 
-    def target(self, nodes: tuple[Node, ...], num_ready: int, num_open: int) -> int:
+    def target(self, nodes: tuple[Node, ...], num_placed: int, num_open: int) -> int:
         """Workers to keep alive now, at least one.
 
         Args:
             nodes: machines that are alive.
-            num_ready: own workers that hold their place already.
+            num_placed: own workers that hold their place already.
             num_open: shards that are not done.
         """
         holds = sum(node.room(*self.size, free=False) for node in nodes)
         if self.asked is None:
-            holds = min(holds, num_ready + sum(node.room(*self.size, free=True) for node in nodes))
+            holds = min(holds, num_placed + sum(node.room(*self.size, free=True) for node in nodes))
         return max(1, min(self.asked or holds, holds, num_open))
 
     def request(self, num_open: int) -> None:
-        """Tell the autoscaler, if there is one, what would be of use; 0 withdraws it."""
+        """Tell the autoscaler, if there is one, what would be of use; 0 withdraws it.
+
+        It is told again and again: a cluster has one such wish, and another run's end withdraws it.
+        """
         wanted = min(self.asked or num_open, num_open, MOST_REQUESTED) if self.grows else 0
-        due = not wanted or time.monotonic() - self._requested_s > _REQUEST_EVERY_S
-        if wanted != self._requested and due:
+        if wanted:
+            due = time.monotonic() - self._requested_s > _REQUEST_EVERY_S
+        else:
+            due = bool(self._requested)
+        if due:
             self._requested, self._requested_s = wanted, time.monotonic()
             ask_autoscaler([self.size.bundle] * wanted)
 
@@ -88,7 +94,7 @@ def look_around(
 
     Raises:
         EnvironmentProblem: a directory or a team that cannot be, or a head that is gone.
-        UsageError: a share of a GPU that Ray cannot place.
+        UsageError: as `gather_team`.
     """
 
     def look() -> Site:
@@ -118,7 +124,8 @@ def gather_team(
 
     Raises:
         EnvironmentProblem: GPUs were asked and there are none, or more workers than ever fit.
-        UsageError: a share of a GPU that Ray cannot place.
+        UsageError: a share of a GPU that Ray cannot place, or `auto` where it cannot be told yet
+            whether there will be GPUs.
     """
     if gpus_per_worker > 1 or gpus_per_worker <= 0:
         raise UsageError(
@@ -129,6 +136,11 @@ def gather_team(
     grows = not is_private and has_autoscaler()
     if device == "cuda" and not cluster.num_gpus and not grows:
         raise EnvironmentProblem(f"--device cuda: Ray at {cluster.address} has no GPU")
+    if device == "auto" and not cluster.num_gpus and grows:
+        raise UsageError(
+            f"Ray at {cluster.address} has no GPU now but may grow: say --device cuda to wait for"
+            " machines with GPUs, or --device cpu"
+        )
     on_gpu = device == "cuda" or (device != "cpu" and cluster.num_gpus > 0)
     size = WorkerSize(gpus_per_worker if on_gpu else 1, gpus_per_worker if on_gpu else 0)
     room = sum(node.room(*size, free=False) for node in nodes)

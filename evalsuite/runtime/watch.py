@@ -148,20 +148,34 @@ def current_nodes() -> tuple[Node, ...]:
 def has_autoscaler() -> bool:
     """Whether the cluster can grow: an autoscaler that knows types of nodes looks after it.
 
-    Ray's monitor runs beside every head; without a configuration it calls each machine a type of
-    its own, `node_<id>` (Ray 2.60).
+    Ray's monitor runs beside every head; without a configuration each machine is a type of its
+    own, `node_<id>` (Ray 2.60, both versions of the autoscaler).
     """
-    from ray.experimental import internal_kv
+    from ray.autoscaler.v2.utils import is_autoscaler_v2
 
     with contextlib.suppress(Exception):  # another Ray keeps it elsewhere: then it cannot be asked
-        status = internal_kv._internal_kv_get(b"__autoscaling_status")
-        report = json.loads(status)["autoscaler_report"] if status else {}
-        kinds = {
-            *(report.get("active_nodes") or {}),
-            *(report.get("node_type_mapping") or {}).values(),
-        }
-        return any(not str(kind).startswith("node_") for kind in kinds)
+        is_v2 = is_autoscaler_v2(fetch_from_server=True)
+        kinds = _types_of_nodes() if is_v2 else _types_by_the_first_version()
+        return any(not kind.startswith("node_") for kind in kinds)
     return False
+
+
+def _types_of_nodes() -> set[str]:
+    """As the head says it. Ray up starts this version since 2.50, KubeRay where it is asked to."""
+    from ray.autoscaler.v2.sdk import get_cluster_status
+
+    status = get_cluster_status(ray.get_runtime_context().gcs_address)
+    return {str(one.ray_node_type_name) for one in (*status.active_nodes, *status.idle_nodes)}
+
+
+def _types_by_the_first_version() -> set[str]:
+    """As its monitor has left it with the head."""
+    from ray.experimental import internal_kv
+
+    status = internal_kv._internal_kv_get(b"__autoscaling_status")
+    report = json.loads(status)["autoscaler_report"] if status else {}
+    active, all_of = report.get("active_nodes") or {}, report.get("node_type_mapping") or {}
+    return {str(kind) for kind in (*active, *all_of.values())}
 
 
 def ask_autoscaler(bundles: list[dict[str, Any]]) -> None:

@@ -46,13 +46,14 @@ def free_ports() -> Ports:
 
 
 @contextlib.contextmanager
-def running_head(ports: Ports) -> Iterator[Head]:
-    """Start a head with two CPUs and end what it started, whatever became of it."""
+def running_head(ports: Ports, *options: str, num_cpus: int = 2, **env: str) -> Iterator[Head]:
+    """Start a head and end what it started, whatever became of it."""
     binaries = str(Path(sys.executable).parent)
     with tempfile.TemporaryDirectory(prefix="eh-", ignore_cleanup_errors=True) as folder:
         process = subprocess.Popen(
             [
-                *(f"{binaries}/ray", "start", "--head", "--block", "--num-cpus=2"),
+                *(f"{binaries}/ray", "start", "--head", "--block", f"--num-cpus={num_cpus}"),
+                *options,
                 *("--node-ip-address=127.0.0.1", f"--port={ports.gcs}"),
                 *("--dashboard-host=127.0.0.1", f"--dashboard-port={ports.dashboard}"),
                 *(f"--dashboard-agent-listen-port={ports.agent}", f"--temp-dir={folder}"),
@@ -61,7 +62,7 @@ def running_head(ports: Ports) -> Iterator[Head]:
                     f"--ray-client-server-port={ports.client}",
                 ),
             ],
-            env=environment(private=False, PATH=f"{binaries}:{os.environ['PATH']}"),
+            env=environment(private=False, PATH=f"{binaries}:{os.environ['PATH']}", **env),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,

@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import socket
+import subprocess
 import sys
 import threading
 import time
@@ -22,6 +23,7 @@ from harness import (
     Outcome,
     attempts,
     descendants,
+    environment,
     pixel_hashes,
 )
 
@@ -61,6 +63,27 @@ def test_more_workers_than_the_cluster_holds(
         f"evalsuite: --num-workers 4: Ray at {cluster.address} has 3 CPUs"
     ]
     assert pixel_hashes(tmp_path / "made") == {}
+
+
+def test_a_directory_of_one_machine_alone(cluster: HostedCluster, tmp_path: Path) -> None:
+    """The driver's: a file system that only its own mount namespace has."""
+    (tmp_path / "own").mkdir()
+    words = (*ALL[:-1], "own/made", "--address", cluster.address)
+    program = 'mount -t tmpfs none own && exec "$@"'
+    space = ("unshare", "--map-root-user", "--mount", "sh", "-c", program, "sh")
+    done = subprocess.run(
+        [*space, sys.executable, "-m", "evalsuite", *map(str, words)],
+        cwd=tmp_path,
+        env=environment(private=False),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    (line,) = Outcome(done.returncode, done.stdout, done.stderr).complaints
+    assert "own/made is not shared: nodes 1" in line
+    assert line.endswith("give an --output on a file system that every node mounts")
+    assert done.returncode == 6
 
 
 def test_a_head_that_falls_silent_in_the_set_up_is_said(
