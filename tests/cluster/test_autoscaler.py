@@ -13,8 +13,9 @@ from harness import NUM_SAMPLES, PLAN, Outcome, environment, pixel_hashes, run_c
 from heads import Head, free_ports, running_head
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
-HEAD_ID = "f" * 51 + "00000"
+HEAD_ID, HEAD_TYPE = "f" * 51 + "00000", "ray.head.default"
 """As Ray's provider of such machines has it."""
+PROVIDER = "ray.autoscaler._private.fake_multi_node.node_provider.FakeMultiNodeProvider"
 ASK = """
 import json, sys, time
 import ray
@@ -45,11 +46,12 @@ print(json.dumps(said), file=sys.stderr)
 def autoscaling(ports: Any, path: Path) -> None:
     """A configuration with a head that computes nothing and two types of machines."""
     kinds = {
-        "head": {"resources": {"CPU": 0}, "max_workers": 0},
+        HEAD_TYPE: {"resources": {"CPU": 0}, "max_workers": 0},
         "cpu_worker": {"resources": {"CPU": 1}, "min_workers": 0, "max_workers": 2},
         "gpu_worker": {"resources": {"CPU": 2, "GPU": 2}, "min_workers": 0, "max_workers": 2},
     }
-    provider = {"type": "fake_multinode", "launch_multiple": True, "head_node_id": HEAD_ID}
+    provider = {"type": "external", "module": PROVIDER, "launch_multiple": True}
+    provider["head_node_id"] = HEAD_ID
     content = {
         "cluster_name": "small",
         "max_workers": 4,
@@ -57,9 +59,10 @@ def autoscaling(ports: Any, path: Path) -> None:
         "upscaling_speed": 1.0,
         "provider": {**provider, "gcs_address": f"127.0.0.1:{ports.gcs}"},
         "available_node_types": {k: {**v, "node_config": {}} for k, v in kinds.items()},
-        "head_node_type": "head",
+        "head_node_type": HEAD_TYPE,
         "auth": {},
         "file_mounts": {},
+        "cluster_synced_files": [],
         "setup_commands": [],
         "head_setup_commands": [],
         "worker_setup_commands": [],
@@ -80,7 +83,7 @@ def head(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Head]:
         "RAY_enable_autoscaler_v2": str(int(request.param == "2")),
         "AUTOSCALER_UPDATE_INTERVAL_S": "1",
         "RAY_CLOUD_INSTANCE_ID": HEAD_ID,
-        "RAY_NODE_TYPE_NAME": "head",
+        "RAY_NODE_TYPE_NAME": HEAD_TYPE,
         "RAY_OVERRIDE_NODE_ID_FOR_TESTING": HEAD_ID,
     }
     with running_head(ports, f"--autoscaling-config={config}", num_cpus=0, **env) as running:
