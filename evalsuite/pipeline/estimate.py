@@ -1,5 +1,6 @@
 """What a run will cost: network evaluations, disk and time, from the nearest known rate."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,11 +60,15 @@ def estimate(
 
 
 def nearest_rate(run_root: Place, plan: Plan, preset: ModelPreset, device: str) -> Rate | None:
-    """From this run's receipts, else those of a like run beside it, else from the preset."""
+    """From this run's receipts, else those of a like run beside it, else from the preset.
+
+    A preset's rate is of its own size and dtype: of another size it is taken by pixels, which is
+    too little where attention counts; of another dtype nothing is known.
+    """
     for root in [run_root, *_neighbours(run_root)]:
         try:
             run = RunDirectory.open(root)
-            if run.plan.network != plan.network or run.plan.size != plan.size:
+            if _kind_of_work(run.plan) != _kind_of_work(plan):
                 continue
             names = run.storage.names(f"receipts/{IMAGES}", ".json")[-_RECEIPTS_READ:]
             receipts = [read_receipt(run.storage, f"receipts/{IMAGES}/{name}") for name in names]
@@ -73,7 +78,20 @@ def nearest_rate(run_root: Place, plan: Plan, preset: ModelPreset, device: str) 
         if rate is not None:
             return Rate(rate, f"receipts of {root}")
     known = [r for r in preset.known_rates if r.device == device]
-    return Rate(known[0].seconds_per_evaluation, known[0].source) if known else None
+    if not known or _dtype(plan.sampling) != _dtype(preset.sampling):
+        return None
+    times = math.prod(plan.size) / math.prod(preset.size)
+    scaled = "" if times == 1 else f", times {times:.3g} for the pixels of this size"
+    return Rate(times * known[0].seconds_per_evaluation, f"{known[0].source}{scaled}")
+
+
+def _kind_of_work(plan: Plan) -> tuple[object, ...]:
+    return plan.network, plan.size, _dtype(plan.sampling)
+
+
+def _dtype(sampling: object) -> object:
+    """None of a model with a sampler of its own."""
+    return getattr(sampling, "dtype", None)
 
 
 def is_long(seconds: float | None, num_images: float) -> bool:

@@ -114,7 +114,7 @@ def _infer_pixnerd_class(shapes: Shapes) -> dict[str, Scalar]:
     width = shapes["x_embedder.embedder.0.weight"][0]
     channels = shapes["final_layer.linear.weight"][0]
     num_nerf = _count(shapes, r"blocks\.\d+\.param_generator1\.0\.weight")
-    num_encoder = _count(shapes, r"blocks\.\d+\.attn\.qkv\.weight")
+    num_encoder = _num_layers(shapes, r"blocks\.N\.attn\.qkv\.weight")
     generated = shapes[f"blocks.{num_encoder}.param_generator1.0.weight"][0]
     return {
         "in_channels": channels,
@@ -135,7 +135,7 @@ def _infer_pixnerd_text(shapes: Shapes) -> dict[str, Scalar]:
         "in_channels": channels,
         "patch_size": math.isqrt(shapes["s_embedder.proj.weight"][1] // channels),
         "decoder_hidden_size": shapes["x_embedder.embedder.0.weight"][0],
-        "num_encoder_blocks": _count(shapes, r"blocks\.\d+\.attn\.qkv_x\.weight"),
+        "num_encoder_blocks": _num_layers(shapes, r"blocks\.N\.attn\.qkv_x\.weight"),
         "num_decoder_blocks": _count(shapes, r"blocks\.\d+\.param_generator1\.0\.weight"),
         **_refined_text(shapes),
     }
@@ -156,7 +156,7 @@ def _infer_pixelgen_class(shapes: Shapes) -> dict[str, Scalar]:
         "input_size": math.isqrt(shapes["pos_embed"][1]) * first[2],
         "patch_size": first[2],
         "hidden_size": dim,
-        "depth": _count(shapes, r"blocks\.\d+\.attn\.qkv\.weight"),
+        "depth": _num_layers(shapes, r"blocks\.N\.attn\.qkv\.weight"),
         "num_heads": dim // shapes["blocks.0.attn.q_norm.weight"][0],
         "num_classes": rows - 1,
         "in_context_len": context[1],
@@ -174,7 +174,7 @@ def _infer_pixelgen_text(shapes: Shapes) -> dict[str, Scalar]:
         "input_size": math.isqrt(shapes["pos_embed"][1]) * patch,
         "patch_size": patch,
         "bottleneck_dim": bottleneck,
-        "num_blocks": _count(shapes, r"blocks\.\d+\.attn\.qkv_x\.weight"),
+        "num_blocks": _num_layers(shapes, r"blocks\.N\.attn\.qkv_x\.weight"),
         **_refined_text(shapes),
     }
 
@@ -185,7 +185,7 @@ def _refined_text(shapes: Shapes) -> dict[str, Scalar]:
     return {
         "hidden_size": dim,
         "num_groups": dim // shapes["blocks.0.attn.k_norm.weight"][0],
-        "num_text_blocks": _count(shapes, r"text_refine_blocks\.\d+\.attn\.qkv\.weight"),
+        "num_text_blocks": _num_layers(shapes, r"text_refine_blocks\.N\.attn\.qkv\.weight"),
         "txt_embed_dim": text_dim,
         "txt_max_length": shapes["y_pos_embedding"][1],
     }
@@ -219,8 +219,8 @@ def _pixel_level(shapes: Shapes, dim: int, heads: int) -> dict[str, Scalar]:
         "num_groups": heads,
         "hidden_size": dim,
         "pixel_hidden_size": width,
-        "patch_depth": _count(shapes, r"patch_blocks\.\d+\.(norm1|norm_x1)\.weight"),
-        "pixel_depth": _count(shapes, r"pixel_blocks\.\d+\.norm1\.weight"),
+        "patch_depth": _num_layers(shapes, r"patch_blocks\.N\.(?:norm1|norm_x1)\.weight"),
+        "pixel_depth": _num_layers(shapes, r"pixel_blocks\.N\.norm1\.weight"),
     }
 
 
@@ -253,6 +253,13 @@ def _note(family: str, shapes: Shapes) -> str:
 def _count(shapes: Shapes, pattern: str) -> int:
     expression = re.compile(pattern)
     return sum(expression.fullmatch(key) is not None for key in shapes)
+
+
+def _num_layers(shapes: Shapes, pattern: str) -> int:
+    """Of layers that are numbered from 0, by the highest: the file may lack a tensor of another."""
+    expression = re.compile(pattern.replace("N", r"(\d+)"))
+    found = (expression.fullmatch(key) for key in shapes)
+    return max((int(match[1]) + 1 for match in found if match), default=0)
 
 
 def _has_part(shapes: Shapes, part: str) -> bool:

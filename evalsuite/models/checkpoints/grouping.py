@@ -6,7 +6,7 @@ from typing import NamedTuple
 TRAINING_ONLY = ("diffusion_trainer", "_repa_projector")
 """First parts of names that no network has at inference: alignment heads of the training."""
 _RAW = ("denoiser", "core", "model")
-_WRAPPERS = ("module.", "transformer.", "net.")
+_WRAPPERS = ("module.", "_forward_module.", "transformer.", "net.")
 _GROUP = re.compile(
     rf"(?P<group>{'|'.join(_RAW)}"
     r"|(?:[A-Za-z0-9]+_)*ema[A-Za-z0-9]*(?:_[A-Za-z]+)*(?:[_-]0\.\d+)?)\."
@@ -26,7 +26,8 @@ class Place(NamedTuple):
 def place_of(key: str) -> Place:
     """Group and name of a key of a state dict.
 
-    `_orig_mod.` of torch.compile and leading `module.`, `transformer.`, `net.` are taken off.
+    `_orig_mod.` of torch.compile and leading `module.`, `_forward_module.`, `transformer.`, `net.`
+    are taken off.
 
     >>> place_of("ema_denoiser._orig_mod.blocks.0.norm1.weight")
     Place(group='ema_denoiser', name='blocks.0.norm1.weight', training_only='')

@@ -132,13 +132,11 @@ class _Fits(NamedTuple):
 
 
 def _fits(checkpoint: Checkpoint, group: str, nearest: NearestPresets, presets: Presets) -> _Fits:
-    if not nearest.exact:
-        return _Fits(nearest.names, exact=False)
     faults = {name: _faults(checkpoint, group, *presets[name]) for name in nearest.names}
     fitting = tuple(name for name, found in faults.items() if not found)
-    if fitting:
+    if fitting and nearest.exact:
         return _Fits(fitting, exact=True)
-    return _Fits(nearest.names, exact=False, faults=faults[nearest.names[0]])
+    return _Fits(nearest.names, exact=False, faults=next(iter(faults.values()), ()))
 
 
 def _faults(checkpoint: Checkpoint, group: str, family: str, network: Network) -> tuple[str, ...]:

@@ -199,14 +199,26 @@ def test_inspect_says_fits_only_of_what_loads(
         load_network(on_meta(), open_checkpoint(tmp_path / "w.pt"), "", FAMILY, "w.pt")
 
 
-def test_inspect_prints_why_a_preset_does_not_fit(tmp_path: Path) -> None:
-    """A real file without one of its tensors."""
+@pytest.mark.parametrize(
+    ("key", "shape", "fault"),
+    [
+        ("final_layer.linear.bias", None, "missing final_layer.linear.bias"),
+        ("blocks.0.attn.qkv.weight", None, "missing blocks.0.attn.qkv.weight"),
+        ("s_embedder.proj.weight", (7, 7), "s_embedder.proj.weight is (7, 7), not (128, 48)"),
+    ],
+)
+def test_inspect_prints_why_a_preset_does_not_fit(
+    tmp_path: Path, key: str, shape: tuple[int, int] | None, fault: str
+) -> None:
+    """A real file of which one tensor is missing or has another shape; one may count layers."""
     preset = load_spec(ModelPreset, "pixnerd-digits")
     state = load_file(preset.path.parent / str(preset.weights.file))
-    state.pop("final_layer.linear.bias")
+    state.pop(key)
+    if shape is not None:
+        state[key] = torch.zeros(shape)
     save_file(state, tmp_path / "w.safetensors")
     text = run(inspect_checkpoint, tmp_path / "w.safetensors")
-    assert "is nearest to pixnerd-digits, and does not fit: missing final_layer.linear.bias" in text
+    assert f"is nearest to pixnerd-digits, and does not fit: {fault}" in text
     assert "fits pixnerd-digits" not in text
 
 
