@@ -125,7 +125,7 @@ def summary_of(path: Place) -> dict[str, Any]:
         DataError: verdicts are missing.
     """
     header, rows = read_rows(path)
-    check_rows_not_blind(rows, len(rows))
+    check_rows_not_blind(rows)
     results = [ImageResult(_key(row), row["tag"], row["correct"]) for row in rows]
     summary, clusters = summarise(results), clusters_of(rows)
     return {

@@ -34,15 +34,16 @@ from evalsuite.pipeline.t2i_networks import load_colors, load_detector
 from evalsuite.report.verdicts import verdict_sets
 from evalsuite.runtime.judging import Judging, judge_into
 from evalsuite.runtime.workforce import Workforce
-from evalsuite.t2i.detections import Detections, NoColors
+from evalsuite.t2i.detections import Detection, Detections, NoColors
 from evalsuite.t2i.dpg_questions import read_dpg_rows
 from evalsuite.t2i.geneval import GenevalOptions
 
 sys.path.insert(0, str(Path(__file__).parent))
-from prompted_run import PROMPTS, make_prompted_run
+from prompted_run import PROMPTS, make_drawn_run, make_prompted_run
 from tiny_scorers import NAMES, save_blip, save_clip, save_detector, write_lines, write_names
 
 CPU = torch.device("cpu")
+CUP = {"class": "cup", "count": 1}
 
 
 class Kit:
@@ -299,17 +300,37 @@ def test_a_detector_that_finds_nothing_gives_no_score(kit: Kit, tmp_path: Path) 
             judged(kit, kit.run.root, tmp_path / "v.jsonl", Blind())
     assert not (tmp_path / "v.jsonl").exists()
     rows = judged(kit, kit.run.root, tmp_path / "seeing.jsonl")
-    blind = [{**row, "kept": {}} for row in rows]
+    blind = [{**row, "kept": {}, "detections": []} for row in rows]
     write_rows(tmp_path / "v.jsonl", {"benchmark": "geneval", "num_images": 32}, blind)
     with pytest.raises(DataError, match="found nothing in any of 32 images"):
         summary_of(tmp_path / "v.jsonl")
-    given = open_geneval(kit.run.root, kit.metadata, None)
-    judge = given.scorer(Blind(), GenevalOptions()).load(CPU)
-    images = list(given.images.read(0, 32))
-    shown = [given.images.shown(i) for i in range(32)]
-    judge.rows(shown, images)
-    with pytest.raises(DataError, match="found nothing in any of 64 images"):
-        judge.rows(shown, images)
+
+
+@dataclass(frozen=True)
+class Unsure(Blind):
+    """A detector that sees in the last image alone, and there less than any threshold."""
+
+    def detect(self, images: Any) -> list[Detections]:
+        found = Detections((Detection("cup", (0, 0, 4, 4), 0.1),))
+        return [found if (image == LAST).all() else Detections() for image in images]
+
+
+LAST = 7
+"""Grey of the last image."""
+
+
+def test_a_detector_that_sees_little_and_late_gives_a_score(tmp_path: Path) -> None:
+    """However many images without a find one worker has before; portions are padded, too."""
+    prompts = [f"{n} cups" for n in range(8)]
+    grey = np.full((96, 16, 16, 3), 200, dtype=np.uint8)
+    grey[-1] = LAST
+    run = make_drawn_run(tmp_path / "run", prompts, grey)
+    asked = [{"tag": "counting", "prompt": p, "include": [CUP]} for p in prompts]
+    given = open_geneval(run.root, write_lines(tmp_path / "m.jsonl", asked), None)
+    scorer = given.scorer(Unsure(), GenevalOptions())
+    judge_into(here(), given.images, scorer, tmp_path / "v.jsonl")
+    summary = summary_of(tmp_path / "v.jsonl")
+    assert (summary["overall"], summary["total_images"]) == (0, 96)
 
 
 def test_what_cannot_be_judged_is_said(kit: Kit, tmp_path: Path) -> None:
