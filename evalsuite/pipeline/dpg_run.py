@@ -35,7 +35,7 @@ from evalsuite.t2i.dpg import (
 )
 from evalsuite.t2i.dpg_questions import Item, Row, items_as_published, items_of
 from evalsuite.t2i.grids import CELLS
-from evalsuite.t2i.judges import Judge
+from evalsuite.t2i.judges import RULES_VERSION, Judge
 
 _UNRELIABLE = (
     "published category scores use answers before zeroing, of the last image alone, and are mixed"
@@ -75,9 +75,10 @@ class DpgScorer:
 
     @property
     def decides(self) -> dict[str, Any]:
-        """Questions, and what names the judge."""
+        """Questions, how they are asked, and what names the judge."""
         return {
             "benchmark": "dpg",
+            "rules_version": RULES_VERSION,
             "csv_sha256": self.csv_sha256,
             "judge": dict(self.source.protocol),
         }

@@ -32,7 +32,7 @@ from evalsuite.t2i.detector_checks import (
     check_known_picture,
     check_shapes,
 )
-from evalsuite.t2i.geneval import GenevalOptions, Judged, judge_image
+from evalsuite.t2i.geneval import RULES_VERSION, GenevalOptions, Judged, judge_image
 from evalsuite.t2i.geneval_prompts import GenevalPrompt
 from evalsuite.t2i.mask2former import Mask2FormerDetector
 from evalsuite.t2i.shapes import ShapeColors, ShapeDetector
@@ -182,10 +182,11 @@ class GenevalScorer:
 
     @property
     def decides(self) -> dict[str, Any]:
-        """Prompts, thresholds, and what names the networks."""
+        """Prompts, rules, thresholds, and what names the networks."""
         detector, colors = self.source.protocols
         return {
             "benchmark": "geneval",
+            "rules_version": RULES_VERSION,
             "prompts_sha256": self.prompts_sha256,
             "options": self.options.model_dump(mode="json"),
             "detector": dict(detector),

@@ -20,6 +20,9 @@ from evalsuite.t2i.geneval_prompts import Clause, GenevalPrompt
 from evalsuite.t2i.geometry import box_iou, relations_of
 
 COUNTING = "counting"
+RULES_VERSION = 1
+"""Of the rules, and of what is done to a network's input and output before them; to be raised with
+every change that gives any image another verdict, so that rows of two kinds are never mixed."""
 Kept = Mapping[str, tuple[int, ...]]
 """Class => places in the detector's list, best first."""
 

@@ -29,6 +29,7 @@ from evalsuite.pipeline.geneval_scorer import (
     run_lengths,
 )
 from evalsuite.pipeline.integrity import find_faults, garbage_files
+from evalsuite.pipeline.judging import stage_of
 from evalsuite.pipeline.row_file import is_written, read_rows, write_rows
 from evalsuite.pipeline.t2i_networks import load_colors, load_detector
 from evalsuite.report.verdicts import verdict_sets
@@ -211,6 +212,21 @@ def test_what_was_judged_stays_when_it_is_stopped(kit: Kit, tmp_path: Path, layo
     assert nothing.report.images_judged == 0
 
 
+def test_another_version_of_the_rules_is_another_scorer(
+    kit: Kit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows that older rules gave are not gone on with, and no longer compared."""
+    rows, names = read_dpg_rows(kit.csv), ("geneval_scorer", "dpg_run")
+    images = open_geneval(kit.run.root, kit.metadata, None)
+    asked = open_dpg(kit.run.root, kit.csv, rows, None, None)
+    scorers: list[Any] = [images.scorer(SmallSource(kit), GenevalOptions())]
+    scorers.append(asked.scorer(rows, kit.csv, PixelJudge()))
+    before = [stage_of(scorer) for scorer in scorers]
+    for name in names:
+        monkeypatch.setattr(f"evalsuite.pipeline.{name}.RULES_VERSION", 0)
+    assert not {stage_of(scorer) for scorer in scorers} & set(before)
+
+
 def test_a_damaged_shard_and_one_of_other_pixels_are_judged_again(kit: Kit, tmp_path: Path) -> None:
     source, before = SmallSource(kit, "damaged"), set(kit.run.root.glob("detections/*"))
     first = judged(kit, kit.run.root, tmp_path / "a.jsonl", source)
@@ -228,6 +244,11 @@ def test_a_damaged_shard_and_one_of_other_pixels_are_judged_again(kit: Kit, tmp_
     made = other["stop"] - other["start"]
     assert (again.report.images_judged, find_faults(kit.run)) == (4 + made, [])
     assert garbage_files(kit.run) == []
+    last = json.loads(receipts[-1].read_text())
+    receipts[-1].write_text(json.dumps({**last, "stage_version": last["stage_version"] + 1}))
+    third = here()
+    assert judged(kit, kit.run.root, tmp_path / "a.jsonl", source, third) == first
+    assert third.report.images_judged == last["stop"] - last["start"]
 
 
 def test_run_refuses_networks_that_score_nothing(kit: Kit) -> None:
