@@ -24,7 +24,7 @@ from evalsuite.pipeline.judgements import Row as AnswerRow
 from evalsuite.pipeline.row_file import read_both, read_rows
 from evalsuite.pipeline.stage_names import ANSWERS
 from evalsuite.pipeline.t2i_judges import JudgeSource
-from evalsuite.t2i.clustered import Cluster, difference, mean
+from evalsuite.t2i.clustered import Cluster, difference, mean_within
 from evalsuite.t2i.dpg import (
     Answers,
     DpgSummary,
@@ -37,6 +37,8 @@ from evalsuite.t2i.dpg_questions import Item, Row, items_as_published, items_of
 from evalsuite.t2i.grids import CELLS
 from evalsuite.t2i.judges import RULES_VERSION, Judge
 
+MOST = 100.0
+"""What a score is out of."""
 _UNRELIABLE = (
     "published category scores use answers before zeroing, of the last image alone, and are mixed"
     " up where several processes made them: do not trust or compare them"
@@ -197,7 +199,7 @@ def summary_of(path: Place, rows: Sequence[Row]) -> dict[str, Any]:
     corrected, results = summarise(items_of(rows), answers)
     published, _ = summarise_as_published(items_as_published(rows), answers)
     words = [w for images in answers.values() for image in images for w in image.values()]
-    overall = mean(clusters_of(results))
+    overall = mean_within(clusters_of(results), MOST)
     return {
         "benchmark": "dpg",
         "display": f"DPG ({header['judge']['name']})",
@@ -225,4 +227,4 @@ def _shown(summary: DpgSummary) -> dict[str, Any]:
 
 def clusters_of(results: Mapping[str, PromptResult]) -> list[Cluster]:
     """Each prompt's score out of 100, for intervals and pairs."""
-    return [Cluster(item, 100 * result.score, 1) for item, result in results.items()]
+    return [Cluster(item, MOST * result.score, 1) for item, result in results.items()]
