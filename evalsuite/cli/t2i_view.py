@@ -50,9 +50,10 @@ def _print_geneval(found: dict[str, Any]) -> None:
     for tag, one in found["tags"].items():
         counts = f"{one['correct']} of {one['images']}"
         click.echo(f"{tag:16} {one['score']:.4f}  {interval(one):22} {counts}")
-    click.echo(f"{'overall':16} {found['overall']:.4f}  {interval(found['overall_estimate'])}")
+    overall = found["overall_estimate"]
+    click.echo(f"{'overall':16} {found['overall']:.4f}  {interval(overall)}")
     click.echo(
-        f"{found['display']}: {found['total_images']} images of {found['total_prompts']} prompts;"
+        f"{found['display']}: {found['total_images']} images of {overall['num_prompts']} prompts;"
         " intervals are of 95 %, by prompt"
     )
 

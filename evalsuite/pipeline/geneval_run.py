@@ -35,7 +35,11 @@ from evalsuite.t2i.clustered import (
     share,
 )
 from evalsuite.t2i.geneval import GenevalOptions
-from evalsuite.t2i.geneval_prompts import GenevalPrompt, read_geneval_prompts
+from evalsuite.t2i.geneval_prompts import (
+    GenevalPrompt,
+    parse_geneval_prompt,
+    read_geneval_prompts,
+)
 from evalsuite.t2i.geneval_summary import ImageResult, summarise
 from evalsuite.t2i.layouts import read_geneval_folder
 
@@ -49,9 +53,9 @@ class GenevalInput:
 
     @property
     def prompts_sha256(self) -> str:
-        """Of all metadata, whatever their order."""
-        records = sorted(canonical_json(prompt.record) for prompt in self.prompts)
-        return hashlib.sha256(b"\n".join(records)).hexdigest()
+        """Of what decides verdicts in all metadata, whatever their order and their folders."""
+        meanings = sorted({prompt.meaning for prompt in self.prompts})
+        return hashlib.sha256("\n".join(meanings).encode()).hexdigest()
 
     def scorer(self, source: DetectorSource, options: GenevalOptions) -> GenevalScorer:
         """GenEval's on these prompts."""
@@ -126,8 +130,7 @@ def summary_of(path: Place) -> dict[str, Any]:
     """
     header, rows = read_rows(path)
     check_rows_not_blind(rows)
-    results = [ImageResult(_key(row), row["tag"], row["correct"]) for row in rows]
-    summary, clusters = summarise(results), clusters_of(rows)
+    summary, clusters = summarise(results_of(rows)), clusters_of(rows)
     return {
         "benchmark": "geneval",
         "display": f"GenEval ({header['detector']['kind']})",
@@ -162,19 +165,28 @@ def compare_verdicts(a: Place, b: Place) -> dict[str, Any]:
     }
 
 
+def results_of(rows: Sequence[Mapping[str, Any]]) -> list[ImageResult]:
+    """Verdicts as the official summary takes them: images of one whole record are one prompt's."""
+    return [ImageResult(_prompt_of(row).key, row["tag"], row["correct"]) for row in rows]
+
+
 def clusters_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Cluster]]:
-    """Prompts of each tag with how many of their images are correct."""
+    """Prompts of each tag with how many of their images are correct.
+
+    Images are of one prompt when the same is asked of them, in one folder or in several.
+    """
     totals: dict[str, dict[str, list[bool]]] = {}
     for row in rows:
-        totals.setdefault(row["tag"], {}).setdefault(_key(row), []).append(row["correct"])
+        key = _prompt_of(row).meaning
+        totals.setdefault(row["tag"], {}).setdefault(key, []).append(row["correct"])
     return {
         tag: [Cluster(key, float(sum(right)), len(right)) for key, right in prompts.items()]
         for tag, prompts in totals.items()
     }
 
 
-def _key(row: Mapping[str, Any]) -> str:
-    return canonical_json(row["prompt"]).decode()
+def _prompt_of(row: Mapping[str, Any]) -> GenevalPrompt:
+    return parse_geneval_prompt(row["prompt"], "the row of a verdict")
 
 
 def _shown(estimate: Estimate) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any, Literal, NamedTuple
 
 from pydantic import ConfigDict, Field, ValidationError, model_validator
 
-from evalsuite.config import Frozen, explain
+from evalsuite.config import Frozen, canonical_json, explain
 from evalsuite.errors import StorageError, UsageError
 
 TAGS = ("single_object", "two_object", "counting", "colors", "position", "color_attr")
@@ -74,9 +74,22 @@ class GenevalPrompt:
         return json.dumps(self.record, sort_keys=True)
 
     @property
+    def meaning(self) -> str:
+        """All that decides a verdict, as JSON: a seed or a file's name in the record does not."""
+        said: dict[str, Any] = {"tag": self.tag, "prompt": self.prompt}
+        said["include"] = [_shown(clause) for clause in self.include]
+        if self.exclude:
+            said["exclude"] = [_shown(exclusion) for exclusion in self.exclude]
+        return canonical_json(said).decode()
+
+    @property
     def asks_color(self) -> bool:
         """Whether a colour classifier is needed."""
         return any(clause.color is not None for clause in self.include)
+
+
+def _shown(part: Frozen) -> dict[str, Any]:
+    return part.model_dump(mode="json", by_alias=True, exclude_none=True)
 
 
 class _Line(NamedTuple):
