@@ -86,7 +86,11 @@ class _Detection(NamedTuple):
     "  evalsuite t2i geneval s3://bucket/run --detector shapes --address auto"
 )
 @click.argument("images", type=PLACE)
-@click.option("--metadata", type=PATH, help="GenEval's metadata, of a run's prompts.")
+@click.option(
+    "--metadata",
+    type=PATH,
+    help="What IMAGES must be of, no prompt more or less [default: GenEval's, as fetched].",
+)
 @click.option("--num-samples", type=POSITIVE, help="Of a run [default: all that were asked].")
 @detector_options
 @click.option("--threshold", type=click.FloatRange(0, 1), help="[default: 0.3; shapes 0.6].")
@@ -103,18 +107,13 @@ def geneval(**values: Any) -> None:  # noqa: ANN401 - click passes each option
     judged stays when this is stopped. The detector and the classifier are tested before a score is
     printed.
     """
-    from evalsuite.artifacts.run_directory import is_run
     from evalsuite.cli.output import check_json_target
-    from evalsuite.pipeline.benchmark_files import metadata_of
     from evalsuite.pipeline.geneval_run import open_geneval
 
     check_json_target(values["json_path"])
-    metadata = values["metadata"]
     if values["detector"] is None:
         raise UsageError("give --detector, a folder of Mask2Former, or shapes")
-    if values["detector"] == SHAPES and metadata is None and is_run(values["images"]):
-        metadata = metadata_of(SHAPES)
-    given = open_geneval(values["images"], metadata, values["num_samples"])
+    given = open_geneval(values["images"], _metadata(values), values["num_samples"])
     found = _detection(values, any(prompt.asks_color for prompt in given.prompts))
     given.check_names(found.names)
     changed = {k: values[k] for k in ("threshold", "counting_threshold") if values[k] is not None}
@@ -168,6 +167,26 @@ def judged(images: "JudgedImages", scorer: "Scorer", values: dict[str, Any]) -> 
         return judge_into(
             Judging(workforce, view.show, notice), images, scorer, values.get("output")
         )
+
+
+def _metadata(values: dict[str, Any]) -> Path:
+    """What prompts ask for: as given, else the whole benchmark's.
+
+    Raises:
+        UsageError: it was neither given nor fetched.
+    """
+    from evalsuite.pipeline.benchmark_files import metadata_of
+
+    if values["metadata"] is not None:
+        return Path(values["metadata"])
+    name = SHAPES if values["detector"] == SHAPES else "geneval"
+    try:
+        return metadata_of(name)
+    except UsageError as error:
+        raise UsageError(
+            f"what do the prompts of {values['images']} ask for? Give --metadata, GenEval's"
+            " evaluation_metadata.jsonl, or have `evalsuite t2i fetch geneval` bring it"
+        ) from error
 
 
 def _detection(values: dict[str, Any], asks_color: bool) -> _Detection:

@@ -11,8 +11,9 @@ from typing import Any
 
 from evalsuite.artifacts.run_directory import RunDirectory, is_run
 from evalsuite.artifacts.storage import Place
+from evalsuite.conditioning.prompts import check_prompt
 from evalsuite.config import canonical_json
-from evalsuite.errors import DataError, UsageError
+from evalsuite.errors import UsageError
 from evalsuite.pipeline.export_t2i import match_prompts
 from evalsuite.pipeline.geneval_scorer import (
     DetectorSource,
@@ -41,7 +42,7 @@ from evalsuite.t2i.geneval_prompts import (
     read_geneval_prompts,
 )
 from evalsuite.t2i.geneval_summary import ImageResult, summarise
-from evalsuite.t2i.layouts import read_geneval_folder
+from evalsuite.t2i.layouts import check_complete, read_geneval_folder
 
 
 @dataclass(frozen=True)
@@ -73,18 +74,16 @@ class GenevalInput:
             )
 
 
-def open_geneval(place: Place, metadata: Path | None, num_samples: int | None) -> GenevalInput:
-    """A run with `metadata` of its prompts, or a folder in GenEval's layout, which has its own.
+def open_geneval(place: Place, metadata: Path, num_samples: int | None) -> GenevalInput:
+    """A run, or a folder in GenEval's layout, of exactly the prompts of `metadata`.
 
     Raises:
-        UsageError: metadata is missing or surplus, or not every prompt has the same number.
-        DataError: metadata of other prompts, or a folder that is not in the layout.
+        UsageError: `num_samples` of a folder, or not every prompt has the same number.
+        DataError: prompts are missing, surplus or there twice, or a folder is not in the layout.
         IncompleteError: pixels are missing.
     """
     if not is_run(place):
         return _open_folder(place, metadata, num_samples)
-    if metadata is None:
-        raise UsageError(f"{place} is a run: give --metadata, GenEval's evaluation_metadata.jsonl")
     return geneval_of_run(RunDirectory.open(place), metadata, num_samples)
 
 
@@ -95,23 +94,20 @@ def geneval_of_run(run: RunDirectory, metadata: Path, num_samples: int | None) -
     return GenevalInput(images, tuple(prompts))
 
 
-def _open_folder(place: Place, metadata: Path | None, num_samples: int | None) -> GenevalInput:
-    if metadata is not None or num_samples is not None:
-        raise UsageError(f"{place} is no run: its folders bring their metadata and their images")
+def _open_folder(place: Place, metadata: Path, num_samples: int | None) -> GenevalInput:
+    if num_samples is not None:
+        raise UsageError(f"{place} is no run: --num-samples is of a run, folders bring their own")
     if not isinstance(place, Path) or not place.is_dir():
         raise UsageError(f"{place} is neither a run nor a folder in GenEval's layout")
     folders = read_geneval_folder(place)
-    counts = {len(folder.images) for folder in folders}
-    if len(counts) > 1:
-        few = min(folders, key=lambda folder: len(folder.images))
-        raise DataError(
-            f"{place / few.name} has {len(few.images)} images, others {max(counts)}: a missing"
-            " image would change the score without a sign"
-        )
+    for folder in folders:
+        where = f"{place / folder.name}/metadata.jsonl"
+        check_prompt(folder.prompt.prompt, where)
+    check_complete(place, folders, read_geneval_prompts(metadata), metadata)
     files = tuple(str(image.absolute()) for folder in folders for image in folder.images)
-    per_prompt = counts.pop()
-    source = _source_of(files, [folder.prompt for folder in folders], per_prompt)
-    images = FolderImages(str(place.absolute()), source, per_prompt, files)
+    per_folder = len(folders[0].images)
+    source = _source_of(files, [folder.prompt for folder in folders], per_folder)
+    images = FolderImages(str(place.absolute()), source, per_folder, files)
     return GenevalInput(images, tuple(folder.prompt for folder in folders))
 
 

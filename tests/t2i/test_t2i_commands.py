@@ -135,8 +135,7 @@ def judged(
     kit: Kit, images: Path, output: Path, source: Any = None, by: Judging | None = None
 ) -> list[dict[str, Any]]:
     """Verdicts by the small detector, through the product's only way."""
-    metadata = kit.metadata if (images / "manifest.json").exists() else None
-    given = open_geneval(images, metadata, None)
+    given = open_geneval(images, kit.metadata, None)
     scorer = given.scorer(source or SmallSource(kit), GenevalOptions(threshold=0.3))
     judge_into(by or here(), given.images, scorer, output)
     return read_rows(output)[1]
@@ -354,8 +353,12 @@ def test_a_detector_that_sees_little_and_late_gives_a_score(tmp_path: Path) -> N
     assert (summary["overall"], summary["total_images"]) == (0, 96)
 
 
-def test_what_cannot_be_judged_is_said(kit: Kit, tmp_path: Path) -> None:
+def test_what_cannot_be_judged_is_said(
+    kit: Kit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EVALSUITE_CACHE", str(tmp_path / "cache"))  # GenEval is not fetched there
     run, output = kit.run.root, ("--output", tmp_path / "v.jsonl")
+    asked = ("--metadata", kit.metadata)
     few = write_lines(tmp_path / "few.jsonl", records()[:-1])
     strange = records()
     strange[0]["include"][0]["class"] = "unicorn"
@@ -363,13 +366,15 @@ def test_what_cannot_be_judged_is_said(kit: Kit, tmp_path: Path) -> None:
     export_geneval(kit.run, 32, kit.metadata, tmp_path / "images")
     (tmp_path / "images" / "00003" / "samples" / "00002.png").unlink()
     for images, options, code, line in [
-        (run, (), 2, "is a run: give --metadata"),
+        (run, (), 2, "what do the prompts of"),
         (run, ("--metadata", few), 3, "is not of the run's prompts"),
-        (run, ("--metadata", kit.metadata, "--num-samples", 12), 2, "no whole rounds of 8"),
+        (run, (*asked, "--num-samples", 12), 2, "no whole rounds of 8"),
         (run, ("--metadata", unicorn), 2, "prompts ask for 'unicorn' (and 0 more)"),
-        (tmp_path / "images", (), 3, "has 3 images, others 4"),
-        (tmp_path / "none", (), 2, "neither a run nor a folder"),
-        (kit.detector, (), 3, "holds no folder whose name is a number"),
+        (tmp_path / "images", (), 2, "what do the prompts of"),
+        (tmp_path / "images", asked, 3, "has 3 images, others 4"),
+        (tmp_path / "images", (*asked, "--num-samples", 8), 2, "--num-samples is of a run"),
+        (tmp_path / "none", asked, 2, "neither a run nor a folder"),
+        (kit.detector, asked, 3, "holds no folder whose name is a number"),
     ]:
         done = kit.geneval(images, *options, *output)
         assert (done.code, done.stderr.count("\n")) == (code, 1), done.stderr
