@@ -15,6 +15,7 @@ from evalsuite.conditioning.prompts import check_prompt
 from evalsuite.config import canonical_json
 from evalsuite.errors import UsageError
 from evalsuite.pipeline.export_t2i import match_prompts
+from evalsuite.pipeline.geneval_protocol import departures_of, display_of
 from evalsuite.pipeline.geneval_scorer import (
     DetectorSource,
     GenevalScorer,
@@ -127,11 +128,14 @@ def summary_of(path: Place) -> dict[str, Any]:
     header, rows = read_rows(path)
     check_rows_not_blind(rows)
     summary, clusters = summarise(results_of(rows)), clusters_of(rows)
+    overall = mean_of_tags(clusters)
+    departures = departures_of(header, overall.num_prompts, summary.total_images)
     return {
         "benchmark": "geneval",
-        "display": f"GenEval ({header['detector']['kind']})",
+        "display": display_of(header, departures),
+        "departures": list(departures),
         "overall": summary.overall,
-        "overall_estimate": _shown(mean_of_tags(clusters)),
+        "overall_estimate": _shown(overall),
         "tags": {
             tag: {**score._asdict(), "score": score.score, **_shown(share(clusters[tag]))}
             for tag, score in summary.tags.items()

@@ -31,9 +31,7 @@ _ORIENTATION = (
     "Published rows are of the official detector and of the authors' own images: for orientation,"
     " not for a ranking."
 )
-_OTHER_PROMPTS = (
-    "Published scores are left out: they are of GenEval's own prompts, these are others."
-)
+_OTHER_PROTOCOL = "Published scores are left out: they are of another protocol ({departures})."
 _JUDGES = "Corrected aggregation; scores are this judge's, published ones are mPLUG's."
 
 Row = Mapping[str, Any]
@@ -117,7 +115,7 @@ class _Source(NamedTuple):
 
 def _geneval(source: _Source) -> VerdictSet:
     found, rows = geneval_summary(source.place), source.rows
-    published, notes = _published(source.header)
+    published, notes = _published(source.header, found["departures"])
     bars = [
         bar_of(tag, one, 1.0, {p.model: p.tags[tag] for p in published if tag in p.tags})
         for tag, one in found["tags"].items()
@@ -148,14 +146,15 @@ def _geneval(source: _Source) -> VerdictSet:
     )
 
 
-def _published(header: Row) -> tuple[tuple[PublishedScores, ...], tuple[str, ...]]:
-    """GenEval's published scores where they are of the prompts that were judged, and a note."""
+def _published(
+    header: Row, departures: Sequence[str]
+) -> tuple[tuple[PublishedScores, ...], tuple[str, ...]]:
+    """GenEval's published scores where nothing but the detector may differ, and a note."""
     if header["detector"]["kind"] == "shapes detector":
         return (), ()
-    spec = load_spec(BenchmarkSpec, "geneval")
-    if header.get("prompts_sha256") != spec.prompts_sha256:
-        return (), (_OTHER_PROMPTS,)
-    return spec.published, (_ORIENTATION,)
+    if departures:
+        return (), (_OTHER_PROTOCOL.format(departures="; ".join(departures)),)
+    return load_spec(BenchmarkSpec, "geneval").published, (_ORIENTATION,)
 
 
 class _Picked(NamedTuple):

@@ -52,7 +52,6 @@ def test_all_right_or_all_wrong_is_no_certainty(right: int) -> None:
     assert low <= right <= high
     assert high - low > 0.1  # 20 prompts, not 80 images
 
-
     tags = {name: clusters(np.full((20, 4), right), name) for name in "abc"}
     overall = mean_of_tags(tags)
     assert overall.interval is not None

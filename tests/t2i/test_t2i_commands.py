@@ -1,5 +1,6 @@
 """`evalsuite t2i`: judge a run and a folder, go on, sum up again, compare, other scorers."""
 
+import hashlib
 import json
 import sys
 from dataclasses import dataclass, replace
@@ -149,13 +150,19 @@ def test_a_run_is_judged_by_the_command_and_summed_up_again(kit: Kit, tmp_path: 
     assert done.code == 0, done.stderr
     assert "8 of 8 images are to be judged" in done.stderr
     assert list((kit.run.root / "receipts" / "detections").glob("mask2former-*"))
-    assert "GenEval (HF detector): 8 images of 8 prompts" in done.stdout
+    departures = ["other object names, or in another order", "a CLIP that is not ViT-L/14"]
+    departures += ["other prompts than its 553", "images of each prompt 1, not 4"]
+    name = f"GenEval (HF detector; {'; '.join(departures)})"
+    assert f"{name}: 8 images of 8 prompts" in done.stdout
     again = kit.geneval(kit.run.root, *options)
     assert (again.stdout, again.stderr) == (done.stdout, "")
     summed = call_main("t2i", "summary", verdicts, "--json", tmp_path / "again.json")
     assert summed.stdout == done.stdout
     found = json.loads(first.read_text())
     assert found == json.loads((tmp_path / "again.json").read_text())
+    assert found["departures"] == departures
+    names = found["protocol"]["detector"]["names_sha256"]
+    assert names == hashlib.sha256(kit.names.read_bytes()).hexdigest()
     assert found["protocol"]["options"] == GenevalOptions().model_dump()
     assert len(found["protocol"]["detector"]["weights_sha256"]) == 64
     assert found["overall"] == np.mean([tag["score"] for tag in found["tags"].values()])
