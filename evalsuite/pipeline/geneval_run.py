@@ -63,17 +63,6 @@ class GenevalInput:
         """GenEval's on these prompts."""
         return GenevalScorer(self.prompts, self.prompts_sha256, options, source)
 
-    def check_names(self, names: Sequence[str]) -> None:
-        """Raise UsageError when a prompt names an object that a detector does not know."""
-        asked = {clause.class_name for prompt in self.prompts for clause in prompt.include}
-        asked |= {one.class_name for prompt in self.prompts for one in prompt.exclude}
-        unknown = sorted(asked - set(names))
-        if unknown:
-            raise UsageError(
-                f"prompts ask for {unknown[0]!r} (and {len(unknown) - 1} more), which"
-                " --object-names does not have: it is another list than GenEval's"
-            )
-
 
 def open_geneval(place: Place, metadata: Path, num_samples: int | None) -> GenevalInput:
     """A run, or a folder in GenEval's layout, of exactly the prompts of `metadata`.

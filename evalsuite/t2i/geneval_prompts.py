@@ -1,7 +1,8 @@
 """GenEval's metadata: what each prompt asks for, read from one JSON object a line and checked."""
 
+import difflib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -112,6 +113,31 @@ def parse_geneval_prompt(record: object, where: str) -> GenevalPrompt:
     return GenevalPrompt(
         metadata.tag, metadata.prompt, metadata.include, metadata.exclude, dict(record)
     )
+
+
+def check_words(
+    prompts: Iterable[GenevalPrompt], classes: Sequence[str], colors: Sequence[str]
+) -> None:
+    """Raise UsageError when a prompt asks for what no image can be found to show.
+
+    Args:
+        prompts: that are to be judged.
+        classes: that the detector knows.
+        colors: that the classifier of colours may answer.
+    """
+    for prompt in prompts:
+        clauses = [*prompt.include, *prompt.exclude]
+        words = [("tag", prompt.tag, TAGS)]
+        words += [("object", clause.class_name, classes) for clause in clauses]
+        words += [("colour", one.color, colors) for one in prompt.include if one.color is not None]
+        for what, word, known in words:
+            if word not in known:
+                near = difflib.get_close_matches(word, known, 1)
+                hint = f"; did you mean {near[0]!r}?" if near else ""
+                raise UsageError(
+                    f"the metadata of {prompt.prompt[:60]!r} has the {what} {word!r}, which this"
+                    f" scorer does not know{hint}"
+                )
 
 
 def read_geneval_prompts(path: Path) -> tuple[GenevalPrompt, ...]:

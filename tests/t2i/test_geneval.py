@@ -8,10 +8,14 @@ import pytest
 import torch
 
 from evalsuite.errors import DataError, UsageError
-from evalsuite.t2i.colors import CropOptions, cut_out, named
+from evalsuite.t2i.colors import COLORS, CropOptions, cut_out, named
 from evalsuite.t2i.detections import Detection, Detections, NoColors
 from evalsuite.t2i.geneval import GenevalOptions, judge_image
-from evalsuite.t2i.geneval_prompts import parse_geneval_prompt, read_geneval_prompts
+from evalsuite.t2i.geneval_prompts import (
+    check_words,
+    parse_geneval_prompt,
+    read_geneval_prompts,
+)
 from evalsuite.t2i.geneval_summary import ImageResult, summarise
 from evalsuite.t2i.geometry import relations_of
 from evalsuite.t2i.mask2former_output import Sizes, instances_of, tight_boxes
@@ -54,6 +58,18 @@ def test_a_repeated_prompt_is_refused(tmp_path: Path) -> None:
     path.write_text("\n")
     with pytest.raises(UsageError, match="holds no prompt"):
         read_geneval_prompts(path)
+
+
+def test_what_a_scorer_does_not_know_is_refused() -> None:
+    clauses = [{"class": "cup", "count": 1, "color": "black"}, {"class": "dog", "count": 1}]
+    asked = parse_geneval_prompt({**CUP, "include": clauses, "exclude": clauses[1:]}, "")
+    check_words([asked], ("cup", "dog"), COLORS)
+    for classes, colors, line in [
+        (("cup",), COLORS, "the object 'dog', which"),
+        (("cup", "dog"), ("red", "blue"), "the colour 'black', which"),
+    ]:
+        with pytest.raises(UsageError, match=line):
+            check_words([asked], classes, colors)
 
 
 def test_fields_that_decide_nothing_are_kept_for_the_layout(tmp_path: Path) -> None:

@@ -270,6 +270,10 @@ def test_run_refuses_networks_that_score_nothing(kit: Kit) -> None:
         with pytest.raises(UsageError, match=words):
             benchmark_scoring(spec, {**asked, **given})
     assert benchmark_scoring(geneval, asked) is None
+    shapes = load_spec(BenchmarkSpec, "shapes")
+    others = {"detector": str(kit.detector), "object_names": kit.names}
+    with pytest.raises(UsageError, match="the object 'circle', which this scorer does not know"):
+        benchmark_scoring(shapes, {**asked, **others})
     known = ("cup,bird", "x=", "=cup", f"{kit.names}=cup,unicorn", "nowhere.jpg=cup")
     for text in known:
         with pytest.raises(UsageError, match="--known-picture"):
@@ -367,16 +371,25 @@ def test_what_cannot_be_judged_is_said(
     run, output = kit.run.root, ("--output", tmp_path / "v.jsonl")
     asked = ("--metadata", kit.metadata)
     few = write_lines(tmp_path / "few.jsonl", records()[:-1])
-    strange = records()
-    strange[0]["include"][0]["class"] = "unicorn"
-    unicorn = write_lines(tmp_path / "unicorn.jsonl", strange)
+    unicorn, teal, tag = (
+        write_lines(tmp_path / f"{key}.jsonl", [{**one, **own}, *records()[1:]])
+        for key, own in [
+            ("unicorn", {"include": [{"class": "unicorn", "count": 1}]}),
+            ("teal", {"include": [{**CUP, "color": "bleu"}]}),
+            ("tag", {"tag": "countign"}),
+        ]
+        for one in records()[:1]
+    )
     export_geneval(kit.run, 32, kit.metadata, tmp_path / "images")
     (tmp_path / "images" / "00003" / "samples" / "00002.png").unlink()
     for images, options, code, line in [
         (run, (), 2, "what do the prompts of"),
         (run, ("--metadata", few), 3, "is not of the run's prompts"),
         (run, (*asked, "--num-samples", 12), 2, "no whole rounds of 8"),
-        (run, ("--metadata", unicorn), 2, "prompts ask for 'unicorn' (and 0 more)"),
+        (run, ("--metadata", unicorn), 2, "has the object 'unicorn', which this scorer does not"),
+        (run, ("--metadata", teal), 2, "has the colour 'bleu', which this scorer does not know; "),
+        (run, ("--metadata", tag), 2, "the tag 'countign', which this scorer does not know; did"),
+        (run, (*asked, "--threshold", 0.04), 2, "leaves out what scores less than 0.05"),
         (tmp_path / "images", (), 2, "what do the prompts of"),
         (tmp_path / "images", asked, 3, "has 3 images, others 4"),
         (tmp_path / "images", (*asked, "--num-samples", 8), 2, "--num-samples is of a run"),
