@@ -5,9 +5,9 @@ Source: DPG-Bench (ELLA, Hu et al. 2024) and its published scorer, commit 3c228f
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from evalsuite.errors import DataError, StorageError, UsageError
 
@@ -61,7 +61,8 @@ def read_dpg_rows(path: Path) -> tuple[Row, ...]:
 
     Raises:
         StorageError: the file cannot be read.
-        UsageError: a column is missing, a number is none, or there is no row; the line is named.
+        UsageError: a column is missing, a row has other fields than columns or asks nothing, a
+            number is none, or there is no row; the line is named.
     """
     try:
         content = path.read_bytes().decode("utf-8-sig")
@@ -86,10 +87,14 @@ def read_dpg_rows(path: Path) -> tuple[Row, ...]:
     return rows
 
 
-def _row(record: dict[str, str | None], where: str, line: int) -> Row:
-    texts = {name: (record[name] or "").strip() for name in _COLUMNS}
-    if not texts["item_id"]:
-        raise UsageError(f"{where} has no item_id")
+def _row(record: Mapping[str | None, Any], where: str, line: int) -> Row:
+    if None in record or None in record.values():
+        what = "more" if None in record else "fewer"
+        raise UsageError(f"{where} has {what} fields than columns: quote texts that hold a comma")
+    texts = {name: record[name].strip() for name in _COLUMNS}
+    for name in ("item_id", "question_natural_language"):
+        if not texts[name]:
+            raise UsageError(f"{where} has no {name}")
     question = Question(
         _whole(texts["proposition_id"], "proposition_id", where),
         _parents(texts["dependency"], where),

@@ -95,6 +95,9 @@ def test_a_broken_graph_is_refused(tmp_path: Path, rows: list, line: str) -> Non
         (HEAD + "a,t,,1,0,,,(x),q\n", "line 2 has no category"),
         (HEAD + ",t,,1,0,,,entity - whole (x),q\n", "line 2 has no item_id"),
         (HEAD + 'a,"t\n', "is not CSV"),
+        (HEAD + "a,t,,1,0,,,x - y (x),a cube, red?\n", "line 2 has more fields than columns"),
+        (HEAD + "a,t,,1,0,,,entity - whole (x)\n", "line 2 has fewer fields than columns"),
+        (HEAD + "a,t,,1,0,,,entity - whole (x),\n", "line 2 has no question_natural_language"),
     ],
 )
 def test_a_bad_csv_is_refused_by_its_line(tmp_path: Path, content: str, line: str) -> None:
