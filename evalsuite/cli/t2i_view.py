@@ -61,6 +61,9 @@ def _print_geneval(found: dict[str, Any]) -> None:
 def _print_dpg(found: dict[str, Any]) -> None:
     for name in ("official", "corrected"):
         one = found[name]
+        if "refused" in one:
+            click.echo(f"{name:10} refused: {one['refused']}")
+            continue
         click.echo(f"{name:10} {one['overall']:.2f}  {interval(one)}  {one['num_prompts']} prompts")
         shown = ", ".join(f"{key} {value:.2f}" for key, value in one["categories"].items())
         click.echo(f"{'':10} {shown}")

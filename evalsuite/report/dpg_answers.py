@@ -3,11 +3,12 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from evalsuite.errors import DataError
 from evalsuite.pipeline.dpg_run import MOST, answers_of, clusters_of
 from evalsuite.report.verdict_view import Bar, Card, Group, bar_of, spread
 from evalsuite.t2i.clustered import mean_within
 from evalsuite.t2i.dpg import judge, summarise
-from evalsuite.t2i.dpg_questions import L1, Item, Question
+from evalsuite.t2i.dpg_questions import L1, Item, Question, parents_first
 
 Row = Mapping[str, Any]
 _SHOWN = 6
@@ -27,6 +28,16 @@ def items_of_rows(rows: Sequence[Row]) -> dict[str, Item]:
         for row in rows
         if row["number"] == 0
     }
+
+
+def fault_of(rows: Sequence[Row]) -> str:
+    """Why there is no corrected score; empty where there is one."""
+    try:
+        for item in items_of_rows(rows).values():
+            parents_first(item)
+    except DataError as error:
+        return f"There is no corrected score: {error}."
+    return ""
 
 
 def answer_bars(rows: Sequence[Row]) -> list[Bar]:

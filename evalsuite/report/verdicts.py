@@ -15,7 +15,7 @@ from evalsuite.pipeline.geneval_run import summary_of as geneval_summary
 from evalsuite.pipeline.prompt_scores import summary_of as scores_summary
 from evalsuite.pipeline.row_file import read_rows
 from evalsuite.pipeline.stage_names import VERDICTS
-from evalsuite.report.dpg_answers import answer_bars, answer_groups
+from evalsuite.report.dpg_answers import answer_bars, answer_groups, fault_of
 from evalsuite.report.outlines import mask_of_runs, outline_of
 from evalsuite.report.pictures import data_uris, is_crisp, thumbnail
 from evalsuite.report.verdict_view import Bar, Card, Group, Mark, bar_of, spread
@@ -202,6 +202,9 @@ def _colors_of(row: Row) -> dict[int, str]:
 
 def _dpg(source: _Source) -> VerdictSet:
     title, rows = f"DPG ({source.header['judge']['name']})", source.rows
+    fault = fault_of(rows)
+    if fault:
+        return VerdictSet(title, source.place.name, len(rows), [], [], 100.0, (fault,))
     groups = answer_groups(rows, source.pictures, source.run.plan.size)
     bars = answer_bars(rows)
     return VerdictSet(title, source.place.name, len(rows), bars, groups, 100.0, (_JUDGES,))

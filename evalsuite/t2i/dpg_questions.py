@@ -46,6 +46,11 @@ class Item(NamedTuple):
     prompt: str
     questions: tuple[Question, ...]
 
+    @property
+    def texts(self) -> dict[int, str]:
+        """What is asked, each question once: the last, where one is there twice, as published."""
+        return {question.question_id: question.text for question in self.questions}
+
 
 class Row(NamedTuple):
     """One line of the csv."""
@@ -139,21 +144,23 @@ def items_as_published(rows: Sequence[Row], *, skip_first: bool = True) -> dict[
     return items
 
 
+def items_as_they_are(rows: Sequence[Row]) -> dict[str, Item]:
+    """All items with all their questions, wherever their rows stand and whatever is wrong."""
+    questions: dict[str, list[Question]] = {}
+    prompts: dict[str, str] = {}
+    for row in rows:
+        questions.setdefault(row.item_id, []).append(row.question)
+        prompts.setdefault(row.item_id, row.prompt)
+    return {name: Item(name, prompts[name], tuple(asked)) for name, asked in questions.items()}
+
+
 def items_of(rows: Sequence[Row]) -> dict[str, Item]:
     """All items with all their questions, wherever their rows stand.
 
     Raises:
         DataError: a question is there twice, or its parents are unknown or go round in a circle.
     """
-    items: dict[str, Item] = {}
-    for row in rows:
-        item = items.setdefault(row.item_id, Item(row.item_id, row.prompt, ()))
-        if row.question.question_id in {q.question_id for q in item.questions}:
-            raise DataError(
-                f"line {row.line}: question {row.question.question_id} of {row.item_id} is there"
-                " twice"
-            )
-        items[row.item_id] = item._replace(questions=(*item.questions, row.question))
+    items = items_as_they_are(rows)
     for item in items.values():
         parents_first(item)
     return items
@@ -163,9 +170,15 @@ def parents_first(item: Item) -> tuple[Question, ...]:
     """The questions in an order in which every parent comes before its children.
 
     Raises:
-        DataError: a parent is unknown, or a question depends on itself.
+        DataError: a parent is unknown, a question depends on itself, or is there twice.
     """
-    by_id = {question.question_id: question for question in item.questions}
+    by_id: dict[int, Question] = {}
+    for question in item.questions:
+        if by_id.setdefault(question.question_id, question) is not question:
+            raise DataError(
+                f"question {question.question_id} of {item.item_id} is there twice: which of the"
+                " two is meant, the file does not say"
+            )
     for question in item.questions:
         unknown = [parent for parent in question.parents if parent not in by_id]
         if unknown:
