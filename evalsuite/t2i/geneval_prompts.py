@@ -126,8 +126,8 @@ def check_words(
         colors: that the classifier of colours may answer.
     """
     for prompt in prompts:
-        clauses = [*prompt.include, *prompt.exclude]
-        words = [("tag", prompt.tag, TAGS)]
+        clauses: list[Clause | Exclusion] = [*prompt.include, *prompt.exclude]
+        words: list[tuple[str, str, Sequence[str]]] = [("tag", prompt.tag, TAGS)]
         words += [("object", clause.class_name, classes) for clause in clauses]
         words += [("colour", one.color, colors) for one in prompt.include if one.color is not None]
         for what, word, known in words:

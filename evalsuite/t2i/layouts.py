@@ -107,7 +107,7 @@ def check_complete(
         images[folder.prompt.meaning] += len(folder.images)
     counts = [images[prompt.meaning] for prompt in wanted]
     if min(counts) < max(counts):
-        few, many = (wanted[counts.index(end(counts))].prompt[:80] for end in (min, max))
+        few, many = (wanted[counts.index(n)].prompt[:80] for n in (min(counts), max(counts)))
         raise DataError(
             f"{root} has {min(counts)} images of {few!r} and {max(counts)} of {many!r}, both of"
             f" {where}: images are missing or there twice, which would change the score without a"
