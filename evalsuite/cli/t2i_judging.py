@@ -11,6 +11,8 @@ from evalsuite.cli.t2i_view import print_summary
 from evalsuite.errors import UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from evalsuite.artifacts.run_directory import RunDirectory
     from evalsuite.artifacts.storage import Place
     from evalsuite.config import BenchmarkSpec
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from evalsuite.pipeline.judging import Scorer
     from evalsuite.pipeline.t2i_judges import JudgeSource
     from evalsuite.t2i.geneval import GenevalOptions
+    from evalsuite.t2i.geneval_prompts import GenevalPrompt
 
 SHAPES = "shapes"
 """The detector that comes with evalsuite."""
@@ -70,10 +73,9 @@ def network_options(function: Any) -> Any:  # noqa: ANN401 - click's decorators
 
 
 class _Detection(NamedTuple):
-    """A detector, its class names and its thresholds."""
+    """A detector and its thresholds."""
 
     source: "DetectorSource"
-    names: tuple[str, ...]
     options: "GenevalOptions"
 
 
@@ -86,7 +88,11 @@ class _Detection(NamedTuple):
     "  evalsuite t2i geneval s3://bucket/run --detector shapes --address auto"
 )
 @click.argument("images", type=PLACE)
-@click.option("--metadata", type=PATH, help="GenEval's metadata, of a run's prompts.")
+@click.option(
+    "--metadata",
+    type=PATH,
+    help="What IMAGES must be of, no prompt more or less [default: GenEval's, as fetched].",
+)
 @click.option("--num-samples", type=POSITIVE, help="Of a run [default: all that were asked].")
 @detector_options
 @click.option("--threshold", type=click.FloatRange(0, 1), help="[default: 0.3; shapes 0.6].")
@@ -103,23 +109,15 @@ def geneval(**values: Any) -> None:  # noqa: ANN401 - click passes each option
     judged stays when this is stopped. The detector and the classifier are tested before a score is
     printed.
     """
-    from evalsuite.artifacts.run_directory import is_run
     from evalsuite.cli.output import check_json_target
-    from evalsuite.pipeline.benchmark_files import metadata_of
     from evalsuite.pipeline.geneval_run import open_geneval
 
     check_json_target(values["json_path"])
-    metadata = values["metadata"]
     if values["detector"] is None:
         raise UsageError("give --detector, a folder of Mask2Former, or shapes")
-    if values["detector"] == SHAPES and metadata is None and is_run(values["images"]):
-        metadata = metadata_of(SHAPES)
-    given = open_geneval(values["images"], metadata, values["num_samples"])
-    found = _detection(values, any(prompt.asks_color for prompt in given.prompts))
-    given.check_names(found.names)
-    changed = {k: values[k] for k in ("threshold", "counting_threshold") if values[k] is not None}
-    scorer = given.scorer(found.source, found.options.model_copy(update=changed))
-    rows = judged(given.images, scorer, values)
+    given = open_geneval(values["images"], _metadata(values), values["num_samples"])
+    found = _detection(values, given.prompts)
+    rows = judged(given.images, given.scorer(found.source, found.options), values)
     print_summary(rows, None, values["json_path"])
 
 
@@ -170,29 +168,72 @@ def judged(images: "JudgedImages", scorer: "Scorer", values: dict[str, Any]) -> 
         )
 
 
-def _detection(values: dict[str, Any], asks_color: bool) -> _Detection:
-    """The detector that was asked for."""
+def _metadata(values: dict[str, Any]) -> Path:
+    """What prompts ask for: as given, else the whole benchmark's.
+
+    Raises:
+        UsageError: it was neither given nor fetched.
+    """
+    from evalsuite.pipeline.benchmark_files import metadata_of
+
+    if values["metadata"] is not None:
+        return Path(values["metadata"])
+    name = SHAPES if values["detector"] == SHAPES else "geneval"
+    try:
+        return metadata_of(name)
+    except UsageError as error:
+        raise UsageError(
+            f"what do the prompts of {values['images']} ask for? Give --metadata, GenEval's"
+            " evaluation_metadata.jsonl, or have `evalsuite t2i fetch geneval` bring it"
+        ) from error
+
+
+def _detection(values: dict[str, Any], prompts: "Sequence[GenevalPrompt]") -> _Detection:
+    """The detector that was asked for, which knows all that `prompts` ask for."""
     from evalsuite.pipeline.geneval_scorer import FolderSource, ShapesSource, parse_known_picture
     from evalsuite.pipeline.t2i_networks import read_object_names
     from evalsuite.t2i import shapes
+    from evalsuite.t2i.colors import COLORS
     from evalsuite.t2i.geneval import GenevalOptions
+    from evalsuite.t2i.geneval_prompts import check_words
+    from evalsuite.t2i.mask2former import Mask2FormerDetector
 
     if values["detector"] == SHAPES:
         for flag in ("object_names", "clip", "known_picture"):
             if values[flag] is not None:
                 name = flag.replace("_", "-")
                 raise UsageError(f"--{name} is for Mask2Former: --detector shapes brings its own")
-        return _Detection(ShapesSource(), shapes.SHAPES, shapes.OPTIONS)
+        check_words(prompts, shapes.SHAPES, tuple(shapes.PALETTE))
+        return _Detection(ShapesSource(), _thresholds(values, shapes.OPTIONS, 0.0))
     if values["object_names"] is None:
         raise UsageError("--detector needs --object-names, the class names of its network")
     names, clip, known = read_object_names(values["object_names"]), values["clip"], None
-    if clip is None and asks_color:
+    check_words(prompts, names, COLORS)
+    options = _thresholds(values, GenevalOptions(), Mask2FormerDetector.min_score)
+    if clip is None and any(prompt.asks_color for prompt in prompts):
         raise UsageError("prompts ask for colours: give --clip, the folder of CLIP ViT-L/14")
     if values["known_picture"] is not None:
         known = parse_known_picture(values["known_picture"], names)
     folder = Path(values["detector"]).absolute()
     source = FolderSource(folder, names, clip.absolute() if clip else None, known)
-    return _Detection(source, names, GenevalOptions())
+    return _Detection(source, options)
+
+
+def _thresholds(values: dict[str, Any], usual: "GenevalOptions", least: float) -> "GenevalOptions":
+    """`usual` with what was given instead.
+
+    Raises:
+        UsageError: a threshold below the `least` score that the detector gives.
+    """
+    given = {key: values.get(key) for key in ("threshold", "counting_threshold")}
+    changed = {key: value for key, value in given.items() if value is not None}
+    for key, value in changed.items():
+        if value < least:
+            raise UsageError(
+                f"--{key.replace('_', '-')} {value:g}: the detector leaves out what scores less"
+                f" than {least:g}, so this would be {least:g}"
+            )
+    return usual.model_copy(update=changed)
 
 
 class BenchmarkScoring(NamedTuple):
@@ -259,4 +300,4 @@ def benchmark_scoring(
     if values["object_names"] is None and values["detector"] != SHAPES:
         values = {**values, "object_names": benchmark_file(spec, "object-names")}
     prompts = read_geneval_prompts(benchmark_file(spec, "metadata"))
-    return BenchmarkScoring(spec, _detection(values, any(p.asks_color for p in prompts)), None)
+    return BenchmarkScoring(spec, _detection(values, prompts), None)

@@ -50,9 +50,10 @@ def _print_geneval(found: dict[str, Any]) -> None:
     for tag, one in found["tags"].items():
         counts = f"{one['correct']} of {one['images']}"
         click.echo(f"{tag:16} {one['score']:.4f}  {interval(one):22} {counts}")
-    click.echo(f"{'overall':16} {found['overall']:.4f}  {interval(found['overall_estimate'])}")
+    overall = found["overall_estimate"]
+    click.echo(f"{'overall':16} {found['overall']:.4f}  {interval(overall)}")
     click.echo(
-        f"{found['display']}: {found['total_images']} images of {found['total_prompts']} prompts;"
+        f"{found['display']}: {found['total_images']} images of {overall['num_prompts']} prompts;"
         " intervals are of 95 %, by prompt"
     )
 
@@ -60,6 +61,9 @@ def _print_geneval(found: dict[str, Any]) -> None:
 def _print_dpg(found: dict[str, Any]) -> None:
     for name in ("official", "corrected"):
         one = found[name]
+        if "refused" in one:
+            click.echo(f"{name:10} refused: {one['refused']}")
+            continue
         click.echo(f"{name:10} {one['overall']:.2f}  {interval(one)}  {one['num_prompts']} prompts")
         shown = ", ".join(f"{key} {value:.2f}" for key, value in one["categories"].items())
         click.echo(f"{'':10} {shown}")

@@ -24,7 +24,7 @@ from evalsuite.pipeline.judgements import Row as AnswerRow
 from evalsuite.pipeline.row_file import read_both, read_rows
 from evalsuite.pipeline.stage_names import ANSWERS
 from evalsuite.pipeline.t2i_judges import JudgeSource
-from evalsuite.t2i.clustered import Cluster, difference, mean
+from evalsuite.t2i.clustered import Cluster, difference, mean_within
 from evalsuite.t2i.dpg import (
     Answers,
     DpgSummary,
@@ -33,10 +33,18 @@ from evalsuite.t2i.dpg import (
     summarise,
     summarise_as_published,
 )
-from evalsuite.t2i.dpg_questions import Item, Row, items_as_published, items_of
+from evalsuite.t2i.dpg_questions import (
+    Item,
+    Row,
+    items_as_published,
+    items_as_they_are,
+    items_of,
+)
 from evalsuite.t2i.grids import CELLS
-from evalsuite.t2i.judges import Judge
+from evalsuite.t2i.judges import RULES_VERSION, Judge
 
+MOST = 100.0
+"""What a score is out of."""
 _UNRELIABLE = (
     "published category scores use answers before zeroing, of the last image alone, and are mixed"
     " up where several processes made them: do not trust or compare them"
@@ -52,7 +60,7 @@ class DpgInput:
 
     def scorer(self, rows: Sequence[Row], csv: Path, source: JudgeSource) -> "DpgScorer":
         """That asks the questions of `rows`, which are the csv's."""
-        known = items_of(rows)
+        known = items_as_they_are(rows)
         return DpgScorer(tuple(known[name] for name in self.items), known_sha256(csv), source)
 
 
@@ -75,9 +83,10 @@ class DpgScorer:
 
     @property
     def decides(self) -> dict[str, Any]:
-        """Questions, and what names the judge."""
+        """Questions, how they are asked, and what names the judge."""
         return {
             "benchmark": "dpg",
+            "rules_version": RULES_VERSION,
             "csv_sha256": self.csv_sha256,
             "judge": dict(self.source.protocol),
         }
@@ -101,8 +110,8 @@ class DpgJudge:
         rows: list[AnswerRow] = []
         for one, image in zip(shown, images, strict=True):
             item = self._items[one.place]
-            words = self._judge.answer(image, [question.text for question in item.questions])
-            answers = {str(q.question_id): w for q, w in zip(item.questions, words, strict=True)}
+            words = self._judge.answer(image, list(item.texts.values()))
+            answers = {str(q): word for q, word in zip(item.texts, words, strict=True)}
             row: dict[str, Any] = {
                 "item_id": item.item_id,
                 "number": one.number,
@@ -188,27 +197,38 @@ def compare_answers(a: Place, b: Place, rows: Sequence[Row]) -> dict[str, Any]:
 def summary_of(path: Place, rows: Sequence[Row]) -> dict[str, Any]:
     """Both aggregations of a finished file of answers.
 
+    The corrected one is refused, with the reason, where questions are broken; the official one
+    drops their prompts.
+
     Raises:
-        DataError: answers are missing, or the questions are broken.
+        DataError: answers are missing.
     """
     header, kept = read_rows(path)
     answers = answers_of(kept)
-    corrected, results = summarise(items_of(rows), answers)
     published, _ = summarise_as_published(items_as_published(rows), answers)
     words = [w for images in answers.values() for image in images for w in image.values()]
-    overall = mean(clusters_of(results))
     return {
         "benchmark": "dpg",
         "display": f"DPG ({header['judge']['name']})",
-        "corrected": {
-            **_shown(corrected),
-            "standard_error": overall.standard_error,
-            "interval": None if overall.interval is None else list(overall.interval),
-        },
+        "corrected": _corrected(rows, answers),
         "official": {**_shown(published), "dropped": published.dropped, "note": _UNRELIABLE},
         "answers_neither_yes_nor_no": sum(map(is_neither, words)),
         "protocol": {k: v for k, v in header.items() if k not in {"schema", "source"}},
         "source": header["source"],
+    }
+
+
+def _corrected(rows: Sequence[Row], answers: Mapping[str, Sequence[Answers]]) -> dict[str, Any]:
+    try:
+        items = items_of(rows)
+    except DataError as error:
+        return {"refused": str(error)}
+    found, results = summarise(items, answers)
+    overall = mean_within(clusters_of(results), MOST)
+    return {
+        **_shown(found),
+        "standard_error": overall.standard_error,
+        "interval": None if overall.interval is None else list(overall.interval),
     }
 
 
@@ -224,4 +244,4 @@ def _shown(summary: DpgSummary) -> dict[str, Any]:
 
 def clusters_of(results: Mapping[str, PromptResult]) -> list[Cluster]:
     """Each prompt's score out of 100, for intervals and pairs."""
-    return [Cluster(item, 100 * result.score, 1) for item, result in results.items()]
+    return [Cluster(item, MOST * result.score, 1) for item, result in results.items()]

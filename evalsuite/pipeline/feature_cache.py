@@ -221,6 +221,8 @@ class FeatureCache:
                 receipt = read_receipt(self._storage, path)
                 if receipt.plan_id != self.key:
                     raise CorruptionError(f"{self.folder}/{path} is of other samples")
+                if receipt.stage_version != STAGE_VERSION:
+                    raise CorruptionError(f"{self.folder}/{path} is of another version")
             except CorruptionError:
                 self._storage.delete(path)
                 continue

@@ -11,9 +11,11 @@ from typing import Any
 
 from evalsuite.artifacts.run_directory import RunDirectory, is_run
 from evalsuite.artifacts.storage import Place
+from evalsuite.conditioning.prompts import check_prompt
 from evalsuite.config import canonical_json
-from evalsuite.errors import DataError, UsageError
+from evalsuite.errors import UsageError
 from evalsuite.pipeline.export_t2i import match_prompts
+from evalsuite.pipeline.geneval_protocol import departures_of, display_of
 from evalsuite.pipeline.geneval_scorer import (
     DetectorSource,
     GenevalScorer,
@@ -35,9 +37,13 @@ from evalsuite.t2i.clustered import (
     share,
 )
 from evalsuite.t2i.geneval import GenevalOptions
-from evalsuite.t2i.geneval_prompts import GenevalPrompt, read_geneval_prompts
+from evalsuite.t2i.geneval_prompts import (
+    GenevalPrompt,
+    parse_geneval_prompt,
+    read_geneval_prompts,
+)
 from evalsuite.t2i.geneval_summary import ImageResult, summarise
-from evalsuite.t2i.layouts import read_geneval_folder
+from evalsuite.t2i.layouts import check_complete, read_geneval_folder
 
 
 @dataclass(frozen=True)
@@ -49,38 +55,25 @@ class GenevalInput:
 
     @property
     def prompts_sha256(self) -> str:
-        """Of all metadata, whatever their order."""
-        records = sorted(canonical_json(prompt.record) for prompt in self.prompts)
-        return hashlib.sha256(b"\n".join(records)).hexdigest()
+        """Of what decides verdicts in all metadata, whatever their order and their folders."""
+        meanings = sorted({prompt.meaning for prompt in self.prompts})
+        return hashlib.sha256("\n".join(meanings).encode()).hexdigest()
 
     def scorer(self, source: DetectorSource, options: GenevalOptions) -> GenevalScorer:
         """GenEval's on these prompts."""
         return GenevalScorer(self.prompts, self.prompts_sha256, options, source)
 
-    def check_names(self, names: Sequence[str]) -> None:
-        """Raise UsageError when a prompt names an object that a detector does not know."""
-        asked = {clause.class_name for prompt in self.prompts for clause in prompt.include}
-        asked |= {one.class_name for prompt in self.prompts for one in prompt.exclude}
-        unknown = sorted(asked - set(names))
-        if unknown:
-            raise UsageError(
-                f"prompts ask for {unknown[0]!r} (and {len(unknown) - 1} more), which"
-                " --object-names does not have: it is another list than GenEval's"
-            )
 
-
-def open_geneval(place: Place, metadata: Path | None, num_samples: int | None) -> GenevalInput:
-    """A run with `metadata` of its prompts, or a folder in GenEval's layout, which has its own.
+def open_geneval(place: Place, metadata: Path, num_samples: int | None) -> GenevalInput:
+    """A run, or a folder in GenEval's layout, of exactly the prompts of `metadata`.
 
     Raises:
-        UsageError: metadata is missing or surplus, or not every prompt has the same number.
-        DataError: metadata of other prompts, or a folder that is not in the layout.
+        UsageError: `num_samples` of a folder, or not every prompt has the same number.
+        DataError: prompts are missing, surplus or there twice, or a folder is not in the layout.
         IncompleteError: pixels are missing.
     """
     if not is_run(place):
         return _open_folder(place, metadata, num_samples)
-    if metadata is None:
-        raise UsageError(f"{place} is a run: give --metadata, GenEval's evaluation_metadata.jsonl")
     return geneval_of_run(RunDirectory.open(place), metadata, num_samples)
 
 
@@ -91,23 +84,20 @@ def geneval_of_run(run: RunDirectory, metadata: Path, num_samples: int | None) -
     return GenevalInput(images, tuple(prompts))
 
 
-def _open_folder(place: Place, metadata: Path | None, num_samples: int | None) -> GenevalInput:
-    if metadata is not None or num_samples is not None:
-        raise UsageError(f"{place} is no run: its folders bring their metadata and their images")
+def _open_folder(place: Place, metadata: Path, num_samples: int | None) -> GenevalInput:
+    if num_samples is not None:
+        raise UsageError(f"{place} is no run: --num-samples is of a run, folders bring their own")
     if not isinstance(place, Path) or not place.is_dir():
         raise UsageError(f"{place} is neither a run nor a folder in GenEval's layout")
     folders = read_geneval_folder(place)
-    counts = {len(folder.images) for folder in folders}
-    if len(counts) > 1:
-        few = min(folders, key=lambda folder: len(folder.images))
-        raise DataError(
-            f"{place / few.name} has {len(few.images)} images, others {max(counts)}: a missing"
-            " image would change the score without a sign"
-        )
+    for folder in folders:
+        where = f"{place / folder.name}/metadata.jsonl"
+        check_prompt(folder.prompt.prompt, where)
+    check_complete(place, folders, read_geneval_prompts(metadata), metadata)
     files = tuple(str(image.absolute()) for folder in folders for image in folder.images)
-    per_prompt = counts.pop()
-    source = _source_of(files, [folder.prompt for folder in folders], per_prompt)
-    images = FolderImages(str(place.absolute()), source, per_prompt, files)
+    per_folder = len(folders[0].images)
+    source = _source_of(files, [folder.prompt for folder in folders], per_folder)
+    images = FolderImages(str(place.absolute()), source, per_folder, files)
     return GenevalInput(images, tuple(folder.prompt for folder in folders))
 
 
@@ -125,14 +115,16 @@ def summary_of(path: Place) -> dict[str, Any]:
         DataError: verdicts are missing.
     """
     header, rows = read_rows(path)
-    check_rows_not_blind(rows, len(rows))
-    results = [ImageResult(_key(row), row["tag"], row["correct"]) for row in rows]
-    summary, clusters = summarise(results), clusters_of(rows)
+    check_rows_not_blind(rows)
+    summary, clusters = summarise(results_of(rows)), clusters_of(rows)
+    overall = mean_of_tags(clusters)
+    departures = departures_of(header, overall.num_prompts, summary.total_images)
     return {
         "benchmark": "geneval",
-        "display": f"GenEval ({header['detector']['kind']})",
+        "display": display_of(header, departures),
+        "departures": list(departures),
         "overall": summary.overall,
-        "overall_estimate": _shown(mean_of_tags(clusters)),
+        "overall_estimate": _shown(overall),
         "tags": {
             tag: {**score._asdict(), "score": score.score, **_shown(share(clusters[tag]))}
             for tag, score in summary.tags.items()
@@ -162,19 +154,28 @@ def compare_verdicts(a: Place, b: Place) -> dict[str, Any]:
     }
 
 
+def results_of(rows: Sequence[Mapping[str, Any]]) -> list[ImageResult]:
+    """Verdicts as the official summary takes them: images of one whole record are one prompt's."""
+    return [ImageResult(_prompt_of(row).key, row["tag"], row["correct"]) for row in rows]
+
+
 def clusters_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Cluster]]:
-    """Prompts of each tag with how many of their images are correct."""
+    """Prompts of each tag with how many of their images are correct.
+
+    Images are of one prompt when the same is asked of them, in one folder or in several.
+    """
     totals: dict[str, dict[str, list[bool]]] = {}
     for row in rows:
-        totals.setdefault(row["tag"], {}).setdefault(_key(row), []).append(row["correct"])
+        key = _prompt_of(row).meaning
+        totals.setdefault(row["tag"], {}).setdefault(key, []).append(row["correct"])
     return {
         tag: [Cluster(key, float(sum(right)), len(right)) for key, right in prompts.items()]
         for tag, prompts in totals.items()
     }
 
 
-def _key(row: Mapping[str, Any]) -> str:
-    return canonical_json(row["prompt"]).decode()
+def _prompt_of(row: Mapping[str, Any]) -> GenevalPrompt:
+    return parse_geneval_prompt(row["prompt"], "the row of a verdict")
 
 
 def _shown(estimate: Estimate) -> dict[str, Any]:

@@ -32,13 +32,11 @@ from evalsuite.t2i.detector_checks import (
     check_known_picture,
     check_shapes,
 )
-from evalsuite.t2i.geneval import GenevalOptions, Judged, judge_image
+from evalsuite.t2i.geneval import RULES_VERSION, GenevalOptions, Judged, judge_image
 from evalsuite.t2i.geneval_prompts import GenevalPrompt
 from evalsuite.t2i.mask2former import Mask2FormerDetector
 from evalsuite.t2i.shapes import ShapeColors, ShapeDetector
 
-BLIND_AFTER = 64
-"""Images without a single detection after which a detector is taken for broken."""
 SHAPES_PORTION = 16
 
 
@@ -184,10 +182,11 @@ class GenevalScorer:
 
     @property
     def decides(self) -> dict[str, Any]:
-        """Prompts, thresholds, and what names the networks."""
+        """Prompts, rules, thresholds, and what names the networks."""
         detector, colors = self.source.protocols
         return {
             "benchmark": "geneval",
+            "rules_version": RULES_VERSION,
             "prompts_sha256": self.prompts_sha256,
             "options": self.options.model_dump(mode="json"),
             "detector": dict(detector),
@@ -196,7 +195,7 @@ class GenevalScorer:
 
     def check(self, rows: Sequence[Row]) -> None:
         """See `Scorer`: a detector that finds nothing in any image."""
-        check_rows_not_blind(rows, len(rows))
+        check_rows_not_blind(rows)
 
     def load(self, device: torch.device) -> "GenevalJudge":
         """See `Scorer`."""
@@ -216,13 +215,12 @@ class GenevalJudge:
     ) -> None:
         self._prompts, self._options = prompts, options
         self._detector, self._colors = detector, colors
-        self._num_blind: int | None = 0
 
     def rows(self, shown: Sequence[Shown], images: Sequence[Images]) -> list[Row]:
         """See `Judge`.
 
         Raises:
-            DataError: NaN, or nothing was found in many images.
+            DataError: the detector gave NaN, or no masks.
         """
         rows: list[Row] = []
         for one, image, found in zip(shown, images, self._detector.detect(images), strict=True):
@@ -230,23 +228,17 @@ class GenevalJudge:
             found.checked(f"image {one.number} of {prompt.prompt[:60]!r}", image.shape[:2])
             judged = judge_image(image, found, prompt, self._colors, self._options)
             rows.append(verdict_row(prompt, one.number, image, found, judged))
-        self._check_not_blind(rows)
         return rows
 
-    def _check_not_blind(self, rows: Sequence[Row]) -> None:
-        if self._num_blind is None or any(row["kept"] for row in rows):
-            self._num_blind = None  # it sees
-            return
-        self._num_blind += len(rows)
-        if self._num_blind >= BLIND_AFTER:
-            check_rows_not_blind(rows, self._num_blind)
 
+def check_rows_not_blind(rows: Sequence[Row]) -> None:
+    """Raise DataError when no image has any detection, whether its score is enough or not.
 
-def check_rows_not_blind(rows: Sequence[Row], num_images: int) -> None:
-    """Raise DataError when no image has any detection that counts."""
-    if not any(row["kept"] for row in rows):
+    It is asked of all images at once: of some, the answer would depend on which worker has which.
+    """
+    if not any(row["detections"] for row in rows):
         raise DataError(
-            f"the detector found nothing in any of {num_images} images: it is broken, or its"
+            f"the detector found nothing in any of {len(rows)} images: it is broken, or its"
             " weights are others; no score is given"
         )
 

@@ -162,11 +162,14 @@ class Judgements:
         return open_storage(self.root)
 
     def _receipts(self, stop: int | None = None) -> list[Receipt]:
-        return read_receipts(self._storage, self.stage, self.owner, 0, stop)
+        """Those of this version: what another evalsuite wrote in another way is not there."""
+        found = read_receipts(self._storage, self.stage, self.owner, 0, stop)
+        return [receipt for receipt in found if receipt.stage_version == STAGE_VERSION]
 
     def _sound(self, num_images: int) -> list[Receipt]:
-        """Receipts whose files are whole, and of the pixels that the run has now; others go."""
-        sound, receipts = [], self._receipts(num_images)
+        """Receipts of this version with whole files of the pixels that are there; others go."""
+        sound = []
+        receipts = read_receipts(self._storage, self.stage, self.owner, 0, num_images)
         run = RunDirectory.open(self.root) if self.of_run and receipts else None
         images = RangeIndex(run.ledger.rows(IMAGES, 0, num_images)) if run else None
         for receipt in receipts:
@@ -174,7 +177,8 @@ class Judgements:
             digest = None
             if run is not None and images is not None:
                 digest = run.ledger.pixels_digest(images, receipt.start, receipt.stop)
-            if whole and digest in {None, receipt.pixels_digest}:
+            of_now = receipt.stage_version == STAGE_VERSION
+            if of_now and whole and digest in {None, receipt.pixels_digest}:
                 sound.append(receipt)
                 continue
             self._storage.delete(receipt.name)

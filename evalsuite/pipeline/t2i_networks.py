@@ -24,6 +24,13 @@ OFFICIAL = "743b7d99"
 """How the SHA-256 of the official detector's file begins, by mmdet's naming."""
 _UNUSED = ("model.pixel_level_module.encoder.swin.layernorm.", "criterion.")
 """Of Mask2Former in transformers; no output depends on them, and older files lack them."""
+_SIZES = {
+    "width": ("hidden_size", 768),
+    "layers": ("num_hidden_layers", 12),
+    "patch": ("patch_size", 32),
+    "side": ("image_size", 224),
+}
+"""Of CLIP's pictures: how its configuration calls them, and what it means where it is silent."""
 _UNREADABLE = (OSError, ValueError, KeyError, TypeError, RuntimeError, ImportError)
 
 
@@ -73,7 +80,7 @@ def detector_protocol(folder: Path, names: tuple[str, ...]) -> dict[str, Any]:
     return {
         "kind": "official detector" if official else "HF detector",
         "weights_sha256": network_sha256(folder),
-        "names_sha256": hashlib.sha256("\n".join(names).encode()).hexdigest(),
+        "names_sha256": hashlib.sha256("".join(f"{one}\n" for one in names).encode()).hexdigest(),
         "input": [Mask2FormerDetector.long_edge, Mask2FormerDetector.short_edge],
         "min_score": Mask2FormerDetector.min_score,
         "precision": "float32",
@@ -122,9 +129,10 @@ def colors_protocol(folder: Path) -> dict[str, Any]:
     Raises:
         DataError: another network, or files are missing.
     """
-    read_config(folder, ("clip",))
+    sees = read_config(folder, ("clip",)).get("vision_config") or {}
+    network = {name: sees.get(key, usual) for name, (key, usual) in _SIZES.items()}
     crop = CropOptions().model_dump(mode="json")
-    return {"weights_sha256": network_sha256(folder), "crop": crop}
+    return {"weights_sha256": network_sha256(folder), "network": network, "crop": crop}
 
 
 def convert_detector(checkpoint: Path, folder: Path) -> str:

@@ -3,11 +3,12 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from evalsuite.pipeline.dpg_run import answers_of, clusters_of
+from evalsuite.errors import DataError
+from evalsuite.pipeline.dpg_run import MOST, answers_of, clusters_of
 from evalsuite.report.verdict_view import Bar, Card, Group, bar_of, spread
-from evalsuite.t2i.clustered import mean
+from evalsuite.t2i.clustered import mean_within
 from evalsuite.t2i.dpg import judge, summarise
-from evalsuite.t2i.dpg_questions import L1, Item, Question
+from evalsuite.t2i.dpg_questions import L1, Item, Question, parents_first
 
 Row = Mapping[str, Any]
 _SHOWN = 6
@@ -29,17 +30,27 @@ def items_of_rows(rows: Sequence[Row]) -> dict[str, Item]:
     }
 
 
+def fault_of(rows: Sequence[Row]) -> str:
+    """Why there is no corrected score; empty where there is one."""
+    try:
+        for item in items_of_rows(rows).values():
+            parents_first(item)
+    except DataError as error:
+        return f"There is no corrected score: {error}."
+    return ""
+
+
 def answer_bars(rows: Sequence[Row]) -> list[Bar]:
     """The corrected score, out of 100, and those of the categories."""
     found, results = summarise(items_of_rows(rows), answers_of(rows))
-    overall = mean(clusters_of(results))
+    overall = mean_within(clusters_of(results), MOST)
     bars = [
-        bar_of(name, {"score": found.broad[name], "interval": None}, 100.0, {})
+        bar_of(name, {"score": found.broad[name], "interval": None}, MOST, {})
         for name in (*L1, *sorted(found.broad.keys() - set(L1)))
         if name in found.broad
     ]
     whole = {"score": found.overall, "interval": overall.interval}
-    return [*bars, bar_of("overall", whole, 100.0, {})]
+    return [*bars, bar_of("overall", whole, MOST, {})]
 
 
 def answer_groups(

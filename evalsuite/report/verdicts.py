@@ -15,7 +15,7 @@ from evalsuite.pipeline.geneval_run import summary_of as geneval_summary
 from evalsuite.pipeline.prompt_scores import summary_of as scores_summary
 from evalsuite.pipeline.row_file import read_rows
 from evalsuite.pipeline.stage_names import VERDICTS
-from evalsuite.report.dpg_answers import answer_bars, answer_groups
+from evalsuite.report.dpg_answers import answer_bars, answer_groups, fault_of
 from evalsuite.report.outlines import mask_of_runs, outline_of
 from evalsuite.report.pictures import data_uris, is_crisp, thumbnail
 from evalsuite.report.verdict_view import Bar, Card, Group, Mark, bar_of, spread
@@ -31,9 +31,7 @@ _ORIENTATION = (
     "Published rows are of the official detector and of the authors' own images: for orientation,"
     " not for a ranking."
 )
-_OTHER_PROMPTS = (
-    "Published scores are left out: they are of GenEval's own prompts, these are others."
-)
+_OTHER_PROTOCOL = "Published scores are left out: they are of another protocol ({departures})."
 _JUDGES = "Corrected aggregation; scores are this judge's, published ones are mPLUG's."
 
 Row = Mapping[str, Any]
@@ -117,7 +115,7 @@ class _Source(NamedTuple):
 
 def _geneval(source: _Source) -> VerdictSet:
     found, rows = geneval_summary(source.place), source.rows
-    published, notes = _published(source.header)
+    published, notes = _published(source.header, found["departures"])
     bars = [
         bar_of(tag, one, 1.0, {p.model: p.tags[tag] for p in published if tag in p.tags})
         for tag, one in found["tags"].items()
@@ -148,14 +146,15 @@ def _geneval(source: _Source) -> VerdictSet:
     )
 
 
-def _published(header: Row) -> tuple[tuple[PublishedScores, ...], tuple[str, ...]]:
-    """GenEval's published scores where they are of the prompts that were judged, and a note."""
+def _published(
+    header: Row, departures: Sequence[str]
+) -> tuple[tuple[PublishedScores, ...], tuple[str, ...]]:
+    """GenEval's published scores where nothing but the detector may differ, and a note."""
     if header["detector"]["kind"] == "shapes detector":
         return (), ()
-    spec = load_spec(BenchmarkSpec, "geneval")
-    if header.get("prompts_sha256") != spec.prompts_sha256:
-        return (), (_OTHER_PROMPTS,)
-    return spec.published, (_ORIENTATION,)
+    if departures:
+        return (), (_OTHER_PROTOCOL.format(departures="; ".join(departures)),)
+    return load_spec(BenchmarkSpec, "geneval").published, (_ORIENTATION,)
 
 
 class _Picked(NamedTuple):
@@ -203,6 +202,9 @@ def _colors_of(row: Row) -> dict[int, str]:
 
 def _dpg(source: _Source) -> VerdictSet:
     title, rows = f"DPG ({source.header['judge']['name']})", source.rows
+    fault = fault_of(rows)
+    if fault:
+        return VerdictSet(title, source.place.name, len(rows), [], [], 100.0, (fault,))
     groups = answer_groups(rows, source.pictures, source.run.plan.size)
     bars = answer_bars(rows)
     return VerdictSet(title, source.place.name, len(rows), bars, groups, 100.0, (_JUDGES,))

@@ -2,7 +2,8 @@
 
 Source: the linearised variance of a ratio of cluster totals (Cochran 1977, "Sampling Techniques",
 chapter 6; Liang and Zeger 1986); Dean and Pagano 2015 for the Wilson interval at the effective
-number of images; Satterthwaite 1946 for the degrees of freedom of a sum.
+number of images; Zou and Donner 2008 for the interval of a sum from the intervals of its parts;
+Satterthwaite 1946 for the degrees of freedom of a difference.
 Legend: G prompts.
 """
 
@@ -60,17 +61,15 @@ def share(clusters: Sequence[Cluster]) -> Estimate:
         DataError: there is no image.
     """
     linear, images = _linear(clusters), sum(cluster.images for cluster in clusters)
-    variance, freedom = _variance(linear), len(clusters) - 1
+    variance = _variance(linear)
     if variance is None:
         return Estimate(linear.value, None, None, len(clusters))
-    p = min(max(linear.value, 0.0), 1.0)
-    effective = min(p * (1 - p) / variance, images) if variance > 0 and 0 < p < 1 else len(clusters)
-    interval = _wilson(p, effective, _quantile(freedom))
+    interval = _bounded(linear.value, variance, len(clusters), images)
     return Estimate(linear.value, math.sqrt(variance), interval, len(clusters))
 
 
 def mean(clusters: Sequence[Cluster]) -> Estimate:
-    """Mean of any bounded score over images, with a t interval.
+    """Mean of a score without bounds over images, with a t interval.
 
     Raises:
         DataError: there is no image.
@@ -79,20 +78,43 @@ def mean(clusters: Sequence[Cluster]) -> Estimate:
     return _estimate(linear.value, [(_variance(linear), len(clusters) - 1)], len(clusters))
 
 
+def mean_within(clusters: Sequence[Cluster], most: float) -> Estimate:
+    """Mean of a score from 0 to `most` over images, with the interval of a share: it stays within.
+
+    Raises:
+        DataError: there is no image.
+    """
+    linear = _linear(clusters)
+    variance = _variance(linear)
+    if variance is None:
+        return Estimate(linear.value, None, None, len(clusters))
+    low, high = _bounded(linear.value / most, variance / most**2, len(clusters), math.inf)
+    interval = (low * most, high * most)
+    return Estimate(linear.value, math.sqrt(variance), interval, len(clusters))
+
+
 def mean_of_tags(tags: Mapping[str, Sequence[Cluster]]) -> Estimate:
     """GenEval's overall: the plain mean of the tags' shares, whose prompts are disjoint.
+
+    The distances from the shares to the ends of their intervals are added as errors are, so that
+    the interval stays between 0 and 1, and has a width where all images of a tag are right.
 
     Raises:
         DataError: there is no tag, or one without images.
     """
     if not tags:
         raise DataError("there is no tag to average")
-    linears = [_linear(clusters) for clusters in tags.values()]
-    return _estimate(
-        sum(linear.value for linear in linears) / len(tags),
-        [_scaled(linear, len(tags)) for linear in linears],
-        sum(len(clusters) for clusters in tags.values()),
-    )
+    parts = [share(clusters) for clusters in tags.values()]
+    value = sum(part.value for part in parts) / len(parts)
+    num_prompts = sum(part.num_prompts for part in parts)
+    errors = [part.standard_error for part in parts if part.standard_error is not None]
+    ends = [(part.value, *part.interval) for part in parts if part.interval is not None]
+    if len(ends) < len(parts):
+        return Estimate(value, None, None, num_prompts)
+    below = math.hypot(*(p - low for p, low, _ in ends)) / len(parts)
+    above = math.hypot(*(high - p for p, _, high in ends)) / len(parts)
+    interval = (max(value - below, 0.0), min(value + above, 1.0))
+    return Estimate(value, math.hypot(*errors) / len(parts), interval, num_prompts)
 
 
 def difference(a: Sequence[Cluster], b: Sequence[Cluster]) -> Estimate:
@@ -174,6 +196,17 @@ def _estimate(
 
 def _quantile(freedom: float) -> float:
     return float(stdtrit(freedom, 0.5 + LEVEL / 2))
+
+
+def _bounded(value: float, variance: float, prompts: int, most: float) -> tuple[float, float]:
+    """Wilson's interval of a mean from 0 to 1 at the number of images that its variance speaks of.
+
+    That is `most` at the most; where nothing varies, it is the number of prompts.
+    """
+    p = min(max(value, 0.0), 1.0)
+    varies = variance > 0 and 0 < p < 1
+    images = min(p * (1 - p) / variance, most) if varies else prompts
+    return _wilson(p, images, _quantile(prompts - 1))
 
 
 def _wilson(p: float, images: float, quantile: float) -> tuple[float, float]:

@@ -5,9 +5,9 @@ Source: DPG-Bench (ELLA, Hu et al. 2024) and its published scorer, commit 3c228f
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from evalsuite.errors import DataError, StorageError, UsageError
 
@@ -46,6 +46,11 @@ class Item(NamedTuple):
     prompt: str
     questions: tuple[Question, ...]
 
+    @property
+    def texts(self) -> dict[int, str]:
+        """What is asked, each question once: the last, where one is there twice, as published."""
+        return {question.question_id: question.text for question in self.questions}
+
 
 class Row(NamedTuple):
     """One line of the csv."""
@@ -61,7 +66,8 @@ def read_dpg_rows(path: Path) -> tuple[Row, ...]:
 
     Raises:
         StorageError: the file cannot be read.
-        UsageError: a column is missing, a number is none, or there is no row; the line is named.
+        UsageError: a column is missing, a row has other fields than columns or asks nothing, a
+            number is none, or there is no row; the line is named.
     """
     try:
         content = path.read_bytes().decode("utf-8-sig")
@@ -86,10 +92,14 @@ def read_dpg_rows(path: Path) -> tuple[Row, ...]:
     return rows
 
 
-def _row(record: dict[str, str | None], where: str, line: int) -> Row:
-    texts = {name: (record[name] or "").strip() for name in _COLUMNS}
-    if not texts["item_id"]:
-        raise UsageError(f"{where} has no item_id")
+def _row(record: Mapping[str | None, Any], where: str, line: int) -> Row:
+    if None in record or None in record.values():
+        what = "more" if None in record else "fewer"
+        raise UsageError(f"{where} has {what} fields than columns: quote texts that hold a comma")
+    texts = {name: record[name].strip() for name in _COLUMNS}
+    for name in ("item_id", "question_natural_language"):
+        if not texts[name]:
+            raise UsageError(f"{where} has no {name}")
     question = Question(
         _whole(texts["proposition_id"], "proposition_id", where),
         _parents(texts["dependency"], where),
@@ -134,21 +144,23 @@ def items_as_published(rows: Sequence[Row], *, skip_first: bool = True) -> dict[
     return items
 
 
+def items_as_they_are(rows: Sequence[Row]) -> dict[str, Item]:
+    """All items with all their questions, wherever their rows stand and whatever is wrong."""
+    questions: dict[str, list[Question]] = {}
+    prompts: dict[str, str] = {}
+    for row in rows:
+        questions.setdefault(row.item_id, []).append(row.question)
+        prompts.setdefault(row.item_id, row.prompt)
+    return {name: Item(name, prompts[name], tuple(asked)) for name, asked in questions.items()}
+
+
 def items_of(rows: Sequence[Row]) -> dict[str, Item]:
     """All items with all their questions, wherever their rows stand.
 
     Raises:
         DataError: a question is there twice, or its parents are unknown or go round in a circle.
     """
-    items: dict[str, Item] = {}
-    for row in rows:
-        item = items.setdefault(row.item_id, Item(row.item_id, row.prompt, ()))
-        if row.question.question_id in {q.question_id for q in item.questions}:
-            raise DataError(
-                f"line {row.line}: question {row.question.question_id} of {row.item_id} is there"
-                " twice"
-            )
-        items[row.item_id] = item._replace(questions=(*item.questions, row.question))
+    items = items_as_they_are(rows)
     for item in items.values():
         parents_first(item)
     return items
@@ -158,9 +170,15 @@ def parents_first(item: Item) -> tuple[Question, ...]:
     """The questions in an order in which every parent comes before its children.
 
     Raises:
-        DataError: a parent is unknown, or a question depends on itself.
+        DataError: a parent is unknown, a question depends on itself, or is there twice.
     """
-    by_id = {question.question_id: question for question in item.questions}
+    by_id: dict[int, Question] = {}
+    for question in item.questions:
+        if by_id.setdefault(question.question_id, question) is not question:
+            raise DataError(
+                f"question {question.question_id} of {item.item_id} is there twice: which of the"
+                " two is meant, the file does not say"
+            )
     for question in item.questions:
         unknown = [parent for parent in question.parents if parent not in by_id]
         if unknown:

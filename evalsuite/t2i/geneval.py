@@ -1,7 +1,9 @@
 """GenEval's rules: from what was found in an image to a verdict with its reasons.
 
-Source: GenEval (Ghosh et al. 2023) and its published scorer, commit af4902f. The questions about
-colours are collected first, so that a classifier can answer many images at once.
+Source: GenEval (Ghosh et al. 2023) and its published scorer, commit af4902f. Objects of one clause
+are shown to the classifier of colours together, those of several images are not: how many there are
+depends on what was found, and a batch of another size may have other last bits and so a verdict of
+its own.
 """
 
 from collections import Counter
@@ -20,6 +22,9 @@ from evalsuite.t2i.geneval_prompts import Clause, GenevalPrompt
 from evalsuite.t2i.geometry import box_iou, relations_of
 
 COUNTING = "counting"
+RULES_VERSION = 1
+"""Of the rules, and of what is done to a network's input and output before them; to be raised with
+every change that gives any image another verdict, so that rows of two kinds are never mixed."""
 Kept = Mapping[str, tuple[int, ...]]
 """Class => places in the detector's list, best first."""
 

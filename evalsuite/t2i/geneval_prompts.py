@@ -1,14 +1,15 @@
 """GenEval's metadata: what each prompt asks for, read from one JSON object a line and checked."""
 
+import difflib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from pydantic import ConfigDict, Field, ValidationError, model_validator
 
-from evalsuite.config import Frozen, explain
+from evalsuite.config import Frozen, canonical_json, explain
 from evalsuite.errors import StorageError, UsageError
 
 TAGS = ("single_object", "two_object", "counting", "colors", "position", "color_attr")
@@ -74,9 +75,22 @@ class GenevalPrompt:
         return json.dumps(self.record, sort_keys=True)
 
     @property
+    def meaning(self) -> str:
+        """All that decides a verdict, as JSON: a seed or a file's name in the record does not."""
+        said: dict[str, Any] = {"tag": self.tag, "prompt": self.prompt}
+        said["include"] = [_shown(clause) for clause in self.include]
+        if self.exclude:
+            said["exclude"] = [_shown(exclusion) for exclusion in self.exclude]
+        return canonical_json(said).decode()
+
+    @property
     def asks_color(self) -> bool:
         """Whether a colour classifier is needed."""
         return any(clause.color is not None for clause in self.include)
+
+
+def _shown(part: Frozen) -> dict[str, Any]:
+    return part.model_dump(mode="json", by_alias=True, exclude_none=True)
 
 
 class _Line(NamedTuple):
@@ -99,6 +113,31 @@ def parse_geneval_prompt(record: object, where: str) -> GenevalPrompt:
     return GenevalPrompt(
         metadata.tag, metadata.prompt, metadata.include, metadata.exclude, dict(record)
     )
+
+
+def check_words(
+    prompts: Iterable[GenevalPrompt], classes: Sequence[str], colors: Sequence[str]
+) -> None:
+    """Raise UsageError when a prompt asks for what no image can be found to show.
+
+    Args:
+        prompts: that are to be judged.
+        classes: that the detector knows.
+        colors: that the classifier of colours may answer.
+    """
+    for prompt in prompts:
+        clauses: list[Clause | Exclusion] = [*prompt.include, *prompt.exclude]
+        words: list[tuple[str, str, Sequence[str]]] = [("tag", prompt.tag, TAGS)]
+        words += [("object", clause.class_name, classes) for clause in clauses]
+        words += [("colour", one.color, colors) for one in prompt.include if one.color is not None]
+        for what, word, known in words:
+            if word not in known:
+                near = difflib.get_close_matches(word, known, 1)
+                hint = f"; did you mean {near[0]!r}?" if near else ""
+                raise UsageError(
+                    f"the metadata of {prompt.prompt[:60]!r} has the {what} {word!r}, which this"
+                    f" scorer does not know{hint}"
+                )
 
 
 def read_geneval_prompts(path: Path) -> tuple[GenevalPrompt, ...]:

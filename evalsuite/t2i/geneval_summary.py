@@ -76,18 +76,3 @@ def summarise(results: Iterable[ImageResult]) -> GenevalSummary:
         correct_prompts=sum(prompts.values()),
         tags={tag: TagScore(sum(tags[tag]), len(tags[tag])) for tag in order if tag in tags},
     )
-
-
-def check_images(results: Iterable[ImageResult], num_prompts: int, per_prompt: int) -> None:
-    """Raise DataError unless every prompt has its images: a gap would look like a normal score."""
-    counts: dict[str, int] = {}
-    for one in results:
-        counts[one.prompt_key] = counts.get(one.prompt_key, 0) + 1
-    wrong = [key for key, count in counts.items() if count != per_prompt]
-    if len(counts) != num_prompts or wrong:
-        example = f"; {counts[wrong[0]]} images of {wrong[0][:60]}" if wrong else ""
-        raise DataError(
-            f"{sum(counts.values())} images of {len(counts)} prompts, not"
-            f" {num_prompts * per_prompt} of {num_prompts}: images are missing or there"
-            f" twice{example}"
-        )

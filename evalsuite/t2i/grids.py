@@ -32,31 +32,26 @@ def join_cells(images: Sequence[Images]) -> Images:
     return np.concatenate([top, bottom], axis=0)
 
 
-def cut_cells(
-    picture: Images, resolution: int, num_cells: int = CELLS, *, as_published: bool = False
-) -> list[Images]:
+def cut_cells(picture: Images, resolution: int, num_cells: int = CELLS) -> list[Images]:
     """The first cells of a grid, each uint8 [resolution,resolution,3].
 
     Args:
         picture: uint8 [H,W,3].
         resolution: side of one cell, not of the grid.
         num_cells: 1 to 4.
-        as_published: give black where the picture does not reach, as the original does.
 
     Raises:
         DataError: the picture is not 2 x 2 cells of this size.
     """
     height, width, _ = picture.shape
     side = 2 * resolution
-    if not as_published and (height, width) != (side, side):
+    if (height, width) != (side, side):
         raise DataError(
             f"a grid of {height}x{width} has no 2 x 2 cells of {resolution}x{resolution}: give the"
             " side of one cell, and one grid for each prompt"
         )
-    canvas = np.zeros((max(side, height), max(side, width), 3), dtype=np.uint8)
-    canvas[:height, :width] = picture
     cells = []
     for row, column in _PLACES[:num_cells]:
         y, x = row * resolution, column * resolution
-        cells.append(canvas[y : y + resolution, x : x + resolution].copy())
+        cells.append(picture[y : y + resolution, x : x + resolution].copy())
     return cells

@@ -16,6 +16,10 @@ from torch import Tensor
 from evalsuite.artifacts.images import Images
 from evalsuite.t2i.clip_network import MEAN, STD
 
+RULES_VERSION = 1
+"""Of what is done to a picture, a question and an answer; to be raised with every change that gives
+any question another answer, so that answers of two kinds are never mixed."""
+
 
 class Judge(Protocol):
     """Answers questions about one picture."""

@@ -6,6 +6,7 @@ DPG-Bench: ROOT/<item_id>.png, a grid of 2 x 2 cells.
 
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -74,6 +75,54 @@ def read_geneval_folder(root: Path) -> list[PromptFolder]:
     if not folders:
         raise DataError(f"{root} holds no folder whose name is a number, as GenEval's layout has")
     return [_prompt_folder(path) for path in sorted(folders, key=lambda p: (int(p.name), p.name))]
+
+
+def check_complete(
+    root: Path, folders: Sequence[PromptFolder], wanted: Sequence[GenevalPrompt], where: Path
+) -> None:
+    """Raise DataError unless folders hold exactly the prompts that are wanted, with images alike.
+
+    A gap would look like a normal score. A prompt may have several folders, which PixNerd and
+    PixelGen write: their records differ in what decides nothing.
+
+    Args:
+        root: of the folders.
+        folders: from `read_geneval_folder`.
+        wanted: the prompts, each once.
+        where: they stand, for the line.
+    """
+    _check_numbers(root, folders)
+    records: dict[str, str] = {}
+    images = dict.fromkeys((prompt.meaning for prompt in wanted), 0)
+    for folder in folders:
+        first = records.setdefault(folder.prompt.key, folder.name)
+        if first != folder.name:
+            raise DataError(f"{root / folder.name} repeats the metadata of {first}: remove one")
+        if folder.prompt.meaning not in images:
+            raise DataError(
+                f"{root / folder.name} is of {folder.prompt.prompt[:80]!r}, which {where} does not"
+                " ask for in these words and classes: original and rewritten prompts are different"
+                " sets, give --metadata of these"
+            )
+        images[folder.prompt.meaning] += len(folder.images)
+    counts = [images[prompt.meaning] for prompt in wanted]
+    if min(counts) < max(counts):
+        few, many = (wanted[counts.index(n)].prompt[:80] for n in (min(counts), max(counts)))
+        raise DataError(
+            f"{root} has {min(counts)} images of {few!r} and {max(counts)} of {many!r}, both of"
+            f" {where}: images are missing or there twice, which would change the score without a"
+            " sign"
+        )
+
+
+def _check_numbers(root: Path, folders: Sequence[PromptFolder]) -> None:
+    most = max(len(folder.images) for folder in folders)
+    for folder in folders:
+        if len(folder.images) < most:
+            raise DataError(
+                f"{root / folder.name} has {len(folder.images)} images, others {most}: a missing"
+                " image would change the score without a sign"
+            )
 
 
 def _prompt_folder(folder: Path) -> PromptFolder:

@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from evalsuite.errors import DataError
+from evalsuite.pipeline.geneval_run import clusters_of, results_of
 from evalsuite.t2i.colors import (
     COLORS,
     CropOptions,
@@ -28,7 +29,7 @@ from evalsuite.t2i.dpg import summarise_as_published
 from evalsuite.t2i.dpg_questions import items_as_published, read_dpg_rows
 from evalsuite.t2i.geneval import GenevalOptions, color_questions, judge, keep_objects
 from evalsuite.t2i.geneval_prompts import GenevalPrompt, parse_geneval_prompt
-from evalsuite.t2i.geneval_summary import GenevalSummary, ImageResult, summarise
+from evalsuite.t2i.geneval_summary import GenevalSummary, summarise
 from evalsuite.t2i.geometry import box_iou, relations_of
 from evalsuite.t2i.grids import cut_cells
 from evalsuite.t2i.layouts import read_geneval_folder, scored_by_the_original
@@ -38,6 +39,8 @@ CLOSE = 1e-6
 DETECTOR = 1e-5
 """Of scores after two bilinear resizings in float32."""
 LOGITS = 1e-3
+ASKED = ("tag", "prompt", "include", "exclude")
+"""What decides a verdict; layouts add more."""
 
 
 def test_the_folder_of_text_to_image_has_cases(
@@ -143,11 +146,15 @@ def test_aggregates_equal_the_summary(
         for group in images["prompts"]
     ]
     for name, expected in t2i_geneval_summary_case.meta.items():
-        summary = summarise(selection(name, groups, expected.get("note", "")))
-        assert_summary(summary, expected, name)
+        rows = selection(name, groups, expected.get("note", ""))
+        assert_summary(summarise(results_of(rows)), expected, name)
+        prompts = {json.dumps([row["prompt"].get(key) for key in ASKED]) for row in rows}
+        counted = {(tag, c.key) for tag, found in clusters_of(rows).items() for c in found}
+        assert len(counted) == len(prompts), name  # intervals are by prompt in every layout
 
 
-def selection(name: str, groups: list[Any], note: str) -> list[ImageResult]:
+def selection(name: str, groups: list[Any], note: str) -> list[dict[str, Any]]:
+    """Rows of verdicts, as far as sums need them."""
     chosen = [g for g in groups if name == "all_groups" or g[0] is not None]
     if name == "without_counting_and_position":
         chosen = [g for g in chosen if g[1]["tag"] not in {"counting", "position"}]
@@ -156,14 +163,13 @@ def selection(name: str, groups: list[Any], note: str) -> list[ImageResult]:
     elif name == "duplicated_prompt_folder":
         again = {int(number) for number in re.findall(r"\d+", note)}
         chosen += [g for g in chosen if g[0] in again]
-    results = []
+    rows = []
     for index, record, correct in chosen:
-        prompt = parse_geneval_prompt(record, name)
         for k, one in enumerate(correct):
-            own = f"{prompt.key} {index} {k}"
-            key = own if name.endswith("one_folder_per_image") else prompt.key
-            results.append(ImageResult(key, prompt.tag, one))
-    return results
+            own = {"seed": k, "filename": f"{index}_{k}"}
+            own = own if name.endswith("one_folder_per_image") else {}
+            rows.append({"prompt": {**record, **own}, "tag": record["tag"], "correct": one})
+    return rows
 
 
 def assert_summary(summary: GenevalSummary, expected: dict[str, Any], name: str) -> None:

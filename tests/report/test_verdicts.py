@@ -12,12 +12,14 @@ from hypothesis import strategies as st
 
 from evalsuite.artifacts.run_directory import RunDirectory
 from evalsuite.config import BenchmarkSpec, load_spec
+from evalsuite.pipeline.geneval_protocol import VIT_L_14
 from evalsuite.pipeline.geneval_scorer import run_lengths
 from evalsuite.pipeline.row_file import read_rows, write_rows
 from evalsuite.report.html import render_report
 from evalsuite.report.outlines import mask_of_runs, outline_of
 from evalsuite.report.verdict_view import bar_of, spread
 from evalsuite.report.verdicts import verdict_sets
+from evalsuite.t2i.geneval import GenevalOptions
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "t2i"))
 from drawn_run import Drawn
@@ -106,21 +108,35 @@ def test_the_section_shows_what_was_judged(drawn: Drawn) -> None:
     assert wrong.lines[0].replace(">", "&gt;").replace("<", "&lt;") in html
 
 
-@pytest.mark.parametrize("are_its_own", [True, False])
-def test_published_scores_stand_beside_their_own_prompts_alone(
-    drawn: Drawn, tmp_path: Path, are_its_own: bool
+DEPARTURES = [
+    ({}, ""),
+    ({"prompts_sha256": "0" * 64}, "other prompts than its 553"),
+    ({"options": {"threshold": 0.5}}, "threshold 0.5, not 0.3"),
+    ({"detector": {"names_sha256": "0" * 64}}, "other object names, or in another order"),
+    ({"colors": {"network": {"patch": 32}}}, "a CLIP that is not ViT-L/14"),
+]
+
+
+@pytest.mark.parametrize(("changed", "departure"), DEPARTURES)
+def test_published_scores_stand_beside_their_own_protocol_alone(
+    drawn: Drawn, tmp_path: Path, changed: dict, departure: str
 ) -> None:
     shutil.copytree(drawn.run.root, tmp_path / "run")
     run = RunDirectory.open(tmp_path / "run")
     (name,) = run.storage.names("verdicts")
     header, rows = read_rows(tmp_path / "run/verdicts" / name)
-    header["detector"]["kind"] = "another detector"
     spec = load_spec(BenchmarkSpec, "geneval")
-    if are_its_own:
-        header["prompts_sha256"] = spec.prompts_sha256
+    (names,) = (file.place.sha256 for file in spec.files if file.role == "object-names")
+    header["detector"] = {"kind": "official detector", "names_sha256": names}
+    header |= {"prompts_sha256": spec.prompts_sha256, "colors": {"network": VIT_L_14}}
+    header["options"] = GenevalOptions().model_dump()
+    for key, value in changed.items():
+        header[key] = {**header[key], **value} if isinstance(value, dict) else value
     write_rows(tmp_path / "run/verdicts" / name, header, rows)
     (found,) = verdict_sets(run, "verdicts")
-    assert found.published == (spec.published if are_its_own else ())
-    assert any(bar.ticks for bar in found.bars) == are_its_own
+    assert found.title == f"GenEval (official detector{'; ' * bool(departure)}{departure})"
+    assert found.published == (() if departure else spec.published)
+    assert any(bar.ticks for bar in found.bars) == (not departure)
     (note,) = found.notes
-    assert ("left out" in note) != are_its_own
+    assert ("left out" in note) == bool(departure)
+    assert departure in note

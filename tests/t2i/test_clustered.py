@@ -12,6 +12,7 @@ from evalsuite.t2i.clustered import (
     difference_of_tags,
     mean,
     mean_of_tags,
+    mean_within,
     share,
 )
 
@@ -50,6 +51,49 @@ def test_all_right_or_all_wrong_is_no_certainty(right: int) -> None:
     low, high = found.interval
     assert low <= right <= high
     assert high - low > 0.1  # 20 prompts, not 80 images
+
+    tags = {name: clusters(np.full((20, 4), right), name) for name in "abc"}
+    overall = mean_of_tags(tags)
+    assert overall.interval is not None
+    assert 0 <= overall.interval[0] <= right <= overall.interval[1] <= 1
+    assert 0.02 < overall.interval[1] - overall.interval[0] < high - low
+    alone = mean_of_tags({"a": tags["a"]})
+    assert (alone.value, alone.interval) == (found.value, pytest.approx(found.interval))
+
+
+def test_intervals_stay_where_scores_can_be() -> None:
+    """Few prompts that are almost all right: a t interval would end at 1.01, or at 111 of 100."""
+    nearly = np.ones((12, 4))
+    nearly[0] = 0
+    found = mean_of_tags({"a": clusters(nearly), "b": clusters(nearly[1:])})
+    assert found.interval is not None
+    assert 0.5 < found.interval[0] < found.value < found.interval[1] <= 1
+    scores = [100.0, 100.0, 99.0, 60.0]
+    parts = [Cluster(str(i), score, 1) for i, score in enumerate(scores)]
+    free, within = mean(parts), mean_within(parts, 100.0)
+    assert within[:2] == pytest.approx(free[:2])
+    assert free.interval is not None
+    assert within.interval is not None
+    assert 0 < within.interval[0] < within.value < within.interval[1] < 100 < free.interval[1]
+    same = mean_within([Cluster(str(i), 50.0, 1) for i in range(9)], 100.0)
+    assert same.interval is not None
+    assert same.interval[0] < 30  # nothing varied, which nine prompts do not prove
+
+
+def test_the_interval_of_overall_covers() -> None:
+    """Six tags of few prompts that differ, near the edge: 95 % intervals cover about 95 %."""
+    rng = np.random.default_rng(5)
+    held, trials = 0, 500
+    for _ in range(trials):
+        tags = {}
+        for tag, a in zip("abcdef", (0.3, 1, 2, 4, 9, 19), strict=True):
+            p_G = rng.beta(a * 0.5, 0.5, size=30)
+            tags[tag] = clusters(rng.random((30, 4)) < p_G[:, None], tag)
+        found = mean_of_tags(tags)
+        assert found.interval is not None
+        truth = np.mean([a / (a + 1) for a in (0.3, 1, 2, 4, 9, 19)])
+        held += found.interval[0] <= truth <= found.interval[1]
+    assert 0.92 < held / trials <= 0.995
 
 
 def test_one_prompt_has_no_interval() -> None:

@@ -8,11 +8,15 @@ import pytest
 import torch
 
 from evalsuite.errors import DataError, UsageError
-from evalsuite.t2i.colors import CropOptions, cut_out, named
+from evalsuite.t2i.colors import COLORS, CropOptions, cut_out, named
 from evalsuite.t2i.detections import Detection, Detections, NoColors
 from evalsuite.t2i.geneval import GenevalOptions, judge_image
-from evalsuite.t2i.geneval_prompts import parse_geneval_prompt, read_geneval_prompts
-from evalsuite.t2i.geneval_summary import ImageResult, check_images, summarise
+from evalsuite.t2i.geneval_prompts import (
+    check_words,
+    parse_geneval_prompt,
+    read_geneval_prompts,
+)
+from evalsuite.t2i.geneval_summary import ImageResult, summarise
 from evalsuite.t2i.geometry import relations_of
 from evalsuite.t2i.mask2former_output import Sizes, instances_of, tight_boxes
 
@@ -56,6 +60,18 @@ def test_a_repeated_prompt_is_refused(tmp_path: Path) -> None:
         read_geneval_prompts(path)
 
 
+def test_what_a_scorer_does_not_know_is_refused() -> None:
+    clauses = [{"class": "cup", "count": 1, "color": "black"}, {"class": "dog", "count": 1}]
+    asked = parse_geneval_prompt({**CUP, "include": clauses, "exclude": clauses[1:]}, "")
+    check_words([asked], ("cup", "dog"), COLORS)
+    for classes, colors, line in [
+        (("cup",), COLORS, "the object 'dog', which"),
+        (("cup", "dog"), ("red", "blue"), "the colour 'black', which"),
+    ]:
+        with pytest.raises(UsageError, match=line):
+            check_words([asked], classes, colors)
+
+
 def test_fields_that_decide_nothing_are_kept_for_the_layout(tmp_path: Path) -> None:
     path = tmp_path / "m.jsonl"
     path.write_text(json.dumps({**CUP, "source": "me"}) + "\n")
@@ -63,18 +79,9 @@ def test_fields_that_decide_nothing_are_kept_for_the_layout(tmp_path: Path) -> N
     assert prompt.record == {**CUP, "source": "me"}
 
 
-def test_missing_images_are_said_before_a_score() -> None:
-    results = [ImageResult(f"p{p}", "counting", True) for p in range(3) for _ in range(4)]
-    check_images(results, 3, 4)
-    with pytest.raises(DataError, match="11 images of 3 prompts, not 12 of 3"):
-        check_images(results[:-1], 3, 4)
-    with pytest.raises(DataError, match="12 images of 3 prompts, not 16 of 4"):
-        check_images(results, 4, 4)
+def test_tags_of_other_suites_follow_the_published_ones() -> None:
     with pytest.raises(DataError, match="no verdicts"):
         summarise([])
-
-
-def test_tags_of_other_suites_follow_the_published_ones() -> None:
     tags = ("zebra", "position", "apple", "single_object")
     summary = summarise(ImageResult(tag, tag, True) for tag in tags)
     assert list(summary.tags) == ["single_object", "position", "apple", "zebra"]

@@ -11,7 +11,7 @@ from PIL import Image
 
 from evalsuite.artifacts.images import Images
 from evalsuite.artifacts.run_directory import RunDirectory
-from evalsuite.errors import DataError
+from evalsuite.errors import DataError, UsageError
 from evalsuite.pipeline.comparison import Sharing, sharing
 from evalsuite.pipeline.geneval_run import open_geneval
 from evalsuite.seeding import seeds_of
@@ -143,14 +143,64 @@ def test_images_with_other_prompts_are_another_source(tmp_path: Path) -> None:
     sources = []
     for order in ((0, 1), (1, 0)):
         for place, which in enumerate(order):
-            folder = tmp_path / f"{place:05d}"
-            (folder / "samples").mkdir(parents=True, exist_ok=True)
-            record = {"tag": "x", "prompt": f"{which} cups", "include": [CLAUSES[which]]}
-            (folder / "metadata.jsonl").write_text(json.dumps(record))
-            picture = Image.fromarray(np.full((8, 8, 3), 40 * place, np.uint8))
-            picture.save(folder / "samples" / "00000.png")
-        sources.append(open_geneval(tmp_path, None, None).images.source)
+            write_folder(tmp_path / "images" / f"{place:05d}", asked(which), [40 * place])
+        metadata = write_metadata(tmp_path, 2)
+        sources.append(open_geneval(tmp_path / "images", metadata, None).images.source)
     assert len(set(sources)) == 2
 
 
-CLAUSES = ({"class": "cup", "count": 1}, {"class": "cup", "count": 2})
+def asked(which: int, **more: object) -> dict[str, object]:
+    """A record of GenEval's metadata."""
+    include = [{"class": "cup", "count": which + 1}]
+    return {"tag": "counting", "prompt": f"{which} cups", "include": include, **more}
+
+
+def write_folder(folder: Path, record: dict[str, object], greys: list[int]) -> None:
+    """One folder of the layout, with an image for each grey."""
+    (folder / "samples").mkdir(parents=True, exist_ok=True)
+    (folder / "metadata.jsonl").write_text(json.dumps(record))
+    for place, grey in enumerate(greys):
+        picture = Image.fromarray(np.full((8, 8, 3), grey, np.uint8))
+        picture.save(folder / "samples" / f"{place:05d}.png")
+
+
+def write_metadata(folder: Path, count: int) -> Path:
+    path = folder / "metadata.jsonl"
+    path.write_text("".join(json.dumps(asked(which)) + "\n" for which in range(count)))
+    return path
+
+
+def test_one_folder_for_each_image_is_the_same_set_of_prompts(tmp_path: Path) -> None:
+    """As PixNerd and PixelGen write them: a record has a seed and a file's name, too."""
+    metadata = write_metadata(tmp_path, 3)
+    for which in range(3):
+        write_folder(tmp_path / "a" / f"{which}", asked(which), [which, which + 10])
+        for k in range(2):
+            own = asked(which, seed=k, filename=f"{which}_{k}.png")
+            write_folder(tmp_path / "b" / f"{2 * which + k}", own, [which + 10 * k])
+    one, other = (open_geneval(tmp_path / name, metadata, None) for name in "ab")
+    assert one.prompts_sha256 == other.prompts_sha256
+    assert (one.images.num_images, other.images.num_images) == (6, 6)
+    assert len({prompt.key for prompt in other.prompts}) == 6
+    write_folder(tmp_path / "b" / "9", asked(1, seed=2, filename="1_2.png"), [9])
+    with pytest.raises(DataError, match="has 2 images of '0 cups' and 3 of '1 cups'"):
+        open_geneval(tmp_path / "b", metadata, None)
+
+
+FAULTS = [
+    ({}, "has 0 images of '1 cups' and 2 of '0 cups'"),
+    ({"1": asked(0)}, "1 repeats the metadata of 0: remove one"),
+    ({"1": asked(1, prompt="a cup, or two")}, "is of 'a cup, or two', which .* does not ask for"),
+    ({"1": asked(1, include=[{"class": "cup", "count": 9}])}, "is of '1 cups', which .* not ask"),
+    ({"1": asked(1, prompt="1 \x1b cups")}, "1/metadata.jsonl: character 2 .* control character"),
+]
+
+
+@pytest.mark.parametrize(("second", "line"), FAULTS)
+def test_a_folder_of_other_prompts_than_are_asked_for_is_refused(
+    tmp_path: Path, second: dict[str, dict[str, object]], line: str
+) -> None:
+    for name, record in {"0": asked(0), **second}.items():
+        write_folder(tmp_path / "images" / name, record, [1, 2])
+    with pytest.raises((DataError, UsageError), match=line):
+        open_geneval(tmp_path / "images", write_metadata(tmp_path, 2), None)

@@ -1,5 +1,6 @@
 """`evalsuite t2i`: judge a run and a folder, go on, sum up again, compare, other scorers."""
 
+import hashlib
 import json
 import sys
 from dataclasses import dataclass, replace
@@ -29,20 +30,22 @@ from evalsuite.pipeline.geneval_scorer import (
     run_lengths,
 )
 from evalsuite.pipeline.integrity import find_faults, garbage_files
+from evalsuite.pipeline.judging import stage_of
 from evalsuite.pipeline.row_file import is_written, read_rows, write_rows
 from evalsuite.pipeline.t2i_networks import load_colors, load_detector
 from evalsuite.report.verdicts import verdict_sets
 from evalsuite.runtime.judging import Judging, judge_into
 from evalsuite.runtime.workforce import Workforce
-from evalsuite.t2i.detections import Detections, NoColors
+from evalsuite.t2i.detections import Detection, Detections, NoColors
 from evalsuite.t2i.dpg_questions import read_dpg_rows
 from evalsuite.t2i.geneval import GenevalOptions
 
 sys.path.insert(0, str(Path(__file__).parent))
-from prompted_run import PROMPTS, make_prompted_run
+from prompted_run import PROMPTS, make_drawn_run, make_prompted_run
 from tiny_scorers import NAMES, save_blip, save_clip, save_detector, write_lines, write_names
 
 CPU = torch.device("cpu")
+CUP = {"class": "cup", "count": 1}
 
 
 class Kit:
@@ -133,8 +136,7 @@ def judged(
     kit: Kit, images: Path, output: Path, source: Any = None, by: Judging | None = None
 ) -> list[dict[str, Any]]:
     """Verdicts by the small detector, through the product's only way."""
-    metadata = kit.metadata if (images / "manifest.json").exists() else None
-    given = open_geneval(images, metadata, None)
+    given = open_geneval(images, kit.metadata, None)
     scorer = given.scorer(source or SmallSource(kit), GenevalOptions(threshold=0.3))
     judge_into(by or here(), given.images, scorer, output)
     return read_rows(output)[1]
@@ -148,13 +150,19 @@ def test_a_run_is_judged_by_the_command_and_summed_up_again(kit: Kit, tmp_path: 
     assert done.code == 0, done.stderr
     assert "8 of 8 images are to be judged" in done.stderr
     assert list((kit.run.root / "receipts" / "detections").glob("mask2former-*"))
-    assert "GenEval (HF detector): 8 images of 8 prompts" in done.stdout
+    departures = ["other object names, or in another order", "a CLIP that is not ViT-L/14"]
+    departures += ["other prompts than its 553", "images of each prompt 1, not 4"]
+    name = f"GenEval (HF detector; {'; '.join(departures)})"
+    assert f"{name}: 8 images of 8 prompts" in done.stdout
     again = kit.geneval(kit.run.root, *options)
     assert (again.stdout, again.stderr) == (done.stdout, "")
     summed = call_main("t2i", "summary", verdicts, "--json", tmp_path / "again.json")
     assert summed.stdout == done.stdout
     found = json.loads(first.read_text())
     assert found == json.loads((tmp_path / "again.json").read_text())
+    assert found["departures"] == departures
+    names = found["protocol"]["detector"]["names_sha256"]
+    assert names == hashlib.sha256(kit.names.read_bytes()).hexdigest()
     assert found["protocol"]["options"] == GenevalOptions().model_dump()
     assert len(found["protocol"]["detector"]["weights_sha256"]) == 64
     assert found["overall"] == np.mean([tag["score"] for tag in found["tags"].values()])
@@ -210,6 +218,21 @@ def test_what_was_judged_stays_when_it_is_stopped(kit: Kit, tmp_path: Path, layo
     assert nothing.report.images_judged == 0
 
 
+def test_another_version_of_the_rules_is_another_scorer(
+    kit: Kit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows that older rules gave are not gone on with, and no longer compared."""
+    rows, names = read_dpg_rows(kit.csv), ("geneval_scorer", "dpg_run")
+    images = open_geneval(kit.run.root, kit.metadata, None)
+    asked = open_dpg(kit.run.root, kit.csv, rows, None, None)
+    scorers: list[Any] = [images.scorer(SmallSource(kit), GenevalOptions())]
+    scorers.append(asked.scorer(rows, kit.csv, PixelJudge()))
+    before = [stage_of(scorer) for scorer in scorers]
+    for name in names:
+        monkeypatch.setattr(f"evalsuite.pipeline.{name}.RULES_VERSION", 0)
+    assert not {stage_of(scorer) for scorer in scorers} & set(before)
+
+
 def test_a_damaged_shard_and_one_of_other_pixels_are_judged_again(kit: Kit, tmp_path: Path) -> None:
     source, before = SmallSource(kit, "damaged"), set(kit.run.root.glob("detections/*"))
     first = judged(kit, kit.run.root, tmp_path / "a.jsonl", source)
@@ -227,6 +250,11 @@ def test_a_damaged_shard_and_one_of_other_pixels_are_judged_again(kit: Kit, tmp_
     made = other["stop"] - other["start"]
     assert (again.report.images_judged, find_faults(kit.run)) == (4 + made, [])
     assert garbage_files(kit.run) == []
+    last = json.loads(receipts[-1].read_text())
+    receipts[-1].write_text(json.dumps({**last, "stage_version": last["stage_version"] + 1}))
+    third = here()
+    assert judged(kit, kit.run.root, tmp_path / "a.jsonl", source, third) == first
+    assert third.report.images_judged == last["stop"] - last["start"]
 
 
 def test_run_refuses_networks_that_score_nothing(kit: Kit) -> None:
@@ -242,6 +270,10 @@ def test_run_refuses_networks_that_score_nothing(kit: Kit) -> None:
         with pytest.raises(UsageError, match=words):
             benchmark_scoring(spec, {**asked, **given})
     assert benchmark_scoring(geneval, asked) is None
+    shapes = load_spec(BenchmarkSpec, "shapes")
+    others = {"detector": str(kit.detector), "object_names": kit.names}
+    with pytest.raises(UsageError, match="the object 'square', which this scorer does not"):
+        benchmark_scoring(shapes, {**asked, **others})
     known = ("cup,bird", "x=", "=cup", f"{kit.names}=cup,unicorn", "nowhere.jpg=cup")
     for text in known:
         with pytest.raises(UsageError, match="--known-picture"):
@@ -299,35 +331,70 @@ def test_a_detector_that_finds_nothing_gives_no_score(kit: Kit, tmp_path: Path) 
             judged(kit, kit.run.root, tmp_path / "v.jsonl", Blind())
     assert not (tmp_path / "v.jsonl").exists()
     rows = judged(kit, kit.run.root, tmp_path / "seeing.jsonl")
-    blind = [{**row, "kept": {}} for row in rows]
+    blind = [{**row, "kept": {}, "detections": []} for row in rows]
     write_rows(tmp_path / "v.jsonl", {"benchmark": "geneval", "num_images": 32}, blind)
     with pytest.raises(DataError, match="found nothing in any of 32 images"):
         summary_of(tmp_path / "v.jsonl")
-    given = open_geneval(kit.run.root, kit.metadata, None)
-    judge = given.scorer(Blind(), GenevalOptions()).load(CPU)
-    images = list(given.images.read(0, 32))
-    shown = [given.images.shown(i) for i in range(32)]
-    judge.rows(shown, images)
-    with pytest.raises(DataError, match="found nothing in any of 64 images"):
-        judge.rows(shown, images)
 
 
-def test_what_cannot_be_judged_is_said(kit: Kit, tmp_path: Path) -> None:
+@dataclass(frozen=True)
+class Unsure(Blind):
+    """A detector that sees in the last image alone, and there less than any threshold."""
+
+    def detect(self, images: Any) -> list[Detections]:
+        found = Detections((Detection("cup", (0, 0, 4, 4), 0.1),))
+        return [found if (image == LAST).all() else Detections() for image in images]
+
+
+LAST = 7
+"""Grey of the last image."""
+
+
+def test_a_detector_that_sees_little_and_late_gives_a_score(tmp_path: Path) -> None:
+    """However many images without a find one worker has before; portions are padded, too."""
+    prompts = [f"{n} cups" for n in range(8)]
+    grey = np.full((96, 16, 16, 3), 200, dtype=np.uint8)
+    grey[-1] = LAST
+    run = make_drawn_run(tmp_path / "run", prompts, grey)
+    asked = [{"tag": "counting", "prompt": p, "include": [CUP]} for p in prompts]
+    given = open_geneval(run.root, write_lines(tmp_path / "m.jsonl", asked), None)
+    scorer = given.scorer(Unsure(), GenevalOptions())
+    judge_into(here(), given.images, scorer, tmp_path / "v.jsonl")
+    summary = summary_of(tmp_path / "v.jsonl")
+    assert (summary["overall"], summary["total_images"]) == (0, 96)
+
+
+def test_what_cannot_be_judged_is_said(
+    kit: Kit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EVALSUITE_CACHE", str(tmp_path / "cache"))  # GenEval is not fetched there
     run, output = kit.run.root, ("--output", tmp_path / "v.jsonl")
+    asked = ("--metadata", kit.metadata)
     few = write_lines(tmp_path / "few.jsonl", records()[:-1])
-    strange = records()
-    strange[0]["include"][0]["class"] = "unicorn"
-    unicorn = write_lines(tmp_path / "unicorn.jsonl", strange)
+    unicorn, teal, tag = (
+        write_lines(tmp_path / f"{key}.jsonl", [{**one, **own}, *records()[1:]])
+        for key, own in [
+            ("unicorn", {"include": [{"class": "unicorn", "count": 1}]}),
+            ("teal", {"include": [{**CUP, "color": "bleu"}]}),
+            ("tag", {"tag": "countign"}),
+        ]
+        for one in records()[:1]
+    )
     export_geneval(kit.run, 32, kit.metadata, tmp_path / "images")
     (tmp_path / "images" / "00003" / "samples" / "00002.png").unlink()
     for images, options, code, line in [
-        (run, (), 2, "is a run: give --metadata"),
+        (run, (), 2, "what do the prompts of"),
         (run, ("--metadata", few), 3, "is not of the run's prompts"),
-        (run, ("--metadata", kit.metadata, "--num-samples", 12), 2, "no whole rounds of 8"),
-        (run, ("--metadata", unicorn), 2, "prompts ask for 'unicorn' (and 0 more)"),
-        (tmp_path / "images", (), 3, "has 3 images, others 4"),
-        (tmp_path / "none", (), 2, "neither a run nor a folder"),
-        (kit.detector, (), 3, "holds no folder whose name is a number"),
+        (run, (*asked, "--num-samples", 12), 2, "no whole rounds of 8"),
+        (run, ("--metadata", unicorn), 2, "has the object 'unicorn', which this scorer does not"),
+        (run, ("--metadata", teal), 2, "has the colour 'bleu', which this scorer does not know; "),
+        (run, ("--metadata", tag), 2, "the tag 'countign', which this scorer does not know; did"),
+        (run, (*asked, "--threshold", 0.04), 2, "leaves out what scores less than 0.05"),
+        (tmp_path / "images", (), 2, "what do the prompts of"),
+        (tmp_path / "images", asked, 3, "has 3 images, others 4"),
+        (tmp_path / "images", (*asked, "--num-samples", 8), 2, "--num-samples is of a run"),
+        (tmp_path / "none", asked, 2, "neither a run nor a folder"),
+        (kit.detector, asked, 3, "holds no folder whose name is a number"),
     ]:
         done = kit.geneval(images, *options, *output)
         assert (done.code, done.stderr.count("\n")) == (code, 1), done.stderr

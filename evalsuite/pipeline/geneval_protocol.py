@@ -1,0 +1,55 @@
+"""In what a score of GenEval departs from the published protocol; none that does is its equal.
+
+The detector's kind is no departure: it stands in the score's name.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from evalsuite.config import BenchmarkSpec, load_spec
+from evalsuite.t2i import shapes
+from evalsuite.t2i.geneval import GenevalOptions
+
+VIT_L_14 = {"width": 1024, "layers": 24, "patch": 14, "side": 224}
+"""The side of CLIP that sees; published colours are its answers."""
+
+
+def departures_of(header: Mapping[str, Any], num_prompts: int, num_images: int) -> tuple[str, ...]:
+    """What a file of verdicts was made by, as far as it is not what published scores are made by.
+
+    The shapes are a benchmark of their own, with thresholds of their own.
+
+    Args:
+        header: of the file.
+        num_prompts: that are asked for, each counted once.
+        num_images: of all prompts.
+    """
+    if header["detector"]["kind"] == shapes.ShapeDetector.protocol["kind"]:
+        return tuple(_of_options(header, shapes.OPTIONS))
+    spec = load_spec(BenchmarkSpec, "geneval")
+    found = [*_of_options(header, GenevalOptions()), *_of_networks(header, spec)]
+    if header["prompts_sha256"] != spec.prompts_sha256:
+        found.append(f"other prompts than its {spec.num_prompts}")
+    if num_images != num_prompts * spec.images_per_prompt:
+        each = f"{num_images / num_prompts:g}, not {spec.images_per_prompt}"
+        found.append(f"images of each prompt {each}")
+    return tuple(found)
+
+
+def display_of(header: Mapping[str, Any], departures: tuple[str, ...]) -> str:
+    """What a score is called wherever it stands."""
+    return f"GenEval ({'; '.join((header['detector']['kind'], *departures))})"
+
+
+def _of_options(header: Mapping[str, Any], usual: GenevalOptions) -> Iterator[str]:
+    for name, value in usual.model_dump(mode="json").items():
+        if header["options"][name] != value:
+            yield f"{name.replace('_', ' ')} {header['options'][name]:g}, not {value:g}"
+
+
+def _of_networks(header: Mapping[str, Any], spec: BenchmarkSpec) -> Iterator[str]:
+    names = next(file.place for file in spec.files if file.role == "object-names")
+    if names is not None and header["detector"].get("names_sha256") != names.sha256:
+        yield "other object names, or in another order"
+    if header["colors"] is not None and header["colors"].get("network") != VIT_L_14:
+        yield "a CLIP that is not ViT-L/14"
