@@ -83,14 +83,14 @@ def software_of(invocations: Iterable[Invocation], records: Sequence[Record]) ->
     return list(found.values())
 
 
-def _command(command: str, asked: Mapping[str, object]) -> str:
+def _command(command: str, asked: Mapping[str, Any]) -> str:
     """The command line; without options, and saying so, where they were noted in another form."""
     known = all(
         isinstance(times, list) and all(isinstance(words, list) for words in times)
         for times in asked.values()
     )
     if known:
-        return reproduce_command(command, asked)  # type: ignore[arg-type] - looked at just now
+        return reproduce_command(command, asked)
     return f"{reproduce_command(command, {})} # its options were noted by another version"
 
 

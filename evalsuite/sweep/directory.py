@@ -171,13 +171,12 @@ class SweepDirectory:
                 f"{root} holds another sweep (it differs in {', '.join(fields)}): give another"
                 " --output; the runs are found all the same"
             )
-        for ours, theirs in zip(
-            manifest.configurations, found.manifest.configurations, strict=True
-        ):
-            if ours.run != theirs.run:
+        pairs = zip(manifest.configurations, found.manifest.configurations, strict=True)
+        for asked, before in pairs:
+            if asked.run != before.run:
                 raise UsageError(
-                    f"{root} refers to runs such as {found.place(theirs.run)}, and is now asked to"
-                    f" use {found.place(ours.run)}: give the --runs of before, or another --output"
+                    f"{root} refers to runs such as {found.place(before.run)}, and is now asked to"
+                    f" use {found.place(asked.run)}: give the --runs of before, or another --output"
                 )
         return found
 

@@ -166,7 +166,7 @@ def test_rows_and_figures_are_of_one_group(tmp_path: Path) -> None:
         group.title: [one.row["value"] for one in board.plotted(fids) if group.title in one.figures]
         for group in groups
     }
-    assert sorted(by_title.values()) == [[1.7, 1.93], [1.8, 1.5], [1.94, 1.93], [3.0], [4.0]]
+    assert sorted(by_title.values()) == [[1.7, 2.29], [1.8, 2.29, 1.5], [1.94, 2.29], [3.0], [4.0]]
 
 
 def test_a_figure_of_nothing_is_refused(sections: list[Section]) -> None:
