@@ -154,17 +154,21 @@ class Watching:
     def waits_for(self, until: int | None) -> bool:
         """Whether a file waits that may be of a step up to this one."""
         steps = (step_in_name(name) for name in self.waiting)
-        return any(step is None or until is None or step <= until for step in steps)
+        return any(step is None or not _is_later(step, until) for step in steps)
 
-    def due(self) -> list[Due]:
-        """Complete checkpoints that are new, by step; notes what waits and what is damaged."""
+    def due(self, most: int | None = None) -> list[Due]:
+        """Complete checkpoints that are new, by step; notes what waits and what is damaged.
+
+        Args:
+            most: leave later steps out; None looks at all.
+        """
         self.waiting.clear()
         found = []
         for seen in self.work.lookout.look():
             if self._is_done(seen):
                 continue
             step = step_in_name(seen.name)
-            if step is not None and step % self.work.every:
+            if step is not None and (step % self.work.every or _is_later(step, most)):
                 continue
             if not self.work.lookout.settled(seen):
                 self.waiting[seen.name] = "it changed a moment ago"
@@ -179,7 +183,7 @@ class Watching:
                 continue
             if step % self.work.every:
                 self._known[seen.name] = seen.signature
-            else:
+            elif not _is_later(step, most):
                 found.append(Due(step, seen))
         return sorted(found, key=lambda due: (due.step, due.seen.name))
 
@@ -341,8 +345,8 @@ def watch(
     """
     looks = 0
     while True:
-        for due in watching.due():
-            if watching.reached(until) and until is not None and due.step > until:
+        for due in watching.due(until if watching.reached(until) else None):
+            if watching.reached(until) and _is_later(due.step, until):
                 break
             watching.score(due)
         if watching.reached(until) and not watching.waits_for(until):
@@ -351,6 +355,10 @@ def watch(
         if once and (looks > 1 or not watching.waiting):
             return
         wait(watching.work.lookout.settle_s if once else poll_s)
+
+
+def _is_later(step: int, most: int | None) -> bool:
+    return most is not None and step > most
 
 
 def _many(count: int) -> str:

@@ -141,6 +141,9 @@ def test_until_waits_for_earlier_steps_that_are_still_written(tmp_path: Path) ->
     watch(training.watching, poll_s=30.0, once=False, until=2, wait=wait)
     assert waits == [30.0]
     assert [line.partition(":")[0] for line in training.said] == ["step_2.pt", "step_1.pt"]
+    training.now += 1000  # by now the half is damaged, and of nobody's concern
+    watch(training.watching, poll_s=30.0, once=False, until=2, wait=no_wait)
+    assert len(training.said) == 2
 
 
 def no_wait(seconds: float) -> None:
