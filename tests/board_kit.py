@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from evalsuite.artifacts.records import Protocol, Record
-from evalsuite.config import LabelRule, ModelPreset, Plan, ProtocolSpec, load_spec
+from evalsuite.config import ExtractorSpec, LabelRule, ModelPreset, Plan, ProtocolSpec, load_spec
 from evalsuite.metrics.registry import METRICS
 from evalsuite.sampling.describe import nfe_of
 
@@ -47,12 +47,13 @@ def make_record(
 ) -> Record:
     """A record of 50,000 samples; `changes` are of its protocol, or of itself."""
     spec = load_spec(ProtocolSpec, protocol)
+    extractor = load_spec(ExtractorSpec, spec.extractor or "inception-2015-12-05")
     plan = plan or plan_of(model)
     fields: dict[str, Any] = {
         "metric": metric,
         "num_samples": 50_000,
-        "extractor": f"{spec.extractor}-0123abcd",
-        "extractor_sha256": "cd" * 32,
+        "extractor": extractor.extractor_id,
+        "extractor_sha256": extractor.weights.sha256 or "cd" * 32,
         "resize": "tf1-bilinear",
         "precision": "float32",
         "backend": "torch",
@@ -76,7 +77,7 @@ def make_record(
         "protocol": found,
         "protocol_id": found.protocol_id,
         "protocol_name": protocol,
-        "reference": spec.references[f"{plan.size[0]}x{plan.size[1]}"],
+        "reference": spec.references.get(f"{plan.size[0]}x{plan.size[1]}"),
         "samples": {
             "run": "run",
             "plan_id": plan.plan_id,

@@ -10,6 +10,7 @@ from evalsuite.cli.options import (
     PATH,
     PLACE,
     POSITIVE,
+    RememberedCommand,
     WorkerCount,
     device_option,
     measure_options,
@@ -100,8 +101,9 @@ def run_options(function: Any) -> Any:  # noqa: ANN401 - click's decorators
 
 
 @click.command(
+    cls=RememberedCommand,
     epilog="Examples:\n\n\b\n  evalsuite run --model pixnerd-digits\n"
-    "  evalsuite run --model pixnerd-digits --num-samples 500 --guidance-scale 2 --num-steps 30"
+    "  evalsuite run --model pixnerd-digits --num-samples 500 --guidance-scale 2 --num-steps 30",
 )
 @run_options
 @network_options
@@ -125,8 +127,9 @@ def run(**values: Any) -> None:  # noqa: ANN401 - click passes each option
 
 
 @click.command(
+    cls=RememberedCommand,
     epilog="Examples:\n\n\b\n  evalsuite generate --model pixnerd-digits --num-samples 500\n"
-    "  evalsuite generate --model pixnerd-digits --part 1/3 --output runs/shared"
+    "  evalsuite generate --model pixnerd-digits --part 1/3 --output runs/shared",
 )
 @plan_options
 @_work_options

@@ -1,5 +1,6 @@
 """`evalsuite leaderboard`: a board of results beside published claims, and the check of records."""
 
+import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,7 +49,7 @@ def leaderboard() -> None:
     "--figures",
     multiple=True,
     type=click.Choice(_FIGURES),
-    help="Also FID against compute as files, one for each protocol; may be repeated.",
+    help="Also FID against compute as files, one for each group; may be repeated.",
 )
 def build(
     runs: "tuple[Place, ...]",
@@ -58,22 +59,23 @@ def build(
     formats: tuple[str, ...],
     figures: tuple[str, ...],
 ) -> None:
-    """Write a board of RUNS, or of files that --json wrote, beside published claims.
+    """Write a board of RUNS, or of files and folders of records, beside published claims.
 
     Leaves index.html, leaderboard.csv, leaderboard.parquet and reproductions.csv in a folder; equal
-    input gives equal files. Rows are grouped by protocol and have places within their group only; a
-    record that was edited by hand is refused.
+    input gives equal files, and files of an earlier board that are not among them go away. Rows are
+    grouped by protocol and have places within their group only; a record that was edited by hand is
+    refused.
     """
     from evalsuite.artifacts.storage import LocalStorage
-    from evalsuite.pipeline.comparison_inputs import letters, of_metrics, open_entry
+    from evalsuite.pipeline.comparison_inputs import entries_for_board, of_metrics
     from evalsuite.pipeline.leaderboard import build_board
     from evalsuite.report import board
+    from evalsuite.report.board_folder import write_board
     from evalsuite.report.board_page import render_board
     from evalsuite.report.tables import TableFormat, render
 
     claims = _claims(published)
-    names = letters(len(runs))
-    entries = [open_entry(name, path) for name, path in zip(names, runs, strict=True)]
+    entries = [entry for place in runs for entry in entries_for_board(place)]
     if metrics is not None and entries:
         entries = of_metrics(entries, _words(metrics))
     sections = build_board(entries, claims)
@@ -95,10 +97,8 @@ def build(
             text = render(board.board_tables(sections), TableFormat(to))
             files[f"leaderboard.{_EXTENSIONS[to]}"] = text.encode()
     for to in dict.fromkeys(figures):
-        files |= _figures(rows, sections, to)
-    storage = LocalStorage(output)
-    for name, content in files.items():
-        storage.replace(name, content)
+        files |= _figures(sections, to)
+    write_board(LocalStorage(output), files)
     _say_groups(sections)
     for name in files:
         click.echo(str(output / name))
@@ -116,21 +116,29 @@ def _words(text: str) -> list[str]:
     return [word.strip() for word in text.split(",") if word.strip()]
 
 
-def _figures(rows: list[dict[str, Any]], sections: "list[Section]", to: str) -> dict[str, bytes]:
-    """Files of the sections that have something to plot, named by their titles."""
+def _figures(sections: "list[Section]", to: str) -> dict[str, bytes]:
+    """Files of the groups of FID that have something to plot, named by titles and group ids."""
+    from evalsuite.report.board import RESULT, plotted
     from evalsuite.report.figures import figure_against
 
-    found = {}
+    members: dict[str, list[dict[str, Any]]] = {}
     for section in sections:
-        ours = [row for row in rows if row["section"] == section.title]
-        if section.metric == "fid" and any(row["compute"] is not None for row in ours):
-            words = "".join(
-                c.lower() if c.isascii() and c.isalnum() else " " for c in section.title
-            )
-            name = "-".join(words.split())[:80]
-            label = section.title.partition(",")[0]
-            found[f"{name}.{to}"] = figure_against(rows, section.title, "compute", to, label)
+        for row, titles in plotted([section]) if section.metric == "fid" else ():
+            for title in titles:
+                members.setdefault(title, []).append(row)
+    found = {}
+    for title, rows in members.items():
+        if any(row["compute"] is not None for row in rows):
+            group = rows[0]["group"] if rows[0]["kind"] == RESULT else title
+            name = f"{_slug(title)[:60]}-{hashlib.sha256(group.encode()).hexdigest()[:8]}"
+            label = title.partition(",")[0]
+            found[f"{name}.{to}"] = figure_against(rows, title, "compute", to, label)
     return found
+
+
+def _slug(text: str) -> str:
+    words = "".join(c.lower() if c.isascii() and c.isalnum() else " " for c in text)
+    return "-".join(words.split())
 
 
 def _say_groups(sections: "list[Section]") -> None:

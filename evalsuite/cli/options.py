@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 import click
 
-from evalsuite.artifacts.storage.places import Place, StoreUrl, place_of
+from evalsuite.artifacts.storage.places import Place, place_of
 from evalsuite.errors import UsageError
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -249,12 +249,37 @@ def _apply(options: list[Callable[[Any], Any]], function: F) -> F:
     return result
 
 
-def given(values: dict[str, Any]) -> dict[str, Any]:
-    """Options that were given, in a form that JSON can hold, under their flags' names."""
+_TYPED = "evalsuite.typed"
+"""Key of what was typed in a click context."""
 
-    def plain(value: object) -> object:
-        if isinstance(value, tuple | list):
-            return [plain(item) for item in value]
-        return str(value) if isinstance(value, Path | StoreUrl) else value
 
-    return {k: plain(v) for k, v in values.items() if v is not None and v != () and v is not False}
+class RememberedCommand(click.Command):
+    """A command that remembers the words of its options, for `given`."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse as click does; its parser alone knows words, values are made of them later."""
+        ctx.meta[_TYPED] = self.make_parser(ctx).parse_args(args=list(args))[0]
+        return super().parse_args(ctx, args)
+
+
+def given(values: dict[str, Any]) -> dict[str, list[list[str]]]:
+    """Options that were typed, by their flags: for each time, the words behind it.
+
+    Args:
+        values: of the running `RememberedCommand`; those that are None or absent are left out.
+    """
+    context = click.get_current_context()
+    typed = context.meta[_TYPED]
+    found: dict[str, list[list[str]]] = {}
+    for param in context.command.params:
+        name = param.name or ""
+        if isinstance(param, click.Option) and name in typed and values.get(name) is not None:
+            found[param.opts[0].removeprefix("--")] = _words(param, typed[name])
+    return found
+
+
+def _words(option: click.Option, typed: Any) -> list[list[str]]:  # noqa: ANN401 - as click has it
+    if option.is_flag:
+        return [[]]
+    times = typed if option.multiple else [typed]
+    return [list(words) if option.nargs > 1 else [words] for words in times]

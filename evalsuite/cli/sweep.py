@@ -9,6 +9,7 @@ from evalsuite.cli.options import (
     PLACE,
     POSITIVE,
     SAMPLING_FIELDS,
+    RememberedCommand,
 )
 
 if TYPE_CHECKING:
@@ -42,9 +43,10 @@ def _parse_rungs(text: str) -> tuple[int, ...]:
 
 
 @click.command(
+    cls=RememberedCommand,
     epilog="Examples:\n\n\b\n"
     "  evalsuite sweep --model pixnerd-digits --guidance-scale 1:3:0.5 --rungs 500,2000\n"
-    "  evalsuite sweep --spec pixnerd-xl-512 --dry-run"
+    "  evalsuite sweep --spec pixnerd-xl-512 --dry-run",
 )
 @click.option("--spec", metavar="NAME|SPEC.yaml", help="Model, axes, rungs and more from a file.")
 @click.option(

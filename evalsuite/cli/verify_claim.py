@@ -7,6 +7,7 @@ import click
 
 from evalsuite.cli.generate import describe, generate_images, run_options, say_made
 from evalsuite.cli.logging_to import logging_to
+from evalsuite.cli.options import RememberedCommand
 from evalsuite.cli.prepare import Prepared, confirm, prepare
 from evalsuite.errors import DataError, IncompleteError, UsageError, printable
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 @click.command(
     "verify-claim",
+    cls=RememberedCommand,
     epilog="Examples:\n\n\b\n  evalsuite verify-claim --model pixnerd-xl-256\n"
     "  evalsuite verify-claim --model pixeldit-xl-512 --num-samples 50000 --json claim.json",
 )
@@ -67,7 +69,7 @@ def verify_claim(**values: Any) -> None:  # noqa: ANN401 - click passes each opt
         one
         for record in records
         for claim in claims
-        if (one := beside_claim(record, run.plan, preset.name, claim)) is not None
+        if (one := beside_claim(record, run.plan, preset.name, claim, preset)) is not None
     ]
     chosen = _chosen(found, claims[0])
     if values["json_path"]:

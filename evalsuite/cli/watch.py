@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from evalsuite.cli.generate import run_options
-from evalsuite.cli.options import PLACE, POSITIVE
+from evalsuite.cli.options import PLACE, POSITIVE, RememberedCommand
 from evalsuite.errors import UsageError, printable
 
 if TYPE_CHECKING:
@@ -25,9 +25,10 @@ _SECONDS = click.FloatRange(min=0.1)
 
 
 @click.command(
+    cls=RememberedCommand,
     epilog="Examples:\n\n\b\n"
     "  evalsuite watch 'ckpts/step_*.pt' --model pixnerd-xl-256 --num-samples 10000\n"
-    "  evalsuite watch 'ckpts/*.ckpt' --model pixnerd-xl-256 --every 50000 --log wandb:PROJECT/RUN"
+    "  evalsuite watch 'ckpts/*.ckpt' --model pixnerd-xl-256 --every 50000 --log wandb:PROJECT/RUN",
 )
 @click.argument("pattern", nargs=-1, required=True, metavar="'PATTERN'")
 @click.option("--every", type=POSITIVE, metavar="K", help="Only steps that are a multiple of K.")

@@ -59,7 +59,11 @@ class WatchSetup:
         weights = replace(self.options.weights, given=str(path), option="checkpoint")
         request = self.prepared.request
         tags = {**request.tags, TRAIN_STEP: str(step)}
-        asked = {**self.asked, "weights": str(path), "tags": [list(tag) for tag in tags.items()]}
+        asked = {
+            **self.asked,
+            "weights": [[str(path)]],
+            "tag": [[f"{key}={value}"] for key, value in tags.items()],
+        }
         own = request_of(replace(self.options, weights=weights), request, self.runs)
         return replace(own, tags=tags, asked=asked, command="run")
 

@@ -5,6 +5,7 @@ They stand in `configs/leaderboard/published.csv`. Contradicting claims are sepa
 
 import csv
 import io
+import math
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -61,7 +62,7 @@ class Claim(Frozen):
         """
         if metric == "inception_score" and "IS by" in self.protocol:
             return None
-        word = self.protocol.replace(";", " ").split()[0]
+        word = next(iter(self.protocol.replace(";", " ").split()), "")
         name = _PROTOCOLS.get(word, word)
         return name if name in names_of(ProtocolSpec) else None
 
@@ -77,9 +78,10 @@ class Claim(Frozen):
     def guidance_scale(self) -> float | None:
         """The scale, where it is a number."""
         try:
-            return float(self.guidance or "")
+            scale = float(self.guidance or "")
         except ValueError:
             return None
+        return scale if math.isfinite(scale) else None
 
     def figure(self, metric: str) -> float | None:
         """What it claims for a metric."""

@@ -30,8 +30,6 @@ are some 25 apart, in the spread of logarithms of distances (0.25)."""
 _PER_NEAR = 6.0
 """Of one that is nearer than a fifth."""
 _SEVERAL = 5
-"""Near pairs below which none is told where no reference images show how many are usual."""
-_SEVERAL = 5
 """Near pairs below which nothing is said where no reference images show how many are usual."""
 
 
@@ -82,7 +80,10 @@ def near_copies(images_NHWC: Images) -> tuple[NDArray[np.int64], NDArray[np.int6
 def probe_duplicates(material: Material) -> Outcome:
     """Whether samples occur more than once, exactly or nearly."""
     exact, places = exact_copies(material.digests)
-    rows = material.rows_N
+    count, rows = len(material.digests), material.rows_N
+    usual = exact if exact and _are_real(material, exact / count) else 0
+    if usual:
+        exact, places = 0, None
     images, near, distance = material.images_MHWC, 0, 0.0
     expected: float | None = None
     if images is not None:
@@ -92,14 +93,13 @@ def probe_duplicates(material: Material) -> Outcome:
         real = material.reference.images_MHWC if material.reference else None
         if near and real is not None:
             expected = _near_pairs(real)[0] * (len(images) / len(real)) ** 2
-    count = len(material.digests)
-    if exact and _are_real(material, exact / count):
-        return Clear(f"{exact} samples equal others, as often as reference images do")
     z = _beyond_usual(near, expected)
     if not exact and z < ALARM:
         few = f"; {near} pairs are near, {_usual(expected)}" if near else ""
+        told = f"{usual} samples equal others, as often as reference images do"
         return Clear(
-            f"the {count:,} samples differ; typical neighbours by {distance:.1f} levels{few}"
+            f"{told if usual else f'the {count:,} samples differ'}; typical neighbours by"
+            f" {distance:.1f} levels{few}"
         )
     assert places is not None
     first, second = (int(rows[place]) for place in places)

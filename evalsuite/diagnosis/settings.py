@@ -6,13 +6,10 @@ from evalsuite.config import SamplingSettings
 from evalsuite.diagnosis.findings import RECORDED, CannotTell, Clear, Finding, Outcome
 from evalsuite.diagnosis.material import Expected, Material
 from evalsuite.diagnosis.twins import reversed_interval
-from evalsuite.models.checkpoints.grouping import is_ema
-from evalsuite.pipeline.claims import settings_of_claim, shown
+from evalsuite.pipeline.claims import is_average, settings_of_claim, shown
 
 _RAW = ("raw", "denoiser", "core", "model")
 """Names of weights that are no average."""
-_AVERAGED = "averaged"
-"""What presets call the average where a file holds nothing else."""
 
 
 class Guided(NamedTuple):
@@ -90,7 +87,7 @@ def probe_ema(material: Material) -> Outcome:
     if expected is None:
         return CannotTell("nobody says what the weights should be: give --claim")
     wanted = expected.preset.weights.ema
-    if not _is_average(wanted) or _is_average(plan.ema):
+    if not is_average(wanted) or is_average(plan.ema):
         return Clear(f"the weights are {plan.ema}")
     if plan.ema.partition(":")[0] not in _RAW and plan.ema not in _RAW:
         return CannotTell(f"the plan calls its weights {plan.ema!r}, which says nothing of EMA")
@@ -135,10 +132,6 @@ def _both(material: Material) -> tuple[Expected, Guided, Guided] | CannotTell:
     if expected is None or theirs is None:
         return CannotTell("nobody says what guidance should be: give --claim")
     return expected, guidance_of(plan.sampling), theirs
-
-
-def _is_average(ema: str) -> bool:
-    return ema == _AVERAGED or is_ema(ema)
 
 
 def _close(a: tuple[float, float], b: tuple[float, float]) -> bool:

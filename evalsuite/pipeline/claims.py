@@ -12,15 +12,18 @@ from evalsuite.config import (
     Claim,
     ModelPreset,
     Plan,
-    ProtocolSpec,
     SamplingSettings,
     load_spec,
     names_of,
 )
-from evalsuite.metrics.registry import METRICS
+from evalsuite.models.checkpoints.grouping import is_ema
 from evalsuite.pipeline.comparison import Z_95
 from evalsuite.pipeline.comparison_words import RETRAINING_PERCENT
+from evalsuite.pipeline.registered import is_by_protocol
 from evalsuite.sampling.sampler import count_nfe
+
+_AVERAGED = "averaged"
+"""What presets call the average where a file holds nothing else."""
 
 
 class Settings(NamedTuple):
@@ -57,7 +60,7 @@ class Reproduction(NamedTuple):
         band: half width of the claim's band; None when there is none to give.
         obstacles: why there is no verdict: what is known to differ in the protocols.
         differing: settings that are known to differ.
-        unstated: settings that the claim does not give.
+        unstated: what the claim, or the preset of its weights, does not give.
     """
 
     claim: Claim
@@ -87,7 +90,8 @@ def settings_of(plan: Plan | None, model: str | None) -> Settings:
     """The settings of a plan, and the parameters of a shipped model."""
     if plan is None:
         return Settings()
-    params = _parameters(model)
+    shipped = _shipped(model)
+    params = shipped.parameters if shipped else None
     settings = Settings(plan.size[0], None if params is None else params / 1e6)
     sampling = plan.sampling
     if sampling is None:
@@ -102,21 +106,15 @@ def settings_of(plan: Plan | None, model: str | None) -> Settings:
 
 
 @functools.cache
-def _parameters(model: str | None) -> int | None:
-    """Of a shipped model; its file is read once."""
-    return load_spec(ModelPreset, model).parameters if model in names_of(ModelPreset) else None
+def _shipped(model: str | None) -> ModelPreset | None:
+    """A shipped model; its file is read once."""
+    return load_spec(ModelPreset, model) if model in names_of(ModelPreset) else None
 
 
 @functools.lru_cache(maxsize=512)
 def _evaluations(sampling: SamplingSettings) -> int:
     """Along the solver, a guided pair counted once."""
     return count_nfe(sampling.model_copy(update={"guidance_scale": 1.0, "skip_unguided": True}))
-
-
-@functools.cache
-def _protocol(name: str) -> ProtocolSpec | None:
-    """A named protocol; its file is read once."""
-    return load_spec(ProtocolSpec, name) if name in names_of(ProtocolSpec) else None
 
 
 def settings_of_claim(claim: Claim) -> Settings:
@@ -132,12 +130,23 @@ def settings_of_claim(claim: Claim) -> Settings:
 
 
 def beside_claim(
-    record: Record, plan: Plan | None, model: str | None, claim: Claim
+    record: Record,
+    plan: Plan | None,
+    model: str | None,
+    claim: Claim,
+    preset: ModelPreset | None = None,
 ) -> Reproduction | None:
     """A record beside a claim; None when the claim says nothing of its metric.
 
     The band is the larger of 1.3 % of the claim (what another training seed gives) and 1.96 sqrt(2)
     standard errors, and there is one for FID alone: of no other metric has the first been measured.
+
+    Args:
+        record: what was measured.
+        plan: what made its samples, where that is known.
+        model: of the plan.
+        claim: what was published.
+        preset: of the claim's weights; the shipped one by default.
     """
     claimed = claim.figure(record.metric)
     if claimed is None:
@@ -146,6 +155,9 @@ def beside_claim(
     error = None if record.standard_error is None else math.sqrt(2) * record.standard_error
     in_errors = difference / error if difference is not None and error else None
     differing, unstated = _settings_beside(settings_of(plan, model), settings_of_claim(claim))
+    if plan is not None:
+        more = _sources_beside(plan, claim, preset or _shipped(claim.preset))
+        differing, unstated = differing + more[0], unstated + more[1]
     return Reproduction(
         claim=claim,
         record=record,
@@ -156,20 +168,6 @@ def beside_claim(
         obstacles=tuple(_obstacles(record, plan, claim)),
         differing=tuple(differing),
         unstated=tuple(unstated),
-    )
-
-
-def is_by_protocol(record: Record, name: str) -> bool:
-    """Whether a record was measured just as a named protocol says, its reference included."""
-    spec = _protocol(name)
-    if spec is None or record.metric not in METRICS:
-        return False
-    needs_reference = record.protocol.reference_sha256 is not None
-    return (
-        record.metric in spec.metrics
-        and spec.extractor in {None, record.protocol.extractor.rpartition("-")[0]}
-        and dict(METRICS[record.metric].fields(spec)) == record.protocol.details
-        and (not needs_reference or record.reference in spec.references.values())
     )
 
 
@@ -199,14 +197,87 @@ def _obstacles(record: Record, plan: Plan | None, claim: Claim) -> list[str]:
             f"the claim is by protocol {name}, this number by {ours} against"
             f" {record.reference or 'no reference'}"
         )
-    if plan is not None and plan.size[0] != claim.resolution:
-        found.append(f"images are {plan.size[0]} high, the claim's {claim.resolution}")
-    rule = record.protocol.label_rule or record.declared.get("label_rule")
-    if rule and claim.label_rule and ("random" in rule) != (claim.label_rule == "random"):
+    if plan is not None and plan.size != (claim.resolution, claim.resolution):
+        side = claim.resolution
+        found.append(f"images are {plan.size[0]} x {plan.size[1]}, the claim's {side} x {side}")
+    return [*found, *_obstacles_of_labels(record, plan, claim)]
+
+
+def _obstacles_of_labels(record: Record, plan: Plan | None, claim: Claim) -> list[str]:
+    """Classes that were chosen, and rules that give other numbers of each class."""
+    stated = record.protocol.label_rule or record.declared.get("label_rule")
+    rule, chosen = (stated or "").partition(" of ")[::2]
+    if plan is not None and plan.classes is not None:
+        chosen = f"{len(plan.classes)} of {plan.num_conditions}"
+    found = []
+    if chosen:
+        found.append(f"the samples are of chosen classes ({chosen}), the claim of all")
+    if not rule:
+        return found
+    kind = rule.partition(":")[0]
+    if contradicts(rule, claim):
         found.append(
             f"labels are {rule}, the claim's {claim.label_rule}: that alone is about 0.1 FID"
         )
+    elif _family(rule) not in {"balanced", "random"}:
+        found.append(f"labels are {rule}; claims are of balanced or random ones")
+    count = record.protocol.num_samples
+    if kind == "blocked" and plan is not None and _is_uneven(plan, count):
+        found.append(f"labels are {rule}, which gives {count:,} samples uneven classes")
     return found
+
+
+def contradicts(rule: str | None, claim: Claim) -> bool:
+    """Whether a label rule is known to be of another kind than a claim's."""
+    return bool(rule and claim.label_rule) and _family(str(rule)) != claim.label_rule
+
+
+def _family(rule: str) -> str:
+    kind = rule.partition(" of ")[0].partition(":")[0]
+    return {"modulo": "balanced", "blocked": "balanced"}.get(kind, kind)
+
+
+def _is_uneven(plan: Plan, num_samples: int) -> bool:
+    """Whether blocks of labels end within a round of all classes that one in order would fill."""
+    whole_round = (plan.labels.per_class or 1) * plan.num_conditions
+    return num_samples % whole_round != 0
+
+
+def _sources_beside(
+    plan: Plan, claim: Claim, preset: ModelPreset | None
+) -> tuple[list[str], list[str]]:
+    """(what differs, what nobody states) of weights, guide and labels."""
+    differing, unstated = [], []
+    pinned = preset.weights.sha256 if preset else None
+    if pinned is None:
+        unstated.append("weights_sha256")
+    elif plan.weights_sha256 != pinned:
+        differing.append(f"weights: SHA-256 {plan.weights_sha256[:12]}, the preset's {pinned[:12]}")
+    if preset is not None and not _same_average(plan.ema, preset.weights.ema):
+        differing.append(f"ema: {plan.ema}, the preset's {preset.weights.ema}")
+    is_guided = plan.guide is not None
+    if is_guided != ("autoguidance" in f"{claim.guidance} {claim.model}"):
+        ours = "a weaker model" if is_guided else "none"
+        differing.append(f"guide: {ours}, the claim's {'none' if is_guided else 'a weaker model'}")
+    if claim.label_rule is None and plan.text is None:
+        unstated.append("labels")
+    if plan.labels.rule == "blocked":
+        differing.append(
+            f"labels: {plan.labels.describe()}, in runs of a class, which an Inception Score over"
+            " consecutive splits counts"
+        )
+    return differing, unstated
+
+
+def is_average(ema: str) -> bool:
+    """Whether weights of this name are averaged ones."""
+    return ema == _AVERAGED or is_ema(ema)
+
+
+def _same_average(ours: str, wanted: str) -> bool:
+    """Whether two names may mean the same weights: files name the one average differently."""
+    both = is_average(ours) and is_average(wanted)
+    return ours == wanted or (both and _AVERAGED in {ours, wanted})
 
 
 def _settings_beside(ours: Settings, theirs: Settings) -> tuple[list[str], list[str]]:

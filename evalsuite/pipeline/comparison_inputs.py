@@ -1,7 +1,6 @@
 """What is compared: runs and JSON files of records, and which of their records meet."""
 
 import itertools
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from evalsuite.config import Plan, ProtocolSpec, canonical_json, explain, load_s
 from evalsuite.errors import CorruptionError, DataError, UsageError, nearest
 from evalsuite.metrics.registry import METRICS
 from evalsuite.pipeline.comparability import Side, comparability, declare
+from evalsuite.pipeline.record_files import by_samples, files_of, written_in
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,7 +73,7 @@ def open_entry(name: str, place: Place) -> Entry:
 
     Raises:
         DataError: there is nothing, or it holds no records.
-        UsageError: a JSON file of several runs.
+        UsageError: a JSON file of several sets of samples.
         CorruptionError: a record that cannot be read.
     """
     if is_run(place):
@@ -122,17 +122,44 @@ def tags_of(run: RunDirectory) -> dict[str, str]:
 
 
 def _open_json(name: str, path: Path) -> Entry:
-    try:
-        content = json.loads(path.read_bytes())
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} is not JSON: give a run, or a file that --json wrote") from error
-    found = content.get("records") if isinstance(content, dict) else None
-    if not isinstance(found, list) or not found:
-        raise DataError(f"{path} holds no records: give what `evalsuite evaluate --json` wrote")
-    if len(content.get("runs") or ()) > 1:
-        raise UsageError(f"{path} is of several runs: give the run directories, each by itself")
-    records = [read_record(one, f"a record in {path}") for one in found]
+    records, *others = by_samples(_records_in(path))
+    if others:
+        names = " and ".join(_samples_of(found[0]) for found in (records, others[0]))
+        raise UsageError(
+            f"{path} is of several sets of samples, such as {names}: give each by itself"
+        )
     return entry_of_records(name, str(path), records, {})
+
+
+def _records_in(path: Path) -> list[Record]:
+    found = written_in(path)
+    if not all(isinstance(one.content, dict) for one in found):
+        raise DataError(f"{path} holds no records: give what `evalsuite evaluate --json` wrote")
+    return [read_record(one.content, one.where) for one in found]
+
+
+def _samples_of(record: Record) -> str:
+    about = record.samples
+    plan = f"plan {str(about['plan_id'])[:12]} of " if about.get("plan_id") else ""
+    return f"{plan}{about.get('model') or about.get('path') or 'unknown samples'}"
+
+
+def entries_for_board(place: Place) -> list[Entry]:
+    """A run; or what files hold, or a folder of them, an entry for each set of samples.
+
+    Takes what `leaderboard check` takes. Paths name the entries.
+
+    Raises:
+        DataError: there is nothing, or it holds no records.
+        CorruptionError: a record that cannot be read.
+    """
+    if is_run(place) or not isinstance(place, Path):
+        return [open_entry(str(place), place)]
+    return [
+        entry_of_records(str(path), str(path), records, {})
+        for path in files_of(place)
+        for records in by_samples(_records_in(path))
+    ]
 
 
 def entry_of_records(

@@ -29,6 +29,12 @@ class Demand(NamedTuple):
         part, num_parts = self.part or (1, 1)
         return part_of(self.num_samples, batch_size, part, num_parts)
 
+    @property
+    def stages(self) -> list[str]:
+        """Stages of a run whose files are asked for."""
+        features = [feature_stage(spec.extractor_id) for spec in self.extractors]
+        return [IMAGES, *features, *([PIXELS] if self.keep == "all" else [])]
+
 
 def covered_ranges(run: RunDirectory | None, plan: Plan, demand: Demand) -> dict[str, list[Range]]:
     """Ranges that stand, for each stage that `demand` needs; none when there is no run."""

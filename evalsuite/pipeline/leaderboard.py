@@ -3,6 +3,7 @@
 Claims never have places among our rows.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -21,12 +22,13 @@ from evalsuite.metrics.registry import METRICS
 from evalsuite.pipeline.claims import (
     Settings,
     beside_claim,
-    is_by_protocol,
+    contradicts,
     settings_of,
     settings_of_claim,
 )
 from evalsuite.pipeline.comparison_inputs import Entry
 from evalsuite.pipeline.places import BoardRow, Group, grouped, is_near, measured
+from evalsuite.pipeline.registered import is_by_protocol
 
 
 class ClaimRow(NamedTuple):
@@ -89,10 +91,44 @@ def build_board(entries: Sequence[Entry], claims: Sequence[Claim]) -> list[Secti
         Section(key, title, metric, tuple(groups.get(key, ())), tuple(claimed.get(key, ())))
         for key, (title, metric) in titles.items()
     ]
-    return sorted(
-        sections,
-        key=lambda s: (order.get(s.metric, len(order)), s.metric, -_count(s), s.title, s.key),
+    return _told_apart(
+        sorted(
+            sections,
+            key=lambda s: (order.get(s.metric, len(order)), s.metric, -_count(s), s.title, s.key),
+        )
     )
+
+
+def _told_apart(sections: Sequence[Section]) -> list[Section]:
+    """The sections with an id and a title for each group, and titles that stand once.
+
+    Ids are protocol ids; groups that share one differ in what was declared, and are numbered.
+    """
+    titles = Counter(section.title for section in sections)
+    ids: Counter[str] = Counter()
+    found = []
+    for section in sections:
+        groups = []
+        for group in section.groups:
+            own = min(row.record.protocol_id for row in group.rows)
+            ids[own] += 1
+            groups.append(group._replace(id=own if ids[own] == 1 else f"{own}-{ids[own]}"))
+        title = section.title
+        if titles[title] > 1 and groups:
+            title = f"{title} [{groups[0].id}]"
+        several = len(groups) > 1
+        named = [one._replace(title=f"{title} [{one.id}]" if several else title) for one in groups]
+        found.append(section._replace(title=title, groups=tuple(named)))
+    return found
+
+
+def stands_beside(group: Group, claims: ClaimGroup) -> bool:
+    """Whether claims of a section may share a figure with one of its groups.
+
+    Not where their labels are known to be of another kind: that alone moves FID.
+    """
+    rule = group.protocol.label_rule
+    return not any(contradicts(rule, row.claim) for row in claims.rows)
 
 
 def _count(section: Section) -> int:

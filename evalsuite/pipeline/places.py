@@ -60,10 +60,20 @@ class BoardRow:
 
 
 class Group(NamedTuple):
-    """Rows of one metric that may stand in one table."""
+    """Rows of one metric that may stand in one table.
+
+    Attributes:
+        protocol: of its first row; rows differ in nothing that is known to matter.
+        rows: the best first.
+        id: by which files and figures tell it apart from all others of its board; empty before it
+            stands on one.
+        title: for people, no other group's of its board.
+    """
 
     protocol: Protocol
     rows: tuple[BoardRow, ...]
+    id: str = ""
+    title: str = ""
 
 
 @dataclass

@@ -1,6 +1,5 @@
 """Records submitted to a board: read, recomputed where they can be, every fault named."""
 
-import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -15,9 +14,11 @@ from evalsuite.artifacts.records import (
     same_number,
     short_count,
 )
-from evalsuite.config import Plan, explain
+from evalsuite.config import ExtractorSpec, Plan, explain, load_spec, names_of
 from evalsuite.errors import DataError
 from evalsuite.metrics.registry import METRICS
+from evalsuite.pipeline.record_files import files_of, written_in
+from evalsuite.pipeline.registered import is_extractor, is_reference
 from evalsuite.sampling.describe import nfe_of
 
 _SHARES = frozenset({"precision", "recall", "coverage"})
@@ -47,37 +48,18 @@ def check_submissions(paths: Iterable[Path]) -> list[Submission]:
     Raises:
         DataError: a path does not exist, or a folder holds no JSON file.
     """
-    found = [one for path in paths for file in _files(path) for one in _of_file(file)]
+    found = [one for path in paths for file in files_of(path) for one in _of_file(file)]
     return _with_conflicts(found)
-
-
-def _files(path: Path) -> list[Path]:
-    """A file; of a run its results; of another folder all its JSON files."""
-    if path.is_dir():
-        folder = path / "results" if (path / "manifest.json").is_file() else path
-        files = sorted(folder.rglob("*.json"))
-        if not files:
-            raise DataError(f"{folder} holds no JSON file: give records, or a folder of them")
-        return files
-    if not path.is_file():
-        raise DataError(f"{path} does not exist: give files of records, or a folder of them")
-    return [path]
 
 
 def _of_file(path: Path) -> Iterator[Submission]:
     try:
-        content = json.loads(path.read_bytes())
-    except (ValueError, RecursionError):
-        yield Submission(str(path), None, ("it is not JSON",))
+        found = written_in(path)
+    except DataError as error:
+        yield Submission(str(path), None, (str(error),))
         return
-    records = content.get("records") if isinstance(content, dict) else None
-    if isinstance(records, list):
-        if not records:
-            yield Submission(str(path), None, ("its list of records is empty",))
-        for place, one in enumerate(records):
-            yield _submission(one, f"{path}, record {place}")
-        return
-    yield _submission(content, str(path), path.name)
+    for one in found:
+        yield _submission(one.content, one.where, one.file_name)
 
 
 def _submission(content: object, where: str, file_name: str | None = None) -> Submission:
@@ -91,7 +73,7 @@ def _submission(content: object, where: str, file_name: str | None = None) -> Su
         record = Record.model_validate(content)
     except ValidationError as error:
         return Submission(where, None, (explain(error, Record),))
-    faults = [*_hashes(record, content), *_plan(record), *_numbers(record)]
+    faults = [*_hashes(record, content), *_pins(record), *_plan(record), *_numbers(record)]
     if file_name and _RESULT_FILE.fullmatch(file_name) and not record.path.endswith(file_name):
         faults.append(f"its file should be called {record.path.rpartition('/')[2]}")
     return Submission(where, record, tuple(faults))
@@ -110,6 +92,17 @@ def _hashes(record: Record, content: Mapping[str, Any]) -> Iterator[str]:
         digest = getattr(protocol, name)
         if digest not in {None, "none"} and not _SHA256.fullmatch(digest):
             yield f"protocol.{name} is no SHA-256"
+
+
+def _pins(record: Record) -> Iterator[str]:
+    """Whether what has a registered name is the registered thing."""
+    protocol = record.protocol
+    name = protocol.extractor.rpartition("-")[0]
+    if name in names_of(ExtractorSpec) and not is_extractor(protocol, name):
+        known = load_spec(ExtractorSpec, name).extractor_id
+        yield f"its extractor {protocol.extractor}, or its weights, is not the registered {known}"
+    if not is_reference(record):
+        yield f"its reference is called {record.reference} and has other images"
 
 
 def _plan(record: Record) -> Iterator[str]:

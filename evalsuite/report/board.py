@@ -9,8 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from evalsuite.pipeline.claims import Reproduction, Settings, guidance_text, shown
-from evalsuite.pipeline.leaderboard import ClaimRow, Section
-from evalsuite.pipeline.places import BoardRow
+from evalsuite.pipeline.leaderboard import ClaimGroup, ClaimRow, Section, stands_beside
+from evalsuite.pipeline.places import BoardRow, Group
 from evalsuite.report.summary import number
 from evalsuite.report.tables import TextTable
 
@@ -18,6 +18,7 @@ RESULT, CLAIM = "result", "claim"
 _TEXT, _NUMBER, _COUNT = pa.string(), pa.float64(), pa.int64()
 SCHEMA = {
     "section": _TEXT,
+    "group": _TEXT,
     "kind": _TEXT,
     "metric": _TEXT,
     "model": _TEXT,
@@ -49,6 +50,7 @@ SCHEMA = {
 """Columns of `leaderboard.csv` and `leaderboard.parquet`, described in `docs/leaderboard.md`."""
 REPRODUCTION_COLUMNS = (
     "section",
+    "group",
     "metric",
     "model",
     "plan_id",
@@ -71,25 +73,49 @@ class Beside(NamedTuple):
     """A result beside a claim of its model, as a board shows them."""
 
     section: Section
+    group: Group
     row: BoardRow
     found: Reproduction
 
 
 def flat_rows(sections: Sequence[Section]) -> list[dict[str, Any]]:
     """One mapping for each result and claim, with the keys of `SCHEMA`, in the order of a board."""
+    return [one.row for one in plotted(sections)]
+
+
+class Plotted(NamedTuple):
+    """A row, and the titles of the figures that it stands in."""
+
+    row: dict[str, Any]
+    figures: tuple[str, ...]
+
+
+def plotted(sections: Sequence[Section]) -> list[Plotted]:
+    """The rows of a board with their figures.
+
+    A figure is of one group: of results, with the claims that stand beside it, or of claims beside
+    which there are no results.
+    """
     rows = []
     for section in sections:
         for group in section.groups:
-            rows += [_of_result(section, row) for row in group.rows]
+            rows += [Plotted(_of_result(section, group, row), (group.title,)) for row in group.rows]
         for claims in section.claims:
-            rows += [_of_claim(section, row) for row in claims.rows]
+            beside = tuple(one.title for one in section.groups if stands_beside(one, claims))
+            figures = beside or (claims_title(section, claims),)
+            rows += [Plotted(_of_claim(section, claims, row), figures) for row in claims.rows]
     return rows
+
+
+def claims_title(section: Section, claims: ClaimGroup) -> str:
+    """Of a table of claims."""
+    return f"{section.title}: claims ({claims.words})"
 
 
 def reproductions(sections: Sequence[Section]) -> list[Beside]:
     """Results of shipped models beside what was claimed of them, the nearest settings first."""
     return [
-        Beside(section, row, found)
+        Beside(section, group, row, found)
         for section in sections
         for group in section.groups
         for row in group.rows
@@ -122,6 +148,7 @@ def reproduction_rows(found: Sequence[Beside]) -> list[dict[str, Any]]:
     return [
         {
             "section": one.section.title,
+            "group": one.group.id,
             "metric": one.row.record.metric,
             "model": one.row.name,
             "plan_id": one.row.id,
@@ -149,9 +176,9 @@ def board_tables(sections: Sequence[Section]) -> list[TextTable]:
     for section in sections:
         for group in section.groups:
             cells = [_result_cells(row) for row in group.rows]
-            tables.append(TextTable(section.title, headings, cells, 2, _notes(group.rows)))
+            tables.append(TextTable(group.title, headings, cells, 2, _notes(group.rows)))
         for claims in section.claims:
-            title = f"{section.title}: claims ({claims.words}), not ranked"
+            title = f"{claims_title(section, claims)}, not ranked"
             claimed = [_claim_cells(row) for row in claims.rows]
             columns = ("model", "guidance", "source", "value", "NFE", "M params")
             tables.append(TextTable(title, columns, claimed, 3))
@@ -202,11 +229,11 @@ def _plain(value: float | None) -> str:
     return "" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def _of_result(section: Section, row: BoardRow) -> dict[str, Any]:
+def _of_result(section: Section, group: Group, row: BoardRow) -> dict[str, Any]:
     record, plan = row.record, row.entry.plan
     best, worst = row.places or (None, None)
     return {
-        **_shared(section, RESULT, row.settings),
+        **_shared(section, group.id, RESULT, row.settings),
         "model": row.name,
         "value": record.value,
         "standard_error": record.standard_error,
@@ -228,11 +255,11 @@ def _of_result(section: Section, row: BoardRow) -> dict[str, Any]:
     }
 
 
-def _of_claim(section: Section, row: ClaimRow) -> dict[str, Any]:
+def _of_claim(section: Section, claims: ClaimGroup, row: ClaimRow) -> dict[str, Any]:
     claim = row.claim
     empty = dict.fromkeys(SCHEMA)
     return empty | {
-        **_shared(section, CLAIM, row.settings),
+        **_shared(section, f"claims: {claims.words}", CLAIM, row.settings),
         "model": claim.model,
         "value": row.value,
         "num_samples": claim.num_samples,
@@ -243,9 +270,10 @@ def _of_claim(section: Section, row: ClaimRow) -> dict[str, Any]:
     }
 
 
-def _shared(section: Section, kind: str, settings: Settings) -> dict[str, Any]:
+def _shared(section: Section, group: str, kind: str, settings: Settings) -> dict[str, Any]:
     return {
         "section": section.title,
+        "group": group,
         "kind": kind,
         "metric": section.metric,
         "resolution": settings.resolution,

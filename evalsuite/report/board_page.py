@@ -17,8 +17,8 @@ from evalsuite.report.board import (
     CLAIM,
     RESULT,
     compute_of,
-    flat_rows,
     place_text,
+    plotted,
     reproductions,
     settings_text,
 )
@@ -31,14 +31,15 @@ AXES = {
     "gpu_hours": "GPU-hours of the run",
 }
 """What a figure of merit is plotted against; keys are columns of the board's table."""
-_PLOTTED = ("section", "kind", "model", "value", "standard_error", *AXES, "guidance", "resolution")
+_PLOTTED = ("kind", "model", "value", "standard_error", *AXES, "guidance", "resolution")
 
 
 def render_board(sections: Sequence[Section]) -> str:
     """The page as HTML; unchanged content gives unchanged text."""
     environment = page_environment()
     environment.filters |= {"guidance": guidance_text, "compute": compute_of, "day": _day}
-    rows = flat_rows(sections)
+    points = plotted(sections)
+    rows = [one.row for one in points]
     metrics = list(dict.fromkeys(section.metric for section in sections))
     return environment.get_template("leaderboard.html.j2").render(
         sections=sections,
@@ -49,7 +50,10 @@ def render_board(sections: Sequence[Section]) -> str:
         num_claims=sum(row["kind"] == CLAIM for row in rows),
         axes=AXES,
         percent=RETRAINING_PERCENT,
-        points=[{name: row[name] for name in (*_PLOTTED, "metric")} for row in rows],
+        points=[
+            {"figures": one.figures, **{name: one.row[name] for name in (*_PLOTTED, "metric")}}
+            for one in points
+        ],
         place=place_text,
         settings_text=settings_text,
         **page_scripts(environment, "leaderboard.js"),

@@ -15,23 +15,23 @@ CURVE_COLOURS = ("#0b5c8a", "#b4460f", "#2f7a35", "#7a3f94", "#8a6d0b", "#a3214f
 
 
 def figure_against(
-    rows: Sequence[Mapping[str, Any]], section: str, axis: str, to: str, label: str = "FID"
+    rows: Sequence[Mapping[str, Any]], title: str, axis: str, to: str, label: str = "FID"
 ) -> bytes:
-    """One section's values against an axis: results with error bars, claims as open circles.
+    """One group's values against an axis: results with error bars, claims as open circles.
 
     Args:
-        rows: of `flat_rows`.
-        section: its title; rows of two protocols never share a figure.
+        rows: of `plotted`, all of one figure.
+        title: of that figure.
         axis: a key of `AXES`.
         to: one of `FIGURE_FORMATS`; equal rows give equal bytes.
         label: of the vertical axis.
 
     Raises:
-        DataError: no row of the section has both.
+        DataError: no row has both.
     """
-    shown = [r for r in rows if r["section"] == section and None not in {r["value"], r[axis]}]
+    shown = [row for row in rows if None not in {row["value"], row[axis]}]
     if not shown:
-        raise DataError(f"nothing to plot: no row of {section!r} has a value and {AXES[axis]}")
+        raise DataError(f"nothing to plot: no row of {title!r} has a value and {AXES[axis]}")
     figure, plot = _new_figure()
     claims = [row for row in shown if row["kind"] == CLAIM]
     results = [row for row in shown if row["kind"] == RESULT]
@@ -59,7 +59,7 @@ def figure_against(
         plot.set_yscale("log")
     plot.set_xlabel(AXES[axis])
     plot.set_ylabel(label)
-    plot.set_title(_plain(section), fontsize=9)
+    plot.set_title(_plain(title), fontsize=9)
     plot.grid(visible=True, linewidth=0.4, alpha=0.5)
     plot.legend(frameon=False, fontsize=8)
     return _encoded(figure, to)

@@ -11,9 +11,6 @@ from evalsuite.config import canonical_json
 from evalsuite.pipeline.spending import invocation_of
 from evalsuite.report.environment import moment
 
-_FLAGS = {"json_path": "json", "tags": "tag"}
-"""Names of options in an attempt's file that are not those of their flags."""
-
 
 class Invocation(NamedTuple):
     """One file of `attempts/`."""
@@ -45,12 +42,16 @@ class Software(NamedTuple):
     git: dict[str, Any]
 
 
-def reproduce_command(command: str, asked: Mapping[str, Any]) -> str:
-    """The command line that asks the same, one option on each line, quoted for a shell."""
+def reproduce_command(command: str, asked: Mapping[str, Sequence[Sequence[str]]]) -> str:
+    """The command line that asks the same, one option on each line, quoted for a shell.
+
+    Args:
+        command: its name.
+        asked: by option, for each time that it was given, the words behind it.
+    """
     lines = [shlex.join(["evalsuite", command])]
-    for option, value in asked.items():
-        flag = "--" + _FLAGS.get(option, option).replace("_", "-")
-        lines += [shlex.join([flag, *words]) for words in _typed(option, value)]
+    for option, times in asked.items():
+        lines += [shlex.join([f"--{option}", *map(str, words)]) for words in times]
     return " \\\n  ".join(lines)
 
 
@@ -82,21 +83,15 @@ def software_of(invocations: Iterable[Invocation], records: Sequence[Record]) ->
     return list(found.values())
 
 
-def _typed(option: str, value: object) -> list[list[str]]:
-    """What stood behind each occurrence of an option."""
-    if value is None or value is False:
-        return []
-    if value is True:
-        return [[]]
-    if not isinstance(value, list):
-        return [[str(value)]]
-    if option == "tags":
-        return [[f"{key}={text}"] for key, text in value]
-    words = [str(item) for item in value]
-    if option == "log":
-        return [[word] for word in words]
-    joint = {"size": "x", "part": "/"}.get(option)
-    return [[joint.join(words)]] if joint else [words]
+def _command(command: str, asked: Mapping[str, Any]) -> str:
+    """The command line; without options, and saying so, where they were noted in another form."""
+    known = all(
+        isinstance(times, list) and all(isinstance(words, list) for words in times)
+        for times in asked.values()
+    )
+    if known:
+        return reproduce_command(command, asked)
+    return f"{reproduce_command(command, {})} # its options were noted by another version"
 
 
 def _invocation(place: int, content: Mapping[str, Any]) -> Invocation:
@@ -116,7 +111,7 @@ def _invocation(place: int, content: Mapping[str, Any]) -> Invocation:
         numerics_ids=content.get("numerics_ids", []),
         repaired=content.get("repaired", []),
         tags=content.get("tags") or {},
-        command=reproduce_command(command, content.get("asked", {})),
+        command=_command(command, content.get("asked", {})),
         num_samples=resolved.get("num_samples", 0),
         packages=content.get("packages", {}),
         git=content.get("git") or {},

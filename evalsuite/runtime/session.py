@@ -18,7 +18,7 @@ from evalsuite.artifacts.receipts import (
     receipt_name,
 )
 from evalsuite.artifacts.run_card import write_run_card
-from evalsuite.artifacts.run_directory import IMAGES, PIXELS, RunDirectory, feature_stage, gaps_of
+from evalsuite.artifacts.run_directory import IMAGES, RunDirectory, gaps_of
 from evalsuite.artifacts.storage import Place
 from evalsuite.errors import EvalsuiteError, IncompleteError, StorageError, UsageError
 from evalsuite.pipeline.company import others_at_work, said_of
@@ -203,9 +203,7 @@ def _repair(
 ) -> list[Receipt]:
     """Take damaged shards out of the share of the run that this invocation makes."""
     start, stop = request.demand.asked(run.plan.batch_size)
-    stages = [IMAGES, *(feature_stage(s.extractor_id) for s in request.demand.extractors)]
-    stages += [PIXELS] if request.demand.keep == "all" else []
-    faults = find_faults(run, stages, start, stop, hash_all=request.hash_all)
+    faults = find_faults(run, request.demand.stages, start, stop, hash_all=request.hash_all)
     for fault in faults:
         result.repaired.append(fault.text)
         notice(f"{fault.text}; this shard is made again")

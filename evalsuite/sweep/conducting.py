@@ -13,9 +13,10 @@ from typing import NamedTuple
 from evalsuite.artifacts.records import finite_or_none
 from evalsuite.artifacts.run_directory import RunDirectory, is_run
 from evalsuite.artifacts.storage import Place
-from evalsuite.errors import UsageError
+from evalsuite.errors import DataError, UsageError
 from evalsuite.metrics.intervals import standard_error
 from evalsuite.pipeline.coverage import missing_ranges
+from evalsuite.pipeline.integrity import find_faults
 from evalsuite.pipeline.plan import PlanOptions, resolve_plan
 from evalsuite.pipeline.ranges import whole_batches
 from evalsuite.runtime.session import SessionRequest
@@ -112,6 +113,7 @@ def conduct(work: Work) -> SweepResult:
     """Carry a sweep out, or on.
 
     Raises:
+        DataError: a rung on which the metric is undefined for every configuration.
         EvalsuiteError: whatever ended the work; what was committed stays.
     """
     manifest = work.directory.manifest
@@ -142,12 +144,15 @@ def check_budget(budget: int | None, trials: Sequence[Trial], first_rung: int) -
 
 
 def is_complete(request: SessionRequest) -> bool:
-    """Whether a run has all that is asked of it."""
+    """Whether a run has all that is asked of it, in files that are as their receipts say."""
     if not is_run(request.root):
         return False
-    run = RunDirectory.open(request.root)
+    run, demand = RunDirectory.open(request.root), request.demand
     same = run.manifest.plan_id == request.resolved.plan.plan_id
-    return same and not missing_ranges(run, request.demand)
+    if not same or missing_ranges(run, demand):
+        return False
+    start, stop = demand.asked(run.plan.batch_size)
+    return not find_faults(run, demand.stages, start, stop, hash_all=request.hash_all)
 
 
 def with_count(request: SessionRequest, num_samples: int) -> SessionRequest:
@@ -186,6 +191,12 @@ def _rung(work: Work, alive: Sequence[Trial], rung: int) -> tuple[RungTable, dic
     )
     work.directory.write_rung(table)
     work.tell(table)
+    if rows[0].ranked_by is None:
+        notes = "; ".join(dict.fromkeys(n for one in scored.values() for n in one.record.notes))
+        raise DataError(
+            f"{manifest.metric} of {rung} samples is undefined for every configuration"
+            f"{f' ({notes})' if notes else ''}: take another --metric, or larger --rungs"
+        )
     return table, scored
 
 
@@ -201,7 +212,7 @@ def _row(verdict: Verdict, scored: Scored, *, drops: bool) -> RungRow:
         paired=verdict.paired,
         half_width=finite_or_none(verdict.half_width),
         excluded=verdict.excluded,
-        goes_on=not (verdict.excluded and drops),
+        goes_on=not (drops and (verdict.excluded or not math.isfinite(verdict.value))),
         others={one.metric: one.value for one in scored.records if one.metric != record.metric},
     )
 
@@ -221,7 +232,9 @@ def _result(work: Work, table: RungTable, scored: Mapping[str, Scored], used: in
         value=scored[winner].record.value,
         standard_error=scored[winner].record.standard_error,
         ranked_by=table.rows[0].ranked_by,
-        level_with_winner=tuple(row.name for row in table.rows[1:] if not row.excluded),
+        level_with_winner=tuple(
+            row.name for row in table.rows[1:] if not row.excluded and row.ranked_by is not None
+        ),
         samples=used,
         samples_of_grid=_cost(work.trials, 0, manifest.rungs[-1]),
         stopped_by_budget=count < manifest.rungs[-1],

@@ -159,7 +159,8 @@ class SweepDirectory:
         """Open the sweep at `root` when it is the same one, or make it.
 
         Raises:
-            UsageError: `root` holds another sweep (the line names what differs), or other files.
+            UsageError: `root` holds another sweep (the line names what differs), one whose runs lie
+                elsewhere, or other files.
         """
         make_once(open_storage(root), MANIFEST, _json(manifest.model_dump(mode="json")), "sweep")
         found = cls.open(root)
@@ -170,6 +171,13 @@ class SweepDirectory:
                 f"{root} holds another sweep (it differs in {', '.join(fields)}): give another"
                 " --output; the runs are found all the same"
             )
+        pairs = zip(manifest.configurations, found.manifest.configurations, strict=True)
+        for asked, before in pairs:
+            if asked.run != before.run:
+                raise UsageError(
+                    f"{root} refers to runs such as {found.place(before.run)}, and is now asked to"
+                    f" use {found.place(asked.run)}: give the --runs of before, or another --output"
+                )
         return found
 
     @classmethod

@@ -4,8 +4,11 @@ Legend: N samples, D feature dimensions.
 """
 
 import functools
+import hashlib
 import io
 import math
+import zipfile
+import zlib
 from typing import NamedTuple
 
 import numpy as np
@@ -13,7 +16,7 @@ from numpy.typing import NDArray
 
 from evalsuite.artifacts.records import Protocol, Record
 from evalsuite.artifacts.run_directory import RunDirectory
-from evalsuite.config import Plan
+from evalsuite.config import Plan, canonical_json
 from evalsuite.metrics.frechet_limit import RANKED_SAMPLES_PER_DIM, FrechetLimit, frechet_limit
 from evalsuite.metrics.frechet_metrics import EXTRAPOLATION_SAMPLES_PER_DIM
 from evalsuite.metrics.intervals import degrees_of_freedom
@@ -123,7 +126,7 @@ class Scale:
     def _limit(self, run: RunDirectory, record: Record, num_samples: int) -> FrechetLimit:
         """The extrapolated distance, computed once and kept beside the record."""
         path = f"results/{record.metric}-{record.protocol_id}-limit.npz"
-        found = _read_limit(run.storage.find(path), num_samples)
+        found = _read_limit(run.storage.find(path), record)
         if found is not None:
             return found
         table = run_features(run, self.measure, num_samples)
@@ -134,25 +137,40 @@ class Scale:
             else:
                 features_ND, factor = present(table.spatial_NP), data.spatial_factor
             limit = frechet_limit(features_ND, factor, self.strata(run, num_samples))
-        run.storage.replace(path, _written_limit(limit))
+        run.storage.replace(path, _written_limit(limit, record))
         return limit
 
 
-def _written_limit(limit: FrechetLimit) -> bytes:
+def _written_limit(limit: FrechetLimit, record: Record) -> bytes:
     buffer = io.BytesIO()
-    np.savez(buffer, value=limit.value, coarser=limit.coarser, influence_N=limit.influence_N)
+    np.savez(
+        buffer,
+        value=limit.value,
+        coarser=limit.coarser,
+        influence_N=limit.influence_N,
+        seal=_seal(limit, record),
+    )
     return buffer.getvalue()
 
 
-def _read_limit(content: bytes | None, num_samples: int) -> FrechetLimit | None:
-    """What was written; None where nothing was, or something else stands there."""
+def _seal(limit: FrechetLimit, record: Record) -> str:
+    """SHA-256 of a limit and of what it belongs to: the value of the same features."""
+    about = [record.protocol_id, record.samples.get("plan_id"), record.value]
+    digest = hashlib.sha256(canonical_json([*about, limit.value, limit.coarser]))
+    digest.update(np.ascontiguousarray(limit.influence_N, dtype="<f8").tobytes())
+    return digest.hexdigest()
+
+
+def _read_limit(content: bytes | None, record: Record) -> FrechetLimit | None:
+    """What was written; None where nothing was, or what stands there was damaged or edited."""
     if content is None:
         return None
     try:
         with np.load(io.BytesIO(content), allow_pickle=False) as file:
-            influence_N = file["influence_N"]
+            influence_N, seal = file["influence_N"], str(file["seal"])
             limit = FrechetLimit(float(file["value"]), float(file["coarser"]), influence_N)
-    except (ValueError, OSError, KeyError, EOFError, TypeError):
+    except (ValueError, OSError, KeyError, EOFError, TypeError, zipfile.BadZipFile, zlib.error):
         return None
-    sound = influence_N.shape == (num_samples,) and bool(np.isfinite(influence_N).all())
-    return limit if sound and math.isfinite(limit.value + limit.coarser) else None
+    fits = influence_N.shape == (record.protocol.num_samples,) and influence_N.dtype.kind == "f"
+    finite = math.isfinite(limit.value) and math.isfinite(limit.coarser)
+    return limit if fits and finite and seal == _seal(limit, record) else None

@@ -1,6 +1,7 @@
 """Values of an axis as a person writes them: ranges, lists, pairs."""
 
 import decimal
+import math
 from decimal import Decimal
 
 import yaml
@@ -34,12 +35,24 @@ def parse_values(name: str, text: str) -> tuple[AxisValue, ...]:
 
 
 def check_distinct(name: str, values: "list[AxisValue] | tuple[AxisValue, ...]") -> None:
-    """Raise UsageError when an axis has no value, or one twice."""
+    """Raise UsageError when an axis has no value, one twice, or a number that is not finite."""
     if not values:
         raise UsageError(f"axis {name!r} has no values")
+    for value in values:
+        if not all(math.isfinite(part) for part in _floats(value)):
+            raise UsageError(f"axis {name!r}: {shown(value)} is no finite number")
     for place, value in enumerate(values):
         if value in values[:place]:
             raise UsageError(f"axis {name!r} has {shown(value)} twice")
+
+
+def _floats(value: AxisValue) -> list[float]:
+    """Floating numbers in a value."""
+    parts: list[object] = [value]
+    if isinstance(value, dict | tuple):
+        parts = [*(value.values() if isinstance(value, dict) else value)]
+    nested = [one for part in parts for one in (part if isinstance(part, tuple) else (part,))]
+    return [part for part in nested if isinstance(part, float)]
 
 
 def _item(name: str, item: str) -> list[AxisValue]:
@@ -67,9 +80,9 @@ def _range(name: str, item: str, parts: list[str]) -> list[Scalar]:
             f"{_flag(name)} {item!r} is reversed: {parts[0]} comes after {parts[1]}; write"
             f" {parts[1]}:{parts[0]}:{parts[2]}"
         )
-    count = int((stop - start) / step) + 1
-    if count > MOST_VALUES:
+    if stop - start >= step * MOST_VALUES:  # before it becomes a whole number of any length
         raise UsageError(f"{_flag(name)} {item!r} has more than {MOST_VALUES} values")
+    count = int((stop - start) / step) + 1
     values = [start + place * step for place in range(count)]
     if any("." in part or "e" in part.lower() for part in parts):
         return [float(value) for value in values]
@@ -77,11 +90,13 @@ def _range(name: str, item: str, parts: list[str]) -> list[Scalar]:
 
 
 def _decimal(name: str, part: str, item: str) -> Decimal:
+    """A number that a float can hold, so that arithmetic with it neither fails nor takes long."""
     try:
         value = Decimal(part.strip())
-    except decimal.InvalidOperation as error:
-        raise UsageError(f"{_flag(name)} {item!r}: {part!r} is no number") from error
-    if not value.is_finite():
+        fits = value.is_finite() and math.isfinite(float(value))
+    except decimal.DecimalException:
+        fits = False
+    if not fits:
         raise UsageError(f"{_flag(name)} {item!r}: {part!r} is no number")
     return value
 
@@ -89,14 +104,31 @@ def _decimal(name: str, part: str, item: str) -> Decimal:
 def _scalar(name: str, item: str) -> Scalar:
     """A number, a truth value or a word, as YAML reads it; 1e-4 is a number too."""
     try:
-        return int(item) if item.lstrip("+-").isdecimal() else float(Decimal(item))
-    except decimal.InvalidOperation:
+        if item.removeprefix("-").removeprefix("+").isdecimal():
+            return int(item)
+        return _float(name, item)
+    except decimal.DecimalException:
         pass
+    except ValueError as error:  # more digits than Python takes
+        raise UsageError(f"{_flag(name)} {item!r} is no value") from error
     try:
         found = yaml.safe_load(item)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a day that is none
         raise UsageError(f"{_flag(name)} {item!r} is no value") from error
     return found if isinstance(found, bool | int | float) else item
+
+
+def _float(name: str, item: str) -> float:
+    """A finite number.
+
+    Raises:
+        decimal.DecimalException: it is no number.
+        UsageError: it is none that is finite.
+    """
+    value = Decimal(item)
+    if not value.is_finite() or not math.isfinite(float(value)):
+        raise UsageError(f"{_flag(name)} {item!r} is no finite number")
+    return float(value)
 
 
 def shown(value: AxisValue) -> str:

@@ -147,15 +147,28 @@ class Watching:
         given_up = [step for _, step, _ in self.failed.values() if step is not None]
         return max([*self._entries, *given_up], default=-1)
 
-    def due(self) -> list[Due]:
-        """Complete checkpoints that are new, by step; notes what waits and what is damaged."""
+    def reached(self, until: int | None) -> bool:
+        """Whether a step, or a later one, was scored or given up."""
+        return until is not None and self.last_step >= until
+
+    def waits_for(self, until: int | None) -> bool:
+        """Whether a file waits that may be of a step up to this one."""
+        steps = (step_in_name(name) for name in self.waiting)
+        return any(step is None or not _is_later(step, until) for step in steps)
+
+    def due(self, most: int | None = None) -> list[Due]:
+        """Complete checkpoints that are new, by step; notes what waits and what is damaged.
+
+        Args:
+            most: leave later steps out; None looks at all.
+        """
         self.waiting.clear()
         found = []
         for seen in self.work.lookout.look():
             if self._is_done(seen):
                 continue
             step = step_in_name(seen.name)
-            if step is not None and step % self.work.every:
+            if step is not None and (step % self.work.every or _is_later(step, most)):
                 continue
             if not self.work.lookout.settled(seen):
                 self.waiting[seen.name] = "it changed a moment ago"
@@ -170,7 +183,7 @@ class Watching:
                 continue
             if step % self.work.every:
                 self._known[seen.name] = seen.signature
-            else:
+            elif not _is_later(step, most):
                 found.append(Due(step, seen))
         return sorted(found, key=lambda due: (due.step, due.seen.name))
 
@@ -323,23 +336,29 @@ def watch(
         poll_s: seconds between two looks.
         once: end when all that is there was looked at; what changed a moment ago gets a second
             look.
-        until: end when a checkpoint of this step, or a later one, was scored or given up.
+        until: end when a checkpoint of this step, or a later one, was scored or given up, and no
+            earlier one is still being written.
         wait: passes so many seconds.
 
     Raises:
         EvalsuiteError: whatever ended the work and is no checkpoint's own fault.
     """
     looks = 0
-    while until is None or watching.last_step < until:
-        for due in watching.due():
+    while True:
+        for due in watching.due(until if watching.reached(until) else None):
+            if watching.reached(until) and _is_later(due.step, until):
+                break
             watching.score(due)
-            if until is not None and watching.last_step >= until:
-                return
+        if watching.reached(until) and not watching.waits_for(until):
+            return
         looks += 1
         if once and (looks > 1 or not watching.waiting):
             return
-        if until is None or watching.last_step < until:
-            wait(watching.work.lookout.settle_s if once else poll_s)
+        wait(watching.work.lookout.settle_s if once else poll_s)
+
+
+def _is_later(step: int, most: int | None) -> bool:
+    return most is not None and step > most
 
 
 def _many(count: int) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from evalsuite.config import load_claims
+from evalsuite.config import LabelRule, load_claims
 from evalsuite.pipeline.comparison_inputs import open_entry
 from evalsuite.pipeline.leaderboard import build_board
 from evalsuite.report.board_page import render_board
@@ -29,12 +29,17 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 
 @pytest.fixture(scope="module")
 def board(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two results, one with a hostile name, beside all shipped claims."""
+    """Two results, one with a hostile name, and one of random labels, beside shipped claims."""
     from board_kit import BAD_NAME, make_record, plan_of, write_records
 
     folder = tmp_path_factory.mktemp("board")
     other = plan_of("pixnerd-xl-256", 10**9, guidance_scale=2.0)
-    records = make_record(1.94), make_record(2.5, plan=other, model=BAD_NAME, gpu_hours=9.0)
+    random = plan_of("pixnerd-xl-256", 2 * 10**9, labels=LabelRule(rule="random", seed=1))
+    records = (
+        make_record(1.94),
+        make_record(2.5, plan=other, model=BAD_NAME, gpu_hours=9.0),
+        make_record(1.8, plan=random, gpu_hours=20.0),
+    )
     paths = [write_records(folder / f"{i}.json", record) for i, record in enumerate(records)]
     claim = load_claims()[0].model_copy(update={"model": BAD_NAME, "fid": 2.65})
     entries = [open_entry(str(path), path) for path in paths]
@@ -76,7 +81,7 @@ def test_it_is_silent_offline_and_not_moved_by_names(page: Any) -> None:
     assert any("<script>" in e.text for e in page.find_elements("css selector", "tr.result th"))
 
 
-def test_the_figure_is_drawn_of_one_protocol(page: Any) -> None:
+def test_the_figure_is_drawn_of_one_group(page: Any) -> None:
     set_width(page, 1280)
     assert count(page, "#plot .scatterlayer .trace") == 2
     points = page.execute_script(
@@ -88,6 +93,13 @@ def test_the_figure_is_drawn_of_one_protocol(page: Any) -> None:
     hours = page.execute_script("return document.getElementById('plot').data.map(t => [...t.x])")
     assert hours == [[1.5, 9.0]]
     assert "do not say GPU-hours" in page.find_element("css selector", "#missing").text
+    groups = page.execute_script(
+        "return [...document.getElementById('filters').elements.group.options].map(o => o.value)"
+    )
+    random = next(title for title in groups if title != groups[0] and "256" in title)
+    choose(page, "group", random)
+    hours = page.execute_script("return document.getElementById('plot').data.map(t => [...t.x])")
+    assert hours == [[20.0]]
 
 
 def test_filters_hide_rows_and_empty_sections(page: Any) -> None:
@@ -101,7 +113,7 @@ def test_filters_hide_rows_and_empty_sections(page: Any) -> None:
     assert all("512" in title for title in titles)
     choose(page, "resolution", "")
     choose(page, "kind", "result")
-    assert count(page, ROWS) == 2
+    assert count(page, ROWS) == 3
     choose(page, "gpu_hours", "2")
     assert count(page, ROWS) == 1
     assert page.find_element("css selector", "#shown").text.startswith("1 of ")

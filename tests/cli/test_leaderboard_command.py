@@ -48,6 +48,40 @@ def test_a_board_of_a_run_and_of_records_by_other_protocols(
     assert "\\toprule" in (tmp_path / "b" / "leaderboard.tex").read_text()
 
 
+def test_figures_are_a_file_for_each_group(call: Call, tmp_path: Path) -> None:
+    """Also of groups whose titles begin alike for longer than a file name is."""
+    long = {"reference": "x" * 90}
+    other = plan_of("pixnerd-xl-256", 10**9, guidance_scale=2.0)
+    write_records(
+        tmp_path / "a.json",
+        make_record(1.94, **long),
+        make_record(1.7, plan=other, reference_sha256="34" * 32, **long),
+    )
+    options = ("--metrics", "fid", "--published", "none", "--figures", "svg")
+    outcome = call("leaderboard", "build", "a.json", *options, "--output", "board")
+    assert outcome.code == 0, outcome.stderr
+    assert len(list((tmp_path / "board").glob("fid-*.svg"))) == 2
+
+
+def test_a_folder_of_something_else_is_left_alone(call: Call, tmp_path: Path) -> None:
+    """Of a board, files that are no longer asked for go away; foreign ones stay and are refused."""
+    write_records(tmp_path / "a.json", make_record(1.94))
+    build = ("leaderboard", "build", "a.json", "--published", "none", "--output")
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "index.html").write_text("mine")
+    outcome = call(*build, "site")
+    assert outcome.code == 2
+    assert "site holds other files and no leaderboard" in outcome.complaints[-1]
+    assert (tmp_path / "site" / "index.html").read_text() == "mine"
+    assert call(*build, "board", "--format", "latex", "--figures", "svg").code == 0
+    before = {path.name for path in (tmp_path / "board").iterdir()}
+    (tmp_path / "board" / "README.md").write_text("mine")
+    assert call(*build, "board").code == 0
+    gone = before - {path.name for path in (tmp_path / "board").iterdir()}
+    assert {Path(name).suffix for name in gone} == {".tex", ".svg"}
+    assert (tmp_path / "board" / "README.md").read_text() == "mine"
+
+
 def test_what_cannot_make_a_board_is_one_line(
     call: Call, digits_run: FinishedRun, tmp_path: Path
 ) -> None:
@@ -58,8 +92,9 @@ def test_what_cannot_make_a_board_is_one_line(
         (("--published", "no.csv"), 2, "does not exist"),
         (("--metrics", "beauty"), 2, "neither a record nor a claim has one of them"),
         ((edited,), 3, "was edited"),
-        ((tmp_path,), 3, "is no run"),
+        ((tmp_path / "empty",), 3, "holds no JSON file"),
     ]
+    (tmp_path / "empty").mkdir()
     for arguments, code, said in cases:
         outcome = call("leaderboard", "build", *arguments, "--output", "board")
         assert outcome.code == code, arguments
@@ -84,6 +119,29 @@ def test_check_passes_a_run_and_names_each_fault(
     listed = json.loads((tmp_path / "out.json").read_text())["records"]
     assert sum(bool(one["faults"]) for one in listed) == 1
     assert call("leaderboard", "check").code == 2
+
+
+def test_check_and_build_take_the_same_files(
+    call: Call, digits_run: FinishedRun, tmp_path: Path
+) -> None:
+    """A record in a file of its own, a list, a folder of both, and a run; deep nesting in none."""
+    records = tmp_path / "records"
+    records.mkdir()
+    alone = make_record(1.94).model_dump(mode="json")
+    (records / "alone.json").write_text(json.dumps(alone))
+    write_records(records / "list.json", make_record(1.9, protocol="jit"), outside_record(2.0))
+    for given, count in ((("records",), 3), (("records/alone.json", digits_run.path), 6)):
+        checked = call("leaderboard", "check", *given)
+        assert checked.stdout.count("ok     ") == count, checked.stdout
+        built = call("leaderboard", "build", *given, "--published", "none", "--output", "board")
+        assert built.code == 0, built.stderr
+        assert f"{count} results in" in built.stderr
+    (records / "deep.json").write_text("[" * 200_000)
+    for verb, options in (("check", ()), ("build", ("--output", "board"))):
+        outcome = call("leaderboard", verb, "records", *options)
+        assert outcome.code == 3
+        assert "deep.json is not JSON" in outcome.stdout + outcome.stderr
+        assert "Traceback" not in outcome.stderr
 
 
 def test_the_record_that_json_writes_is_sealed(

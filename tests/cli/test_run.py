@@ -141,7 +141,7 @@ def test_the_run_directory_is_as_documented(digits_run: FinishedRun) -> None:
     (attempt,) = attempts(run)
     assert attempt["outcome"] == "complete"
     assert attempt["exit_code"] == 0
-    assert attempt["asked"]["num_samples"] == NUM_SAMPLES
+    assert attempt["asked"]["num-samples"] == [[str(NUM_SAMPLES)]]
     assert {"torch", "ray", "numpy", "python"} <= attempt["packages"].keys()
 
 

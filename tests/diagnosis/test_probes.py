@@ -1,5 +1,7 @@
 """Each fault put into real digits is named first; clean ones and colours are told right."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -8,7 +10,7 @@ from scipy.ndimage import gaussian_filter
 from evalsuite.artifacts.references import open_reference
 from evalsuite.diagnosis.channels import best_order
 from evalsuite.diagnosis.class_agreement import class_agreement, probe_labels
-from evalsuite.diagnosis.duplicates import near_copies
+from evalsuite.diagnosis.duplicates import near_copies, probe_duplicates
 from evalsuite.diagnosis.findings import ALARM, RECORDED, CannotTell, Clear, Finding, ranked
 from evalsuite.diagnosis.gathering import Comparison, comparison_of, gather
 from evalsuite.diagnosis.jpeg import find_ghost
@@ -107,6 +109,32 @@ def test_a_fault_is_named_first(name: str, samples: tuple[Images, Labels]) -> No
 def test_two_faults_both_appear(first: str, second: str, samples: tuple[Images, Labels]) -> None:
     found = diagnosed(*FAULTS[second](*FAULTS[first](*samples)))
     assert {one.name for one in found.findings.values()} == {first, second}
+
+
+def test_a_reversed_interval_is_seen_in_samples() -> None:
+    """Of the preset's 0.1..0.7, with time running the other way, also in fewer steps."""
+    found = diagnosed(*made({"guidance_interval": (0.3, 0.9), "num_steps": 4}, 0, 50))
+    first = next(iter(found.findings.values()))
+    assert first.name == "guidance interval reversed"
+    assert "0.0 levels from the same made again with guidance reversed in 4 steps" in first.evidence
+
+
+def test_copies_as_often_as_in_the_reference_do_not_hide_near_ones(tmp_path: Path) -> None:
+    clouds = gaussian_filter(rng().normal(0, 1, (240, 24, 24, 3)), (0, 2, 2, 0))
+    images = np.clip(128 + 200 * clouds, 0, 255).astype(np.uint8)
+    real, ours = images[:120].copy(), images[120:].copy()
+    real[:2], ours[:2] = real[2:4], ours[2:4]
+    np.savez(tmp_path / "real.npz", arr_0=real)
+    against = comparison_of(subject_of(ours, None), None, str(tmp_path / "real.npz"), None, CPU)
+    clear = probe_duplicates(gather(subject_of(ours, None), None, against, CPU))
+    assert isinstance(clear, Clear)
+    assert "2 samples equal others, as often as reference images do" in clear.seen
+    noise = rng().integers(-2, 3, ours[20:30].shape)
+    ours[10:20] = np.clip(ours[20:30].astype(int) + noise, 0, 255)
+    found = probe_duplicates(gather(subject_of(ours, None), None, against, CPU))
+    assert isinstance(found, Finding)
+    assert "10 pairs are nearer" in found.evidence
+    assert "(first: 10 and 20)" in found.evidence
 
 
 def pictures(count: int, seed: int) -> Images:

@@ -6,7 +6,7 @@ import pytest
 from board_kit import make_record, outside_record, plan_of
 
 from evalsuite.artifacts.records import Record
-from evalsuite.config import Claim, LabelRule, ModelPreset, load_claims, load_spec
+from evalsuite.config import Claim, GuideModel, LabelRule, ModelPreset, load_claims, load_spec
 from evalsuite.pipeline.claims import (
     Reproduction,
     beside_claim,
@@ -15,6 +15,7 @@ from evalsuite.pipeline.claims import (
 )
 
 MODEL = "pixnerd-xl-256"
+INCEPTION = "inception-2015-12-05"
 
 
 def claim_of(fid: float) -> Claim:
@@ -54,7 +55,8 @@ def test_the_band_is_the_larger_of_two(
 
 def test_published_settings_differ_in_nothing() -> None:
     found = beside(make_record(1.93))
-    assert (found.obstacles, found.differing, found.unstated) == ((), (), ())
+    assert (found.obstacles, found.differing) == ((), ())
+    assert found.unstated == ("weights_sha256", "labels")  # nobody pins or says them
 
 
 def test_settings_that_differ_are_named_and_leave_a_verdict() -> None:
@@ -66,7 +68,7 @@ def test_settings_that_differ_are_named_and_leave_a_verdict() -> None:
     )
     unguided = beside(make_record(15.6), claim_of(15.61))
     assert unguided.differing == ("guidance_scale: 3.5, the claim's 1",)
-    assert unguided.unstated == ("nfe", "timeshift")
+    assert unguided.unstated == ("nfe", "timeshift", "weights_sha256", "labels")
 
 
 @pytest.mark.parametrize(
@@ -76,6 +78,8 @@ def test_settings_that_differ_are_named_and_leave_a_verdict() -> None:
         (make_record(1.93, protocol="jit"), "the claim is by protocol adm, this number by jit"),
         (make_record(1.93, reference="mine"), "by adm against mine"),
         (make_record(1.93, extractor="mine-01234567"), "the claim is by protocol adm"),
+        (make_record(1.93, extractor=f"{INCEPTION}-01234567"), "the claim is by protocol adm"),
+        (make_record(1.93, extractor_sha256="34" * 32), "the claim is by protocol adm"),
         (make_record(None, None), "the value is undefined"),
     ],
 )
@@ -97,12 +101,73 @@ def test_claims_without_a_known_protocol_or_with_other_labels_get_none() -> None
     assert found.obstacles == ()
 
 
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"classes": (207,)}, "the samples are of chosen classes (1 of 1000), the claim of all"),
+        ({"labels": LabelRule(rule="file", sha256="ab" * 32)}, "labels are file:abababab"),
+        ({"labels": LabelRule(rule="blocked", per_class=500)}, "uneven classes"),
+        ({"size": (256, 128)}, "images are 256 x 128, the claim's 256 x 256"),
+    ],
+)
+def test_other_samples_than_the_claims_get_no_verdict(changes: dict, said: str) -> None:
+    plan = plan_of(MODEL).model_copy(update=changes)
+    record = make_record(1.93, plan=plan, reference="adm-imagenet-256")
+    found = beside_claim(record, plan, MODEL, claim_of(1.93))
+    assert found is not None
+    assert found.verdict == "no verdict"
+    assert said in "; ".join(found.obstacles)
+
+
+def test_other_weights_are_settings_that_differ() -> None:
+    """Here of a preset that pins its weights, as a person's own does."""
+    preset = load_spec(ModelPreset, MODEL)
+    pinned = preset.weights.model_copy(update={"sha256": "ab" * 32})
+    preset = preset.model_copy(update={"weights": pinned})
+    plan = plan_of(MODEL)
+    other = plan.model_copy(update={"weights_sha256": "99" * 32, "ema": "raw"})
+    same = plan.model_copy(update={"ema": "averaged"})
+    guide = GuideModel(
+        family=plan.family, network={}, weights_sha256="cd" * 32, ema="raw", condition="null"
+    )
+    guided = plan.model_copy(update={"guide": guide})
+    said = {
+        one.plan_id: beside_claim(make_record(1.93, plan=one), one, MODEL, claim_of(1.93), preset)
+        for one in (plan, other, same, guided)
+    }
+    differing = [one.differing for one in said.values() if one is not None]
+    assert differing == [
+        (),
+        (
+            "weights: SHA-256 999999999999, the preset's abababababab",
+            "ema: raw, the preset's ema_denoiser",
+        ),
+        (),
+        ("guide: a weaker model, the claim's none",),
+    ]
+
+
 def test_only_fid_has_a_band() -> None:
     found = beside(make_record(0.8, 0.002, metric="precision"))
     assert found.claimed == 0.8
     assert found.band is None
     assert found.inside is None
     assert beside_claim(make_record(1.0, metric="kid"), None, MODEL, claim_of(1.93)) is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "protocol", "scale"),
+    [
+        ({"protocol": ";"}, None, 3.5),
+        ({"guidance": "nan"}, "adm", None),
+        ({"guidance": "inf"}, "adm", None),
+    ],
+)
+def test_odd_words_of_a_claim_are_words(
+    changes: dict, protocol: str | None, scale: float | None
+) -> None:
+    claim = claim_of(1.93).model_copy(update=changes)
+    assert (claim.protocol_of("fid"), claim.guidance_scale) == (protocol, scale)
 
 
 def test_samples_of_others_stand_beside_a_claim_too() -> None:

@@ -505,8 +505,11 @@ def test_other_things_than_runs_and_files_are_refused(runs: Runs, tmp_path: Path
     with pytest.raises(CorruptionError, match="does not hash"):
         open_entry("A", json_file(tmp_path / "edited.json", [edited]))
     several = tmp_path / "several.json"
-    several.write_text(json.dumps(evaluation_payload(low.records, {"runs": [{}, {}]})))
-    with pytest.raises(UsageError, match="of several runs"):
+    (high,) = opened(runs.high)
+    assert low.plan is not None
+    parts = [evaluation_payload(one.records, {}) for one in (low, high)]
+    several.write_text(json.dumps(evaluation_payload(low.records, {"runs": parts})))
+    with pytest.raises(UsageError, match=f"of several sets of samples, .*{low.plan.plan_id[:12]}"):
         open_entry("A", several)
 
 

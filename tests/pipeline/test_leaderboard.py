@@ -9,7 +9,7 @@ from board_kit import make_record, outside_record, plan_of, write_records
 from evalsuite.artifacts.records import Record
 from evalsuite.config import LabelRule, load_claims
 from evalsuite.errors import CorruptionError, UsageError
-from evalsuite.pipeline.comparison_inputs import letters, open_entry
+from evalsuite.pipeline.comparison_inputs import entries_for_board, letters, open_entry
 from evalsuite.pipeline.leaderboard import Group, Section, build_board
 
 RANDOM = LabelRule(rule="random", seed=1)
@@ -74,6 +74,23 @@ def test_no_interval_is_a_tie_and_undefined_has_no_place(groups) -> None:
     nothing = scale(1.0, 4.0).model_copy(update={"value": None, "standard_error": None}).sealed()
     (group,) = groups([scale(2.0, 2.0), bare, nothing])
     assert places(group) == [(2.0, (1, 2)), (9.0, (1, 2)), (None, None)]
+
+
+def test_records_of_several_plans_in_one_file_are_each_their_own(tmp_path: Path) -> None:
+    """Also where one is of another model: its name, its settings and its claims are its own."""
+    ours = make_record(1.94, plan=plan_of("pixnerd-xl-256", guidance_scale=2.0))
+    large = "pixnerd-l-256"
+    theirs = make_record(2.6, plan=plan_of(large, 10**9, guidance_scale=4.0), model=large)
+    path = write_records(tmp_path / "both.json", ours, theirs)
+    sections = build_board(entries_for_board(path), load_claims())
+    (group,) = next(s for s in sections if s.key == "fid/adm/256").groups
+    assert [(row.name, row.settings.guidance_scale) for row in group.rows] == [
+        ("pixnerd-xl-256", 2.0),
+        (large, 4.0),
+    ]
+    assert {one.claim.preset for one in group.rows[1].beside} == {large}
+    with pytest.raises(UsageError, match=f"{ours.samples['plan_id'][:12]} of pixnerd-xl-256 and"):
+        open_entry("A", path)
 
 
 def test_higher_may_be_better(groups) -> None:

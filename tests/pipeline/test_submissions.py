@@ -73,6 +73,8 @@ def test_a_record_without_its_hash_is_refused(tmp_path: Path) -> None:
         ("protocol.uint8_rule", "half_even", "its uint8 rule is half_even, the plan's half_up"),
         ("protocol.num_samples", 10_000, "is called FID-50K and counts 10000 samples"),
         ("protocol.metric", "sfid", "it is of fid, its protocol of sfid"),
+        ("protocol.extractor", "inception-2015-12-05-01234567", "is not the registered"),
+        ("protocol.extractor_sha256", "34" * 32, "is not the registered"),
         ("value", -1.0, "fid cannot be -1"),
         ("standard_error", -0.1, "its standard error is -0.1"),
         ("better", "higher", "lower is better, not higher"),
@@ -101,7 +103,7 @@ def test_a_label_rule_with_all_hashes_renewed_still_contradicts_the_plan(tmp_pat
     [
         ({}, "it is no record"),
         ([], "it is no record"),
-        ({"records": []}, "its list of records is empty"),
+        ({"records": []}, "holds no records"),
         (content() | {"schema_version": 99}, "its schema version is 99"),
         (content() | {"colour": "red"}, "unknown key 'colour'"),
         (content() | {"value": "low"}, "value: "),
@@ -115,7 +117,8 @@ def test_what_is_no_record_is_said(tmp_path: Path, changed: Any, said: str) -> N
 def test_what_is_not_json_is_said(tmp_path: Path) -> None:
     (tmp_path / "x.json").write_bytes(b"\xff{")
     (one,) = check_submissions([tmp_path / "x.json"])
-    assert one.faults == ("it is not JSON",)
+    (fault,) = one.faults
+    assert "x.json is not JSON" in fault
 
 
 def test_a_results_file_must_have_its_own_name(tmp_path: Path) -> None:
@@ -123,6 +126,15 @@ def test_a_results_file_must_have_its_own_name(tmp_path: Path) -> None:
     good, bad = record.path.rpartition("/")[2], f"fid-{'0' * 16}.json"
     assert faults_of(tmp_path, content(), good) == ()
     assert faults_of(tmp_path, content(), bad) == (f"its file should be called {good}",)
+
+
+def test_images_of_another_reference_under_a_known_name_are_found(tmp_path: Path) -> None:
+    changed = content()
+    changed["reference"] = "digits-16-train"
+    changed["metric"] = changed["protocol"]["metric"] = "precision"
+    assert "its reference is called digits-16-train and has other images" in faults_of(
+        tmp_path, resealed(changed)
+    )
 
 
 def test_two_values_of_one_plan_are_a_conflict(tmp_path: Path) -> None:

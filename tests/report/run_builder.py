@@ -194,7 +194,11 @@ def add_attempt(run: RunDirectory, invocation_id: str = "1f2e3d4c", **changes: A
     content: dict[str, Any] = {
         "schema_version": 1,
         "invocation_id": invocation_id,
-        "asked": {"model": "pixnerd-digits", "num_samples": 90, "output": "runs/my run"},
+        "asked": {
+            "model": [["pixnerd-digits"]],
+            "num-samples": [["90"]],
+            "output": [["runs/my run"]],
+        },
         "resolved": {
             "num_samples": 90,
             "part": None,

@@ -12,10 +12,10 @@ import pytest
 from board_kit import BAD_NAME, make_record, outside_record, plan_of, write_records
 
 from evalsuite.artifacts.records import Record
-from evalsuite.config import Claim, load_claims
+from evalsuite.config import Claim, LabelRule, load_claims
 from evalsuite.errors import DataError
 from evalsuite.pipeline.comparison import compare
-from evalsuite.pipeline.comparison_inputs import letters, open_entry
+from evalsuite.pipeline.comparison_inputs import entries_for_board, letters, open_entry
 from evalsuite.pipeline.leaderboard import Section, build_board
 from evalsuite.report import board
 from evalsuite.report.board_page import render_board
@@ -125,19 +125,54 @@ def test_places_ties_and_daggers_are_in_the_page(sections: list[Section]) -> Non
 def test_figures_are_files_of_their_kind_and_the_same_each_time(
     sections: list[Section], to: str
 ) -> None:
-    rows = board.flat_rows(sections)
-    rows = [row | {"model": "a $ b"} for row in rows]
-    title = next(s.title for s in sections if s.groups and s.claims)
+    title = next(s.groups[0].title for s in sections if s.groups and s.claims)
+    shown = [one.row for one in board.plotted(sections) if title in one.figures]
+    assert [row["kind"] for row in shown] == ["result"] * 3 + ["claim"] * 2
+    rows = [row | {"model": "a $ b"} for row in shown]
     content = figure_against(rows, title, "compute", to)
     magic = {"png": b"\x89PNG", "pdf": b"%PDF", "svg": b"<?xml"}[to]
     assert content.startswith(magic)
     assert content == figure_against(rows, title, "compute", to)
 
 
+def several_groups(tmp_path: Path) -> list[Section]:
+    """One named protocol in three groups, and two sections that would have one title."""
+    random = plan_of("pixnerd-xl-256", 2 * 10**9, labels=LabelRule(rule="random", seed=1))
+    records = [
+        make_record(1.94),
+        make_record(1.7, plan=OTHER, reference_sha256="34" * 32),
+        make_record(1.8, plan=random),
+        make_record(4.0, num_samples=10_000),
+        make_record(3.0, plan=OTHER, num_samples=10_000, reference_sha256="34" * 32),
+    ]
+    claims = [claim(), claim(protocol="adm-tf (50k; VIRTUAL ref); random labels", fid=1.5)]
+    path = write_records(tmp_path / "records.json", *records)
+    return build_board(entries_for_board(path), claims)
+
+
+def test_rows_and_figures_are_of_one_group(tmp_path: Path) -> None:
+    """Other reference digests and labels have other titles, ids and figures, in each file."""
+    sections = several_groups(tmp_path)
+    fids = [section for section in sections if section.metric == "fid"]
+    groups = [group for section in fids for group in section.groups]
+    assert [len(section.groups) for section in fids] == [3, 1, 1]
+    assert len({section.title for section in fids}) == 3
+    assert len({group.title for group in groups}) == len({group.id for group in groups}) == 5
+    rows = [row for row in board.flat_rows(fids) if row["kind"] == "result"]
+    assert len({(row["section"], row["group"]) for row in rows}) == 5
+    captions = [table.caption for table in board.board_tables(fids)]
+    assert len(set(captions)) == len(captions)
+    by_title = {
+        group.title: [one.row["value"] for one in board.plotted(fids) if group.title in one.figures]
+        for group in groups
+    }
+    assert sorted(by_title.values()) == [[1.7, 2.29], [1.8, 2.29, 1.5], [1.94, 2.29], [3.0], [4.0]]
+
+
 def test_a_figure_of_nothing_is_refused(sections: list[Section]) -> None:
-    rows = board.flat_rows(sections)
+    rows = [row | {"compute": None} for row in board.flat_rows(sections)]
     with pytest.raises(DataError, match="nothing to plot"):
-        figure_against(rows, "no such section", "compute", "png")
+        figure_against(rows, "a title", "compute", "png")
 
 
 def test_tables_for_papers_never_mix_results_and_claims(sections: list[Section]) -> None:

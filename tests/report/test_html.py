@@ -463,7 +463,7 @@ def test_whatever_people_wrote_is_escaped(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", names=[HOSTILE] * 10, model=HOSTILE)
     quoted = '" onerror="alert(1)'
     add_attempt(run, outcome=HOSTILE, tags={HOSTILE: quoted}, hosts=[HOSTILE], exit_code=1,
-                repaired=[HOSTILE], asked={"model": HOSTILE}, packages={HOSTILE: HOSTILE},
+                repaired=[HOSTILE], asked={"model": [[HOSTILE]]}, packages={HOSTILE: HOSTILE},
                 git={"revision": quoted, "dirty": False}, started_at=quoted)  # fmt: skip
     add_record(run, "fid", 96, 1.0, prefix=HOSTILE, reference=HOSTILE, notes=(HOSTILE, quoted))
     text = render_report(run)
@@ -484,19 +484,14 @@ def test_text_that_is_no_unicode_does_not_stop_the_report(tmp_path: Path) -> Non
 
 def test_the_command_is_as_it_was_typed() -> None:
     asked = {
-        "model": "my model.yaml",
-        "size": [16, 32],
-        "guidance_interval": [0.1, 0.9],
-        "part": [1, 3],
-        "tags": [["why", "a b"], ["x", "$HOME"]],
-        "allow_mixed_numerics": True,
-        "dry_run": False,
-        "labels": None,
-        "json_path": "r.json",
+        "model": [["my model.yaml"]],
+        "guidance-interval": [["0.1", "0.9"]],
+        "tag": [["why=a b"], ["x=$HOME"]],
+        "allow-mixed-numerics": [[]],
     }
     assert reproduce_command("run", asked).replace(" \\\n  ", " ") == (
-        "evalsuite run --model 'my model.yaml' --size 16x32 --guidance-interval 0.1 0.9 --part 1/3"
-        " --tag 'why=a b' --tag 'x=$HOME' --allow-mixed-numerics --json r.json"
+        "evalsuite run --model 'my model.yaml' --guidance-interval 0.1 0.9"
+        " --tag 'why=a b' --tag 'x=$HOME' --allow-mixed-numerics"
     )
 
 

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -60,11 +61,27 @@ def test_a_range_reaches_its_end_exactly(start: int, steps: int, step: int) -> N
         ("timeshift", "0:1:1e-9", "more than 10000 values"),
         ("timeshift", "1,2,1", "has 1 twice"),
         ("guidance_interval", "0.1,1", "must be LO:HI"),
+        ("guidance_interval", "0:1e999", "'1e999' is no number"),
+        ("guidance_scale", "snan", "is no finite number"),
+        ("guidance_scale", "1e999", "is no finite number"),
+        ("guidance_scale", ".nan", "is no finite number"),
+        ("timeshift", "0:1e99999999999:1", "'1e99999999999' is no number"),
+        ("timeshift", "0:1e300:1", "more than 10000 values"),
+        ("timeshift", "1:snan:1", "'snan' is no number"),
+        ("num_steps", "-+5", "is no value"),
+        ("num_steps", "9" * 5000, "is no value"),
+        ("solver", "2001-13-45", "is no value"),
     ],
 )
 def test_values_that_are_none(name: str, text: str, said: str) -> None:
     with pytest.raises(UsageError, match=said):
         parse_values(name, text)
+
+
+def test_a_specification_s_values_are_finite_too() -> None:
+    for values in ([1.0, float("nan")], [(0.1, float("inf"))], [{"solver": "euler", "t": -np.inf}]):
+        with pytest.raises(UsageError, match="is no finite number"):
+            axes_of({"guidance_scale": values}, MODEL)
 
 
 @pytest.mark.parametrize(

@@ -4,19 +4,26 @@ import csv
 import io
 import json
 import os
+import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pytest
 from harness import Outcome, bytes_of, finish, pixel_hashes, receipts, run_cli, start, wait_for
 
 from evalsuite.artifacts.run_directory import RunDirectory
+from evalsuite.config import ExtractorSpec, load_spec
 from evalsuite.errors import CorruptionError
+from evalsuite.pipeline.coverage import Demand
 from evalsuite.pipeline.generation import BatchSampler
 from evalsuite.pipeline.numerics import resolve_device
 from evalsuite.pipeline.plan import PlanOptions, resolve_plan
+from evalsuite.pipeline.stages import OutputFormat
+from evalsuite.runtime.session import SessionRequest
+from evalsuite.sweep.conducting import is_complete, with_count
 from evalsuite.sweep.directory import SweepDirectory
 
 FIXED = ("--model", "pixnerd-digits", "--num-steps", 3, "--batch-size", 50, "--num-workers", 1)
@@ -114,6 +121,55 @@ def test_once_more_makes_and_changes_nothing(
     assert outcome.stdout == finished.outcome.stdout
 
 
+def test_a_limit_that_was_damaged_or_edited_is_computed_again(
+    finished: Finished, call: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One is cut short; the other says that the leader is worse, under its old seal."""
+    monkeypatch.chdir(finished.folder)
+    before = bytes_of(finished.folder)
+    first = {name: next(finished.run(name).glob("results/fid-*-limit.npz")) for name in (GOOD, BAD)}
+    with np.load(first[GOOD]) as file:
+        edited = {name: file[name] for name in file.files}
+    np.savez(first[GOOD], **(edited | {"value": edited["value"] + 1000.0}))
+    content = bytearray(first[BAD].read_bytes())
+    content[len(content) // 2] ^= 255  # zipfile finds it by its checksum
+    first[BAD].write_bytes(bytes(content))
+    outcome = call(*SWEEP)
+    assert outcome.code == 0, outcome.stderr
+    assert bytes_of(finished.folder) == before
+
+
+def test_a_damaged_shard_is_not_complete(finished: Finished, tmp_path: Path) -> None:
+    """So that its run is repaired, as `run` does, before it is scored."""
+    root = tmp_path / "run"
+    shutil.copytree(finished.run(GOOD), root)
+    sampling = {"guidance_scale": 1.5, "num_steps": 3}
+    extractor = load_spec(ExtractorSpec, "digits-convnet")
+    request = SessionRequest(
+        resolved=resolve_plan(PlanOptions("pixnerd-digits", sampling=sampling, batch_size=50)),
+        demand=Demand(100, None, "grid", (extractor,)),
+        root=root,
+        output=OutputFormat("grid", "parquet"),
+        shard_size=None,
+        device="cpu",
+        address=None,
+        num_workers=1,
+        gpus_per_worker=1.0,
+        allow_mixed_numerics=False,
+        command="sweep",
+        asked={},
+        tags={},
+    )
+    assert is_complete(request)
+    features = sorted(root.glob("**/*.safetensors"))
+    content = features[0].read_bytes()
+    features[0].write_bytes(content[:-8])
+    assert not is_complete(request)
+    features[0].write_bytes(content)
+    assert is_complete(request)
+    assert not is_complete(with_count(request, 250))
+
+
 def test_status_shows_rungs_and_survivors(finished: Finished, call: Callable[..., Outcome]) -> None:
     shown = call("status", finished.place)
     assert shown.code == 0, shown.stderr
@@ -188,6 +244,7 @@ def test_an_edited_sweep_is_refused(finished: Finished, tmp_path: Path) -> None:
         (("--set", "guidance_scales=1,2"), "did you mean 'guidance_scale'?"),
         (("--guidance-scale", "4:1:1"), "is reversed"),
         (("--num-steps", "3,x"), "'x' is no whole number"),
+        (("--guidance-scale", "1,snan"), "'snan' is no finite number"),
         (
             ("--num-steps", "3,4", "--rungs", "100,200", "--num-samples", "50"),
             "the first rung, 100",
@@ -224,3 +281,7 @@ def test_another_sweep_is_not_mixed_in(
     )
     assert outcome.code == 2
     assert "holds another sweep (it differs in rungs" in outcome.complaints[-1]
+    outcome = call(*SWEEP, "--output", finished.place, "--runs", tmp_path / "elsewhere")
+    assert outcome.code == 2
+    assert f"refers to runs such as {finished.run(GOOD)}" in outcome.complaints[-1]
+    assert str(tmp_path / "elsewhere") in outcome.complaints[-1]

@@ -121,7 +121,7 @@ def test_good_checkpoints_are_scored_and_bad_ones_are_one_line_each(finished: Fi
 def test_runs_say_what_they_are_of(finished: Finished) -> None:
     (attempt,) = attempts(finished.run(100))
     assert attempt["tags"] == {"seed": "1", "train_step": "100"}
-    assert attempt["asked"]["weights"] == "ckpts/step_100.pt"
+    assert attempt["asked"]["weights"] == [["ckpts/step_100.pt"]]
     assert attempt["command"] == "run"
 
 

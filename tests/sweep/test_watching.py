@@ -124,6 +124,28 @@ def test_a_checkpoint_s_own_fault_does_not_end_the_watch(tmp_path: Path) -> None
     ]
 
 
+def test_until_waits_for_earlier_steps_that_are_still_written(tmp_path: Path) -> None:
+    """A later one that is half written is none of its business, nor is one that is complete."""
+    training = Training(tmp_path)
+    training.write(2)
+    training.write(3)
+    training.now += 11
+    training.write(1)
+    training.write(9, 0.5)
+    waits: list[float] = []
+
+    def wait(seconds: float) -> None:
+        waits.append(seconds)
+        training.now += seconds
+
+    watch(training.watching, poll_s=30.0, once=False, until=2, wait=wait)
+    assert waits == [30.0]
+    assert [line.partition(":")[0] for line in training.said] == ["step_2.pt", "step_1.pt"]
+    training.now += 1000  # by now the half is damaged, and of nobody's concern
+    watch(training.watching, poll_s=30.0, once=False, until=2, wait=no_wait)
+    assert len(training.said) == 2
+
+
 def no_wait(seconds: float) -> None:
     raise AssertionError(seconds)
 

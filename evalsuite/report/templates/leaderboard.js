@@ -36,21 +36,23 @@ const showRows = () => {
   document.getElementById("shown").textContent = `${shown} of ${points.length} rows are shown.`;
 };
 
-const sections = () => {
+const figures = () => {
   const counts = new Map();
   for (const row of points.filter(passes)) {
-    const before = counts.get(row.section) || [0, 0];
-    counts.set(row.section, [before[0] + (row.kind === "result"), before[1] + 1]);
+    for (const title of row.figures) {
+      const before = counts.get(title) || [0, 0];
+      counts.set(title, [before[0] + (row.kind === "result"), before[1] + 1]);
+    }
   }
   const order = [...counts.keys()];
   order.sort((a, b) => counts.get(b)[0] - counts.get(a)[0] || counts.get(b)[1] - counts.get(a)[1]);
   return order;
 };
 
-const refillSections = () => {
-  const select = field("section");
+const refillFigures = () => {
+  const select = field("group");
   const before = select.value;
-  const found = sections();
+  const found = figures();
   select.replaceChildren(...found.map((title) => new Option(title, title)));
   if (found.includes(before)) select.value = before;
 };
@@ -77,11 +79,10 @@ const trace = (rows, axis, isResult) => ({
 
 const draw = () => {
   const axis = field("axis").value;
-  const section = field("section").value;
-  const rows = points.filter(
-    (row) => passes(row) && row.section === section && row.value !== null && row[axis] !== null,
-  );
-  const lost = points.filter((row) => passes(row) && row.section === section).length - rows.length;
+  const group = field("group").value;
+  const members = points.filter((row) => passes(row) && row.figures.includes(group));
+  const rows = members.filter((row) => row.value !== null && row[axis] !== null);
+  const lost = members.length - rows.length;
   document.getElementById("missing").textContent = lost
     ? `${lost} ${lost === 1 ? "row does" : "rows do"} not say ${axes[axis]}.`
     : "";
@@ -100,7 +101,7 @@ const draw = () => {
     font: { color: ink("--ink"), family: "system-ui, sans-serif", size: 13 },
     margin: { t: 16, r: 16, b: 56, l: 56 },
     xaxis: { ...line, title: { text: axes[axis] }, type: scale(axis) },
-    yaxis: { ...line, title: { text: escaped(section.split(",")[0] || "") }, type: scale("value") },
+    yaxis: { ...line, title: { text: escaped(group.split(",")[0] || "") }, type: scale("value") },
     legend: { orientation: "h", y: 1.08 },
     modebar: { bgcolor: "rgba(0,0,0,0)", color: ink("--quiet"), activecolor: ink("--accent") },
     showlegend: true,
@@ -114,7 +115,7 @@ const draw = () => {
 
 const update = () => {
   showRows();
-  refillSections();
+  refillFigures();
   draw();
 };
 

@@ -1,0 +1,113 @@
+"""Rung after rung on numbers of our choice: undefined ones never win and never go on."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from board_kit import make_record
+
+from evalsuite.errors import DataError
+from evalsuite.pipeline.coverage import Demand
+from evalsuite.pipeline.plan import PlanOptions, resolve_plan
+from evalsuite.pipeline.stages import OutputFormat
+from evalsuite.runtime.session import SessionRequest
+from evalsuite.sweep.axes import Configuration
+from evalsuite.sweep.conducting import Trial, Work, conduct
+from evalsuite.sweep.directory import ConfigurationEntry, SweepDirectory, SweepManifest
+from evalsuite.sweep.judging import Judged
+from evalsuite.sweep.scoring import Scored
+
+BATCH = 10
+
+
+class _Numbers:
+    """A scale that knows the value of every name; a run is its name here."""
+
+    def __init__(self, values: Mapping[str, float | None]) -> None:
+        self.values, self.scored = values, []
+
+    def score(self, run: Any, num_samples: int, *, whole: bool = False) -> Scored:
+        self.scored.append((run, num_samples))
+        value = self.values[run]
+        notes = () if value is not None else ("no image has a colour",)
+        record = make_record(value, None if value is None else 0.01, notes=notes)
+        judged = Judged(float("nan") if value is None else value, None, record.standard_error)
+        return Scored(record, (record,), judged)
+
+    def strata(self, run: Any, num_samples: int) -> None:
+        return None
+
+    def extrapolates(self, num_samples: int) -> bool:
+        return False
+
+    def may_exclude(self, num_samples: int) -> bool:
+        return True
+
+
+def request_of_nothing(folder: Path) -> SessionRequest:
+    """What is asked of a run; nobody makes it here."""
+    return SessionRequest(
+        resolved=resolve_plan(PlanOptions("pixnerd-digits", batch_size=BATCH)),
+        demand=Demand(BATCH, None, "none", ()),
+        root=folder / "run",
+        output=OutputFormat("none", "parquet"),
+        shard_size=None,
+        device="cpu",
+        address=None,
+        num_workers=1,
+        gpus_per_worker=1.0,
+        allow_mixed_numerics=False,
+        command="sweep",
+        asked={},
+        tags={},
+    )
+
+
+def conducted(folder: Path, values: Mapping[str, float | None], rungs: tuple[int, ...]) -> Any:
+    entries = tuple(
+        ConfigurationEntry(
+            name=name, setting={}, plan_id=name, run=f"../{name}", nfe=1, batch_size=BATCH
+        )
+        for name in values
+    )
+    manifest = SweepManifest(
+        sweep_id="", model="any", axes={"guidance_scale": (1.0,)}, configurations=entries,
+        rungs=rungs, strategy="halving", metric="fid", better="lower", budget=None, first_seed=0,
+        fresh_first_seed=None, protocol=make_record(1.0).protocol, protocol_name="adm",
+        reference=None,
+    )  # fmt: skip
+    manifest = manifest.model_copy(update={"sweep_id": manifest.identity})
+    directory = SweepDirectory.create_or_open(folder / "sweep", manifest)
+    request = request_of_nothing(folder)
+    options = PlanOptions("pixnerd-digits")
+    trials = [Trial(Configuration(name, {}), options, request) for name in values]
+    numbers: Any = _Numbers(values)
+    make: Any = lambda _, name: name  # noqa: E731
+    work = Work(directory, trials, None, numbers, make, lambda _: None)
+    return work, numbers
+
+
+def test_nobody_wins_where_the_metric_is_undefined(tmp_path: Path) -> None:
+    work, _ = conducted(tmp_path, {"a": None, "b": None}, (100,))
+    with pytest.raises(DataError, match="fid of 100 samples is undefined for every") as error:
+        conduct(work)
+    assert "no image has a colour" in str(error.value)
+    assert work.directory.result() is None
+
+
+def test_an_undefined_configuration_is_dropped_and_is_level_with_nobody(tmp_path: Path) -> None:
+    work, numbers = conducted(tmp_path, {"a": 2.0, "b": None, "c": 2.001}, (100, 200))
+    result = conduct(work)
+    assert (result.winner, result.level_with_winner) == ("a", ("c",))
+    assert ("b", 200) not in numbers.scored
+    first, second = work.directory.rungs()
+    assert [(row.name, row.goes_on) for row in first.rows] == [
+        ("a", True),
+        ("c", True),
+        ("b", False),
+    ]
+    assert [row.name for row in second.rows] == ["a", "c"]
+    assert result.samples == 3 * 100 + 2 * 100
+    alone, _ = conducted(tmp_path / "one", {"a": 2.0, "b": None}, (100,))
+    assert conduct(alone).level_with_winner == ()
