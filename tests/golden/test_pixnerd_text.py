@@ -43,7 +43,7 @@ def record_taps(network: PixNerdTextConditional) -> dict[str, Tensor]:
     first_nerf = network.config.num_encoder_blocks
 
     def keep(name: str, rows: int | None = None) -> Callable[..., None]:
-        return lambda _module, _inputs, out: seen.setdefault(name, out[:rows])
+        return lambda _module, _inputs, out: seen.update({name: out[:rows]})
 
     network.t_embedder.register_forward_hook(keep("t_emb"))
     network.y_embedder.register_forward_hook(keep("y_embed"))
@@ -54,7 +54,7 @@ def record_taps(network: PixNerdTextConditional) -> dict[str, Tensor]:
     network.blocks[first_nerf].register_forward_hook(keep("nerf0_out_patch0", 1))
     network.blocks[first_nerf].register_forward_pre_hook(
         lambda _module, inputs: seen.update(
-            {"nerf0_in_patch0": inputs[0][:1], "nerf_cond_patch0": inputs[1][:1], **seen}
+            nerf0_in_patch0=inputs[0][:1], nerf_cond_patch0=inputs[1][:1]
         )
     )
     return seen
