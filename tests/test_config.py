@@ -143,6 +143,10 @@ def test_a_wrong_value_is_one_line_with_its_key(
         ({"timeshift": "much"}, "timeshift: 'much' is no number"),
         ({"noise_scale": -1}, "noise_scale: -1 is out of range: it must be more than 0"),
         ({"num_steps": 2.5}, "num_steps: 2.5 is no whole number"),
+        ({"num_steps": True}, "num_steps must be a number, not true"),
+        ({"guidance_scale": False}, "guidance_scale must be a number, not false"),
+        ({"last_step": True}, "last_step must be a number, not true"),
+        ({"guidance_interval": [False, True]}, "guidance_interval must be a number"),
         ({"solver": "adam" * 30}, f"solver: 'adam{'adam' * 13}ada... is not 'euler', 'heun',"),
     ],
 )
