@@ -229,8 +229,8 @@ def _guide(
     if sampling is None:
         raise UsageError(f"{preset.name} brings its own sampler: --guide-weights does not apply")
     other = load_spec(ModelPreset, asked.model) if asked.model else preset
-    if (other.num_classes, other.size) != (preset.num_classes, preset.size):
-        raise UsageError(f"guide {other.name} has other classes or another size than {preset.name}")
+    if other.num_classes != preset.num_classes:
+        raise UsageError(f"guide {other.name} has other classes than {preset.name}")
     if preset.text and (other.text is None or other.text.encoder != preset.text.encoder):
         raise UsageError(f"guide {other.name} has another text encoder than {preset.name}")
     family = family_named(other.family)
