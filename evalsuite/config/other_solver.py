@@ -1,9 +1,10 @@
 """What goes, stays or comes when another solver than a preset's own is asked for."""
 
+import typing
 from collections.abc import Mapping
 from typing import Any
 
-from evalsuite.config.base import SOLVERS_WITH
+from evalsuite.config.base import SOLVERS_WITH, SolverName
 
 
 def of_other_solver(preset: Mapping[str, Any], solver: str) -> dict[str, Any]:
@@ -34,7 +35,11 @@ def rebased(preset: Mapping[str, Any], solver: object) -> dict[str, Any]:
     entries = _entries(preset)
     varying = {name for entry in entries.values() for name in entry}
     kept = {name: sampling[name] for name in sorted(varying) if name in sampling}
-    others = {name: {**kept, **entry} for name, entry in entries.items() if name != solver}
+    others = {
+        name: {**kept, **entries.get(name, {})}
+        for name in typing.get_args(SolverName)
+        if name != solver and (kept or name in entries)
+    }
     solvers_own = ("order", *SOLVERS_WITH)
     back = {name: sampling[name] for name in solvers_own if sampling.get(name) is not None}
     others[str(own)] = {**kept, **back}
