@@ -121,6 +121,8 @@ class TextPreset(Frozen):
     """Lines that the authors put before every positive prompt. Where their licence keeps the text
     out of this package, `encoder.instruction` is empty and the user's own preset gives it."""
     negative_prompt: str = ""
+    shared_seeds: bool = False
+    """Whether the published figures are of a few noises that all prompts share."""
     prompts: str | None = None
     """Prompts for a first look, relative to the YAML file."""
 
