@@ -30,7 +30,7 @@ FINAL = 2e-4
 FINAL_EXACT_WEIGHTS = 1e-3  # upstream's float32 coefficients of orders 3 and 4 are inexact
 TIMES = 1e-7
 UINT8_SHARE = 0.002
-BFLOAT16_SHARE = 0.05
+BFLOAT16_SHARE = 0.08  # measured with one more rounding: 0.008 in a forward, 0.02 over a run
 
 
 def check_run(
