@@ -88,6 +88,7 @@ def test_the_folder_of_pixeldit_has_cases(
     assert (goldens / "pixeldit").is_dir(), f"{goldens}/pixeldit does not exist"
     kinds = {case.kind for case in cases_of("pixeldit")}
     assert kinds, f"{goldens}/pixeldit holds no case"
+    assert kinds <= {"c2i", "t2i"}, "a kind without a test"
     assert not are_own_cases or kinds == {"c2i", "t2i"}
 
 

@@ -80,6 +80,7 @@ def test_the_folder_of_pixelgen_has_cases(
     assert (goldens / "pixelgen").is_dir(), f"{goldens}/pixelgen does not exist"
     kinds = {case.kind for case in cases_of("pixelgen")}
     assert kinds, f"{goldens}/pixelgen holds no case"
+    assert kinds <= {"c2i", "t2i"}, "a kind without a test"
     assert not are_own_cases or kinds == {"c2i", "t2i"}
 
 
