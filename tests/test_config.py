@@ -117,6 +117,7 @@ def test_a_preset_cannot_set_its_own_path(tmp_path: Path) -> None:
         ({"batch_size": 0}, "batch_size"),
         ({"num_classes": -1}, "num_classes"),
         ({"size": [16]}, "size"),
+        ({"size": [True, 16]}, "size must be a number"),
         ({"batch_size": "many"}, "batch_size"),
         ({"name": "../evil"}, "name"),
     ],

@@ -51,8 +51,8 @@ class Frozen(BaseModel):
     def _may_be_true(cls, name: object) -> bool:
         """Whether a field takes truth values, or no numbers, of which pydantic makes none."""
         field = cls.model_fields.get(str(name))
-        kinds = set() if field is None else set(_kinds_in(field.annotation))
-        return bool in kinds or not kinds & {int, float}
+        kinds = () if field is None else tuple(_kinds_in(field.annotation))
+        return bool in kinds or not (int in kinds or float in kinds)
 
 
 def _kinds_in(annotation: object) -> Iterator[object]:
