@@ -64,7 +64,9 @@ def test_null_removes_what_the_base_has(tmp_path: Path) -> None:
 SOLVERS: tuple[SolverName, ...] = typing.get_args(SolverName)
 
 
-@pytest.mark.parametrize("base", ["pixelgen-xl-256", "pixelgen-xxl-t2i-512", "pixnerd-xl-256"])
+@pytest.mark.parametrize(
+    "base", ["jit-b-16-256", "pixelgen-xl-256", "pixelgen-xxl-t2i-512", "pixnerd-xl-256"]
+)
 @pytest.mark.parametrize("own", SOLVERS)
 def test_a_solver_in_a_file_is_what_it_is_as_an_option(
     tmp_path: Path, base: str, own: SolverName

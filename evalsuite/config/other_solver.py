@@ -6,6 +6,9 @@ from typing import Any
 
 from evalsuite.config.base import SOLVERS_WITH, SolverName
 
+_OWN_GRID, _GRID = "dpmpp_2m", {"last_step", "grid"}
+"""The solver that has times of its own, and the settings of those of the others."""
+
 
 def of_other_solver(preset: Mapping[str, Any], solver: str) -> dict[str, Any]:
     """The settings that change with the solver, as the original program has them.
@@ -18,8 +21,8 @@ def of_other_solver(preset: Mapping[str, Any], solver: str) -> dict[str, Any]:
     for name, solvers in SOLVERS_WITH.items():
         if solver not in solvers:
             changed[name] = "ode" if name == "step" else None
-    if solver == "dpmpp_2m":  # its grid is its own
-        changed |= {"last_step": None, "grid": None}
+    if solver == _OWN_GRID:
+        changed |= dict.fromkeys(_GRID)
     return {**changed, **_entries(preset).get(solver, {})}
 
 
@@ -34,15 +37,15 @@ def rebased(preset: Mapping[str, Any], solver: object) -> dict[str, Any]:
         return dict(preset)
     entries = _entries(preset)
     varying = {name for entry in entries.values() for name in entry}
-    kept = {name: sampling[name] for name in sorted(varying) if name in sampling}
-    others = {
-        name: {**kept, **entries.get(name, {})}
-        for name in typing.get_args(SolverName)
-        if name != solver and (kept or name in entries)
-    }
-    solvers_own = ("order", *SOLVERS_WITH)
-    back = {name: sampling[name] for name in solvers_own if sampling.get(name) is not None}
-    others[str(own)] = {**kept, **back}
+    others = {}
+    for other in typing.get_args(SolverName):
+        names = varying | {name for name, solvers in SOLVERS_WITH.items() if other in solvers}
+        names |= {"order"} if other == own else set()
+        names |= _GRID if solver == _OWN_GRID != other else set()
+        kept = {name: sampling[name] for name in sorted(names) if sampling.get(name) is not None}
+        entry = {**kept, **entries.get(other, {})}
+        if entry and other != solver:
+            others[other] = entry
     sampling = {**sampling, **of_other_solver(preset, solver), "solver": solver}
     return {**preset, "sampling": sampling, "with_solver": others}
 
