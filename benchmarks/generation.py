@@ -193,7 +193,7 @@ class Contestants:
             labels_B = torch.tensor(given, device=case.device)
             return Conditions(labels_B, torch.full_like(labels_B, case.preset.num_classes or 0))
         dtype = torch.float32 if case.settings.dtype == "float32" else torch.bfloat16
-        text_BTD = torch.stack([self._features.positive(prompt) for prompt in given])
+        text_BTD = self._features.positive(given)
         null_BTD = self._features.negative().expand_as(text_BTD)
         return Conditions(text_BTD.to(case.device, dtype), null_BTD.to(case.device, dtype))
 
@@ -207,7 +207,9 @@ def _random_text(preset: ModelPreset) -> TextFeatures | None:
         return None
     shape = (preset.text.encoder.max_length, preset.text.encoder.width)
     positive = {str(i): random_features(str(i), 0, *shape) for i in range(_NUM_PROMPTS)}
-    return TextFeatures(positive, random_features("", 0, *shape))
+    return TextFeatures(
+        lambda prompts: [positive[prompt] for prompt in prompts], random_features("", 0, *shape)
+    )
 
 
 def count_flops(preset: ModelPreset) -> int:

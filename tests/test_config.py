@@ -117,6 +117,7 @@ def test_a_preset_cannot_set_its_own_path(tmp_path: Path) -> None:
         ({"batch_size": 0}, "batch_size"),
         ({"num_classes": -1}, "num_classes"),
         ({"size": [16]}, "size"),
+        ({"size": [True, 16]}, "size must be a number"),
         ({"batch_size": "many"}, "batch_size"),
         ({"name": "../evil"}, "name"),
     ],
@@ -143,6 +144,10 @@ def test_a_wrong_value_is_one_line_with_its_key(
         ({"timeshift": "much"}, "timeshift: 'much' is no number"),
         ({"noise_scale": -1}, "noise_scale: -1 is out of range: it must be more than 0"),
         ({"num_steps": 2.5}, "num_steps: 2.5 is no whole number"),
+        ({"num_steps": True}, "num_steps must be a number, not true"),
+        ({"guidance_scale": False}, "guidance_scale must be a number, not false"),
+        ({"last_step": True}, "last_step must be a number, not true"),
+        ({"guidance_interval": [False, True]}, "guidance_interval must be a number"),
         ({"solver": "adam" * 30}, f"solver: 'adam{'adam' * 13}ada... is not 'euler', 'heun',"),
     ],
 )

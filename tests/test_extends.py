@@ -1,13 +1,15 @@
 """Presets that extend others: what is merged, what is replaced, what is never inherited."""
 
+import typing
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from evalsuite.config import ModelPreset, ReferenceSpec, data_root, load_spec
+from evalsuite.config import ModelPreset, ReferenceSpec, SolverName, data_root, load_spec
 from evalsuite.errors import ConfigError
+from evalsuite.pipeline.settings import native_settings
 
 BUILT_IN = data_root() / "configs" / "models"
 
@@ -52,13 +54,38 @@ def test_lists_are_replaced_whole(tmp_path: Path) -> None:
 
 
 def test_null_removes_what_the_base_has(tmp_path: Path) -> None:
-    """So a solver without an order can follow one with it."""
-    sampling = {"solver": "euler", "order": None}
-    found = mine(tmp_path, "pixnerd-xxl-t2i", sampling=sampling)
+    found = mine(tmp_path, "pixelgen-xl-256", sampling={"corrector_guidance": None})
     assert found.sampling is not None
-    assert (found.sampling.solver, found.sampling.order) == ("euler", None)
+    assert found.sampling.corrector_guidance is None
     with pytest.raises(ConfigError, match="order is for solver 'adams' alone"):
-        mine(tmp_path, "pixnerd-xxl-t2i", sampling={"solver": "euler"})
+        mine(tmp_path, "pixnerd-xxl-t2i", sampling={"order": None})
+
+
+SOLVERS: tuple[SolverName, ...] = typing.get_args(SolverName)
+
+
+@pytest.mark.parametrize(
+    "base", ["jit-b-16-256", "pixelgen-xl-256", "pixelgen-xxl-t2i-512", "pixnerd-xl-256"]
+)
+@pytest.mark.parametrize("own", SOLVERS)
+def test_a_solver_in_a_file_is_what_it_is_as_an_option(
+    tmp_path: Path, base: str, own: SolverName
+) -> None:
+    """From the file, `--solver` then gives for every other solver what it gives from the base."""
+    ours = load_spec(ModelPreset, base)
+    found = mine(tmp_path, base, sampling={"solver": own})
+    assert found.sampling == native_settings(ours, {"solver": own})
+    for solver in SOLVERS:
+        assert native_settings(found, {"solver": solver}) == native_settings(
+            ours, {"solver": solver}
+        )
+
+
+def test_what_a_file_says_of_its_solver_goes_before_what_comes_with_it(tmp_path: Path) -> None:
+    sampling = {"solver": "adams", "order": 3, "interval_ends": "closed"}
+    found = mine(tmp_path, "pixelgen-xl-256", sampling=sampling)
+    assert found.sampling is not None
+    assert (found.sampling.order, found.sampling.interval_ends) == (3, "closed")
 
 
 def test_claims_of_the_base_are_not_inherited(tmp_path: Path) -> None:

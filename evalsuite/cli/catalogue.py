@@ -44,15 +44,12 @@ def _list_models() -> None:
 @click.option("--yaml", "as_yaml", is_flag=True, help="The preset as YAML, `extends` resolved.")
 def _show_model(name: str, as_yaml: bool) -> None:
     from evalsuite.cli.preset_pages import print_page
-    from evalsuite.config import ModelPreset, load_spec
+    from evalsuite.config import ModelPreset, load_spec, rooted
 
     preset = load_spec(ModelPreset, name)
     if as_yaml:
         content = preset.model_dump(mode="json", exclude_unset=True)
-        for section, key in (("weights", "file"), ("text", "prompts")):
-            if content.get(section, {}).get(key):  # so that the YAML means the same anywhere
-                content[section][key] = str((preset.path.parent / content[section][key]).resolve())
-        echo_yaml(content, preset.path)
+        echo_yaml(rooted(content, preset.path.parent), preset.path)
     else:
         print_page(result_console(), preset)
 

@@ -6,7 +6,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from evalsuite.config import ExtractorSpec, FilePlace, ReferenceSpec
+    from evalsuite.config import (
+        BenchmarkFile,
+        BenchmarkSpec,
+        ExtractorSpec,
+        FilePlace,
+        ReferenceSpec,
+    )
+    from evalsuite.pipeline.lock import LockedItem
 
 
 def fetched_reference(spec: "ReferenceSpec", *, allow_unverified: bool) -> Path:
@@ -30,6 +37,30 @@ def fetched_weights(spec: "ExtractorSpec") -> Path | None:
     if found is not None or not spec.weights.places:
         return found
     return fetched(spec.weights.places[0], allow_unverified=False)
+
+
+def fetched_benchmark(
+    values: dict[str, Any], *, allow_unverified: bool
+) -> "tuple[LockedItem, ...]":
+    """The files of `--benchmark`, fetched where they are not here, as items of a lock file."""
+    from evalsuite.artifacts.digests import known_sha256
+    from evalsuite.config import BenchmarkSpec, load_spec
+    from evalsuite.pipeline.lock import LockedItem
+
+    if values["benchmark"] is None:
+        return ()
+    spec = load_spec(BenchmarkSpec, values["benchmark"])
+    paths = [benchmark_path(spec, file, allow_unverified=allow_unverified) for file in spec.files]
+    return tuple(
+        LockedItem(what="benchmark", name=path.name, sha256=known_sha256(path)) for path in paths
+    )
+
+
+def benchmark_path(spec: "BenchmarkSpec", file: "BenchmarkFile", *, allow_unverified: bool) -> Path:
+    """A file of a benchmark: the one beside its YAML, or fetched if it is not here."""
+    if file.place is None:
+        return spec.path.parent / str(file.file)
+    return fetched(file.place, allow_unverified=allow_unverified)
 
 
 def fetched(place: "FilePlace", *, allow_unverified: bool) -> Path:

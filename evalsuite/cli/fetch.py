@@ -14,6 +14,7 @@ from evalsuite.errors import UsageError
     "  evalsuite fetch --model pixnerd-xxl-t2i --prompts mine.txt --output t2i.lock.json"
 )
 @plan_options
+@click.option("--benchmark", metavar="NAME|FILE.yaml", help="Its prompts and other files.")
 @click.option("--reference", metavar="NAME|PATH", help="Real data that the run compares with.")
 @click.option("--extractor", metavar="NAME", help="Feature extractor.")
 @click.option("--extractor-weights", metavar="PATH|hub:REPO", help="Its weights.")
@@ -37,8 +38,10 @@ def fetch(output: Path, allow_unverified: bool, **values: Any) -> None:  # noqa:
     revisions and hashes: `run --offline --lock FILE`.
     """
     from evalsuite.artifacts.storage import LocalStorage
+    from evalsuite.cli.downloading import fetched_benchmark
     from evalsuite.cli.measuring import fetch_for, measures_of
     from evalsuite.cli.output import notice
+    from evalsuite.cli.prepare import with_prompts
     from evalsuite.cli.resolve import extractor_of, plan_options_of
     from evalsuite.pipeline.fetching import fetched_items
     from evalsuite.pipeline.lock import Lock, write_lock
@@ -47,6 +50,8 @@ def fetch(output: Path, allow_unverified: bool, **values: Any) -> None:  # noqa:
     if output.is_dir():
         raise UsageError(f"--output {output} is a folder: give the name of a lock file")
     LocalStorage(output.resolve().parent).check_writable()
+    benchmark = fetched_benchmark(values, allow_unverified=allow_unverified)
+    values = with_prompts(values)
     resolved = resolve_plan(plan_options_of(values))
     for text in resolved.notices:
         notice(text)
@@ -58,7 +63,10 @@ def fetch(output: Path, allow_unverified: bool, **values: Any) -> None:  # noqa:
     if not specs and values["extractor"] is not None:
         specs = [extractor_of(values["extractor"], values["extractor_weights"])]
     references = [m.reference for m in measures if m.reference is not None]
-    items = fetched_items(resolved, references, specs)
+    items = (
+        *fetched_items(resolved, references, specs, values["extractor_weights"]),
+        *benchmark,
+    )
     for item in items:
         where = f"{item.repo}@{(item.revision or '')[:8]}" if item.repo else "on this machine"
         click.echo(f"{item.what:13} {item.name}  {item.sha256[:12]}  {where}")

@@ -81,7 +81,7 @@ def measures_of(
         DataError: a reference that is not here.
     """
     from evalsuite.artifacts.references import open_reference
-    from evalsuite.cli.resolve import extractor_of
+    from evalsuite.cli.resolve import extractor_of, lock_of
     from evalsuite.pipeline.measure import Measure, parse_metrics, protocol_named
     from evalsuite.pipeline.numerics import resolve_device
 
@@ -91,8 +91,12 @@ def measures_of(
     measures = []
     for name in _protocol_names(values, defaults):
         wanted = _extractor_name(values, name, given, defaults)
-        offline = bool(values.get("offline"))
-        spec = extractor_of(wanted, values["extractor_weights"], offline=offline)
+        spec = extractor_of(
+            wanted,
+            values["extractor_weights"],
+            offline=bool(values.get("offline")),
+            lock=lock_of(values),
+        )
         protocol = protocol_named(name, spec)
         metrics = parse_metrics(values["metrics"], protocol)
         reference = _reference_for(protocol, given, size, metrics)

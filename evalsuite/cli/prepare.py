@@ -126,6 +126,28 @@ def with_benchmark(values: dict[str, Any]) -> dict[str, Any]:
         UsageError: no such benchmark, its files are not here, or other prompts were given too.
     """
     from evalsuite.config import BenchmarkSpec, load_spec
+
+    values = with_prompts(values)
+    if values.get("benchmark") is None:
+        return values
+    spec = load_spec(BenchmarkSpec, values["benchmark"])
+    count = spec.num_prompts * spec.images_per_prompt
+    if spec.detector or values.get("detector") or values.get("judge"):
+        _check_whole(spec, values["num_samples"] or count, values["images"])
+    return {
+        **values,
+        "num_samples": values["num_samples"] or count,
+        "images": values["images"] or "all",
+    }
+
+
+def with_prompts(values: dict[str, Any]) -> dict[str, Any]:
+    """The options with the prompts of `--benchmark`.
+
+    Raises:
+        UsageError: no such benchmark, its prompts are not here, or others were given too.
+    """
+    from evalsuite.config import BenchmarkSpec, load_spec
     from evalsuite.pipeline.benchmark_files import prompts_file
 
     name = values.get("benchmark")
@@ -133,17 +155,7 @@ def with_benchmark(values: dict[str, Any]) -> dict[str, Any]:
         return values
     if values["prompts"] or values["prompt"]:
         raise UsageError(f"--benchmark {name} brings its prompts: leave --prompts and --prompt out")
-    spec = load_spec(BenchmarkSpec, name)
-    path = prompts_file(spec)
-    count = spec.num_prompts * spec.images_per_prompt
-    if spec.detector or values.get("detector") or values.get("judge"):
-        _check_whole(spec, values["num_samples"] or count, values["images"])
-    return {
-        **values,
-        "prompts": path,
-        "num_samples": values["num_samples"] or count,
-        "images": values["images"] or "all",
-    }
+    return {**values, "prompts": prompts_file(load_spec(BenchmarkSpec, name))}
 
 
 def _check_whole(spec: "BenchmarkSpec", num_samples: int, images: str | None) -> None:
@@ -159,11 +171,16 @@ def _check_whole(spec: "BenchmarkSpec", num_samples: int, images: str | None) ->
 
 def _extractors(values: dict[str, Any], scoring: Scoring) -> "tuple[ExtractorSpec, ...]":
     """Whose features are computed beside the images: each once."""
-    from evalsuite.cli.resolve import extractor_of
+    from evalsuite.cli.resolve import extractor_of, lock_of
 
     found = {measure.spec.extractor_id: measure.spec for measure in scoring.measures}
     if not found and values["extractor"] is not None:
-        spec = extractor_of(values["extractor"], values["extractor_weights"])
+        spec = extractor_of(
+            values["extractor"],
+            values["extractor_weights"],
+            offline=values["offline"],
+            lock=lock_of(values),
+        )
         found = {spec.extractor_id: spec}
     if not found and values["extractor_weights"]:
         raise UsageError("--extractor-weights needs --extractor")

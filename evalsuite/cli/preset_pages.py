@@ -121,6 +121,8 @@ def _text(console: Console, text: TextPreset, sources: Mapping[str, str]) -> Non
     if text.lacks_instruction or encoder.instruction:
         count = len(encoder.instruction)
         values["instruction"] = "missing" if text.lacks_instruction else f"{count} lines"
+    if text.shared_seeds:
+        values["seeds"] = "of the published figures: a few that all prompts share (--shared-seeds)"
     _values(console, values, sources)
 
 

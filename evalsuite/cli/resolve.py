@@ -8,7 +8,7 @@ from evalsuite.config import ExtractorSpec, load_spec
 from evalsuite.errors import UsageError
 from evalsuite.pipeline.conditions import TextRequest
 from evalsuite.pipeline.extractor_weights import find_extractor_weights
-from evalsuite.pipeline.lock import read_lock
+from evalsuite.pipeline.lock import Lock, read_lock
 from evalsuite.pipeline.plan import GuideRequest, PlanOptions, with_weights
 from evalsuite.pipeline.weights import WeightsRequest
 
@@ -37,7 +37,7 @@ def plan_options_of(values: dict[str, Any]) -> PlanOptions:
             values["weights"],
             values["ema"],
             values["offline"],
-            read_lock(values["lock"]) if values["lock"] else None,
+            lock_of(values),
         ),
         guide=_guide_of(values),
         text=TextRequest(
@@ -54,7 +54,14 @@ def plan_options_of(values: dict[str, Any]) -> PlanOptions:
     )
 
 
-def extractor_of(name: str, weights: str | None, *, offline: bool = False) -> ExtractorSpec:
+def lock_of(values: dict[str, Any]) -> Lock | None:
+    """What `--lock` names, of a command that has it."""
+    return read_lock(values["lock"]) if values.get("lock") else None
+
+
+def extractor_of(
+    name: str, weights: str | None, *, offline: bool = False, lock: Lock | None = None
+) -> ExtractorSpec:
     """An extractor by name, with its own weights, or with those of a path or of a hub.
 
     Raises:
@@ -65,7 +72,7 @@ def extractor_of(name: str, weights: str | None, *, offline: bool = False) -> Ex
     spec = load_spec(ExtractorSpec, name)
     if weights is None:
         return spec
-    return with_weights(spec, find_extractor_weights(weights, offline=offline))
+    return with_weights(spec, find_extractor_weights(weights, offline=offline, lock=lock))
 
 
 def _guide_of(values: dict[str, Any]) -> GuideRequest | None:

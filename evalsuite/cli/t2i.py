@@ -116,15 +116,12 @@ def fetch(benchmark: str, allow_unverified: bool) -> None:
 
     The metadata of GenEval is what `--prompts` and `--metadata` take.
     """
-    from evalsuite.cli.downloading import fetched
+    from evalsuite.cli.downloading import benchmark_path
     from evalsuite.config import BenchmarkSpec, load_spec
 
     spec = load_spec(BenchmarkSpec, benchmark)
     for file in spec.files:
-        if file.place is None:
-            click.echo(f"{file.role:14} {spec.path.parent / str(file.file)}")
-            continue
-        path = fetched(file.place, allow_unverified=allow_unverified)
+        path = benchmark_path(spec, file, allow_unverified=allow_unverified)
         click.echo(f"{file.role:14} {path}")
     click.echo(f"{spec.num_prompts} prompts, {spec.images_per_prompt} images each; {spec.licence}")
 

@@ -5,14 +5,11 @@ Legend: T places for the denoiser, L tokens that the encoder reads (more than T 
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from evalsuite.conditioning.encoder_files import encoder_folders, import_transformers
 from evalsuite.config import TextEncoderSpec
-from evalsuite.errors import DataError, UsageError
-
-Truncation = Literal["refuse", "cut"]
-"""What is done with a prompt that is too long; the published models cut it."""
+from evalsuite.errors import DataError
 
 
 class PaddedPrompt(NamedTuple):
@@ -85,20 +82,6 @@ class PromptTokens:
             for index, count in counts
             if count > limit
         ]
-
-    def admit(
-        self, prompts: Sequence[str], truncation: Truncation, negative: bool = False
-    ) -> tuple[LongPrompt, ...]:
-        """Let prompts pass; returns those that will be cut, so that it can be said.
-
-        Raises:
-            UsageError: `truncation` is "refuse" and a prompt is too long.
-        """
-        long = tuple(self.too_long(prompts, negative))
-        if long and truncation == "refuse":
-            more = f" (and {len(long) - 1} more prompts)" if len(long) > 1 else ""
-            raise UsageError(f"{long[0].describe()}{more}; shorten it or allow it to be cut")
-        return long
 
     def _leads(self, negative: bool) -> bool:
         return bool(self._spec.instruction) and not negative

@@ -6,7 +6,7 @@ import gc
 import hashlib
 import json
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,12 +40,10 @@ class TextCache:
     numerics_id: str
     """Device, architecture and library versions, as one digest."""
 
-    def features_for(
-        self, prompts: Iterable[Prompt], folder: Path, device: torch.device
-    ) -> dict[Prompt, Tensor]:
-        """The features [T,D] of every distinct prompt, on the CPU in the encoder's dtype.
+    def prepare(self, prompts: Iterable[Prompt], folder: Path, device: torch.device) -> None:
+        """Encode what is not on disk yet, each distinct prompt once.
 
-        The encoder is read only if a prompt is not on disk yet, and is gone from `device` when this
+        The encoder is read only if something is missing, and is gone from `device` when this
         returns. Of several processes one encodes while the others wait, and a process that is
         killed leaves what it finished.
 
@@ -55,7 +53,7 @@ class TextCache:
             device: where it computes.
 
         Raises:
-            CorruptionError: the encoder or a stored file has other bytes than it should.
+            CorruptionError: the encoder has other bytes than it should.
             DataError: the encoder cannot be used.
             StorageError: the cache cannot be read or written.
         """
@@ -63,12 +61,17 @@ class TextCache:
         if self._missing(paths):
             with _locked(self._lock_path()):
                 self._encode(self._missing(paths), folder, device)
-        storage = open_storage(self.root)
-        contents = storage.contents(paths.values())
-        return {
-            prompt: _decode(content, storage.path(path))
-            for (prompt, path), content in zip(paths.items(), contents, strict=True)
-        }
+
+    def read(self, prompts: Sequence[Prompt]) -> list[Tensor]:
+        """The features [T,D] of prompts that `prepare` was given, on the CPU in their own dtype.
+
+        Raises:
+            CorruptionError: a stored file has other bytes than it should.
+            StorageError: the cache cannot be read.
+        """
+        storage, paths = open_storage(self.root), [self._path(prompt) for prompt in prompts]
+        contents = storage.contents(paths)
+        return [_decode(c, storage.path(p)) for c, p in zip(contents, paths, strict=True)]
 
     def _missing(self, paths: dict[Prompt, str]) -> dict[str, Prompt]:
         """One prompt for each file that is not there."""

@@ -42,7 +42,7 @@ class TextEncoder:
         hold features too, and the denoisers attend to them without a mask.
 
         Args:
-            prompts: texts; one that is too long is cut (`PromptTokens.admit` says so before).
+            prompts: texts; one that is too long is cut (`PromptTokens.too_long` says so before).
             negative: without the instruction, if the spec has one.
 
         Returns:

@@ -30,7 +30,9 @@ from evalsuite.config.loading import (
     names_of,
     parse_spec,
     read_yaml,
+    rooted,
 )
+from evalsuite.config.other_solver import of_other_solver
 from evalsuite.config.plan import (
     GuideModel,
     Plan,
@@ -130,6 +132,8 @@ __all__ = [
     "load_claims",
     "load_spec",
     "names_of",
+    "of_other_solver",
     "parse_spec",
     "read_yaml",
+    "rooted",
 ]

@@ -1,9 +1,11 @@
 """What the whole configuration tree stands on: the frozen base class, names and canonical JSON."""
 
 import json
-from typing import Annotated, Literal
+import typing
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 NUMERICS_VERSION = 1
 """Raised when a pinned pixel hash of the digits model changes on an unchanged machine."""
@@ -30,9 +32,36 @@ SOLVERS_WITH = {
 
 
 class Frozen(BaseModel):
-    """Base of the tree: immutable, unknown keys refused."""
+    """Base of the tree: immutable, unknown keys refused; a truth value is no number."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_truth_for_a_number(cls, data: Any) -> Any:  # noqa: ANN401 - whatever is validated
+        """Pydantic would take `true` for 1 and `false` for 0."""
+        if isinstance(data, Mapping):
+            for name, value in data.items():
+                truths = value if isinstance(value, list | tuple) and len(value) == 2 else (value,)
+                if any(isinstance(v, bool) for v in truths) and not cls._may_be_true(name):
+                    raise ValueError(f"{name} must be a number, not {str(value).lower()}")
+        return data
+
+    @classmethod
+    def _may_be_true(cls, name: object) -> bool:
+        """Whether a field takes truth values, or no numbers, of which pydantic makes none."""
+        field = cls.model_fields.get(str(name))
+        kinds = () if field is None else tuple(_kinds_in(field.annotation))
+        return bool in kinds or not (int in kinds or float in kinds)
+
+
+def _kinds_in(annotation: object) -> Iterator[object]:
+    """The classes inside a field's type, such as `tuple[float, float] | None`."""
+    inside = typing.get_args(annotation)
+    if not inside:
+        yield annotation
+    for part in inside:
+        yield from _kinds_in(part)
 
 
 def canonical_json(value: object) -> bytes:

@@ -11,6 +11,7 @@ from pydantic_core import ErrorDetails
 
 from evalsuite.config.benchmarks import BenchmarkSpec
 from evalsuite.config.jobs import JobSpec
+from evalsuite.config.other_solver import rebased
 from evalsuite.config.presets import ExtractorSpec, ModelPreset
 from evalsuite.config.protocols import ProtocolSpec
 from evalsuite.config.references import ReferenceSpec
@@ -32,6 +33,9 @@ _Spec = TypeVar(
 _LONGEST = 60  # characters of a wrong value that an error line repeats
 _NEVER_INHERITED = ("name", "card", "parameters", "known_rates", "published", "settings_are")
 """What was counted, measured or claimed of one model is not true of another that extends it."""
+_PATHS = {"": ("card",), "weights": ("file",), "text": ("prompts", "folder")}
+"""The keys of a model that hold paths, by their section."""
+_OF_PIPELINES = "diffusers:"
 _FOLDERS: Mapping[type[BaseModel], tuple[str, str]] = {
     ModelPreset: ("configs/models", "model"),
     ExtractorSpec: ("configs/extractors", "extractor"),
@@ -61,8 +65,9 @@ def load_spec(kind: type[_Spec], name_or_path: str) -> _Spec:
     """Read a preset of any kind by name, or from a YAML file given by path.
 
     A model's file with `extends: NAME` or `extends: OTHER.yaml` changes that one: mappings are
-    merged key by key, lists are replaced, and claims of the base (its name, parameters, measured
-    rates, published results and whether settings are published) are not taken over.
+    merged key by key, lists are replaced, and what comes with a solver changes with it. Claims of
+    the base (its name, parameters, measured rates, published results and whether settings are
+    published) are not taken over.
 
     Raises:
         UsageError: no such name or file.
@@ -100,7 +105,10 @@ def _extended(content: dict[str, Any], path: Path, below: tuple[Path, ...]) -> d
         raise ConfigError(f"{path}: extends {content['extends']!r} comes back to itself")
     base = _extended(read_yaml(base_path), base_path, above)
     own = {key: value for key, value in content.items() if key != "extends"}
-    return _laid_over(_inheritable(base, own, base_path.parent), own)
+    inherited = _inheritable(base, own, base_path.parent)
+    sampling = own.get("sampling")
+    solver = sampling.get("solver") if isinstance(sampling, dict) else None
+    return _laid_over(rebased(inherited, solver), own)
 
 
 def _base_path(base: object, path: Path) -> Path:
@@ -124,9 +132,7 @@ def _inheritable(base: dict[str, Any], own: dict[str, Any], folder: Path) -> dic
     the base's weights when the file names its own: only which EMA to take stays.
     """
     kept = {key: value for key, value in base.items() if key not in _NEVER_INHERITED}
-    for key in ("weights", "text"):
-        if isinstance(kept.get(key), dict):
-            kept[key] = _rooted(kept[key], folder)
+    kept = rooted(kept, folder)
     own_weights = own.get("weights")
     if isinstance(own_weights, dict) and own_weights.keys() & {"file", "places"}:
         inherited = kept.pop("weights", None)
@@ -146,14 +152,26 @@ def _keys(section: Mapping[str, Any]) -> Iterator[str]:
             yield from _keys(value)
 
 
-def _rooted(section: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """A section with its paths absolute: in the YAML they are relative to their own file."""
-    paths = {
-        k: v
-        for k, v in section.items()
-        if k in {"file", "prompts", "folder"} and isinstance(v, str)
-    }
-    return {**section, **{key: str(folder / value) for key, value in paths.items()}}
+def rooted(content: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """A model's content with its paths absolute, so that it means the same in any file.
+
+    In YAML they are relative to their own file, which lies in `folder`. A pipeline's family names a
+    folder where there is one, and a repository of a hub elsewhere.
+    """
+    moved = dict(content)
+    for section, names in _PATHS.items():
+        if isinstance(moved.get(section), dict):
+            moved[section] = _absolute(moved[section], names, folder)
+    moved = _absolute(moved, _PATHS[""], folder)
+    kind, colon, name = str(moved.get("family", "")).partition(":")
+    if kind + colon == _OF_PIPELINES and (folder / name).is_dir():
+        moved["family"] = kind + colon + str((folder / name).resolve())
+    return moved
+
+
+def _absolute(section: dict[str, Any], names: Iterable[str], folder: Path) -> dict[str, Any]:
+    given = {name: section[name] for name in names if isinstance(section.get(name), str)}
+    return {**section, **{name: str((folder / path).resolve()) for name, path in given.items()}}
 
 
 def _laid_over(base: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:

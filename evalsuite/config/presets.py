@@ -121,6 +121,8 @@ class TextPreset(Frozen):
     """Lines that the authors put before every positive prompt. Where their licence keeps the text
     out of this package, `encoder.instruction` is empty and the user's own preset gives it."""
     negative_prompt: str = ""
+    shared_seeds: bool = False
+    """Whether the published figures are of a few noises that all prompts share."""
     prompts: str | None = None
     """Prompts for a first look, relative to the YAML file."""
 
@@ -160,7 +162,9 @@ class ModelPreset(Frozen):
     sampling: SamplingSettings | None = None
     settings: dict[str, Scalar | None] | None = None
     """Of a model that brings its own sampler; absent ones are its own defaults."""
-    with_solver: dict[SolverName, dict[str, Scalar]] = Field(default_factory=dict)
+    with_solver: dict[SolverName, dict[str, Scalar | tuple[float, float]]] = Field(
+        default_factory=dict
+    )
     """Settings that come with another solver than the preset's, as the original program has it."""
     settings_are: Literal["published", "inferred", "own"] = "own"
     sources: dict[str, str] = Field(default_factory=dict)

@@ -63,7 +63,7 @@ class SamplingSettings(Frozen):
     """Times between which guidance acts; t = 0 is noise."""
     interval_ends: IntervalEnds = "open"
     """open: lo < t < hi (PixNerd, PixelDiT). open_but_zero: the same, but lo = 0 includes t = 0
-    (JiT). left_open: lo < t <= hi (PixelGen). closed: both."""
+    (JiT). left_open: lo < t <= hi (PixelGen's Euler and Heun; its Adams is open). closed: both."""
     skip_unguided: bool = True
     """Leave the unconditional half out where the scale is 1; false restores the doubled batch."""
     noise_scale: float = Field(default=1.0, gt=0)

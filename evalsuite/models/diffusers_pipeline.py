@@ -7,7 +7,7 @@ user's own call with `generator=[torch.Generator().manual_seed(seed), ...]`, in 
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -31,7 +31,7 @@ from evalsuite.models.diffusers_folder import (
     weights_sha256_of,
 )
 from evalsuite.models.diffusers_loading import check_versions, loaded_pipeline, versions_of
-from evalsuite.models.foreign import DIFFUSERS, ForeignModel, refuse_keys_of_our_models
+from evalsuite.models.foreign import DIFFUSERS, ForeignModel, Pin, refuse_keys_of_our_models
 from evalsuite.models.protocol import Condition
 
 BATCH_SIZE = 8
@@ -42,7 +42,12 @@ _NULL_LABEL_OF_DIT = 1000
 
 
 def find_pipeline(
-    name: str, *, trust_code: bool, offline: bool, preset: ModelPreset | None = None
+    name: str,
+    *,
+    trust_code: bool,
+    offline: bool,
+    preset: ModelPreset | None = None,
+    pinned: Pin | None = None,
 ) -> ForeignModel:
     """A pipeline by its folder, or by `OWNER/NAME[@REVISION]` on a hub.
 
@@ -51,6 +56,7 @@ def find_pipeline(
         trust_code: whether code in the folder may run. Without it none does: the folder is data.
         offline: look nothing up on a hub.
         preset: one that has this pipeline as its family; what it says goes before the folder's own.
+        pinned: which commit of a repository a lock file holds, where there is one.
 
     Raises:
         UsageError: a name that is none, code that was not allowed, an unsupported pipeline.
@@ -61,7 +67,7 @@ def find_pipeline(
     if preset is not None:
         refuse_keys_of_our_models(preset)
     imported_diffusers()
-    path, label = _located(name, preset.path.parent if preset else Path(), offline)
+    path, label, origin = _located(name, preset.path.parent if preset else Path(), offline, pinned)
     folder = read_pipeline_folder(path, trust_code=trust_code)
     call = read_call(pipeline_class(folder))
     num_classes = _num_classes(folder) if call.condition == "class" else None
@@ -80,6 +86,7 @@ def find_pipeline(
         settings_class=call.settings_class,
         pipeline=path,
         needs_weights=False,
+        origin=origin,
     )
 
 
@@ -146,7 +153,8 @@ class DiffusersModel:
         """Images [B,3,H,W], float32 in [-1, 1]; sets `nfe`.
 
         They are what the pipeline gives with `output_type="np"`, in [0, 1], times 2 minus 1. The
-        rule `half_up` makes of them the pixels of its PIL images, which round halves to even.
+        rule `half_up` makes of them the pixels of its PIL images but for about 7 values in a
+        million, which are one level off: 2 v - 1 rounds away last bits of v below a half.
 
         Raises:
             ValueError: a label or a prompt that it cannot take, or an image that was blanked.
@@ -234,17 +242,27 @@ def default_size(folder: PipelineFolder, call: PipelineCall) -> tuple[int, int] 
     return height * factor, width * factor
 
 
-def _located(name: str, beside: Path, offline: bool) -> tuple[Path, str]:
-    """The folder, and what to call it: without this machine's paths."""
+class _Located(NamedTuple):
+    """A pipeline's folder, what to call it without this machine's paths, and its place on a hub."""
+
+    path: Path
+    label: str
+    origin: dict[str, Scalar]
+
+
+def _located(name: str, beside: Path, offline: bool, pinned: Pin | None) -> _Located:
     local = beside / name
     if local.is_dir():
-        return local.resolve(), local.resolve().name
+        return _Located(local.resolve(), local.resolve().name, {})
     match = _REPOSITORY.fullmatch(name)
     if match is None:
         raise UsageError(f"{DIFFUSERS}{name}: no such folder, and not OWNER/NAME[@REVISION]")
-    repo, revision = match.groups()
-    path = hub_folder(repo, revision, offline=offline)
-    return path, f"{repo}@{path.name[:12]}"
+    repo, asked = match.groups()
+    path = hub_folder(repo, pinned(repo, asked) if pinned else asked, offline=offline)
+    origin: dict[str, Scalar] = {"repo": repo, "revision": path.name}
+    if asked:
+        origin["asked"] = asked
+    return _Located(path, f"{repo}@{path.name[:12]}", origin)
 
 
 def _preset(

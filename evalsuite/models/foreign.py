@@ -11,8 +11,8 @@ import sys
 import sysconfig
 import traceback
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from importlib.machinery import EXTENSION_SUFFIXES, SOURCE_SUFFIXES
 from pathlib import Path
 from typing import Any
@@ -20,11 +20,13 @@ from typing import Any
 import torch
 from pydantic import BaseModel, ValidationError
 
-from evalsuite.config import EvaluationDefaults, ModelPreset, canonical_json, explain
+from evalsuite.config import EvaluationDefaults, ModelPreset, Scalar, canonical_json, explain
 from evalsuite.errors import ConfigError, DataError, EvalsuiteError, UsageError
 from evalsuite.models.protocol import SampledModel
 
 PYTHON, DIFFUSERS = "python:", "diffusers:"
+Pin = Callable[[str, str | None], str | None]
+"""The commit of a repository that stands for the revision that was asked."""
 _OF_OUR_MODELS = ("network", "sampling", "text")
 """Keys of a preset that only models of the registry read."""
 _CODE_SUFFIXES = (*SOURCE_SUFFIXES, *EXTENSION_SUFFIXES)
@@ -47,6 +49,8 @@ class ForeignModel:
     pipeline: Path | None = None
     """Folder of a diffusers pipeline."""
     needs_weights: bool = False
+    origin: Mapping[str, Scalar] = field(default_factory=dict)
+    """Of a pipeline that came from a hub: `repo`, `revision`, and what was `asked`."""
 
 
 def is_foreign(name: str) -> bool:
@@ -60,6 +64,7 @@ def foreign_model(
     trust_code: bool,
     preset: ModelPreset | None = None,
     offline: bool = False,
+    pinned: Pin | None = None,
 ) -> ForeignModel:
     """Find a model by `python:package.module:Class` or `diffusers:PATH_OR_REPOSITORY`.
 
@@ -69,6 +74,7 @@ def foreign_model(
         trust_code: whether the user allowed code to run.
         preset: the preset whose family this is, when there is one.
         offline: look nothing up on a hub.
+        pinned: which commit of a repository a lock file holds, where there is one.
 
     Raises:
         UsageError: code that was not allowed or fails when it is imported, or no such class.
@@ -79,7 +85,11 @@ def foreign_model(
         from evalsuite.models.diffusers_pipeline import find_pipeline
 
         return find_pipeline(
-            name.removeprefix(DIFFUSERS), trust_code=trust_code, offline=offline, preset=preset
+            name.removeprefix(DIFFUSERS),
+            trust_code=trust_code,
+            offline=offline,
+            preset=preset,
+            pinned=pinned,
         )
     if not trust_code:
         raise UsageError(f"--model {name}: {_TRUST}")

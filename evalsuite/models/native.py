@@ -1,6 +1,6 @@
 """A network of the registry with our samplers around it: every preset of ours is one of these."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -77,7 +77,7 @@ class NativeModel:
             null_B = torch.full_like(labels_B, int(self._network["num_classes"]))
             return Conditions(labels_B, null_B)
         assert self._features is not None
-        text_BTD = torch.stack([self._features.positive(prompt) for prompt in conditions])
+        text_BTD = self._features.positive(conditions)
         null_BTD = self._features.negative().expand_as(text_BTD)
         # the dtype of the features decides that of the text stream under autocast
         kind = torch.float32 if self._dtype == "float32" else torch.bfloat16
@@ -85,14 +85,22 @@ class NativeModel:
 
 
 class TextFeatures:
-    """Features [T, D] of every prompt of a plan, and of its negative prompt."""
+    """Features [T, D] of a plan's prompts, read when a batch needs them, and of the negative one.
 
-    def __init__(self, positive: Mapping[str, Tensor], negative_TD: Tensor) -> None:
-        self._positive, self._negative_TD = positive, negative_TD
+    All prompts of a benchmark of 30,000 would be 16 GB in every worker.
+    """
 
-    def positive(self, prompt: str) -> Tensor:
-        """Features [T, D] of a prompt."""
-        return self._positive[prompt]
+    def __init__(
+        self, read: Callable[[Sequence[str]], Sequence[Tensor]], negative_TD: Tensor
+    ) -> None:
+        """Args: what reads the features of some prompts, and those of the negative prompt."""
+        self._read, self._negative_TD = read, negative_TD
+
+    def positive(self, prompts: Sequence[str]) -> Tensor:
+        """Features [B, T, D] of the prompts of a batch."""
+        distinct = list(dict.fromkeys(prompts))
+        found = dict(zip(distinct, self._read(distinct), strict=True))
+        return torch.stack([found[prompt] for prompt in prompts])
 
     def negative(self) -> Tensor:
         """Features [T, D] of the negative prompt."""

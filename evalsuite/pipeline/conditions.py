@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
 from evalsuite.artifacts.hub import hub_folder
 from evalsuite.artifacts.storage import Place, open_storage
@@ -107,6 +108,7 @@ def resolve_text(
         _check_instruction(preset)
         encoder = _find_encoder(spec, request.encoder or own_encoder(preset), weights)
         notices += _cut_prompts(spec, encoder.folder, prompts, negative, request.cut)
+    notices += _own_seeds(preset, request)
     conditions = TextConditions(
         prompts=PromptList(count=len(prompts), sha256=prompts_sha256(prompts)),
         negative_prompt=negative,
@@ -138,16 +140,20 @@ def features_of(
     spec = text.encoder
     if plan.has_random_weights:
         seed = int(plan.ema.removeprefix(RANDOM_WEIGHTS))
-        made = {p: random_features(p, seed, spec.max_length, spec.width) for p in set(prompts)}
-        negative = random_features(text.negative_prompt, seed, spec.max_length, spec.width)
-        return TextFeatures(made, negative)
+        length, width = spec.max_length, spec.width
+
+        def made(some: Sequence[str]) -> list[Tensor]:
+            return [random_features(prompt, seed, length, width) for prompt in some]
+
+        return TextFeatures(made, made([text.negative_prompt])[0])
     if folder is None:
         raise DataError("the plan's text encoder is not here: give --text-encoder FOLDER")
-    wanted = [Prompt(prompt) for prompt in dict.fromkeys(prompts)]
     last = Prompt(text.negative_prompt, negative=True)
     stored = TextCache(cache, spec, text.encoder_sha256 or "", numerics_id)
-    found = stored.features_for([*wanted, last], folder, device)
-    return TextFeatures({p.text: found[p] for p in wanted}, found[last])
+    stored.prepare([*map(Prompt, prompts), last], folder, device)
+    return TextFeatures(
+        lambda some: stored.read([Prompt(prompt) for prompt in some]), stored.read([last])[0]
+    )
 
 
 def own_encoder(preset: ModelPreset) -> Path | None:
@@ -176,6 +182,17 @@ def _prompts(preset: ModelPreset, request: TextRequest) -> tuple[tuple[str, ...]
         raise UsageError(f"{preset.name} is a text model: give --prompts FILE or --prompt TEXT")
     prompts = read_prompts(preset.path.parent / preset.text.prompts)
     return prompts, (f"no prompts were given: these are {len(prompts)} of evalsuite's own",)
+
+
+def _own_seeds(preset: ModelPreset, request: TextRequest) -> tuple[str, ...]:
+    """A notice where a list of prompts gets other noises than the published figures are of."""
+    shares = preset.text is not None and preset.text.shared_seeds
+    if not shares or request.shared_seeds or request.prompts is None:
+        return ()
+    return (
+        f"every image has a seed of its own; {preset.name}'s published figures are of the same few"
+        " noises for every prompt: --shared-seeds takes those",
+    )
 
 
 def _check_instruction(preset: ModelPreset) -> None:

@@ -1,19 +1,30 @@
 """What a run opens, as the items of a lock file."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from evalsuite.artifacts.digests import known_sha256
 from evalsuite.artifacts.references import Reference
 from evalsuite.config import ExtractorSpec, Scalar
+from evalsuite.pipeline.extractor_weights import place_of_weights
 from evalsuite.pipeline.lock import LockedItem
 from evalsuite.pipeline.plan import ResolvedPlan
 from evalsuite.pipeline.worker import check_extractor_weights
 
 
 def fetched_items(
-    resolved: ResolvedPlan, references: Sequence[Reference], extractors: Sequence[ExtractorSpec]
+    resolved: ResolvedPlan,
+    references: Sequence[Reference],
+    extractors: Sequence[ExtractorSpec],
+    extractor_weights: str | None = None,
 ) -> tuple[LockedItem, ...]:
     """Everything that `resolve_plan` found, and extractors and references, checked.
+
+    Args:
+        resolved: the plan.
+        references: real data that is compared with.
+        extractors: whose features are computed.
+        extractor_weights: what the user gave for those, where they come from a hub.
 
     Raises:
         DataError: a file that is missing or not what its sidecar says.
@@ -22,7 +33,8 @@ def fetched_items(
     for extractor in {spec.extractor_id: spec for spec in extractors}.values():
         check_extractor_weights(extractor)
         sha256 = extractor.weights_sha256
-        items.append(LockedItem(what="extractor", name=extractor.name, sha256=sha256))
+        place = place_of_weights(extractor_weights, Path(extractor.weights.file or ""))
+        items.append(LockedItem(what="extractor", name=extractor.name, sha256=sha256, **place))
     for path, reference in {ref.path: ref for ref in references}.items():
         if path is not None and path.is_file():
             name = reference.name if reference.spec is not None else path.name

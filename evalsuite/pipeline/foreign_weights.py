@@ -4,12 +4,17 @@ import hashlib
 from pathlib import Path
 
 from evalsuite.artifacts.digests import combined_sha256, known_sha256
-from evalsuite.artifacts.hub import hub_file
 from evalsuite.config import RANDOM_WEIGHTS, ModelPreset, Scalar
 from evalsuite.errors import DataError, UsageError
 from evalsuite.models.diffusers_folder import INDEX, pipeline_sha256
 from evalsuite.models.foreign import ForeignModel
-from evalsuite.pipeline.weights import HUB, FoundWeights, WeightsRequest, parse_hub_name
+from evalsuite.pipeline.weights import (
+    HUB,
+    FoundWeights,
+    WeightsRequest,
+    from_hub,
+    parse_hub_name,
+)
 
 AS_SAVED = "as saved"
 """The EMA of weights that hold one set, or whose class chooses by itself."""
@@ -87,16 +92,15 @@ def _of_pipeline(foreign: ForeignModel, folder: Path, request: WeightsRequest) -
         raise UsageError(f"{foreign.preset.name} is a pipeline with its weights: no --weights")
     if request.ema not in {None, "auto"}:
         raise UsageError(f"{foreign.preset.name} holds one set of weights: --ema does not apply")
-    origin: dict[str, Scalar] = {"weights": foreign.preset.title}
+    origin: dict[str, Scalar] = {"weights": foreign.preset.title, **foreign.origin}
     return FoundWeights(folder, foreign_weights_sha256(folder), AS_SAVED, origin)
 
 
 def _given(given: str, request: WeightsRequest, ema: str) -> FoundWeights:
     if given.startswith(HUB):
         repo, revision, filename = parse_hub_name(given)
-        found = hub_file(repo, revision, filename, offline=request.offline)
-        origin: dict[str, Scalar] = {"repo": repo, "revision": found.revision}
-        return _checked(found.path, None, ema, {**origin, "verified": found.verified})
+        found = from_hub(request, repo, revision, filename, None)
+        return _checked(found.path, None, ema, found.origin)
     path = Path(given)
     if not path.exists():
         raise DataError(f"--weights {given} does not exist")
@@ -105,12 +109,8 @@ def _given(given: str, request: WeightsRequest, ema: str) -> FoundWeights:
 
 def _of_place(preset: ModelPreset, request: WeightsRequest, ema: str) -> FoundWeights:
     place = preset.weights.places[0]
-    found = hub_file(
-        place.repo, place.revision, place.filename, sha256=place.sha256, offline=request.offline
-    )
-    origin: dict[str, Scalar] = {"repo": found.repo, "revision": found.revision}
-    origin["verified"] = found.verified
-    return _checked(found.path, place.sha256, _ema_of(preset, ema), origin)
+    found = from_hub(request, place.repo, place.revision, place.filename, place.sha256, place.note)
+    return _checked(found.path, place.sha256, _ema_of(preset, ema), found.origin)
 
 
 def _ema_of(preset: ModelPreset, asked: str) -> str:

@@ -17,7 +17,7 @@ class LockedItem(Frozen):
     """One thing that a run opens."""
 
     what: str
-    """weights, guide, text encoder, extractor or reference."""
+    """weights, guide, text encoder, extractor, reference or benchmark."""
     name: str
     """File name, or name of the preset or repository."""
     sha256: Sha256

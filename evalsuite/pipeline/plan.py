@@ -24,7 +24,7 @@ from evalsuite.config import (
     load_spec,
 )
 from evalsuite.errors import ConfigError, DataError, UsageError
-from evalsuite.models.foreign import ForeignModel, foreign_model, is_foreign
+from evalsuite.models.foreign import ForeignModel, Pin, foreign_model, is_foreign
 from evalsuite.models.registry import ModelFamily, family_named
 from evalsuite.pipeline.conditions import ResolvedText, TextRequest, resolve_text
 from evalsuite.pipeline.extractor_weights import extractor_weights_sha256
@@ -101,6 +101,7 @@ def resolve_plan(options: PlanOptions) -> ResolvedPlan:
             options.trust_code,
             preset,
             offline=options.weights.offline,
+            pinned=_pinned(options),
         )
     if foreign is not None:
         if foreign.code_folder is not None and options.text.negative_prompt is not None:
@@ -116,7 +117,15 @@ def _foreign(options: PlanOptions) -> ForeignModel | None:
     if not is_foreign(options.model):
         return None
     offline = options.weights.offline
-    return foreign_model(options.model, Path.cwd(), options.trust_code, offline=offline)
+    return foreign_model(
+        options.model, Path.cwd(), options.trust_code, offline=offline, pinned=_pinned(options)
+    )
+
+
+def _pinned(options: PlanOptions) -> Pin | None:
+    """Which commit of a pipeline's repository the lock file holds."""
+    lock = options.weights.lock
+    return None if lock is None else lambda repo, asked: lock.pin(repo, asked, None).revision
 
 
 def _resolve(
@@ -229,8 +238,8 @@ def _guide(
     if sampling is None:
         raise UsageError(f"{preset.name} brings its own sampler: --guide-weights does not apply")
     other = load_spec(ModelPreset, asked.model) if asked.model else preset
-    if (other.num_classes, other.size) != (preset.num_classes, preset.size):
-        raise UsageError(f"guide {other.name} has other classes or another size than {preset.name}")
+    if other.num_classes != preset.num_classes:
+        raise UsageError(f"guide {other.name} has other classes than {preset.name}")
     if preset.text and (other.text is None or other.text.encoder != preset.text.encoder):
         raise UsageError(f"guide {other.name} has another text encoder than {preset.name}")
     family = family_named(other.family)

@@ -5,7 +5,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from evalsuite.config import SOLVERS_WITH, ModelPreset, SamplingSettings, Scalar, explain
+from evalsuite.config import ModelPreset, SamplingSettings, Scalar, explain, of_other_solver
 from evalsuite.errors import ConfigError, UsageError, nearest
 from evalsuite.models.foreign import ForeignModel
 from evalsuite.models.registry import family_named
@@ -27,7 +27,7 @@ def native_settings(preset: ModelPreset, asked: Mapping[str, Any]) -> SamplingSe
         raise UsageError(f"unknown sampling setting {name!r}: {nearest(name, fields)}")
     solver = asked.get("solver", fields["solver"])
     if solver != fields["solver"]:
-        fields |= _of_other_solver(preset, str(solver))
+        fields |= of_other_solver({"with_solver": preset.with_solver}, str(solver))
     if asked.get("order") is not None and solver != "adams":
         raise UsageError(f"--order is for solver adams; the solver is {solver}")
     try:
@@ -36,18 +36,6 @@ def native_settings(preset: ModelPreset, asked: Mapping[str, Any]) -> SamplingSe
         raise UsageError(explain(error, SamplingSettings)) from error
     _check_fits(preset, settings)
     return settings
-
-
-def _of_other_solver(preset: ModelPreset, solver: str) -> dict[str, Any]:
-    """What goes, stays or comes when another solver than the preset's is asked for."""
-    changed: dict[str, Any] = {"order": 2 if solver == "adams" else None}
-    for name, solvers in SOLVERS_WITH.items():
-        if solver not in solvers:
-            changed[name] = "ode" if name == "step" else None
-    if solver == "dpmpp_2m":  # its grid is its own
-        changed |= {"last_step": None, "grid": None}
-    own = next((more for name, more in preset.with_solver.items() if name == solver), {})
-    return {**changed, **own}
 
 
 def _check_fits(preset: ModelPreset, settings: SamplingSettings) -> None:

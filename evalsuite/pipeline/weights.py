@@ -4,6 +4,7 @@ import functools
 import hashlib
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 import torch
 
@@ -79,7 +80,8 @@ def find_weights(preset: ModelPreset, request: WeightsRequest) -> FoundWeights:
         return _of_places(preset, request)
     if given.startswith(HUB):
         repo, revision, filename = parse_hub_name(given, request.option)
-        return _of_hub(preset, request, repo, revision, filename, None)
+        found = from_hub(request, repo, revision, filename, None)
+        return _of_file(found.path, preset, request.ema, found.origin)
     path = Path(given)
     if not path.exists():
         raise DataError(f"{request.option} {given} does not exist")
@@ -125,6 +127,37 @@ def weights_from_hub(
         beside = PurePosixPath(filename).with_name(Path(name).name)
         hub_file(repo, found.revision, str(beside), offline=offline)
     return found
+
+
+class OnHub(NamedTuple):
+    """A file of a hub that is here now, and what a record and a lock file say of its place."""
+
+    path: Path
+    origin: dict[str, Scalar]
+
+
+def from_hub(
+    request: WeightsRequest,
+    repo: str,
+    revision: str | None,
+    filename: str,
+    sha256: str | None,
+    note: str | None = None,
+) -> OnHub:
+    """A file of a hub, as the lock file of the request has it, where there is one.
+
+    Arguments and errors are those of `weights_from_hub`; `note` is what a preset says of the place,
+    for the line of a file that is not there.
+    """
+    asked = revision
+    if request.lock is not None:
+        pin = request.lock.pin(repo, revision, filename)
+        revision, sha256 = pin.revision, pin.sha256
+    try:
+        found = weights_from_hub(repo, revision, filename, sha256, offline=request.offline)
+    except DataError as error:
+        raise DataError(f"{error} ({note})" if note else str(error)) from error
+    return OnHub(found.path, _hub_origin(found, asked))
 
 
 def parse_hub_name(text: str, option: str = "--weights") -> tuple[str, str | None, str]:
@@ -191,23 +224,8 @@ def _of_places(preset: ModelPreset, request: WeightsRequest) -> FoundWeights:
         why = f" ({preset.weights.note})" if preset.weights.note else ""
         raise DataError(f"{preset.name}: no hub has its weights{why}: give --weights PATH")
     place = places[0]
-    return _of_hub(preset, request, place.repo, place.revision, place.filename, place.sha256)
-
-
-def _of_hub(
-    preset: ModelPreset,
-    request: WeightsRequest,
-    repo: str,
-    revision: str | None,
-    filename: str,
-    sha256: str | None,
-) -> FoundWeights:
-    asked = revision
-    if request.lock is not None:
-        pin = request.lock.pin(repo, revision, filename)
-        revision, sha256 = pin.revision, pin.sha256
-    found = weights_from_hub(repo, revision, filename, sha256, offline=request.offline)
-    return _of_file(found.path, preset, request.ema, _hub_origin(found, asked))
+    found = from_hub(request, place.repo, place.revision, place.filename, place.sha256, place.note)
+    return _of_file(found.path, preset, request.ema, found.origin)
 
 
 def _hub_origin(found: HubFile, asked: str | None) -> dict[str, Scalar]:

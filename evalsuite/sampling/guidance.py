@@ -67,8 +67,8 @@ class Guidance:
         scale: uncond + scale * (cond - uncond); 1 is off.
         interval: times (lo, hi) between which guidance acts; outside the scale is 1.
         ends: `open` compares strictly on both sides (PixNerd, PixelDiT), `left_open` includes the
-            upper end (PixelGen), `closed` both; `open_but_zero` is open, but a lower end of 0
-            includes t = 0 (JiT).
+            upper end (PixelGen's Euler and Heun), `closed` both; `open_but_zero` is open, but a
+            lower end of 0 includes t = 0 (JiT).
         skip_unguided: compute only the conditional half where the scale is 1. Off restores the
             doubled batch of the original programs.
     """

@@ -10,7 +10,8 @@ from harness import Outcome
 from rich.console import Console
 
 from evalsuite.cli.preset_pages import print_page, print_table
-from evalsuite.config import ModelPreset, load_spec, names_of
+from evalsuite.config import ModelPreset, load_spec, names_of, rooted
+from evalsuite.pipeline.conditions import own_encoder
 
 NAMES = names_of(ModelPreset)
 Call = Callable[..., Outcome]
@@ -103,7 +104,7 @@ def test_a_page_says_whose_the_settings_and_the_figures_are(call: Call) -> None:
     assert "no place to fetch them from: give a file with --weights" in unreleased
 
 
-@pytest.mark.parametrize("name", ["pixnerd-digits", "pixnerd-xl-512", "pixnerd-xxl-t2i"])
+@pytest.mark.parametrize("name", ["pixnerd-digits", "pixnerd-shapes", "pixnerd-xl-512"])
 def test_the_yaml_is_a_preset_of_the_same_meaning(name: str, call: Call, tmp_path: Path) -> None:
     """With `extends` resolved and its paths absolute, so that it may stand anywhere."""
     outcome = call("models", "show", name, "--yaml")
@@ -119,6 +120,17 @@ def test_the_yaml_is_a_preset_of_the_same_meaning(name: str, call: Call, tmp_pat
         assert original.text.prompts
         prompts = (original.path.parent / original.text.prompts).resolve()
         assert copy.text.prompts == str(prompts)
+        assert own_encoder(copy) == own_encoder(original)
+    if original.card:
+        assert copy.card == str(original.path.parent / original.card)
+
+
+def test_a_pipelines_folder_is_found_from_anywhere(tmp_path: Path) -> None:
+    """A repository of a hub is the same everywhere."""
+    (tmp_path / "dit").mkdir()
+    for family, moved in (("dit", str(tmp_path / "dit")), ("facebook/DiT", "facebook/DiT")):
+        content = {"family": f"diffusers:{family}"}
+        assert rooted(content, tmp_path) == {"family": f"diffusers:{moved}"}
 
 
 def test_brackets_in_a_preset_are_text(tmp_path: Path, call: Call) -> None:

@@ -16,6 +16,8 @@ from auditing import Audit, audited
 from harness import REPOSITORY, Outcome, call_main, environment
 from tiny_text import PROMPTS, network_of, save_lightning, state_of, tiny_text
 
+from evalsuite.config import BenchmarkSpec, load_spec
+
 FIRST, SECOND = "1" * 40, "2" * 40
 MISSING = 6
 """Exit code of a machine that lacks something."""
@@ -115,6 +117,23 @@ def offline_run(fetched: Fetched) -> tuple[Path, Audit]:
     outcome = without_network(fetched, "run", *plan, *work, **audit.environment)
     assert outcome.code == 0, outcome.stderr
     return fetched.folder / "made", audit
+
+
+def test_fetch_takes_the_benchmark_of_the_run(tmp_path: Path) -> None:
+    """Its prompts decide the plan, and each of its files is in the lock file."""
+    lock = tmp_path / "shapes.lock.json"
+    asked = ("--model", "pixnerd-shapes", "--benchmark", "shapes")
+    outcome = call_main("fetch", *asked, "--output", lock)
+    assert outcome.code == 0, outcome.stderr
+    items = json.loads(lock.read_text())["items"]
+    spec = load_spec(BenchmarkSpec, "shapes")
+    assert [item["name"] for item in items if item["what"] == "benchmark"] == [
+        Path(str(file.file)).name for file in spec.files
+    ]
+    offline = call_main("generate", *asked, "--offline", "--lock", lock, "--dry-run")
+    assert offline.code == 0, offline.stderr
+    both = call_main("fetch", *asked, "--prompt", "a cat", "--output", lock)
+    assert "leave --prompts and --prompt out" in both.stderr
 
 
 def test_the_lock_file_names_everything_by_hash(fetched: Fetched) -> None:

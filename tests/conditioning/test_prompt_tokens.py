@@ -7,7 +7,7 @@ from tiny_encoders import INSTRUCTION, PROMPTS, T, gemma_spec, qwen_spec
 from tokenizers import Tokenizer
 
 from evalsuite.conditioning.prompt_tokens import PromptTokens, load_prompt_tokens
-from evalsuite.errors import DataError, UsageError
+from evalsuite.errors import DataError
 
 LONG = "a cat on a chair in the garden at night and two dogs"
 
@@ -74,7 +74,7 @@ def test_the_places_of_a_prompt_do_not_count_the_instruction(
 def test_what_is_cut_is_said(family: str, request: pytest.FixtureRequest) -> None:
     """Position, tokens and text; what is left of the prompt fits exactly."""
     tokens: PromptTokens = request.getfixturevalue(family)
-    (long,) = tokens.admit(["a cat", LONG], "cut")
+    (long,) = tokens.too_long(["a cat", LONG])
     assert (long.position, long.max_length) == (1, T)
     assert long.num_tokens == tokens.count_tokens(LONG) > T
     assert long.lost
@@ -84,16 +84,16 @@ def test_what_is_cut_is_said(family: str, request: pytest.FixtureRequest) -> Non
     assert tokens.padded(kept) == tokens.padded(LONG)
 
 
-def test_too_long_can_be_refused_with_its_count(qwen: PromptTokens) -> None:
-    count = qwen.count_tokens(LONG)
-    line = rf"prompt 1 has {count} tokens, the text encoder takes {T}: .* \(and 1 more prompts\)"
-    with pytest.raises(UsageError, match=line):
-        qwen.admit(["a cat", LONG, LONG], "refuse")
+def test_what_is_too_long_describes_itself_with_its_count(qwen: PromptTokens) -> None:
+    first, second = qwen.too_long(["a cat", LONG, LONG])
+    says = f"prompt 1 has {qwen.count_tokens(LONG)} tokens, the text encoder takes {T}: "
+    assert first.describe().startswith(says)
+    assert second.position == 2
 
 
 def test_a_prompt_that_just_fits_is_not_too_long(qwen: PromptTokens) -> None:
     fits = LONG.removesuffix(qwen.too_long([LONG])[0].lost)
-    assert qwen.admit([fits, ""], "refuse") == ()
+    assert qwen.too_long([fits, ""]) == []
 
 
 def test_a_folder_without_a_tokenizer_is_refused(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -36,14 +37,22 @@ cache = TextCache(Path(root), TextEncoderSpec.model_validate_json(spec), digest,
 prompts = [Prompt(f"cat {i}") for i in range(int(count))]
 print("ready", flush=True)
 sys.stdin.readline()
-found = cache.features_for(prompts, Path(folder), torch.device("cpu"))
-bits = b"".join(found[p].view(torch.uint8).numpy().tobytes() for p in prompts)
+cache.prepare(prompts, Path(folder), torch.device("cpu"))
+bits = b"".join(f.view(torch.uint8).numpy().tobytes() for f in cache.read(prompts))
 print(json.dumps(["transformers" in sys.modules, hashlib.sha256(bits).hexdigest()]))
 """
 
 
 def cache_in(root: Path, folder: Path, spec: TextEncoderSpec | None = None) -> TextCache:
     return TextCache(root, spec or qwen_spec(), encoder_digest(folder), "one machine")
+
+
+def features_for(
+    cache: TextCache, prompts: Sequence[Prompt], folder: Path, device: torch.device
+) -> dict[Prompt, torch.Tensor]:
+    """All of some prompts, encoded where they are not there."""
+    cache.prepare(prompts, folder, device)
+    return dict(zip(prompts, cache.read(prompts), strict=True))
 
 
 def files(root: Path) -> list[Path]:
@@ -75,7 +84,7 @@ def test_features_are_the_encoders_bit_for_bit(
     spec = qwen_spec(dtype=dtype)
     expected = load_encoder(spec, qwen_folder, CPU).encode(PROMPTS)
     for _ in range(2):
-        found = cache_in(tmp_path, qwen_folder, spec).features_for(ASKED, qwen_folder, CPU)
+        found = features_for(cache_in(tmp_path, qwen_folder, spec), ASKED, qwen_folder, CPU)
         assert list(found) == ASKED
         for prompt, row in zip(ASKED, expected, strict=False):
             assert torch.equal(found[prompt], row)
@@ -87,10 +96,10 @@ def test_the_encoder_is_read_only_when_something_is_missing(
     qwen_folder: Path, tmp_path: Path
 ) -> None:
     cache = cache_in(tmp_path, qwen_folder)
-    cache.features_for(ASKED, qwen_folder, CPU)
-    assert cache.features_for(ASKED[::-1], NOWHERE, CPU).keys() == set(ASKED)
+    features_for(cache, ASKED, qwen_folder, CPU)
+    assert features_for(cache, ASKED[::-1], NOWHERE, CPU).keys() == set(ASKED)
     with pytest.raises(DataError, match="no text encoder"):
-        cache.features_for([*ASKED, Prompt("another")], NOWHERE, CPU)
+        features_for(cache, [*ASKED, Prompt("another")], NOWHERE, CPU)
 
 
 def test_a_run_on_an_object_store_keeps_features_there(
@@ -98,18 +107,18 @@ def test_a_run_on_an_object_store_keeps_features_there(
 ) -> None:
     """Bit for bit; the lock is of this machine, as a store has none."""
     monkeypatch.setenv("EVALSUITE_CACHE", str(tmp_path / "cache"))
-    here = cache_in(tmp_path / "run", qwen_folder).features_for(ASKED, qwen_folder, CPU)
+    here = features_for(cache_in(tmp_path / "run", qwen_folder), ASKED, qwen_folder, CPU)
     with s3_server() as server, speaking_to(server.url):
         bucket = server.new_bucket()
         place = StoreUrl("s3", bucket, "run/conditions")
         cache = replace(cache_in(tmp_path, qwen_folder), root=place)
         for folder in (qwen_folder, NOWHERE):
-            found = cache.features_for(ASKED, folder, CPU)
+            found = features_for(cache, ASKED, folder, CPU)
             assert all(torch.equal(found[prompt], here[prompt]) for prompt in ASKED)
         assert len(server.keys(bucket)) == len(files(tmp_path / "run"))
         server.raw.put_object(Bucket=bucket, Key=server.keys(bucket)[0], Body=b"cut")
         with pytest.raises(CorruptionError, match="s3://"):
-            cache.features_for(ASKED, NOWHERE, CPU)
+            features_for(cache, ASKED, NOWHERE, CPU)
 
 
 def test_the_encoder_is_gone_afterwards(qwen_folder: Path, tmp_path: Path) -> None:
@@ -124,7 +133,7 @@ def test_the_encoder_is_gone_afterwards(qwen_folder: Path, tmp_path: Path) -> No
     held = load_encoder(qwen_spec(), qwen_folder, CPU)
     assert alive() == before + 1
     del held
-    cache_in(tmp_path, qwen_folder).features_for(ASKED, qwen_folder, CPU)
+    features_for(cache_in(tmp_path, qwen_folder), ASKED, qwen_folder, CPU)
     assert alive() == before
 
 
@@ -134,7 +143,7 @@ def test_sides_share_a_file_unless_an_instruction_parts_them(
     both = [Prompt("a cat"), Prompt("a cat", negative=True)]
     for folder, spec, count in ((qwen_folder, qwen_spec(), 1), (gemma_folder, gemma_spec(), 2)):
         root = tmp_path / spec.kind
-        found = cache_in(root, folder, spec).features_for(both, folder, CPU)
+        found = features_for(cache_in(root, folder, spec), both, folder, CPU)
         assert len(files(root)) == count
         assert torch.equal(*found.values()) == (count == 1)
 
@@ -153,7 +162,7 @@ def test_every_rule_of_the_spec_names_other_files(
     qwen_folder: Path, tmp_path: Path, change: dict[str, object]
 ) -> None:
     for spec in (qwen_spec(), qwen_spec(**change)):
-        cache_in(tmp_path, qwen_folder, spec).features_for([Prompt("a cat")], qwen_folder, CPU)
+        features_for(cache_in(tmp_path, qwen_folder, spec), [Prompt("a cat")], qwen_folder, CPU)
     assert len(files(tmp_path)) == 2
 
 
@@ -163,20 +172,20 @@ def test_another_machine_names_other_files_and_another_place_does_not(
     cache = cache_in(tmp_path, qwen_folder)
     moved = replace(cache, spec=qwen_spec(repo="some/mirror", revision="abc"))
     for each, count in ((cache, 1), (moved, 1), (replace(cache, numerics_id="another"), 2)):
-        each.features_for([Prompt("a cat")], qwen_folder, CPU)
+        features_for(each, [Prompt("a cat")], qwen_folder, CPU)
         assert len(files(tmp_path)) == count
 
 
 @pytest.mark.parametrize("damage", ["bit", "truncated"])
 def test_a_damaged_file_is_named(qwen_folder: Path, tmp_path: Path, damage: str) -> None:
     cache = cache_in(tmp_path, qwen_folder)
-    cache.features_for([Prompt("a cat")], qwen_folder, CPU)
+    features_for(cache, [Prompt("a cat")], qwen_folder, CPU)
     (path,) = files(tmp_path)
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content if damage == "bit" else content[:-1])
     with pytest.raises(CorruptionError, match=f"{path.name} is corrupted"):
-        cache.features_for([Prompt("a cat")], qwen_folder, CPU)
+        features_for(cache, [Prompt("a cat")], qwen_folder, CPU)
 
 
 def test_an_encoder_with_other_bytes_is_refused(tmp_path: Path) -> None:
@@ -185,7 +194,7 @@ def test_an_encoder_with_other_bytes_is_refused(tmp_path: Path) -> None:
     path = folder / "tokenizer_config.json"
     path.write_text(path.read_text() + " ")
     with pytest.raises(CorruptionError, match="other bytes"):
-        cache.features_for([Prompt("a cat")], folder, CPU)
+        features_for(cache, [Prompt("a cat")], folder, CPU)
 
 
 def test_one_process_encodes_and_another_takes_over_when_it_is_killed(

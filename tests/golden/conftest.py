@@ -68,7 +68,8 @@ class Case:
         if not path.is_file():
             return {}
         with np.load(path, allow_pickle=False) as archive:
-            return {name.removeprefix("dbg_"): archive[name] for name in archive.files}
+            names = [name for name in archive.files if name.startswith("dbg_")]
+            return {name.removeprefix("dbg_"): archive[name] for name in names}
 
 
 def list_cases(family: str) -> list[Case]:
@@ -136,6 +137,12 @@ def _one_thread() -> None:
 def goldens() -> Path:
     """The folder of all families."""
     return GOLDENS
+
+
+@pytest.fixture(scope="session")
+def are_own_cases(goldens: Path) -> bool:
+    """Whether these are the cases of this repository, which hold every kind; others may not."""
+    return goldens == OWN_CASES
 
 
 @pytest.fixture(scope="session")

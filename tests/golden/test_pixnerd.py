@@ -13,16 +13,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from golden.coefficients import check_coefficients
 from golden.pixnerd_runs import (
     FINAL,
     TIMES,
-    check_coefficients,
     check_run,
-    close,
+    comparison_of,
     grid_of,
     guidance_for,
+    in_dtype_of,
     integrate,
 )
+from golden.pixnerd_runs import close_in_float32 as close
 from torch import Tensor
 
 from evalsuite.models.layers import rotary_table, time_sinusoid
@@ -38,12 +40,14 @@ from evalsuite.sampling.pixels import to_uint8_half_up
 FORWARD = 3e-5
 TABLE = 2e-6
 CPU = torch.device("cpu")
+NO_EFFECT = {"learn_sigma", "deep_supervision", "weight_path", "load_ema"}
+"""Arguments of the original constructor that do not act in a forward."""
 
 
 def network_of(meta: dict[str, Any], fill: ModuleType) -> PixNerdClassConditional:
     """The network of a case, every tensor filled by its upstream name."""
-    assert not meta["cpu_autocast_bf16"], "the README gives no tolerance for bfloat16 cases"
-    network = PixNerdClassConditional(PixNerdClassConfig(**meta["config"]))
+    config = {key: value for key, value in meta["config"].items() if key not in NO_EFFECT}
+    network = PixNerdClassConditional(PixNerdClassConfig(**config))
     state = {
         k: fill.tensor_for(k, tuple(v.shape), meta["salt"]) for k, v in network.state_dict().items()
     }
@@ -54,20 +58,35 @@ def network_of(meta: dict[str, Any], fill: ModuleType) -> PixNerdClassConditiona
 
 
 def test_the_folder_of_pixnerd_has_cases(
-    goldens: Path, cases_of: Callable[[str], list[Any]]
+    goldens: Path, are_own_cases: bool, cases_of: Callable[[str], list[Any]]
 ) -> None:
     """A missing or empty family is a failure, not a silence."""
     assert (goldens / "pixnerd").is_dir(), f"{goldens}/pixnerd does not exist"
     kinds = [case.kind for case in cases_of("pixnerd")]
-    assert {"c2i", "components"} <= set(kinds), f"{goldens}/pixnerd holds {kinds}"
+    assert kinds, f"{goldens}/pixnerd holds no case"
     assert set(kinds) <= {"c2i", "components", "t2i_heavy", "t2i_plain"}, "a kind without a test"
+    assert not are_own_cases or {"c2i", "components", "t2i_heavy"} <= set(kinds)
 
 
 def test_forward_and_its_intermediates(pixnerd_c2i_case: Any, fill: ModuleType) -> None:
     """The velocity, at every size that the case has, and what hooks see on the way."""
     meta, z = pixnerd_c2i_case.meta, pixnerd_c2i_case.arrays()
-    network = network_of(meta, fill)
-    first_nerf = meta["config"]["num_cond_blocks"]
+    network, near = network_of(meta, fill), comparison_of(meta)
+    seen = record_taps(network) if any(key.startswith("tap_") for key in z) else {}
+    forward = in_dtype_of(network, meta)
+    noise = fill.noise_for(meta["x_label"], z["x"].shape)
+    assert torch.equal(noise, torch.from_numpy(z["x"]))
+    near(forward(noise, torch.from_numpy(z["t"]), torch.from_numpy(z["y"])), z["out"], FORWARD)
+    for name in (key.removeprefix("tap_") for key in z if key.startswith("tap_")):
+        near(seen[name], z[f"tap_{name}"], FORWARD)
+    for j in range(len(meta.get("extra", ()))):
+        x, t, y = (torch.from_numpy(z[f"extra{j}_{part}"]) for part in "xty")
+        near(forward(x, t, y), z[f"extra{j}_out"], FORWARD)
+
+
+def record_taps(network: PixNerdClassConditional) -> dict[str, Tensor]:
+    """The README's intermediates of the next forward."""
+    first_nerf = network.config.num_cond_blocks
     seen: dict[str, Tensor] = {}
 
     def keep(name: str, rows: int | None = None) -> Callable[..., None]:
@@ -83,20 +102,13 @@ def test_forward_and_its_intermediates(pixnerd_c2i_case: Any, fill: ModuleType) 
             nerf0_in_patch0=inputs[0][:1], nerf_cond_patch0=inputs[1][:1]
         )
     )
-    noise = fill.noise_for(meta["x_label"], z["x"].shape)
-    assert torch.equal(noise, torch.from_numpy(z["x"]))
-    close(network(noise, torch.from_numpy(z["t"]), torch.from_numpy(z["y"])), z["out"], FORWARD)
-    for name in (key.removeprefix("tap_") for key in z if key.startswith("tap_")):
-        close(seen[name], z[f"tap_{name}"], FORWARD)
-    for j in range(len(meta["extra"])):
-        x, t, y = (torch.from_numpy(z[f"extra{j}_{part}"]) for part in "xty")
-        close(network(x, t, y), z[f"extra{j}_out"], FORWARD)
+    return seen
 
 
 def test_runs(pixnerd_c2i_case: Any, fill: ModuleType) -> None:
     """Every run of a class-conditional network."""
     meta = pixnerd_c2i_case.meta
-    network = network_of(meta, fill)
+    network = in_dtype_of(network_of(meta, fill), meta)
     for k, run in enumerate(meta["runs"]):
         noise = fill.noise_for(run["x0_label"], (run["batch"], 3, *meta["size"]))
         labels = torch.tensor(run["labels"])
@@ -109,15 +121,18 @@ def test_leaving_out_unguided_passes_changes_nothing_beyond_rounding(
 ) -> None:
     """`skip_unguided` costs fewer evaluations and stays within the same tolerance."""
     meta, z = pixnerd_c2i_case.meta, pixnerd_c2i_case.arrays()
-    network = network_of(meta, fill)
-    run = meta["runs"][0]
-    noise = fill.noise_for(run["x0_label"], (run["batch"], 3, *meta["size"]))
-    labels = torch.tensor(run["labels"])
-    guidance = guidance_for(run, skip=True)
-    velocity = GuidedVelocity(network, labels, torch.full_like(labels, run["null_label"]), guidance)
-    close(integrate(run, velocity, noise), z["run0_x_final"], FINAL)
-    unguided = sum(not guidance.acts_at(t) for t in grid_of(run)[:-1]) if "interval" in run else 0
-    assert velocity.nfe == 2 * run["nfe"] - unguided
+    network = in_dtype_of(network_of(meta, fill), meta)
+    for run in meta["runs"][:1]:  # the others say the same
+        noise = fill.noise_for(run["x0_label"], (run["batch"], 3, *meta["size"]))
+        labels = torch.tensor(run["labels"])
+        null, guidance = torch.full_like(labels, run["null_label"]), guidance_for(run, skip=True)
+        velocity = GuidedVelocity(network, labels, null, guidance)
+        comparison_of(meta)(integrate(run, velocity, noise), z["run0_x_final"], FINAL)
+        guided = [guidance.acts_at(t) and run["guidance"] != 1 for t in grid_of(run)[:-1]]
+        if "interval" in run:
+            assert velocity.nfe == len(guided) + sum(guided)
+        else:
+            assert velocity.nfe == (1 if run["guidance"] == 1 else 2) * run["nfe"]
 
 
 def test_rotary_tables(pixnerd_components_case: Any) -> None:

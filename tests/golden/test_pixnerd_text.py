@@ -8,10 +8,9 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
-import numpy as np
 import torch
-from golden.pixnerd_runs import check_run
-from numpy.typing import NDArray
+from golden.pixnerd_runs import check_run, comparison_of, in_dtype_of
+from golden.pixnerd_runs import close_in_float32 as close
 from torch import Tensor
 
 from evalsuite.models.layers import rotary_table
@@ -28,7 +27,6 @@ CPU = torch.device("cpu")
 
 def network_of(meta: dict[str, Any], fill: ModuleType, **changes: Any) -> PixNerdTextConditional:
     """The network of a case, every tensor filled by its upstream name."""
-    assert not meta["cpu_autocast_bf16"], "the README gives no tolerance for bfloat16 cases"
     if meta["kind"] == "t2i_plain":
         changes["pixel_range"] = meta["config"]["patch_size"]
     network = PixNerdTextConditional(PixNerdTextConfig(**meta["config"], **changes))
@@ -37,12 +35,6 @@ def network_of(meta: dict[str, Any], fill: ModuleType, **changes: Any) -> PixNer
     for parameter in network.final_layer.linear.parameters():
         parameter.mul_(meta["final_scale"])
     return network
-
-
-def close(actual: Tensor, expected: NDArray[Any], atol: float) -> None:
-    """Largest absolute difference at most `atol`, with equal shapes."""
-    assert tuple(actual.shape) == expected.shape
-    np.testing.assert_allclose(actual.numpy(), expected, rtol=0, atol=atol)
 
 
 def record_taps(network: PixNerdTextConditional) -> dict[str, Tensor]:
@@ -71,19 +63,20 @@ def record_taps(network: PixNerdTextConditional) -> dict[str, Tensor]:
 def check_forwards(case: Any, fill: ModuleType) -> None:
     """The velocity at every size and scaling of the case, and what hooks see on the way."""
     meta, z = case.meta, case.arrays()
-    network = network_of(meta, fill)
-    seen = record_taps(network)
+    network, near = network_of(meta, fill), comparison_of(meta)
+    seen = record_taps(network) if any(key.startswith("tap_") for key in z) else {}
+    forward = in_dtype_of(network, meta)
     own = meta["decoder_patch_scaling"]
     x = fill.noise_for(meta["x_label"], z["x"].shape)
     assert torch.equal(x, torch.from_numpy(z["x"]))
     t, y = (torch.from_numpy(z[part]) for part in "ty")
-    close(network(x, t, y, own and tuple(own)), z["out"], FORWARD)
+    near(forward(x, t, y, own and tuple(own)), z["out"], FORWARD)
     for name in (key.removeprefix("tap_") for key in z if key.startswith("tap_")):
-        close(seen[name], z[f"tap_{name}"], FORWARD)
-    for j, extra in enumerate(meta["extra"]):
+        near(seen[name], z[f"tap_{name}"], FORWARD)
+    for j, extra in enumerate(meta.get("extra", ())):
         x, t, y = (torch.from_numpy(z[f"extra{j}_{part}"]) for part in "xty")
         scaling = extra["scaling"] or own
-        close(network(x, t, y, scaling and tuple(scaling)), z[f"extra{j}_out"], FORWARD)
+        near(forward(x, t, y, scaling and tuple(scaling)), z[f"extra{j}_out"], FORWARD)
 
 
 def test_forward_of_the_released_network(pixnerd_t2i_heavy_case: Any, fill: ModuleType) -> None:
@@ -98,9 +91,18 @@ def test_forward_of_the_pretraining_variant(pixnerd_t2i_plain_case: Any, fill: M
 
 def test_runs(pixnerd_t2i_heavy_case: Any, fill: ModuleType) -> None:
     """Every run of the released network, at the case's decoder scaling."""
-    meta, z = pixnerd_t2i_heavy_case.meta, pixnerd_t2i_heavy_case.arrays()
-    network = network_of(meta, fill)
-    scaling = meta["decoder_patch_scaling"]
+    check_runs(pixnerd_t2i_heavy_case, fill)
+
+
+def test_runs_of_the_pretraining_variant(pixnerd_t2i_plain_case: Any, fill: ModuleType) -> None:
+    """Every run of a network whose pixel positions span the patch."""
+    check_runs(pixnerd_t2i_plain_case, fill)
+
+
+def check_runs(case: Any, fill: ModuleType) -> None:
+    """Every run of a case."""
+    meta, z = case.meta, case.arrays()
+    network, scaling = in_dtype_of(network_of(meta, fill), meta), meta["decoder_patch_scaling"]
 
     def scaled(x_BCHW: Tensor, t_B: Tensor, text_BMF: Tensor) -> Tensor:
         return network(x_BCHW, t_B, text_BMF, scaling and tuple(scaling))
@@ -109,7 +111,7 @@ def test_runs(pixnerd_t2i_heavy_case: Any, fill: ModuleType) -> None:
         noise = fill.noise_for(run["x0_label"], (run["batch"], 3, *meta["size"]))
         text = torch.from_numpy(z[f"run{k}_cond"])
         null = torch.from_numpy(z[f"run{k}_uncond"]).expand_as(text)
-        check_run(scaled, text, null, noise, pixnerd_t2i_heavy_case, k)
+        check_run(scaled, text, null, noise, case, k)
 
 
 def test_a_base_size_is_that_scaling(pixnerd_t2i_heavy_case: Any, fill: ModuleType) -> None:
@@ -118,14 +120,14 @@ def test_a_base_size_is_that_scaling(pixnerd_t2i_heavy_case: Any, fill: ModuleTy
     own = meta["decoder_patch_scaling"] or (1.0, 1.0)
     forwards = [("", meta["size"], own)]
     forwards += [
-        (f"extra{j}_", e["size"], e["scaling"] or own) for j, e in enumerate(meta["extra"])
+        (f"extra{j}_", e["size"], e["scaling"] or own) for j, e in enumerate(meta.get("extra", ()))
     ]
     for prefix, size, scaling in forwards:
         base = {side / scale for side, scale in zip(size, scaling, strict=True)}
         if len(base) == 1:
-            network = network_of(meta, fill, base_size=int(base.pop()))
+            network = in_dtype_of(network_of(meta, fill, base_size=int(base.pop())), meta)
             x, t, y = (torch.from_numpy(z[prefix + part]) for part in "xty")
-            close(network(x, t, y), z[f"{prefix}out"], FORWARD)
+            comparison_of(meta)(network(x, t, y), z[f"{prefix}out"], FORWARD)
 
 
 def test_rotary_tables(pixnerd_components_case: Any) -> None:

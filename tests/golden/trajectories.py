@@ -18,7 +18,7 @@ from evalsuite.sampling.guidance import (
 )
 from evalsuite.sampling.sampler import guidance_of, solve
 
-TRAINING_ONLY = {"attn_drop", "proj_drop", "repa_encoder_index"}
+TRAINING_ONLY = {"attn_drop", "proj_drop", "repa_encoder_index", "weight_path", "load_ema"}
 """Arguments of the original constructors that do not act in a forward."""
 WITHOUT_EFFECT = {"num_text_blocks", "use_text_rope", "mlp_ratio"}
 """Arguments that the released networks have at one value alone."""
@@ -79,6 +79,7 @@ def settings_of(run: dict[str, Any], family_name: str, *, skip: bool) -> Samplin
         skip_unguided=skip,
         noise_scale=run["noise_scale"],
         corrector_guidance="start" if heun and pixelgen else None,
+        coefficients="float32" if solver == "adams" else None,
     )
 
 

@@ -24,7 +24,9 @@ from evalsuite.models.diffusers_call import DiffusersSettings, read_call
 from evalsuite.models.diffusers_folder import pipeline_sha256
 from evalsuite.models.diffusers_pipeline import DiffusersModel, find_pipeline
 from evalsuite.models.foreign import ForeignModel
+from evalsuite.pipeline.fetching import plan_items
 from evalsuite.pipeline.foreign_weights import check_foreign_weights, find_foreign_weights
+from evalsuite.pipeline.lock import Lock
 from evalsuite.pipeline.materials import RerunRequest, check_materials, materials_of
 from evalsuite.pipeline.plan import PlanOptions, resolve_plan
 from evalsuite.pipeline.settings import foreign_settings
@@ -467,6 +469,16 @@ def test_a_hubs_pipeline_is_the_folder_without_what_is_never_opened(
         monkeypatch.setenv("EVALSUITE_CACHE", str(tmp_path / "digests"))
         found = find_pipeline(hub.repo, trust_code=False, offline=False)
         assert not any(request.endswith(unopened) for request in hub.requests)
+        resolved = resolve_plan(PlanOptions(f"diffusers:{hub.repo}"))
+        (item,) = plan_items(resolved)
+        assert (item.repo, item.revision, item.asked) == (hub.repo, FIRST, None)
+        hub.branches["main"] = "2" * 40  # offline and by the lock it is the fetched one still
+        lock = Lock(model="tiny", items=(item,))
+        request = WeightsRequest(offline=True, lock=lock)
+        again = resolve_plan(PlanOptions(f"diffusers:{hub.repo}", weights=request))
+        assert again.plan == resolved.plan
+        with pytest.raises(UsageError, match="the lock file holds revision the newest of it"):
+            resolve_plan(PlanOptions(f"diffusers:{hub.repo}@v2", weights=request))
     assert found.pipeline is not None
     fetched = {p.relative_to(found.pipeline).as_posix() for p in found.pipeline.rglob("*.*")}
     assert fetched == files.keys()

@@ -1,5 +1,6 @@
 """Our models as the pipeline sees them: conditions, dtypes on the way of a sample, the guide."""
 
+from collections.abc import Callable, Sequence
 from typing import get_args
 
 import pytest
@@ -150,10 +151,15 @@ def features(seed: int) -> Tensor:
     return torch.randn(3, 6, generator=torch.Generator().manual_seed(seed)).bfloat16()
 
 
+def among(known: dict[str, Tensor]) -> Callable[[Sequence[str]], list[Tensor]]:
+    """What reads the features of prompts out of a dictionary."""
+    return lambda prompts: [known[prompt] for prompt in prompts]
+
+
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_text_features_reach_the_network_in_its_dtype(dtype: str) -> None:
     """bfloat16 under autocast, where they decide the text stream's dtype; float32 without."""
-    texts = TextFeatures({"a": features(1), "b": features(2)}, features(3))
+    texts = TextFeatures(among({"a": features(1), "b": features(2)}), features(3))
     model = NativeModel("pixelgen-text", TEXT, 0.05, texts)
     model.load(None, "random:1", CPU, dtype)
     given, null = model._tensors(["b", "a"])
@@ -205,7 +211,7 @@ def test_every_solver_runs_on_every_prediction(
     family: str, network: dict[str, Scalar], t_eps: float | None, solver: str, dtype: str
 ) -> None:
     """Velocity, clean image, reversed velocity; finite images whatever the solver's times are."""
-    texts = TextFeatures({"a": features(1)}, features(3))
+    texts = TextFeatures(among({"a": features(1)}), features(3))
     model = NativeModel(family, network, t_eps, texts)
     model.load(None, "random:1", CPU, dtype)
     chosen = settings(dtype, t_eps, solver=solver, order=2 if solver == "adams" else None)

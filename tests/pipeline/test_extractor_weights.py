@@ -12,7 +12,9 @@ from evalsuite.errors import DataError, UsageError
 from evalsuite.pipeline.extractor_weights import (
     extractor_weights_sha256,
     find_extractor_weights,
+    place_of_weights,
 )
+from evalsuite.pipeline.lock import Lock, LockedItem
 
 FIRST = "1" * 40
 """The commit of the test hub."""
@@ -50,6 +52,24 @@ def test_a_repository_is_a_folder_with_the_same_digest(
     asked = len(hub.requests)
     assert find_extractor_weights(f"hub:{hub.repo}@{FIRST}", offline=True) == folder
     assert len(hub.requests) == asked
+
+
+def test_a_lock_keeps_to_the_repository_that_was_fetched(hub: Any) -> None:
+    """The branch has moved since; what the lock lacks is refused."""
+    given = f"hub:{hub.repo}"
+    folder = find_extractor_weights(given)
+    place = place_of_weights(given, folder)
+    assert place == {"repo": hub.repo, "revision": FIRST}
+    lock = Lock(
+        model="m", items=(LockedItem(what="extractor", name="d", sha256="0" * 64, **place),)
+    )
+    hub.branches["main"] = "2" * 40
+    hub.requests.clear()
+    assert find_extractor_weights(given, offline=True, lock=lock) == folder
+    assert hub.requests == []
+    with pytest.raises(UsageError, match="the lock file holds revision the newest of it"):
+        find_extractor_weights(f"{given}@v2", lock=lock)
+    assert place_of_weights(str(folder), folder) == {}
 
 
 def test_a_file_is_named_by_its_own_digest(tmp_path: Path) -> None:

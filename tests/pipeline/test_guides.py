@@ -103,10 +103,18 @@ def test_a_guide_has_to_be_there(weaker: str) -> None:
             BatchSampler(found.plan, lacking, torch.device("cpu"))
 
 
+def test_a_guide_is_judged_at_the_size_of_the_run() -> None:
+    """Both networks take any size: what their presets make by default says nothing."""
+    guide, size = GuideRequest("random:1", "pixnerd-xl-512"), (512, 512)
+    found = resolved(guide, "pixnerd-xl-256", weights=WeightsRequest("random:0"), size=size)
+    assert found.plan.guide
+    assert found.plan.size == size
+
+
 def test_a_guide_of_another_kind_is_refused(weaker: str, tmp_path: Path) -> None:
     """Other classes, another size, another prediction, other weights than its preset's."""
     for guide, words in (
-        (GuideRequest(weaker, "pixnerd-xl-256"), "other classes or another size"),
+        (GuideRequest(weaker, "pixnerd-xl-256"), "other classes than"),
         (GuideRequest(weaker, "pixnerd-digit"), "did you mean 'pixnerd-digits'"),
         (GuideRequest(weaker, ema="raw0"), "no such weights"),
         (GuideRequest("random:0"), "trials with random --weights alone"),

@@ -286,6 +286,8 @@ def test_another_solver_keeps_what_it_has_and_takes_what_the_original_has() -> N
     heun = settings_of("pixelgen-xxl-t2i-512", solver="heun")
     assert (heun.corrector_guidance, heun.interval_ends) == ("start", "left_open")
     assert settings_of("jit-b-16-256", solver="dpmpp_2m").grid is None
+    heun = settings_of("pixnerd-xl-256", solver="heun")
+    assert (heun.guidance_interval, heun.interval_ends) == ((0.0, 1.0), "closed")
     asked = settings_of("pixelgen-xl-256", solver="adams", interval_ends="closed")
     assert asked.interval_ends == "closed"
 
@@ -296,6 +298,18 @@ def test_a_default_that_is_spelt_out_is_the_same_plan(tmp_path: Path) -> None:
     path.write_text("extends: pixnerd-digits\nname: mine\nnetwork:\n  in_channels: 3\n")
     assert resolve_plan(PlanOptions(str(path))).plan.plan_id == plan_of().plan_id
     assert plan_of().network["in_channels"] == 3
+
+
+def test_a_whole_number_for_a_fraction_is_the_same_network(tmp_path: Path) -> None:
+    """4 and 4.0 build the same layers, so they are one plan."""
+    path = tmp_path / "mine.yaml"
+    ids = set()
+    for ratio in ("4", "4.0"):
+        path.write_text(f"extends: pixelgen-xl-256\nname: mine\nnetwork:\n  mlp_ratio: {ratio}\n")
+        options = PlanOptions(str(path), weights=WeightsRequest("random:0"))
+        ids.add(resolve_plan(options).plan.plan_id)
+    options = PlanOptions("pixelgen-xl-256", weights=WeightsRequest("random:0"))
+    assert ids == {resolve_plan(options).plan.plan_id}
 
 
 def test_where_a_text_encoder_was_found_is_not_in_the_plan() -> None:

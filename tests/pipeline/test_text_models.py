@@ -126,6 +126,18 @@ def test_a_prompt_that_is_too_long_is_refused_with_its_count(model: TinyText) ->
         resolved(model, prompts=None, prompt=(LONG, LONG))
 
 
+@pytest.mark.parametrize("shared", [False, True])
+def test_other_noises_than_the_published_figures_are_of_are_said(
+    model: TinyText, shared: bool
+) -> None:
+    """Of a list of prompts, such as a benchmark's, under the name of a published model."""
+    text = TextRequest(prompts=model.prompts, shared_seeds=shared)
+    random = WeightsRequest("random:0")
+    found = resolve_plan(PlanOptions("pixnerd-xxl-t2i", weights=random, text=text))
+    said = [notice for notice in found.notices if "--shared-seeds takes those" in notice]
+    assert len(said) == (0 if shared else 1)
+
+
 def test_a_prompt_may_be_cut_and_that_is_said(model: TinyText) -> None:
     """What is cut off decides nothing, but the plan names the whole text."""
     cut = resolved(model, prompts=None, prompt=(LONG,), cut=True)

@@ -71,18 +71,7 @@ class LocalStorage(Storage):
         path = self.path(relative)
         with explained(path, "write"):
             _make_folder(path.parent)
-            temporary = self._write_aside(path, content)
-            try:
-                os.link(temporary, path)
-            except FileExistsError:
-                # NFS: a repeated request meets the link that its lost answer made
-                return temporary.samefile(path)
-            finally:
-                with contextlib.suppress(OSError):
-                    temporary.unlink(missing_ok=True)
-            with contextlib.suppress(OSError):  # it stands: others may have seen it
-                _sync_directory(path.parent)
-        return True
+            return _named_once(self._write_aside(path, content), path)
 
     def replace(self, relative: str, content: bytes) -> None:
         """Write `relative` whole, in place of an older version."""
@@ -193,6 +182,15 @@ class LocalStorage(Storage):
         with explained(path, "read"):
             return path.stat().st_size if path.is_file() else None
 
+    def publish(self, relative: str, target: str) -> bool:
+        """Give a file that is whole its name, exclusively; False when `target` already exists.
+
+        Either way it is gone from where it was.
+        """
+        path = self.path(target)
+        with explained(path, "write"):
+            return _named_once(self.path(relative), path)
+
     def move(self, relative: str, target: str) -> bool:
         """Rename a file, replacing `target`; False when it is not there."""
         source, destination = self.path(relative), self.path(target)
@@ -247,6 +245,21 @@ def file_sha256(path: Path) -> str:
     """SHA-256 of a file, read in portions."""
     with path.open("rb") as raw:
         return hashlib.file_digest(raw, "sha256").hexdigest()
+
+
+def _named_once(temporary: Path, path: Path) -> bool:
+    """Move a file to a name that does not exist yet, by a hard link; False when it does."""
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        # NFS: a repeated request meets the link that its lost answer made
+        return temporary.samefile(path)
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # it stands: others may have seen it
+        _sync_directory(path.parent)
+    return True
 
 
 def _stamp_of(stat: os.stat_result) -> Stamp:

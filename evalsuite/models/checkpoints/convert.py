@@ -65,7 +65,7 @@ def convert(path: Path, group: str, output: Path, dtype: KeptDtype = "stored") -
         StorageError: the output cannot be written.
     """
     if output.exists():
-        raise UsageError(f"{output} exists already: remove it or give another --output")
+        raise _exists(output)
     if not output.absolute().parent.exists():
         raise UsageError(f"--output {output}: its folder does not exist; make it, or name another")
     checkpoint = open_checkpoint(path, restricted=True)
@@ -82,9 +82,14 @@ def convert(path: Path, group: str, output: Path, dtype: KeptDtype = "stored") -
             for name, info in infos.items()
             if not _write_values(writer, checkpoint.tensor(group, name), getattr(torch, info.dtype))
         ]
-    storage.move(temporary, output.name)
+    if not storage.publish(temporary, output.name):
+        raise _exists(output)
     doubts = _doubts(infos, not_finite)
     return Converted(output, writer.sha256, len(infos), writer.num_bytes, doubts)
+
+
+def _exists(output: Path) -> UsageError:
+    return UsageError(f"{output} exists already: remove it or give another --output")
 
 
 def _doubts(infos: dict[str, TensorInfo], not_finite: list[str]) -> tuple[str, ...]:

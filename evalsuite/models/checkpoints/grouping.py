@@ -5,6 +5,8 @@ from typing import NamedTuple
 
 TRAINING_ONLY = ("diffusion_trainer", "_repa_projector")
 """First parts of names that no network has at inference: alignment heads of the training."""
+AVERAGED_COUNT = "n_averaged"
+"""The counter that `torch.optim.swa_utils.AveragedModel` keeps beside the weights."""
 _RAW = ("denoiser", "core", "model")
 _WRAPPERS = ("module.", "_forward_module.", "transformer.", "net.")
 _GROUP = re.compile(
@@ -36,6 +38,8 @@ def place_of(key: str) -> Place:
     first = key.partition(".")[0]
     if first in TRAINING_ONLY:
         return Place("", key, training_only=first)
+    if key.rpartition(".")[2] == AVERAGED_COUNT:
+        return Place("", key, training_only=AVERAGED_COUNT)
     match = _GROUP.match(key)
     if match is None:
         return Place("", key)

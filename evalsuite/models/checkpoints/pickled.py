@@ -14,6 +14,8 @@ from torch import Tensor
 
 from evalsuite.config import Scalar
 from evalsuite.errors import DataError
+from evalsuite.models.checkpoints.families import recognise
+from evalsuite.models.checkpoints.grouping import place_of
 from evalsuite.models.checkpoints.restricted import (
     DAMAGED,
     Inert,
@@ -154,11 +156,11 @@ def _sorted_out(tree: Mapping[Any, object]) -> _SortedOut:
     states: dict[str, Mapping[Any, object]]
     if isinstance(main, Mapping) and main:
         named.pop("state_dict", None)
-        states = {"": main, **named}
+        states = {"": main, **_weights_among(named, main)}
         lightning = _LIGHTNING_VERSION in tree or {"epoch", "global_step"} <= tree.keys()
         layout: PickledLayout = "lightning" if lightning else "state_dict"
     elif named:
-        states, layout = named, "named_states"
+        states, layout = _weights_among(named, {}) or named, "named_states"
     else:
         flat = {name: value for name, value in tree.items() if _is_tensor(value)}
         states, layout = ({"": flat} if flat else {}), "state_dict"
@@ -166,6 +168,32 @@ def _sorted_out(tree: Mapping[Any, object]) -> _SortedOut:
     taken |= set(states.get("", ())) if main is None else set()
     rest = {_text(name): value for name, value in tree.items() if name not in taken}
     return _SortedOut(layout, states, rest)
+
+
+def _weights_among(
+    named: Mapping[str, Mapping[Any, object]], main: Mapping[Any, object]
+) -> dict[str, Mapping[Any, object]]:
+    """The mappings that are a network's: of a known family, or with names that another has too.
+
+    Others, such as the states of random generators or means of losses, are left aside.
+    """
+    names = {name: _plain_names(state) for name, state in named.items()}
+    main_names = _plain_names(main)
+    return {
+        name: state
+        for name, state in named.items()
+        if names[name] & main_names.union(*(n for other, n in names.items() if other != name))
+        or recognise({place_of(str(k)).name: _shape(v) for k, v in state.items()})
+    }
+
+
+def _shape(value: object) -> tuple[int, ...]:
+    tensor = value.tensor if isinstance(value, StoredTensor) else value
+    return tuple(tensor.shape) if isinstance(tensor, Tensor) else ()
+
+
+def _plain_names(state: Mapping[Any, object]) -> set[str]:
+    return {place_of(key).name for key in state if isinstance(key, str)}
 
 
 def _is_tensor(value: object) -> bool:

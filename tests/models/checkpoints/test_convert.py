@@ -34,6 +34,7 @@ from evalsuite.cli.checkpoint import convert as convert_command
 from evalsuite.cli.checkpoint import inspect_checkpoint
 from evalsuite.config import ModelPreset, load_spec
 from evalsuite.errors import DataError, EvalsuiteError, StorageError, UsageError
+from evalsuite.models.checkpoints import convert as convert_module
 from evalsuite.models.checkpoints.convert import convert
 from evalsuite.models.checkpoints.inspect import inspect
 from evalsuite.models.checkpoints.reading import open_checkpoint
@@ -110,6 +111,24 @@ def test_an_existing_output_and_a_wrong_group_are_refused(tmp_path: Path) -> Non
         convert(path, "", tmp_path / "missing" / "out.safetensors")
     with pytest.raises(UsageError, match="no group 'ema'"):
         convert(path, "ema", tmp_path / "out.safetensors")
+
+
+def test_a_file_that_appears_meanwhile_is_not_overwritten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of two conversions into one file the second is told, as when it was there before."""
+    output, write = tmp_path / "w.safetensors", convert_module._write_values
+
+    def late(*arguments: Any) -> bool:
+        output.write_bytes(b"another's")
+        return write(*arguments)
+
+    monkeypatch.setattr(convert_module, "_write_values", late)
+    path = saved({"state_dict": small_state()}, tmp_path / "w.ckpt")
+    with pytest.raises(UsageError, match="exists already"):
+        convert(path, "", output)
+    assert output.read_bytes() == b"another's"
+    assert {file.name for file in tmp_path.iterdir()} == {"w.ckpt", "w.safetensors"}
 
 
 def test_a_failure_leaves_nothing(tmp_path: Path) -> None:

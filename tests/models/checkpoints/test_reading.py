@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from evalsuite.errors import DataError
+from evalsuite.models.checkpoints.choosing import choose_group
 from evalsuite.models.checkpoints.reading import open_checkpoint, read_safetensors
 
 
@@ -86,6 +87,36 @@ def test_two_averages_with_their_decays(tmp_path: Path) -> None:
     checkpoint = open_checkpoint(saved({"state_dict": state}, tmp_path / "w.ckpt"))
     assert set(checkpoint.groups) == {"ema_0.9999", "ema_denoiser_0.999"}
     assert same(checkpoint.tensors("ema_0.9999"), first)
+
+
+def test_tensors_beside_the_weights_are_no_weights(tmp_path: Path) -> None:
+    """States of generators and means of losses share no name with a network."""
+    state, side = small_state(), {"rng_state": {"cpu": torch.zeros(8, dtype=torch.uint8)}}
+    side["metrics"] = {"loss": torch.ones(())}
+    plain = open_checkpoint(saved({"state_dict": state, "epoch": 1, **side}, tmp_path / "a.ckpt"))
+    assert set(plain.groups) == {""}
+    assert set(plain.other) == {"rng_state", "metrics"}
+    assert choose_group(plain, "auto", None) == choose_group(plain, "raw", None) == ""
+    both = {**prefixed("denoiser.", state), **prefixed("ema_denoiser.", state)}
+    opened = open_checkpoint(saved({"state_dict": both, **side}, tmp_path / "b.ckpt"))
+    assert choose_group(opened, "raw", "ema_denoiser") == "denoiser"
+    named = open_checkpoint(saved({"model": state, "ema": state, **side}, tmp_path / "c.pth"))
+    assert set(named.groups) == {"model", "ema"}
+    beside = {"state_dict": state, "ema": prefixed("module.", state)}
+    assert set(open_checkpoint(saved(beside, tmp_path / "d.pth")).groups) == {"", "ema"}
+
+
+def test_the_counter_of_an_averaged_model_is_set_aside(tmp_path: Path) -> None:
+    """`torch.optim.swa_utils.AveragedModel` keeps it among the weights."""
+    average = {**prefixed("module.", small_state()), "n_averaged": torch.tensor(7)}
+    for tree, group in (
+        (prefixed("ema_denoiser.", average), "ema_denoiser"),
+        ({"ema": average, "model": small_state()}, "ema"),
+        ({"state_dict": average}, ""),
+    ):
+        opened = open_checkpoint(saved(tree, tmp_path / "w.pth"))
+        assert same(opened.tensors(group), small_state())
+        assert set(opened.other) == {"n_averaged"}
 
 
 def test_named_states_of_jit(tmp_path: Path) -> None:

@@ -1,0 +1,58 @@
+"""What goes, stays or comes when another solver than a preset's own is asked for."""
+
+import typing
+from collections.abc import Mapping
+from typing import Any
+
+from evalsuite.config.base import SOLVERS_WITH, SolverName
+
+_OWN_GRID, _GRID = "dpmpp_2m", {"last_step", "grid"}
+"""The solver that has times of its own, and the settings of those of the others."""
+
+
+def of_other_solver(preset: Mapping[str, Any], solver: str) -> dict[str, Any]:
+    """The settings that change with the solver, as the original program has them.
+
+    Args:
+        preset: a preset's content, of which `with_solver` is looked at.
+        solver: the one that takes the place of the preset's own.
+    """
+    changed: dict[str, Any] = {"order": 2 if solver == "adams" else None}
+    for name, solvers in SOLVERS_WITH.items():
+        if solver not in solvers:
+            changed[name] = "ode" if name == "step" else None
+    if solver == _OWN_GRID:
+        changed |= dict.fromkeys(_GRID)
+    return {**changed, **_entries(preset).get(solver, {})}
+
+
+def rebased(preset: Mapping[str, Any], solver: object) -> dict[str, Any]:
+    """A preset's content with another solver as its own, so that going back restores the rest.
+
+    Nothing changes where `solver` is the preset's or no solver's name.
+    """
+    sampling = preset.get("sampling")
+    own = sampling.get("solver") if isinstance(sampling, dict) else None
+    if not isinstance(sampling, dict) or not isinstance(solver, str) or solver == own:
+        return dict(preset)
+    entries = _entries(preset)
+    varying = {name for entry in entries.values() for name in entry}
+    others = {}
+    for other in typing.get_args(SolverName):
+        names = varying | {name for name, solvers in SOLVERS_WITH.items() if other in solvers}
+        names |= {"order"} if other == own else set()
+        names |= _GRID if solver == _OWN_GRID != other else set()
+        kept = {name: sampling[name] for name in sorted(names) if sampling.get(name) is not None}
+        entry = {**kept, **entries.get(other, {})}
+        if entry and other != solver:
+            others[other] = entry
+    sampling = {**sampling, **of_other_solver(preset, solver), "solver": solver}
+    return {**preset, "sampling": sampling, "with_solver": others}
+
+
+def _entries(preset: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """`with_solver`, as far as it is what it should be: faults are told when it is parsed."""
+    found = preset.get("with_solver")
+    if not isinstance(found, Mapping):
+        return {}
+    return {name: dict(entry) for name, entry in found.items() if isinstance(entry, Mapping)}
