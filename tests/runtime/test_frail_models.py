@@ -22,7 +22,9 @@ from harness import (
 )
 
 from evalsuite.artifacts.receipts import digest_of_pixels
+from evalsuite.pipeline.worker import ShardWorker, WorkerJob
 from evalsuite.runtime.hanging import Limits
+from evalsuite.runtime.workers import Worker, WorkerSize, actor_class, start_worker
 
 pytestmark = pytest.mark.ray
 NUM_SAMPLES = 50
@@ -142,6 +144,30 @@ def test_workers_that_hang_in_their_first_moments_are_replaced(
     reasons = [one["reason"] for one in events_of(tmp_path / "made", "worker-lost")]
     assert "it did not load in 8 s" in reasons
     assert "it hung: no progress in 5 s" in reasons
+
+
+def test_a_node_that_cannot_start_a_process_is_left_out(
+    generate: Generate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of two workers the first gets an environment that its node cannot make."""
+
+    def start(name: str, job: WorkerJob, size: WorkerSize, *, is_ours: bool) -> Worker:
+        if name != "worker-0":
+            return start_worker(name, job, size, is_ours=is_ours)
+        broken = actor_class(ShardWorker).options(
+            num_cpus=1, max_restarts=0, runtime_env={"conda": "there-is-no-such-environment"}
+        )
+        actor = broken.remote(job)
+        loading = actor.load.options(concurrency_group="gpu").remote()
+        return Worker(name, actor, loading, is_ours=is_ours)
+
+    monkeypatch.setattr("evalsuite.runtime.crew.start_worker", start)
+    outcome = generate("--num-workers", 2)
+    assert outcome.code == 0, outcome.stderr
+    assert pixel_hashes(tmp_path / "made") == noise_hashes()
+    (lost,) = events_of(tmp_path / "made", "worker-lost")
+    assert lost["worker"] == "worker-0"
+    assert lost["reason"].startswith("its node could not start its process: ")
 
 
 @pytest.mark.slow
