@@ -29,7 +29,7 @@ def connected_client(address: str) -> Any:  # noqa: ANN401 - Ray's JobSubmission
     for name in ("job.sdk", "dashboard_sdk"):  # each has set a level of its own
         logging.getLogger(f"ray.dashboard.modules.{name}").setLevel(logging.WARNING)
 
-    class Client(JobSubmissionClient):
+    class Client(JobSubmissionClient):  # type: ignore[misc]  # Ray has no types
         def _do_request(self, method: str, endpoint: str, **more: Any) -> Any:  # noqa: ANN401
             timeout = (CONNECT_S, ANSWER_S) if method == "GET" else SENDING_S
             return super()._do_request(method, endpoint, timeout=timeout, **more)
