@@ -12,6 +12,8 @@ SHARDS_PER_WORKER = 8
 LARGEST_SHARD = 512
 SHARD_S = 30.0
 """Seconds of one worker for one shard, at most, where its speed is known."""
+UNKNOWN_BATCHES = 16
+"""Batches of one shard, at most, where the speed is not known: a batch of few images is slow."""
 FEW_WORKERS = 64
 """So few give the driver time for shards of half that length."""
 
@@ -84,14 +86,16 @@ def default_shard_size(
     """Several shards for each worker, so that all end together, but none above LARGEST_SHARD.
 
     Where the speed is known, a shard takes SHARD_S or less, of few workers half of it (but a batch
-    at least): what a killed worker loses is half a shard, on average.
+    at least): what a killed worker loses is half a shard, on average. Where it is not, it has few
+    batches: its receipt tells the next invocation the speed.
     """
     share = num_images // (SHARDS_PER_WORKER * num_workers)
-    most = LARGEST_SHARD
     if seconds_per_image:
         limit_s = SHARD_S / 2 if num_workers <= FEW_WORKERS else SHARD_S
-        most = min(most, int(limit_s / seconds_per_image))
-    return max(batch_size, min(share, most) // batch_size * batch_size)
+        most = int(limit_s / seconds_per_image)
+    else:
+        most = UNKNOWN_BATCHES * batch_size
+    return max(batch_size, min(share, most, LARGEST_SHARD) // batch_size * batch_size)
 
 
 def missing_ranges(run: RunDirectory, demand: Demand) -> list[Range]:

@@ -93,5 +93,13 @@ def _set_aside(run: RunDirectory, name: str, receipt: Receipt) -> bool:
         return False
     if current.attempt_id != receipt.attempt_id:
         return False
-    place = f"{range_name(receipt.start, receipt.stop)}-{receipt.attempt_id}.json"
-    return run.storage.move(name, f"{REPLACED}/{receipt.stage}/{place}")
+    file_name = f"{range_name(receipt.start, receipt.stop)}-{receipt.attempt_id}.json"
+    place = f"{REPLACED}/{receipt.stage}/{file_name}"
+    if not run.storage.move(name, place):
+        return False
+    moved = run.storage.read(place)
+    if Receipt.model_validate_json(moved).attempt_id == receipt.attempt_id:
+        return True
+    run.storage.commit(name, moved)  # another driver was between the two: what it made stays
+    run.storage.delete(place)
+    return False

@@ -4,17 +4,23 @@ from typing import NamedTuple
 
 from ray.exceptions import (
     ActorUnavailableError,
+    ActorUnschedulableError,
     NodeDiedError,
     OutOfMemoryError,
     RayActorError,
     RayTaskError,
+    RuntimeEnvSetupError,
     WorkerCrashedError,
 )
 
 from evalsuite.errors import EvalsuiteError
 
-LOST = (RayActorError, WorkerCrashedError, OutOfMemoryError, NodeDiedError)
+NOT_BEGUN = (RuntimeEnvSetupError, ActorUnschedulableError)
+"""Ray's words for a process that a node could not start: it may be that node alone."""
+LOST = (RayActorError, WorkerCrashedError, OutOfMemoryError, NodeDiedError, *NOT_BEGUN)
 """Ray's words for a worker that is no more, or cannot be reached."""
+
+_LONGEST_REASON = 300
 
 
 class Loss(NamedTuple):
@@ -27,6 +33,9 @@ class Loss(NamedTuple):
 
 def loss_of(error: BaseException) -> Loss:
     """How Ray accounts for a worker that is gone, in a few words."""
+    if isinstance(error, NOT_BEGUN):
+        why = " ".join((error.error_message or "").split())
+        return Loss(f"its node could not start its process: {why[:_LONGEST_REASON]}")
     text = str(error).lower()
     if isinstance(error, OutOfMemoryError) or "out_of_memory" in text or "low on memory" in text:
         return Loss("killed by the memory monitor: out of memory")

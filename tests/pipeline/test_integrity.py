@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from run_maker import (
@@ -17,7 +18,7 @@ from run_maker import (
     resolved,
 )
 
-from evalsuite.artifacts.receipts import check_same_pixels
+from evalsuite.artifacts.receipts import Receipt, check_same_pixels, read_receipt
 from evalsuite.artifacts.run_directory import IMAGES, PIXELS, RunDirectory
 from evalsuite.errors import CorruptionError, IncompleteError
 from evalsuite.pipeline.coverage import Demand, missing_ranges
@@ -108,6 +109,27 @@ def test_unreadable_receipts_are_faults_and_go(run: RunDirectory) -> None:
     assert find_faults(run) == []
     assert [r.start for r in run.receipts(IMAGES)] == [40]
     assert garbage_files(run) == [broken.files[0].path]
+
+
+def test_a_shard_that_is_made_again_at_that_moment_is_left_alone(
+    run: RunDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another driver commits it between this one's look at the receipt and its removal."""
+    receipt = run.receipts(IMAGES)[0]
+    path = run.root / receipt.files[0].path
+    flip_byte(path)
+    (fault,) = find_faults(run)
+    fresh = receipt.model_copy(update={"attempt_id": "another-00001"})
+
+    def read(*place: Any) -> Receipt:
+        seen = read_receipt(*place)
+        (run.root / fault.receipt_name).write_text(fresh.model_dump_json())
+        return seen
+
+    monkeypatch.setattr("evalsuite.pipeline.repair.read_receipt", read)
+    assert take_out(run, [fault]) == []
+    assert run.receipts(IMAGES)[0] == fresh
+    assert path.exists()
 
 
 def test_reading_a_damaged_shard_is_refused(run: RunDirectory) -> None:

@@ -11,6 +11,7 @@ from evalsuite.artifacts.run_directory import gaps_of
 from evalsuite.pipeline.coverage import (
     LARGEST_SHARD,
     SHARD_S,
+    UNKNOWN_BATCHES,
     default_shard_size,
     missing_images,
     tasks_for,
@@ -175,14 +176,15 @@ def test_the_default_shard_is_whole_batches_and_bounded(
     """Never more than the largest shard but for one batch that is larger itself."""
     size = default_shard_size(num_images, num_workers, batch)
     assert batch <= size <= max(batch, LARGEST_SHARD)
+    assert size <= UNKNOWN_BATCHES * batch
 
 
 @given(st.integers(1, 10**6), st.integers(1, 64), st.integers(1, 300), st.floats(1e-4, 100))
 def test_a_shard_takes_no_longer_than_it_may_where_the_speed_is_known(
     num_images: int, num_workers: int, batch: int, seconds_per_image: float
 ) -> None:
-    """A batch at least; never more than without knowing."""
+    """A batch at least; never more than the largest shard but for one batch that is larger."""
     size = default_shard_size(num_images, num_workers, batch, seconds_per_image)
     assert size % batch == 0
     assert size == batch or size * seconds_per_image <= SHARD_S
-    assert size <= default_shard_size(num_images, num_workers, batch)
+    assert size <= max(batch, LARGEST_SHARD)
