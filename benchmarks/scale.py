@@ -21,8 +21,6 @@ workers, and without.
 """
 
 import argparse
-import asyncio
-import contextlib
 import json
 import os
 import random
@@ -38,9 +36,9 @@ from unittest import mock
 import ray
 
 from benchmarks.ledger import new_run
+from benchmarks.virtual_workers import Host, ManySlots, VirtualActor, VirtualWorker
 from evalsuite.artifacts.receipts import Receipt, commit_receipt, digest_of_pixels
 from evalsuite.artifacts.run_directory import IMAGES, RunDirectory
-from evalsuite.pipeline.channel import NotWantedError
 from evalsuite.pipeline.coverage import (
     Demand,
     covered_ranges,
@@ -49,117 +47,16 @@ from evalsuite.pipeline.coverage import (
     tasks_for,
 )
 from evalsuite.pipeline.ranges import ShardTask
-from evalsuite.pipeline.worker import CommitReport
 from evalsuite.runtime import crew as crew_module
 from evalsuite.runtime import stragglers as stragglers_module
 from evalsuite.runtime.cluster import connected
 from evalsuite.runtime.driver import GRACE_S, Driver
 from evalsuite.runtime.events import Event
 from evalsuite.runtime.signals import StopRequest
-from evalsuite.runtime.team import Team
-from evalsuite.runtime.workers import Worker, WorkerSize
+from evalsuite.runtime.workers import WorkerSize
 
 MIB = 2**20
 NUM_HOSTS = 4
-WRITING_S = 0.05
-
-
-class Host:
-    """An async actor with many virtual workers; each computes one shard at a time."""
-
-    def __init__(self, shard_s: float, slow: dict[int, float]) -> None:
-        self._shard_s, self._slow = shard_s, slow
-        self._gpus: dict[int, asyncio.Lock] = {}
-        self._done: dict[str, asyncio.Event] = {}
-        self._withdrawn: dict[str, asyncio.Event] = {}
-        self._computed: dict[int, int] = {}
-        self.busy_s = 0.0
-
-    async def load(self, worker: int) -> dict[str, Any]:
-        """What a worker says when it is ready."""
-        self._gpus[worker] = asyncio.Lock()
-        return {"host": f"node{worker // 8}", "numerics_id": "0" * 64, "device": "cuda:0"}
-
-    async def prepare(self, worker: int, task: ShardTask, attempt_id: str) -> None:
-        """Nothing to draw."""
-
-    async def compute(self, worker: int, task: ShardTask, attempt_id: str) -> None:
-        """Wait as long as a shard takes, or until it is withdrawn."""
-        async with self._gpus[worker]:
-            began = time.monotonic()
-            withdrawn = self._withdrawn.setdefault(attempt_id, asyncio.Event())
-            with contextlib.suppress(TimeoutError):
-                took_s = self._shard_s * self._slow.get(worker, 1.0)
-                await asyncio.wait_for(withdrawn.wait(), took_s)
-            self.busy_s += time.monotonic() - began
-        if not withdrawn.is_set():
-            self._computed[worker] = self._computed.get(worker, 0) + task.stop - task.start
-        self._done.setdefault(attempt_id, asyncio.Event()).set()
-
-    async def commit(self, worker: int, task: ShardTask, attempt_id: str) -> CommitReport:
-        """Wait until it is computed and for the writing."""
-        assert worker in self._gpus
-        await self._done.setdefault(attempt_id, asyncio.Event()).wait()
-        del self._done[attempt_id]
-        if self._withdrawn.pop(attempt_id).is_set():
-            raise NotWantedError(attempt_id)
-        await asyncio.sleep(WRITING_S)
-        return CommitReport(task, task.stages, (), self._shard_s + WRITING_S)
-
-    async def withdraw(self, _: int, attempt_id: str) -> None:
-        """Another worker has committed this shard."""
-        if attempt_id in self._withdrawn:
-            self._withdrawn[attempt_id].set()
-
-    async def progress(self, worker: int) -> int:
-        """Images computed."""
-        return self._computed.get(worker, 0)
-
-    async def busy(self) -> float:
-        """Seconds that all workers computed."""
-        return self.busy_s
-
-
-@dataclass
-class Call:
-    """One method of a virtual worker, called as that of an actor."""
-
-    method: Any
-    worker: int
-
-    def options(self, **_: str) -> "Call":
-        """Concurrency groups are the virtual worker's own."""
-        return self
-
-    def remote(self, *arguments: object) -> Any:
-        """A real Ray call."""
-        return self.method.remote(self.worker, *arguments)
-
-
-@dataclass
-class VirtualActor:
-    """Looks to the driver like the handle of an actor."""
-
-    host: Any
-    worker: int
-
-    def __getattr__(self, name: str) -> Call:
-        return Call(getattr(self.host, name), self.worker)
-
-
-class VirtualWorker(Worker):
-    """A worker whose process is not its own."""
-
-    def kill(self) -> None:
-        """Nothing to end."""
-
-
-class ManySlots(Team):
-    """As many workers as asked, whatever the machine holds."""
-
-    def target(self, nodes: tuple[Any, ...], num_placed: int, num_open: int) -> int:  # noqa: ARG002
-        """The number asked for."""
-        return min(self.asked or 1, num_open)
 
 
 def rss_mib() -> float:
