@@ -6,7 +6,6 @@ or, where it writes none, on its last line of output.
 """
 
 import hashlib
-import json
 import math
 import os
 import shlex
@@ -18,6 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from evalsuite.config import parse_json
 from evalsuite.errors import DataError, EnvironmentProblem, UsageError
 
 COMMAND = "command:"
@@ -104,10 +104,10 @@ def parse_scores(text: str, where: str) -> dict[str, float]:
         DataError: the text is no JSON object of finite numbers, or empty.
     """
     try:
-        content = json.loads(text)
+        content = parse_json(text)
     except ValueError as error:
         shown = text.strip()[:_LONGEST]
-        raise DataError(f"the scorer gave no JSON in {where}: {shown!r}") from error
+        raise DataError(f"the scorer gave no JSON in {where}: {shown!r} ({error})") from error
     if not isinstance(content, dict) or not content:
         raise DataError(f"the scorer gave no JSON object with scores in {where}")
     for name, value in content.items():
