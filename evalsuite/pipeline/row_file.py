@@ -8,7 +8,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from evalsuite.artifacts.storage import Place, open_storage
+from evalsuite.config import parse_json
 from evalsuite.errors import CorruptionError, DataError, StorageError, UsageError
+from evalsuite.pipeline.row_shapes import check_benchmark, check_shapes
 
 SCHEMA = 2
 
@@ -49,7 +51,7 @@ def read_rows(place: Place) -> tuple[dict[str, Any], list[dict[str, Any]]]:
 
     Raises:
         DataError: rows are missing.
-        CorruptionError: it cannot be read.
+        CorruptionError: a line is damaged, or of an image that another is of.
     """
     header, rows = _read(place)
     if len(rows) != header.get("num_images"):
@@ -57,6 +59,7 @@ def read_rows(place: Place) -> tuple[dict[str, Any], list[dict[str, Any]]]:
             f"{place} holds {len(rows)} rows of {header.get('num_images')}: run the same command"
             " again to make the others"
         )
+    check_shapes(header, rows, place)
     return header, rows
 
 
@@ -79,9 +82,9 @@ def benchmark_of(place: Place) -> str:
     """Which benchmark a file's rows are of.
 
     Raises:
-        CorruptionError: it cannot be read.
+        CorruptionError: it cannot be read, or is of none that is known.
     """
-    return str(_read(place)[0].get("benchmark"))
+    return check_benchmark(_read(place)[0], place)
 
 
 def _read(place: Place) -> tuple[dict[str, Any], list[dict[str, Any]]]:
@@ -90,12 +93,21 @@ def _read(place: Place) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     if content is None:
         raise StorageError(f"cannot read {place}: there is no such file")
     whole = content[: content.rfind(b"\n") + 1]
-    try:
-        lines = [json.loads(line) for line in whole.splitlines()]
-    except ValueError as error:
-        raise CorruptionError(f"{place} is not JSON lines: {error}; remove it") from error
-    if not lines or not all(isinstance(line, dict) for line in lines) or "schema" not in lines[0]:
+    lines = [
+        _object(line, f"{place} line {n}") for n, line in enumerate(whole.split(b"\n")[:-1], 1)
+    ]
+    if not lines or "schema" not in lines[0]:
         raise CorruptionError(f"{place} does not begin with what its rows were made by: remove it")
     if lines[0]["schema"] != SCHEMA:
         raise DataError(f"{place} has schema {lines[0]['schema']}, this evalsuite reads {SCHEMA}")
     return lines[0], lines[1:]
+
+
+def _object(line: bytes, where: str) -> dict[str, Any]:
+    try:
+        found = parse_json(line.decode())
+    except ValueError as error:
+        raise CorruptionError(f"{where} is not JSON: {error}; remove the file") from error
+    if not isinstance(found, dict):
+        raise CorruptionError(f"{where} is no JSON object: remove the file")
+    return found
