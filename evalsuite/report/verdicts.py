@@ -24,6 +24,7 @@ WRONG, RIGHT = 5, 3
 """Images of a tag that stand on the page, of different prompts where there are so many ..."""
 MORE = 60
 """... and others of it that are wrong, which are files beside the page."""
+_NOT_PROTOCOL = {"schema", "source", "num_images"}
 _SIDE = 256
 """Longest of those files."""
 _IMAGE_BYTES = 1_500_000
@@ -51,6 +52,13 @@ class VerdictSet(NamedTuple):
     notes: tuple[str, ...] = ()
     published: tuple[PublishedScores, ...] = ()
     files: Mapping[str, bytes] = {}
+    protocol: Mapping[str, Any] = {}
+    """What decided the rows."""
+
+    @property
+    def overall(self) -> Bar | None:
+        """The score of all; None where there is none."""
+        return self.bars[-1] if self.bars else None
 
 
 def verdict_sets(run: RunDirectory, folder: str) -> list[VerdictSet]:
@@ -75,7 +83,8 @@ def _set_of(run: RunDirectory, place: Place, folder: str) -> VerdictSet:
     build = _BUILDERS.get(str(header.get("benchmark")))
     if build is None:
         raise CorruptionError(f"{place} is of no benchmark that is known: remove it")
-    return build(_Source(run, place, header, rows, folder))
+    protocol = {key: header[key] for key in header.keys() - _NOT_PROTOCOL}
+    return build(_Source(run, place, header, rows, folder))._replace(protocol=protocol)
 
 
 class _Source(NamedTuple):

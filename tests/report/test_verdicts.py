@@ -15,6 +15,7 @@ from evalsuite.config import BenchmarkSpec, load_spec
 from evalsuite.pipeline.geneval_protocol import VIT_L_14
 from evalsuite.pipeline.geneval_scorer import run_lengths
 from evalsuite.pipeline.row_file import read_rows, write_rows
+from evalsuite.pipeline.stage_names import judged_stages
 from evalsuite.report.html import render_report
 from evalsuite.report.outlines import mask_of_runs, outline_of
 from evalsuite.report.verdict_view import bar_of, spread
@@ -104,6 +105,18 @@ def test_the_section_shows_what_was_judged(drawn: Drawn) -> None:
     html = render_report(drawn.run)
     assert html.count('<div class="picture">') == len(cards)
     assert 'href="#verdicts"' in html
+    overall = found.overall
+    assert overall is not None
+    assert overall.interval is not None
+    measured, metrics = html.split('<h2 id="metrics-title">')
+    said = [f'value">{overall.value:.4f}', f"95 %: {overall.interval[0]:.4f} to"]
+    for part in (measured, metrics.split('<h2 id="samples-title">')[0]):
+        assert all(text in part for text in said)
+        assert "has been scored yet" not in part
+    assert f"GenEval (shapes detector) {overall.value:.4f} (95 %:" in metrics
+    assert "prompts_sha256" in metrics
+    (stage,) = judged_stages(drawn.run)
+    assert f'rowheader">{stage}</th>' in html
     wrong = next(card for card in cards if not card.correct)
     assert wrong.lines[0].replace(">", "&gt;").replace("<", "&lt;") in html
 
