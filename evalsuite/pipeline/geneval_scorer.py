@@ -80,7 +80,7 @@ class KnownPicture:
 
     def check(self, detector: Detector) -> None:
         """Raise EnvironmentProblem unless they are found."""
-        image = PictureReader().decode(read_file(self.path), str(self.path))
+        image = PictureReader(may_convert=False).decode(read_file(self.path), str(self.path))
         check_known_picture(detector, image, self.expected)
 
 
