@@ -39,6 +39,7 @@ from evalsuite.t2i.dpg_questions import (
     items_as_published,
     items_as_they_are,
     items_of,
+    read_dpg_rows,
 )
 from evalsuite.t2i.grids import CELLS
 from evalsuite.t2i.judges import RULES_VERSION, Judge
@@ -177,13 +178,16 @@ def answers_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Answers]]:
     return {item: [images[k] for k in sorted(images)] for item, images in found.items()}
 
 
-def compare_answers(a: Place, b: Place, rows: Sequence[Row]) -> dict[str, Any]:
+def compare_answers(a: Place, b: Place, csv: Path) -> dict[str, Any]:
     """Corrected score of a less that of b, paired prompt by prompt.
 
     Raises:
+        UsageError: `csv` is not the one by which was asked.
         DataError: the prompts are not the same, or the protocols differ.
     """
-    items = items_of(rows)
+    for place in (a, b):
+        _check_csv(read_rows(place)[0], place, csv)
+    items = items_of(read_dpg_rows(csv))
     sides = [clusters_of(summarise(items, answers_of(one))[1]) for one in read_both(a, b)]
     found = difference(*sides)
     return {
@@ -194,17 +198,32 @@ def compare_answers(a: Place, b: Place, rows: Sequence[Row]) -> dict[str, Any]:
     }
 
 
-def summary_of(path: Place, rows: Sequence[Row]) -> dict[str, Any]:
+def _check_csv(header: Mapping[str, Any], place: Place, csv: Path) -> None:
+    """Raise UsageError unless `csv` is the one by which the answers at `place` were asked for.
+
+    Another question, dependency or category would give other scores under the same protocol.
+    """
+    here, then = known_sha256(csv), header["csv_sha256"]
+    if here != then:
+        raise UsageError(
+            f"{csv} has sha256 {here[:12]}..., but {place} holds answers to the questions of"
+            f" {then[:12]}...: give that csv, or ask the questions of this one by `t2i dpg`"
+        )
+
+
+def summary_of(path: Place, csv: Path) -> dict[str, Any]:
     """Both aggregations of a finished file of answers.
 
     The corrected one is refused, with the reason, where questions are broken; the official one
     drops their prompts.
 
     Raises:
+        UsageError: `csv` is not the one by which was asked.
         DataError: answers are missing.
     """
     header, kept = read_rows(path)
-    answers = answers_of(kept)
+    _check_csv(header, path, csv)
+    rows, answers = read_dpg_rows(csv), answers_of(kept)
     published, _ = summarise_as_published(items_as_published(rows), answers)
     words = [w for images in answers.values() for image in images for w in image.values()]
     return {
