@@ -9,7 +9,7 @@ from evalsuite.cli.options import PATH, PLACE
 from evalsuite.cli.t2i_judging import dpg, geneval
 from evalsuite.cli.t2i_scores import score
 from evalsuite.cli.t2i_view import csv_of, interval, print_summary
-from evalsuite.errors import UsageError
+from evalsuite.errors import UsageError, printable
 
 if TYPE_CHECKING:
     from evalsuite.artifacts.storage import Place
@@ -60,11 +60,10 @@ def compare(a: "Place", b: "Place", csv: Path | None, json_path: Path | None) ->
     from evalsuite.pipeline.geneval_run import compare_verdicts
     from evalsuite.pipeline.prompt_scores import compare_scores
     from evalsuite.pipeline.row_file import benchmark_of
-    from evalsuite.t2i.dpg_questions import read_dpg_rows
 
     benchmark = benchmark_of(a)
     if benchmark == "dpg":
-        found = compare_answers(a, b, read_dpg_rows(csv_of(a, csv)))
+        found = compare_answers(a, b, csv_of(a, csv))
     elif benchmark == "scores":
         found = compare_scores(a, b)
     else:
@@ -72,7 +71,7 @@ def compare(a: "Place", b: "Place", csv: Path | None, json_path: Path | None) ->
     if json_path:
         write_json(json_path, found)
     for tag, one in found.get("tags", {}).items():
-        click.echo(f"{tag:16} {one['difference']:+.4f}  {interval(one)}")
+        click.echo(f"{printable(tag):16} {one['difference']:+.4f}  {interval(one)}")
     click.echo(f"{'difference':16} {found['difference']:+.4f}  {interval(found)}")
 
 
@@ -102,7 +101,7 @@ def external(images: Path, layout: str, scorer: str, json_path: Path | None) -> 
     if json_path:
         write_json(json_path, found)
     for name, value in found["scores"].items():
-        click.echo(f"{name:20} {value:g}")
+        click.echo(f"{printable(name):20} {value:g}")
 
 
 @t2i.command(

@@ -109,10 +109,11 @@ def geneval(**values: Any) -> None:  # noqa: ANN401 - click passes each option
     judged stays when this is stopped. The detector and the classifier are tested before a score is
     printed.
     """
-    from evalsuite.cli.output import check_json_target
+    from evalsuite.cli.output import check_json_target, check_rows_target
     from evalsuite.pipeline.geneval_run import open_geneval
 
     check_json_target(values["json_path"])
+    check_rows_target(values["output"])
     if values["detector"] is None:
         raise UsageError("give --detector, a folder of Mask2Former, or shapes")
     given = open_geneval(values["images"], _metadata(values), values["num_samples"])
@@ -141,12 +142,13 @@ def dpg(**values: Any) -> None:  # noqa: ANN401 - click passes each option
     Every answer is kept, and what was asked stays when this is stopped. Scores are given as
     published, and corrected. They are the judge's: published numbers are mPLUG's.
     """
-    from evalsuite.cli.output import check_json_target
+    from evalsuite.cli.output import check_json_target, check_rows_target
     from evalsuite.pipeline.dpg_run import open_dpg
     from evalsuite.pipeline.t2i_judges import JudgeSource
     from evalsuite.t2i.dpg_questions import read_dpg_rows
 
     check_json_target(values["json_path"])
+    check_rows_target(values["output"])
     csv, rows = values["csv"], read_dpg_rows(values["csv"])
     given = open_dpg(values["images"], csv, rows, values["num_samples"], values["resolution"])
     scorer = given.scorer(rows, csv, JudgeSource(values["judge"].absolute()))
@@ -203,12 +205,12 @@ def _detection(values: dict[str, Any], prompts: "Sequence[GenevalPrompt]") -> _D
             if values[flag] is not None:
                 name = flag.replace("_", "-")
                 raise UsageError(f"--{name} is for Mask2Former: --detector shapes brings its own")
-        check_words(prompts, shapes.SHAPES, tuple(shapes.PALETTE))
+        check_words(prompts, shapes.SHAPES, tuple(shapes.PALETTE), shapes.OPTIONS.max_objects)
         return _Detection(ShapesSource(), _thresholds(values, shapes.OPTIONS, 0.0))
     if values["object_names"] is None:
         raise UsageError("--detector needs --object-names, the class names of its network")
     names, clip, known = read_object_names(values["object_names"]), values["clip"], None
-    check_words(prompts, names, COLORS)
+    check_words(prompts, names, COLORS, GenevalOptions().max_objects)
     options = _thresholds(values, GenevalOptions(), Mask2FormerDetector.min_score)
     if clip is None and any(prompt.asks_color for prompt in prompts):
         raise UsageError("prompts ask for colours: give --clip, the folder of CLIP ViT-L/14")

@@ -44,11 +44,12 @@ def score(files: tuple[Path, ...], **values: Any) -> None:  # noqa: ANN401 - cli
     prompts.jsonl and gives a JSON object with the number of each file.
     """
     from evalsuite.artifacts.run_directory import RunDirectory
-    from evalsuite.cli.output import check_json_target
+    from evalsuite.cli.output import check_json_target, check_rows_target
     from evalsuite.pipeline.judged_images import images_of_run
     from evalsuite.pipeline.prompt_scores import PromptScorer, categories_of, score_source
 
     check_json_target(values["json_path"])
+    check_rows_target(values["output"])
     source = score_source(values["scorer"], Path.cwd(), trust_code=values["trust_remote_code"])
     run = RunDirectory.open(values["run"])
     images = images_of_run(run, values["num_samples"], "a score of prompts")

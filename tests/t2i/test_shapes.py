@@ -236,7 +236,7 @@ def test_pixels_are_those_of_this_numerics_version(
     assert np.mean(difference > 0) <= 0.002
 
 
-def test_what_cannot_be_scored_is_refused_before_anything_is_made() -> None:
+def test_what_cannot_be_scored_is_refused_before_anything_is_made(tmp_path: Path) -> None:
     asked = {"prompts": None, "prompt": (), "num_samples": None, "images": None}
     found = with_benchmark({**asked, "benchmark": "shapes"})
     assert (found["prompts"], found["num_samples"]) == (metadata_of("shapes"), 528)
@@ -244,6 +244,9 @@ def test_what_cannot_be_scored_is_refused_before_anything_is_made() -> None:
         with_benchmark({**asked, "benchmark": "shapes", "num_samples": 100})
     with pytest.raises(UsageError, match="leave --images grid out"):
         with_benchmark({**asked, "benchmark": "shapes", "images": "grid"})
+    asked_for = ("--model", "pixnerd-shapes", "--benchmark", "shapes", "--output", tmp_path / "run")
+    dry = call_main("run", *asked_for, "--dry-run")
+    assert (dry.code, "num_prompts      132\n" in dry.stdout) == (0, True), dry.stderr
     fetched = call_main("t2i", "fetch", "shapes")
     assert fetched.stdout.startswith(f"metadata       {metadata_of('shapes')}\n132 prompts")
 

@@ -332,7 +332,7 @@ def test_a_detector_that_finds_nothing_gives_no_score(kit: Kit, tmp_path: Path) 
     assert not (tmp_path / "v.jsonl").exists()
     rows = judged(kit, kit.run.root, tmp_path / "seeing.jsonl")
     blind = [{**row, "kept": {}, "detections": []} for row in rows]
-    write_rows(tmp_path / "v.jsonl", {"benchmark": "geneval", "num_images": 32}, blind)
+    write_rows(tmp_path / "v.jsonl", read_rows(tmp_path / "seeing.jsonl")[0], blind)
     with pytest.raises(DataError, match="found nothing in any of 32 images"):
         summary_of(tmp_path / "v.jsonl")
 
@@ -385,6 +385,7 @@ def test_what_cannot_be_judged_is_said(
     for images, options, code, line in [
         (run, (), 2, "what do the prompts of"),
         (run, ("--metadata", few), 3, "is not of the run's prompts"),
+        (run, (*asked, "--output", tmp_path), 5, "is a folder: give a file for what is found"),
         (run, (*asked, "--num-samples", 12), 2, "no whole rounds of 8"),
         (run, ("--metadata", unicorn), 2, "has the object 'unicorn', which this scorer does not"),
         (run, ("--metadata", teal), 2, "has the colour 'bleu', which this scorer does not know; "),
@@ -396,7 +397,7 @@ def test_what_cannot_be_judged_is_said(
         (tmp_path / "none", asked, 2, "neither a run nor a folder"),
         (kit.detector, asked, 3, "holds no folder whose name is a number"),
     ]:
-        done = kit.geneval(images, *options, *output)
+        done = kit.geneval(images, *output, *options)
         assert (done.code, done.stderr.count("\n")) == (code, 1), done.stderr
         assert line in done.stderr
     assert not (tmp_path / "v.jsonl").exists()
@@ -427,13 +428,20 @@ def test_dpg_asks_a_run_and_its_grids_the_same(kit: Kit, tmp_path: Path) -> None
         given = open_dpg(images, kit.csv, rows, None, side)
         path = tmp_path / f"{place}.jsonl"
         judge_into(here(), given.images, given.scorer(rows, kit.csv, PixelJudge()), path)
-        found.append(dpg_summary(path, rows))
+        found.append(dpg_summary(path, kit.csv))
     sources = [one.pop("source") for one in found]
     assert len(set(sources)) == 2
     assert found[0] == found[1]
     csv = ("--dpg-csv", kit.csv)
     compared = call_main("t2i", "compare", tmp_path / "0.jsonl", tmp_path / "1.jsonl", *csv)
     assert compared.stdout.split()[:2] == ["difference", "+0.0000"], compared.stderr
+    other = tmp_path / "other.csv"
+    other.write_text(
+        kit.csv.read_text().replace("i3,a photo of 3 cups,2,1", "i3,a photo of 3 cups,2,0")
+    )
+    for command in (("summary",), ("compare", tmp_path / "1.jsonl")):
+        refused = call_main("t2i", *command, tmp_path / "0.jsonl", "--dpg-csv", other)
+        assert (refused.code, "holds answers to the questions of" in refused.stderr) == (2, True)
     assert found[0]["corrected"]["num_answers"] == 64
     assert 0 < found[0]["corrected"]["overall"] < 100
     assert found[0]["official"]["dropped"].keys() == {"i0"}  # its first row is skipped
@@ -468,6 +476,8 @@ if mode == "garbage":
     print("Overall: about 0.7")
 elif mode == "nan":
     print('{"overall": NaN}')
+elif mode == "names":
+    print('{"\\\\u009b31m": 1}')
 elif mode == "line":
     print("hello"); print(json.dumps({"overall": 0.25}))
 else:
@@ -482,6 +492,8 @@ def test_an_external_scorers_numbers_are_taken_with_their_provenance(tmp_path: P
     command = f"command:{sys.executable} {script} {{images}} {{output}}"
     out = tmp_path / "scores.json"
     base = ("t2i", "external", images, "--layout", "geneval")
+    odd = call_main(*base, "--scorer", f"{command} names")
+    assert (odd.code, odd.stdout.split()) == (0, ["\\x9b31m", "1"])
     done = call_main(*base, "--scorer", f"{command} file", "--json", out)
     assert done.code == 0, done.stderr
     assert done.stdout.split() == ["overall", "0.5", "counting", "1"]
@@ -504,7 +516,8 @@ def test_commands_and_scores_that_are_none() -> None:
     for text in ("python x", "command:", "command:x", "command:'x {images}"):
         with pytest.raises(UsageError, match="--scorer"):
             parse_command(text)
-    for text in ("[]", "{}", '{"a": "0.5"}', '{"a": true}', "0.5"):
+    garbage = ("[" * 9000, '{"a": ' + "9" * 400 + "}", '{"a": ' + "9" * 5000 + "}")
+    for text in ("[]", "{}", '{"a": "0.5"}', '{"a": true}', "0.5", *garbage):
         with pytest.raises(DataError, match="the scorer gave"):
             parse_scores(text, "x")
     with pytest.raises(EnvironmentProblem, match="cannot start /nowhere/x"):
@@ -560,6 +573,9 @@ def test_the_recipes_read_what_the_official_programs_print(
         monkeypatch.setenv(name, str(tmp_path))
     for name in ("GENEVAL_PYTHON", "ELLA_PYTHON"):
         monkeypatch.setenv(name, sys.executable)
+    monkeypatch.chdir(tmp_path.parent)
+    for name in ("GENEVAL", "ELLA", "GENEVAL_DETECTOR"):
+        monkeypatch.setenv(name, tmp_path.name)
     geneval = parse_command(f"command:{RECIPES / 'geneval.sh'} {{images}} {{output}}")
     scores = run_scorer(geneval, tmp_path, "geneval")["scores"]
     expected = {"colors": 0.8191, "overall": 0.73456, "total_images": 2212}
