@@ -24,7 +24,7 @@ from evalsuite.models.foreign import PYTHON, import_class, source_sha256, users_
 from evalsuite.pipeline.external_scorer import COMMAND, parse_command, program_sha256, run_command
 from evalsuite.pipeline.judged_images import Shown
 from evalsuite.pipeline.judgements import Row
-from evalsuite.pipeline.row_file import read_both, read_rows
+from evalsuite.pipeline.row_file import protocol_of, read_both, read_rows
 from evalsuite.pipeline.stage_names import SCORES
 from evalsuite.pipeline.t2i_networks import load_clip
 from evalsuite.t2i.clip_score import PREFIX, WEIGHT, ClipScore
@@ -211,6 +211,7 @@ class PromptScorer:
     """Of each prompt; empty where there are none."""
     source: ScoreSource
     kind: str = SCORES
+    tested_by: Mapping[str, Any] | None = None
 
     @property
     def name(self) -> str:
@@ -318,7 +319,7 @@ def summary_of(place: Place) -> dict[str, Any]:
         },
         "total_images": len(rows),
         "total_prompts": overall.num_prompts,
-        "protocol": {k: v for k, v in header.items() if k not in {"schema", "source"}},
+        "protocol": protocol_of(header),
         "source": header["source"],
     }
 
