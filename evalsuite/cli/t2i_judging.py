@@ -49,6 +49,13 @@ _WORKER_OPTIONS = [
 _OUTPUT = click.option(
     "--output", type=PLACE, help="A file for what is found; a run keeps it in any case."
 )
+time_limit = click.option(
+    "--time-limit",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="SECONDS",
+    help="That one call of a command may take [default: a day].",
+)
+"""Of commands that run somebody's program."""
 _JSON = click.option("--json", "json_path", type=PATH, help="Write the result here.")
 
 
