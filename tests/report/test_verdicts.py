@@ -92,7 +92,9 @@ def test_the_section_shows_what_was_judged(drawn: Drawn) -> None:
     names = [bar.name for bar in found.bars]
     assert names[-1] == "overall"
     assert names[:-1] == [group.name for group in found.groups]
-    cards = [card for group in found.groups for card in [*group.cards, *group.more]]
+    cards = [card for group in found.groups for card in group.cards]
+    cards += [card for group in found.groups for more in group.more for card in more.cards]
+    assert len(cards) == len({card.sample for card in cards}) == 32  # right ones, too
     assert {card.sample for card in cards if not card.correct} == wrong_ones(drawn)
     assert {True, False} == {card.correct for card in cards}
     for card in cards:
@@ -106,6 +108,29 @@ def test_the_section_shows_what_was_judged(drawn: Drawn) -> None:
     assert 'href="#verdicts"' in html
     wrong = next(card for card in cards if not card.correct)
     assert wrong.lines[0].replace(">", "&gt;").replace("<", "&lt;") in html
+
+
+def test_what_was_found_and_did_not_count_is_drawn_dashed(drawn: Drawn, tmp_path: Path) -> None:
+    """With its score and mask: the object at 0.55 is what explains `found 1`."""
+    shutil.copytree(drawn.run.root, tmp_path / "run")
+    run = RunDirectory.open(tmp_path / "run")
+    (name,) = run.storage.names("verdicts")
+    header, rows = read_rows(tmp_path / "run/verdicts" / name)
+    picked = next(row for row in rows if len(row["prompt"]["include"]) == 1)
+    kind = picked["prompt"]["include"][0]["class"]
+    other = next(shape for shape in ("circle", "square") if shape != kind)
+    unsure = {"class": kind, "box": [1, 1, 5, 5], "score": 0.55, "mask": [33, 4, 987]}
+    picked["detections"] += [unsure, {**unsure, "class": other}]
+    write_rows(tmp_path / "run/verdicts" / name, header, rows)
+    (found,) = verdict_sets(run, "verdicts")
+    cards = [card for group in found.groups for card in group.cards]
+    cards += [card for group in found.groups for more in group.more for card in more.cards]
+    marks = [mark for card in cards for mark in card.marks if not mark.is_kept]
+    assert [(mark.words, mark.is_asked) for mark in marks] == [(f"{kind} 0.55", True)]
+    assert marks[0].path == "M1 1H5V2H1Z"
+    html = render_report(run)
+    assert html.count(f"{kind} 0.55, not counted</li>") == 1
+    assert html.count(' rejected"><title>') == 1
 
 
 DEPARTURES = [
