@@ -285,7 +285,8 @@ def verdict_row(
     one that was too uncertain is what explains a wrong count.
     """
     kept = {place for places in judged.kept.values() for place in places}
-    named = {clause.class_name for clause in (*prompt.include, *prompt.exclude)}
+    named = {clause.class_name for clause in prompt.include}
+    named |= {exclusion.class_name for exclusion in prompt.exclude}
     shown = kept | {n for n, one in enumerate(found.found) if one.class_name in named}
     return {
         "prompt": prompt.record,

@@ -8,19 +8,19 @@ import shlex
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from evalsuite.artifacts.images import encode_png
 from evalsuite.artifacts.run_directory import RunDirectory
 from evalsuite.artifacts.storage import Place
 from evalsuite.config import BenchmarkSpec, PublishedScores, load_spec
 from evalsuite.errors import CorruptionError
 from evalsuite.pipeline.exported import EXTERNAL
 from evalsuite.pipeline.geneval_run import summary_of as geneval_summary
+from evalsuite.pipeline.judged_images import JudgedImages
 from evalsuite.pipeline.prompt_scores import summary_of as scores_summary
 from evalsuite.pipeline.row_file import read_rows
 from evalsuite.pipeline.stage_names import VERDICTS
 from evalsuite.report.dpg_answers import answer_bars, answer_groups, fault_of
 from evalsuite.report.outlines import mask_of_runs, outline_of
-from evalsuite.report.pictures import data_uris, is_crisp, thumbnail
+from evalsuite.report.verdict_pictures import OfFolder, OfRun, Pictures
 from evalsuite.report.verdict_view import Bar, Card, Group, Mark, More, bar_of, spread
 
 WRONG, RIGHT = 5, 3
@@ -29,9 +29,6 @@ MORE, MORE_RIGHT = 60, 30
 """... and others of it, which are files beside the page."""
 REJECTED = 4
 """Objects of an image that did not count, though their class is asked for; the best ones."""
-_SIDE = 256
-"""Longest of those files."""
-_IMAGE_BYTES = 1_500_000
 _ORIENTATION = (
     "Published rows are of the official detector and of the authors' own images: for orientation,"
     " not for a ranking."
@@ -73,54 +70,41 @@ def verdict_sets(run: RunDirectory, folder: str) -> list[VerdictSet]:
         DataError: rows are missing.
     """
     names = run.storage.names(VERDICTS, ".jsonl")
-    ours = [_set_of(run, run.storage.path(f"{VERDICTS}/{name}"), folder) for name in names]
+    pictures, plan_id = Pictures(OfRun(run), str(run.root), folder), run.manifest.plan_id
+    ours = [_set_of(pictures, plan_id, run.storage.path(f"{VERDICTS}/{name}")) for name in names]
     others = [n for n in run.storage.names(VERDICTS, ".json") if n.startswith(EXTERNAL)]
     return ours + [_external(run, name) for name in others]
 
 
-def _set_of(run: RunDirectory, place: Place, folder: str) -> VerdictSet:
+def verdict_set(images: JudgedImages, place: Place, folder: str) -> VerdictSet:
+    """One file of rows about the images of a run or a folder; errors are those of `verdict_sets`.
+
+    Args:
+        images: that were judged.
+        place: the file.
+        folder: beside the page, for files of images.
+    """
+    pictures = Pictures(OfFolder(images), str(images.place), folder)
+    return _set_of(pictures, images.source, place)
+
+
+def _set_of(pictures: Pictures, source: str, place: Place) -> VerdictSet:
     header, rows = read_rows(place)
-    if header.get("source") != run.manifest.plan_id:
-        raise CorruptionError(f"{place} is of other images than the run's: remove it")
+    if header.get("source") != source:
+        raise CorruptionError(f"{place} is of other images than {pictures.where}: remove it")
     build = _BUILDERS.get(str(header.get("benchmark")))
     if build is None:
         raise CorruptionError(f"{place} is of no benchmark that is known: remove it")
-    return build(_Source(run, place, header, rows, folder))
+    return build(_Source(pictures, place, header, rows))
 
 
 class _Source(NamedTuple):
-    """One file and the run that it is of."""
+    """One file and the images that it is of."""
 
-    run: RunDirectory
+    pictures: Pictures
     place: Place
     header: Row
     rows: Sequence[Row]
-    folder: str
-
-    def pictures(self, indices: Sequence[int]) -> dict[int, str]:
-        """Data URIs of stored images, by index; small where they are many."""
-        wanted = sorted(set(indices))
-        images = dict(self.run.find_images(wanted))
-        self._check_there(wanted, images)
-        uris, _ = data_uris([images[i] for i in wanted], _IMAGE_BYTES)
-        return dict(zip(wanted, uris, strict=True))
-
-    def files(self, indices: Sequence[int]) -> dict[int, tuple[str, bytes]]:
-        """Path beside the page and content of stored images, by index."""
-        found = {}
-        suffix = "png" if is_crisp(self.run.plan.size) else "jpg"
-        for index, image in self.run.find_images(indices):
-            content = encode_png(image) if suffix == "png" else thumbnail(image, _SIDE)
-            found[index] = (f"{self.folder}/{index:06d}.{suffix}", content)
-        self._check_there(indices, found)
-        return found
-
-    def _check_there(self, wanted: Sequence[int], found: Mapping[int, object]) -> None:
-        gone = set(wanted) - found.keys()
-        if gone:
-            raise CorruptionError(
-                f"{self.run.root}: sample {min(gone)} was judged, but its pixels are gone"
-            )
 
 
 def _geneval(source: _Source) -> VerdictSet:
@@ -133,8 +117,8 @@ def _geneval(source: _Source) -> VerdictSet:
     overall = {**found["overall_estimate"], "score": found["overall"]}
     bars.append(bar_of("overall", overall, 1.0, {p.model: p.overall for p in published}))
     shown = {tag: _picked(rows, tag) for tag in found["tags"]}
-    pictures = source.pictures([i for one in shown.values() for i in one.first])
-    files = source.files([i for one in shown.values() for i in one.wrong + one.right])
+    pictures = source.pictures.uris([i for one in shown.values() for i in one.first])
+    files = source.pictures.files([i for one in shown.values() for i in one.wrong + one.right])
 
     def more(indices: Sequence[int], what: str) -> list[More]:
         cards = [_card(i, rows[i], files[i][0]) for i in indices]
@@ -229,7 +213,7 @@ def _dpg(source: _Source) -> VerdictSet:
     fault = fault_of(rows)
     if fault:
         return VerdictSet(title, source.place.name, len(rows), [], [], 100.0, (fault,))
-    groups = answer_groups(rows, source.pictures, source.run.plan.size)
+    groups = answer_groups(rows, source.pictures.uris, source.pictures.stored.size)
     spec = load_spec(BenchmarkSpec, "dpg")
     prompts = sum(row["number"] == 0 for row in rows)
     whole = (prompts, len(rows)) == (spec.num_prompts, spec.num_prompts * spec.images_per_prompt)
@@ -255,8 +239,8 @@ def _scores(source: _Source) -> VerdictSet:
     most = max([*(one["score"] for one in scored.values()), 1e-9])
     order = sorted(range(len(rows)), key=lambda i: (rows[i]["score"], i))
     ends = {"lowest": order[: WRONG + RIGHT], "highest": order[::-1][: WRONG + RIGHT]}
-    pictures = source.pictures([i for places in ends.values() for i in places])
-    height, width = source.run.plan.size
+    pictures = source.pictures.uris([i for places in ends.values() for i in places])
+    height, width = source.pictures.stored.size
     groups = [
         Group(
             name,

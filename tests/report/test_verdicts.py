@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from evalsuite.artifacts.run_directory import RunDirectory
 from evalsuite.config import BenchmarkSpec, load_spec
+from evalsuite.pipeline.export_t2i import export_geneval
 from evalsuite.pipeline.geneval_protocol import VIT_L_14
 from evalsuite.pipeline.geneval_scorer import run_lengths
 from evalsuite.pipeline.row_file import read_rows, write_rows
@@ -131,6 +132,20 @@ def test_what_was_found_and_did_not_count_is_drawn_dashed(drawn: Drawn, tmp_path
     html = render_report(run)
     assert html.count(f"{kind} 0.55, not counted</li>") == 1
     assert html.count(' rejected"><title>') == 1
+
+
+def test_a_folder_has_the_same_page(drawn: Drawn, tmp_path: Path) -> None:
+    export_geneval(drawn.run, 32, drawn.metadata, tmp_path / "images")
+    options = ("--num-workers", 1, "--page", tmp_path / "page")
+    drawn.judged(tmp_path / "images", tmp_path / "v.jsonl", *options)
+    html = (tmp_path / "page/report/index.html").read_text()
+    assert html.count('<div class="picture">') == 32
+    assert f'<dd class="mono">{tmp_path / "images"}</dd>' in html
+    beside = {f"verdicts/{path.name}" for path in (tmp_path / "page/report/verdicts").iterdir()}
+    assert beside == set(re.findall(r'src="(verdicts/\d+\.png)"', html))
+    (found,) = verdict_sets(drawn.run, "verdicts")
+    for group in found.groups:
+        assert f'{group.name} <span class="quiet">{group.words}</span>' in html
 
 
 DEPARTURES = [
