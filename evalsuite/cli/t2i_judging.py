@@ -49,6 +49,19 @@ _WORKER_OPTIONS = [
 _OUTPUT = click.option(
     "--output", type=PLACE, help="A file for what is found; a run keeps it in any case."
 )
+time_limit = click.option(
+    "--time-limit",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="SECONDS",
+    help="That one call of a command may take [default: a day].",
+)
+"""Of commands that run somebody's program."""
+_PAGE = click.option(
+    "--page",
+    type=PATH,
+    metavar="FOLDER",
+    help="Write report/index.html there: images with what was found in them, and why.",
+)
 _JSON = click.option("--json", "json_path", type=PATH, help="Write the result here.")
 
 
@@ -100,6 +113,7 @@ class _Detection(NamedTuple):
     "--counting-threshold", type=click.FloatRange(0, 1), help="[default: 0.9; shapes 0.6]."
 )
 @_OUTPUT
+@_PAGE
 @_JSON
 @worker_options
 def geneval(**values: Any) -> None:  # noqa: ANN401 - click passes each option
@@ -120,6 +134,7 @@ def geneval(**values: Any) -> None:  # noqa: ANN401 - click passes each option
     found = _detection(values, given.prompts)
     rows = judged(given.images, given.scorer(found.source, found.options), values)
     print_summary(rows, None, values["json_path"])
+    _write_page(given.images, rows, values["page"])
 
 
 @click.command(
@@ -134,6 +149,7 @@ def geneval(**values: Any) -> None:  # noqa: ANN401 - click passes each option
 @click.option("--resolution", type=POSITIVE, help="Side of one cell, of a folder of grids.")
 @click.option("--judge", type=PATH, required=True, help=_JUDGE)
 @_OUTPUT
+@_PAGE
 @_JSON
 @worker_options
 def dpg(**values: Any) -> None:  # noqa: ANN401 - click passes each option
@@ -152,7 +168,16 @@ def dpg(**values: Any) -> None:  # noqa: ANN401 - click passes each option
     csv, rows = values["csv"], read_dpg_rows(values["csv"])
     given = open_dpg(values["images"], csv, rows, values["num_samples"], values["resolution"])
     scorer = given.scorer(rows, csv, JudgeSource(values["judge"].absolute()))
-    print_summary(judged(given.images, scorer, values), csv, values["json_path"])
+    answers = judged(given.images, scorer, values)
+    print_summary(answers, csv, values["json_path"])
+    _write_page(given.images, answers, values["page"])
+
+
+def _write_page(images: "JudgedImages", rows: "Place", folder: Path | None) -> None:
+    from evalsuite.report.verdict_page import write_verdict_page
+
+    if folder is not None:
+        click.echo(f"page {write_verdict_page(images, rows, folder)}")
 
 
 def judged(images: "JudgedImages", scorer: "Scorer", values: dict[str, Any]) -> "Place":

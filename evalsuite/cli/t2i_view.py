@@ -11,6 +11,12 @@ if TYPE_CHECKING:
     from evalsuite.artifacts.storage import Place
 
 
+UNTESTED = (
+    "the detector was not tested on a photograph: random weights would pass too; the same command"
+    " with --known-picture FILE=CLASS,... tests it, and judges nothing again"
+)
+
+
 def print_summary(rows: "Place", csv: Path | None, json_path: Path | None) -> dict[str, Any]:
     """Sum up a file of rows, print it and give it."""
     from evalsuite.cli.output import write_json
@@ -59,6 +65,8 @@ def _print_geneval(found: dict[str, Any]) -> None:
         f"{printable(found['display'])}: {found['total_images']} images of"
         f" {overall['num_prompts']} prompts; intervals are of 95 %, by prompt"
     )
+    if found["tested_by"] is None:
+        click.echo(UNTESTED)
 
 
 def _print_dpg(found: dict[str, Any]) -> None:
@@ -68,10 +76,10 @@ def _print_dpg(found: dict[str, Any]) -> None:
             click.echo(f"{name:10} refused: {one['refused']}")
             continue
         click.echo(f"{name:10} {one['overall']:.2f}  {interval(one)}  {one['num_prompts']} prompts")
-        shown = ", ".join(
-            f"{printable(key)} {value:.2f}" for key, value in one["categories"].items()
-        )
-        click.echo(f"{'':10} {shown}")
+        for key, value in one["categories"].items():
+            known = one.get("category_intervals", {}).get(key)
+            bounds = interval({"interval": known})
+            click.echo(f"{'':10} {printable(key):10} {value:6.2f}  {bounds}".rstrip())
     click.echo(f"{printable(found['display'])}: of official, {found['official']['note']}")
     neither = found["answers_neither_yes_nor_no"]
     if neither:

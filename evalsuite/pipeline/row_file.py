@@ -13,6 +13,8 @@ from evalsuite.errors import CorruptionError, DataError, StorageError, UsageErro
 from evalsuite.pipeline.row_shapes import check_benchmark, check_shapes
 
 SCHEMA = 2
+TESTED_BY = "tested_by"
+"""What the judge was tested on: said in the first line, and decides no row."""
 
 
 def write_rows(place: Place, header: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> None:
@@ -37,7 +39,7 @@ def is_written(place: Place, header: Mapping[str, Any]) -> bool:
         return False
     wanted = json.loads(json.dumps({"schema": SCHEMA, **header}))
     there, rows = _read(place)
-    differing = [k for k in {**there, **wanted} if there.get(k) != wanted.get(k)]
+    differing = _differing(there, wanted, {TESTED_BY})
     if differing:
         raise UsageError(
             f"{place} holds rows of another scoring, by other {', '.join(differing)}: give another"
@@ -70,12 +72,29 @@ def read_both(a: Place, b: Place) -> tuple[list[dict[str, Any]], list[dict[str, 
         DataError: rows are missing, or were made by something else.
     """
     (head_a, rows_a), (head_b, rows_b) = (read_rows(place) for place in (a, b))
-    differing = [
-        k for k in {**head_a, **head_b} if k != "source" and head_a.get(k) != head_b.get(k)
-    ]
+    differing = _differing(head_a, head_b, {TESTED_BY, "source"})
     if differing:
         raise DataError(f"{a} and {b} were judged by other {', '.join(differing)}: no comparison")
     return rows_a, rows_b
+
+
+def protocol_of(header: Mapping[str, Any]) -> dict[str, Any]:
+    """What decided the rows, apart from the images."""
+    return {k: v for k, v in header.items() if k not in {"schema", "source", TESTED_BY}}
+
+
+def test_of(place: Place) -> dict[str, Any] | None:
+    """What the judge of a file's rows was tested on; None where on nothing, or no file is there.
+
+    A damaged file is none: it is about to be written again.
+    """
+    if not open_storage(place.parent).exists(place.name):
+        return None
+    try:
+        found: dict[str, Any] | None = _read(place)[0].get(TESTED_BY)
+    except DataError:
+        return None
+    return found
 
 
 def benchmark_of(place: Place) -> str:
@@ -85,6 +104,10 @@ def benchmark_of(place: Place) -> str:
         CorruptionError: it cannot be read, or is of none that is known.
     """
     return check_benchmark(_read(place)[0], place)
+
+
+def _differing(a: Mapping[str, Any], b: Mapping[str, Any], apart: set[str]) -> list[str]:
+    return [key for key in {**a, **b} if key not in apart and a.get(key) != b.get(key)]
 
 
 def _read(place: Place) -> tuple[dict[str, Any], list[dict[str, Any]]]:
