@@ -58,7 +58,7 @@ class VerdictSet(NamedTuple):
     @property
     def overall(self) -> Bar | None:
         """The score of all; None where there is none."""
-        return self.bars[-1] if self.bars else None
+        return next((bar for bar in self.bars if bar.name in {"overall", "mean"}), None)
 
 
 def verdict_sets(run: RunDirectory, folder: str) -> list[VerdictSet]:

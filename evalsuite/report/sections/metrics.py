@@ -18,7 +18,7 @@ class _Score(NamedTuple):
     @property
     def protocol_id(self) -> str:
         """The scorer and a digest of all that decides its rows, as the file is named."""
-        return self.of.name.rpartition("-")[0]
+        return self.of.name.rpartition(".")[0].removesuffix(f"-{self.of.num_images}")
 
 
 def metrics(run: LoadedRun) -> Part:
