@@ -12,16 +12,18 @@ from evalsuite.errors import CorruptionError, UsageError
 from evalsuite.t2i.geneval import GenevalOptions
 from evalsuite.t2i.geneval_prompts import parse_geneval_prompt
 
-_Count = Annotated[int, Field(ge=0)]
+_Count = Annotated[int, Field(ge=0, strict=True)]
+_Real = Annotated[float, Field(strict=True)]
+_Bool = Annotated[bool, Field(strict=True)]
 _Number = Annotated[str, Field(pattern=r"^-?\d{1,18}$")]
 _Pair = Annotated[list[_Count], Field(min_length=2, max_length=2)]
-_Box = Annotated[list[float], Field(min_length=4, max_length=4)]
+_Box = Annotated[list[_Real], Field(min_length=4, max_length=4)]
 
 
 class _Open(Frozen):
     """Types as JSON has them; what is not named here decides nothing here."""
 
-    model_config = ConfigDict(extra="ignore", strict=True)
+    model_config = ConfigDict(extra="ignore")
 
 
 class _Detector(_Open):
@@ -37,7 +39,7 @@ class _GenevalHeader(_Open):
 
 
 class _Detection(_Open):
-    score: float
+    score: _Real
     box: _Box
     mask: list[_Count] | None
 
@@ -47,7 +49,7 @@ class _GenevalRow(_Open):
     number: _Count
     size: _Pair
     tag: str
-    correct: bool
+    correct: _Bool
     reasons: list[str]
     kept: dict[str, list[_Count]]
     colors: dict[_Number, list[str]]
@@ -97,7 +99,7 @@ class _ScoresRow(_Open):
     prompt: str
     category: str | None
     number: _Count
-    score: float
+    score: _Real
 
 
 def _check_geneval(rows: Sequence[Mapping[str, Any]], place: Place) -> None:

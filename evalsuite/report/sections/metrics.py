@@ -35,4 +35,5 @@ def _line(run: LoadedRun, of: VerdictSet) -> str:
         "" if bar.interval is None else f" (95 %: {bar.interval[0]:.4f} to {bar.interval[1]:.4f})"
     )
     value = f"{run.manifest.model}: {of.title} {bar.value:.4f}{interval}, {of.num_images} images"
-    return "; ".join([value, *describe_run(run.plan, of.num_images)])
+    mixed = ["samples of MIXED numerics"] if len(run.numerics) > 1 else []
+    return "; ".join([value, *describe_run(run.plan, of.num_images), *mixed])
