@@ -129,7 +129,7 @@ def _geneval(source: _Source) -> VerdictSet:
 
     def more(indices: Sequence[int], what: str) -> list[More]:
         cards = [_card(i, rows[i], files[i][0]) for i in indices]
-        return [More(f"{len(cards)} more that are {what}", cards)] if cards else []
+        return [More(f"{len(cards)} more that {_are(len(cards))} {what}", cards)] if cards else []
 
     groups = [
         Group(
@@ -151,6 +151,10 @@ def _geneval(source: _Source) -> VerdictSet:
         published_by="the official detector",
         files=dict(files.values()),
     )
+
+
+def _are(count: int) -> str:
+    return "is" if count == 1 else "are"
 
 
 def _published(
