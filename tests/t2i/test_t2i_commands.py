@@ -750,12 +750,14 @@ def test_the_recipes_read_what_the_official_programs_print(
     monkeypatch.chdir(tmp_path.parent)
     for name in ("GENEVAL", "ELLA", "GENEVAL_DETECTOR"):
         monkeypatch.setenv(name, tmp_path.name)
-    geneval = parse_command(f"command:{RECIPES / 'geneval.sh'} {{images}} {{output}}", tmp_path)
+    geneval = parse_command(
+        f"command:{RECIPES / 'geneval.sh'} {{images}} {{output}}", tmp_path.parent
+    )
     images = open_exported(tmp_path, "geneval")
     scores = run_scorer(geneval, images, "geneval")["scores"]
     expected = {"colors": 0.8191, "overall": 0.73456, "total_images": 2212}
     assert scores == pytest.approx(expected)
-    dpg = parse_command(f"command:{RECIPES / 'dpg.sh'} {{images}} {{output}} 512", tmp_path)
+    dpg = parse_command(f"command:{RECIPES / 'dpg.sh'} {{images}} {{output}} 512", tmp_path.parent)
     assert run_scorer(dpg, images, "dpg")["scores"] == {
         "overall": 80.9,
         "dropped_files": 1,
