@@ -265,8 +265,8 @@ def test_relations_and_colors_are_those_that_were_asked(
     for tag, clusters in right.items():
         assert sum(cluster.images for cluster in clusters) == 24 * evidence.PER_PROMPT
         found = difference(clusters, wrong[tag])
-        assert found.interval is not None
-        assert found.interval[0] > 0, (tag, found)
+        low = found.value if found.interval is None else found.interval[0]  # all prompts alike
+        assert low > 0, (tag, found)
 
 
 def test_turned_prompts_are_wrong_of_drawn_pictures() -> None:

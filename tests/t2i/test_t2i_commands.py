@@ -283,7 +283,7 @@ def test_run_refuses_networks_that_score_nothing(kit: Kit) -> None:
     assert benchmark_scoring(geneval, asked) is None
     shapes = load_spec(BenchmarkSpec, "shapes")
     others = {"detector": str(kit.detector), "object_names": kit.names}
-    with pytest.raises(UsageError, match="the object 'square', which this scorer does not know"):
+    with pytest.raises(UsageError, match="the object 'square', which this scorer does not"):
         benchmark_scoring(shapes, {**asked, **others})
     known = ("cup,bird", "x=", "=cup", f"{kit.names}=cup,unicorn", "nowhere.jpg=cup")
     for text in known:
