@@ -24,6 +24,7 @@ from evalsuite.config import (
     explain,
     load_spec,
     names_of,
+    parse_json,
     parse_spec,
 )
 from evalsuite.errors import ConfigError, StorageError, UsageError
@@ -408,3 +409,22 @@ def test_a_spec_from_another_folder_knows_where_it_was_read(tmp_path: Path) -> N
     assert (
         parse_spec(ModelPreset, preset_content(), path).weights.file == "pixnerd-digits.safetensors"
     )
+
+
+def test_json_of_others_is_a_value_or_one_short_error() -> None:
+    """Whatever stands in strings: brackets and digits there are text."""
+    deep = "[" * 64 + "]" * 64
+    assert parse_json(deep) == json.loads(deep)
+    text = json.dumps({"a": "[" * 900 + "7" * 900 + '\\"', "b": [1, 2.5, None]})
+    assert parse_json(text) == json.loads(text)
+    for bad, words in [
+        ("", "Expecting value at character 0"),
+        (f"[{deep}]", "more than 64 deep"),
+        ("[" * 99999, "more than 64 deep"),
+        ('{"a":' * 70 + "1" + "}" * 70, "more than 64 deep"),
+        ("9" * 301, "more than 300 digits"),
+        ("9" * 9999, "more than 300 digits"),
+    ]:
+        with pytest.raises(ValueError, match=words) as raised:
+            parse_json(bad)
+        assert len(str(raised.value)) < 60

@@ -5,9 +5,12 @@
 # accelerate and what mPLUG's pipeline imports (fairseq, OFA); ELLA, a checkout of the repository;
 # ELLA_PYTHON, that environment's python. One process: with several the categories are mixed up.
 set -euo pipefail
-images=$1 output=$2 resolution=$3
+absolute() { case $1 in /*) echo "$1" ;; *) echo "$PWD/$1" ;; esac; }  # before it changes folder
+images=$(absolute "$1") output=$(absolute "$2") resolution=$3
 : "${ELLA:?the checkout of ELLA}"
-python=${ELLA_PYTHON:-python}
+ELLA=$(absolute "$ELLA")
+python=$(command -v "${ELLA_PYTHON:-python}") || { echo "ELLA_PYTHON is no program" >&2; exit 1; }
+python=$(absolute "$python")
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 cd "$ELLA"

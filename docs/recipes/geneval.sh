@@ -6,9 +6,12 @@
 # pillow 9.4.0; GENEVAL, a checkout of the repository; GENEVAL_PYTHON, that environment's python;
 # GENEVAL_DETECTOR, the folder with mask2former_swin-s-p4-w7-224_lsj_8x2_50e_coco.pth (mmdet 2's).
 set -euo pipefail
-images=$1 output=$2
+absolute() { case $1 in /*) echo "$1" ;; *) echo "$PWD/$1" ;; esac; }  # before it changes folder
+images=$(absolute "$1") output=$(absolute "$2")
 : "${GENEVAL:?the checkout of GenEval}" "${GENEVAL_DETECTOR:?the folder of the detector}"
-python=${GENEVAL_PYTHON:-python}
+GENEVAL=$(absolute "$GENEVAL") GENEVAL_DETECTOR=$(absolute "$GENEVAL_DETECTOR")
+python=$(command -v "${GENEVAL_PYTHON:-python}") || { echo "GENEVAL_PYTHON is no program" >&2; exit 1; }
+python=$(absolute "$python")
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 cd "$GENEVAL/evaluation"

@@ -166,7 +166,7 @@ def describe(prepared: Prepared, values: dict[str, Any]) -> None:
     from evalsuite.pipeline.evaluation import payload
 
     request = prepared.request
-    classes = request.resolved.plan.classes
+    classes, text = request.resolved.plan.classes, request.resolved.plan.text
     ahead = forecast(prepared)
     cost = ahead.cost
     free = open_storage(request.root).free_bytes()
@@ -177,6 +177,7 @@ def describe(prepared: Prepared, values: dict[str, Any]) -> None:
         "num_samples": request.demand.num_samples,
         "batch_size": request.resolved.plan.batch_size,
         **({"classes": list(classes)} if classes is not None else {}),
+        **({"num_prompts": text.prompts.count} if text is not None else {}),
         "nfe_per_image": cost.nfe,
         "images_done": ahead.images_asked - cost.num_images,
         "images_missing": cost.num_images,

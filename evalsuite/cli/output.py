@@ -19,6 +19,7 @@ from evalsuite.errors import StorageError, printable
 from evalsuite.report.summary import metric_rows, reference_lines
 
 if TYPE_CHECKING:
+    from evalsuite.artifacts.storage import Place
     from evalsuite.runtime.progress import Progress as Standing
 
 _LINE_EVERY_S = 10.0
@@ -52,6 +53,12 @@ def check_json_target(path: Path | None) -> None:
         raise StorageError(
             f"--json {path} cannot be written: its folder must exist and be writable"
         )
+
+
+def check_rows_target(place: "Place | None") -> None:
+    """Refuse an --output that could not be written once all images are judged."""
+    if isinstance(place, Path) and place.is_dir():
+        raise StorageError(f"--output {place} is a folder: give a file for what is found")
 
 
 def is_writable_file(path: Path) -> bool:

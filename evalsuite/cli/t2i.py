@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 import click
 
 from evalsuite.cli.options import PATH, PLACE
-from evalsuite.cli.t2i_judging import dpg, geneval
+from evalsuite.cli.t2i_judging import dpg, geneval, time_limit
 from evalsuite.cli.t2i_scores import score
 from evalsuite.cli.t2i_view import csv_of, interval, print_summary
-from evalsuite.errors import UsageError
+from evalsuite.errors import printable
 
 if TYPE_CHECKING:
     from evalsuite.artifacts.storage import Place
@@ -60,11 +60,10 @@ def compare(a: "Place", b: "Place", csv: Path | None, json_path: Path | None) ->
     from evalsuite.pipeline.geneval_run import compare_verdicts
     from evalsuite.pipeline.prompt_scores import compare_scores
     from evalsuite.pipeline.row_file import benchmark_of
-    from evalsuite.t2i.dpg_questions import read_dpg_rows
 
     benchmark = benchmark_of(a)
     if benchmark == "dpg":
-        found = compare_answers(a, b, read_dpg_rows(csv_of(a, csv)))
+        found = compare_answers(a, b, csv_of(a, csv))
     elif benchmark == "scores":
         found = compare_scores(a, b)
     else:
@@ -72,7 +71,7 @@ def compare(a: "Place", b: "Place", csv: Path | None, json_path: Path | None) ->
     if json_path:
         write_json(json_path, found)
     for tag, one in found.get("tags", {}).items():
-        click.echo(f"{tag:16} {one['difference']:+.4f}  {interval(one)}")
+        click.echo(f"{printable(tag):16} {one['difference']:+.4f}  {interval(one)}")
     click.echo(f"{'difference':16} {found['difference']:+.4f}  {interval(found)}")
 
 
@@ -84,25 +83,44 @@ def compare(a: "Place", b: "Place", csv: Path | None, json_path: Path | None) ->
 @click.argument("images", type=PATH)
 @click.option("--layout", type=click.Choice(["geneval", "dpg"]), required=True, help="Of IMAGES.")
 @click.option("--scorer", metavar="command:...", required=True, help="Program and its arguments.")
+@click.option("--run", type=PLACE, help="Where the run is that IMAGES are of, if it has moved.")
+@time_limit
 @click.option("--json", "json_path", type=PATH, help="Write the result here.")
-def external(images: Path, layout: str, scorer: str, json_path: Path | None) -> None:
+def external(
+    images: Path,
+    layout: str,
+    scorer: str,
+    run: "Place | None",
+    time_limit: float | None,
+    json_path: Path | None,
+) -> None:
     """Run somebody's scorer, in its own environment, on IMAGES as `export` wrote them.
 
     In the command {images} stands for the folder, {output} for a JSON file of numbers that it may
-    write; where it writes none, its last line of output is taken.
+    write; where it writes none, its last line of output is taken. The numbers are kept in the run
+    that IMAGES were exported from, with the command and the hashes of its files and of IMAGES.
     """
-    from evalsuite.cli.output import check_json_target, write_json
-    from evalsuite.pipeline.external_scorer import parse_command, run_scorer
+    from evalsuite.cli.output import check_json_target, notice, write_json
+    from evalsuite.pipeline.exported import keep_external, open_exported, run_of
+    from evalsuite.pipeline.external_scorer import LONGEST_S, run_scorer
+    from evalsuite.pipeline.scorer_command import parse_command
 
     check_json_target(json_path)
-    words = parse_command(scorer)
-    if not images.is_dir():
-        raise UsageError(f"{images} is no folder: `evalsuite export` writes one")
-    found = run_scorer(words, images, layout)
+    command = parse_command(scorer, Path.cwd())
+    exported = open_exported(images, layout)
+    of = run_of(exported, run)
+    if of is None:
+        notice(
+            f"the run that {images} is of is not known or not there: its numbers are only "
+            + ("printed" if json_path is None else f"printed and in {json_path}")
+        )
+    found = run_scorer(command, exported, layout, time_limit or LONGEST_S)
     if json_path:
         write_json(json_path, found)
     for name, value in found["scores"].items():
-        click.echo(f"{name:20} {value:g}")
+        click.echo(f"{printable(name):20} {value:g}")
+    if of is not None:
+        click.echo(f"kept in {of.root / keep_external(of, found)}")
 
 
 @t2i.command(

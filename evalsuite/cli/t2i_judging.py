@@ -49,6 +49,19 @@ _WORKER_OPTIONS = [
 _OUTPUT = click.option(
     "--output", type=PLACE, help="A file for what is found; a run keeps it in any case."
 )
+time_limit = click.option(
+    "--time-limit",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="SECONDS",
+    help="That one call of a command may take [default: a day].",
+)
+"""Of commands that run somebody's program."""
+_PAGE = click.option(
+    "--page",
+    type=PATH,
+    metavar="FOLDER",
+    help="Write report/index.html there: images with what was found in them, and why.",
+)
 _JSON = click.option("--json", "json_path", type=PATH, help="Write the result here.")
 
 
@@ -100,6 +113,7 @@ class _Detection(NamedTuple):
     "--counting-threshold", type=click.FloatRange(0, 1), help="[default: 0.9; shapes 0.6]."
 )
 @_OUTPUT
+@_PAGE
 @_JSON
 @worker_options
 def geneval(**values: Any) -> None:  # noqa: ANN401 - click passes each option
@@ -109,16 +123,18 @@ def geneval(**values: Any) -> None:  # noqa: ANN401 - click passes each option
     judged stays when this is stopped. The detector and the classifier are tested before a score is
     printed.
     """
-    from evalsuite.cli.output import check_json_target
+    from evalsuite.cli.output import check_json_target, check_rows_target
     from evalsuite.pipeline.geneval_run import open_geneval
 
     check_json_target(values["json_path"])
+    check_rows_target(values["output"])
     if values["detector"] is None:
         raise UsageError("give --detector, a folder of Mask2Former, or shapes")
     given = open_geneval(values["images"], _metadata(values), values["num_samples"])
     found = _detection(values, given.prompts)
     rows = judged(given.images, given.scorer(found.source, found.options), values)
     print_summary(rows, None, values["json_path"])
+    _write_page(given.images, rows, values["page"])
 
 
 @click.command(
@@ -133,6 +149,7 @@ def geneval(**values: Any) -> None:  # noqa: ANN401 - click passes each option
 @click.option("--resolution", type=POSITIVE, help="Side of one cell, of a folder of grids.")
 @click.option("--judge", type=PATH, required=True, help=_JUDGE)
 @_OUTPUT
+@_PAGE
 @_JSON
 @worker_options
 def dpg(**values: Any) -> None:  # noqa: ANN401 - click passes each option
@@ -141,16 +158,26 @@ def dpg(**values: Any) -> None:  # noqa: ANN401 - click passes each option
     Every answer is kept, and what was asked stays when this is stopped. Scores are given as
     published, and corrected. They are the judge's: published numbers are mPLUG's.
     """
-    from evalsuite.cli.output import check_json_target
+    from evalsuite.cli.output import check_json_target, check_rows_target
     from evalsuite.pipeline.dpg_run import open_dpg
     from evalsuite.pipeline.t2i_judges import JudgeSource
     from evalsuite.t2i.dpg_questions import read_dpg_rows
 
     check_json_target(values["json_path"])
+    check_rows_target(values["output"])
     csv, rows = values["csv"], read_dpg_rows(values["csv"])
     given = open_dpg(values["images"], csv, rows, values["num_samples"], values["resolution"])
     scorer = given.scorer(rows, csv, JudgeSource(values["judge"].absolute()))
-    print_summary(judged(given.images, scorer, values), csv, values["json_path"])
+    answers = judged(given.images, scorer, values)
+    print_summary(answers, csv, values["json_path"])
+    _write_page(given.images, answers, values["page"])
+
+
+def _write_page(images: "JudgedImages", rows: "Place", folder: Path | None) -> None:
+    from evalsuite.report.verdict_page import write_verdict_page
+
+    if folder is not None:
+        click.echo(f"page {write_verdict_page(images, rows, folder)}")
 
 
 def judged(images: "JudgedImages", scorer: "Scorer", values: dict[str, Any]) -> "Place":
@@ -203,12 +230,12 @@ def _detection(values: dict[str, Any], prompts: "Sequence[GenevalPrompt]") -> _D
             if values[flag] is not None:
                 name = flag.replace("_", "-")
                 raise UsageError(f"--{name} is for Mask2Former: --detector shapes brings its own")
-        check_words(prompts, shapes.SHAPES, tuple(shapes.PALETTE))
+        check_words(prompts, shapes.SHAPES, tuple(shapes.PALETTE), shapes.OPTIONS.max_objects)
         return _Detection(ShapesSource(), _thresholds(values, shapes.OPTIONS, 0.0))
     if values["object_names"] is None:
         raise UsageError("--detector needs --object-names, the class names of its network")
     names, clip, known = read_object_names(values["object_names"]), values["clip"], None
-    check_words(prompts, names, COLORS)
+    check_words(prompts, names, COLORS, GenevalOptions().max_objects)
     options = _thresholds(values, GenevalOptions(), Mask2FormerDetector.min_score)
     if clip is None and any(prompt.asks_color for prompt in prompts):
         raise UsageError("prompts ask for colours: give --clip, the folder of CLIP ViT-L/14")

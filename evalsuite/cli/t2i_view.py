@@ -5,10 +5,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from evalsuite.errors import UsageError
+from evalsuite.errors import UsageError, printable
 
 if TYPE_CHECKING:
     from evalsuite.artifacts.storage import Place
+
+
+UNTESTED = (
+    "the detector was not tested on a photograph: random weights would pass too; the same command"
+    " with --known-picture FILE=CLASS,... tests it, and judges nothing again"
+)
 
 
 def print_summary(rows: "Place", csv: Path | None, json_path: Path | None) -> dict[str, Any]:
@@ -16,12 +22,11 @@ def print_summary(rows: "Place", csv: Path | None, json_path: Path | None) -> di
     from evalsuite.cli.output import write_json
     from evalsuite.pipeline import dpg_run, geneval_run, prompt_scores
     from evalsuite.pipeline.row_file import benchmark_of
-    from evalsuite.t2i.dpg_questions import read_dpg_rows
 
     found: dict[str, Any]
     benchmark = benchmark_of(rows)
     if benchmark == "dpg":
-        found = dpg_run.summary_of(rows, read_dpg_rows(csv_of(rows, csv)))
+        found = dpg_run.summary_of(rows, csv_of(rows, csv))
         _print_dpg(found)
     elif benchmark == "scores":
         found = prompt_scores.summary_of(rows)
@@ -49,13 +54,19 @@ def _print_geneval(found: dict[str, Any]) -> None:
     """Tags with intervals, overall, and whose score it is."""
     for tag, one in found["tags"].items():
         counts = f"{one['correct']} of {one['images']}"
-        click.echo(f"{tag:16} {one['score']:.4f}  {interval(one):22} {counts}")
+        click.echo(f"{printable(tag):16} {one['score']:.4f}  {interval(one):22} {counts}")
     overall = found["overall_estimate"]
     click.echo(f"{'overall':16} {found['overall']:.4f}  {interval(overall)}")
+    alone = [tag for tag, one in found["tags"].items() if one["num_prompts"] == 1]
+    if alone:
+        words = "one prompt alone tells nothing of others, so it and overall have no interval"
+        click.echo(f"{', '.join(map(printable, alone))}: {words}")
     click.echo(
-        f"{found['display']}: {found['total_images']} images of {overall['num_prompts']} prompts;"
-        " intervals are of 95 %, by prompt"
+        f"{printable(found['display'])}: {found['total_images']} images of"
+        f" {overall['num_prompts']} prompts; intervals are of 95 %, by prompt"
     )
+    if found["tested_by"] is None:
+        click.echo(UNTESTED)
 
 
 def _print_dpg(found: dict[str, Any]) -> None:
@@ -65,9 +76,11 @@ def _print_dpg(found: dict[str, Any]) -> None:
             click.echo(f"{name:10} refused: {one['refused']}")
             continue
         click.echo(f"{name:10} {one['overall']:.2f}  {interval(one)}  {one['num_prompts']} prompts")
-        shown = ", ".join(f"{key} {value:.2f}" for key, value in one["categories"].items())
-        click.echo(f"{'':10} {shown}")
-    click.echo(f"{found['display']}: of official, {found['official']['note']}")
+        for key, value in one["categories"].items():
+            known = one.get("category_intervals", {}).get(key)
+            bounds = interval({"interval": known})
+            click.echo(f"{'':10} {printable(key):10} {value:6.2f}  {bounds}".rstrip())
+    click.echo(f"{printable(found['display'])}: of official, {found['official']['note']}")
     neither = found["answers_neither_yes_nor_no"]
     if neither:
         click.echo(f"{neither} answers are neither yes nor no, and count as no")
@@ -75,11 +88,11 @@ def _print_dpg(found: dict[str, Any]) -> None:
 
 def _print_scores(found: dict[str, Any]) -> None:
     for name, one in found["categories"].items():
-        click.echo(f"{name:16} {one['score']:.4f}  {interval(one)}")
+        click.echo(f"{printable(name):16} {one['score']:.4f}  {interval(one)}")
     click.echo(f"{'mean':16} {found['overall']:.4f}  {interval(found['overall_estimate'])}")
     click.echo(
-        f"{found['display']}: {found['total_images']} images of {found['total_prompts']} prompts;"
-        " intervals are of 95 %, by prompt"
+        f"{printable(found['display'])}: {found['total_images']} images of"
+        f" {found['total_prompts']} prompts; intervals are of 95 %, by prompt"
     )
 
 

@@ -6,18 +6,19 @@ DPG-Bench's csv of questions is taken too: each item's `text` once, in the order
 import csv
 import hashlib
 import io
-import json
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from evalsuite.config import canonical_json
+from evalsuite.config import canonical_json, parse_json
 from evalsuite.errors import StorageError, UsageError
 
 _QUESTIONS = ("item_id", "text", "proposition_id")
 """Columns by which DPG-Bench's csv is known."""
-_CONTROL = frozenset(map(chr, (*range(32), 127))) - frozenset("\t\n\r")
-"""No tokenizer means them; a terminal obeys them."""
+_CONTROL = frozenset(map(chr, (*range(32), *range(127, 160)))) - frozenset("\t\n\r")
+_CONTROL |= frozenset(map(chr, (*range(0x202A, 0x202F), *range(0x2066, 0x206A))))
+"""No tokenizer means them; a terminal obeys them: C0, C1, and what turns the order of letters."""
 
 
 class Prompt(NamedTuple):
@@ -82,16 +83,22 @@ def prompts_sha256(prompts: Sequence[str]) -> str:
     return hashlib.sha256(canonical_json(list(prompts))).hexdigest()
 
 
-def _text_lines(content: str, _: Path) -> Iterator[tuple[int, object]]:
-    yield from _numbered(content)
+def _text_lines(content: str, path: Path) -> Iterator[tuple[int, object]]:
+    for number, line in _numbered(content):
+        if "\r" in line:
+            raise UsageError(
+                f"{path} line {number} has a carriage return within it: end each line with a line"
+                " feed"
+            )
+        yield number, line
 
 
 def _json_lines(content: str, path: Path) -> Iterator[tuple[int, object]]:
     for number, line in _numbered(content):
         try:
-            record = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise UsageError(f"{path} line {number} is not JSON: {error.msg}") from error
+            record = parse_json(line)
+        except ValueError as error:
+            raise UsageError(f"{path} line {number} is not JSON: {error}") from error
         yield number, record.get("prompt") if isinstance(record, dict) else None
 
 
@@ -99,6 +106,7 @@ def _csv_rows(content: str, path: Path) -> Iterator[tuple[int, object]]:
     rows = csv.DictReader(io.StringIO(content, newline=""), strict=True)
     names = rows.fieldnames or ()
     of_questions = "prompt" not in names and {*_QUESTIONS} <= set(names)
+    _check_names(names, path)
     seen: set[str | None] = set()
     try:
         if content and "prompt" not in names and not of_questions:
@@ -113,6 +121,13 @@ def _csv_rows(content: str, path: Path) -> Iterator[tuple[int, object]]:
                 yield rows.line_num, (row["text"] or "").strip()
     except csv.Error as error:
         raise UsageError(f"{path} line {rows.line_num + 1} is not CSV: {error}") from error
+
+
+def _check_names(names: Sequence[str], path: Path) -> None:
+    """Raise UsageError where two columns have one name: which is meant, the file does not say."""
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        raise UsageError(f"{path} line 1: two columns are named {twice[0]!r}")
 
 
 def _numbered(content: str) -> Iterable[tuple[int, str]]:

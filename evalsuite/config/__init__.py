@@ -21,6 +21,7 @@ from evalsuite.config.base import (
 )
 from evalsuite.config.benchmarks import BenchmarkFile, BenchmarkSpec, PublishedScores
 from evalsuite.config.claims import FIGURES, Claim, claims_of, load_claims
+from evalsuite.config.foreign_json import parse_json
 from evalsuite.config.jobs import JobSpec, is_secret
 from evalsuite.config.loading import (
     data_root,
@@ -133,6 +134,7 @@ __all__ = [
     "load_spec",
     "names_of",
     "of_other_solver",
+    "parse_json",
     "parse_spec",
     "read_yaml",
     "rooted",

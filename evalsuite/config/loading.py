@@ -1,7 +1,7 @@
 """Reading presets from YAML: by name or path, with `extends`, every fault in one line."""
 
 import typing
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -223,7 +223,8 @@ def parse_spec(kind: type[_Spec], content: Mapping[str, Any], path: Path) -> _Sp
 def explain(error: ValidationError, kind: type[BaseModel]) -> str:
     """Three faults of a validation in one line; unknown keys come first, with the nearest name."""
     parts = []
-    faults = sorted(error.errors(), key=lambda fault: fault["type"] != "extra_forbidden")
+    faults = [fault for fault in error.errors() if not _follows(fault, error.errors())]
+    faults.sort(key=lambda fault: fault["type"] != "extra_forbidden")
     for fault in faults[:3]:
         where = ".".join(str(part) for part in fault["loc"])
         if fault["type"] == "extra_forbidden":
@@ -236,6 +237,14 @@ def explain(error: ValidationError, kind: type[BaseModel]) -> str:
                 where = ".".join(str(part) for part in loc[:-1])
             parts.append(f"{where}: {_in_words(fault)}" if where else _in_words(fault))
     return "; ".join(parts)
+
+
+def _follows(fault: ErrorDetails, faults: Sequence[ErrorDetails]) -> bool:
+    """Whether a list is only too short because entries of it are wrong, which pydantic drops."""
+    loc = fault["loc"]
+    return fault["type"] == "too_short" and any(
+        len(other["loc"]) > len(loc) and other["loc"][: len(loc)] == loc for other in faults
+    )
 
 
 def _in_words(fault: ErrorDetails) -> str:

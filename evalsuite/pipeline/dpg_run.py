@@ -21,10 +21,10 @@ from evalsuite.pipeline.judged_images import (
     images_of_run,
 )
 from evalsuite.pipeline.judgements import Row as AnswerRow
-from evalsuite.pipeline.row_file import read_both, read_rows
+from evalsuite.pipeline.row_file import protocol_of, read_both, read_rows
 from evalsuite.pipeline.stage_names import ANSWERS
 from evalsuite.pipeline.t2i_judges import JudgeSource
-from evalsuite.t2i.clustered import Cluster, difference, mean_within
+from evalsuite.t2i.clustered import Cluster, Estimate, difference, mean_within
 from evalsuite.t2i.dpg import (
     Answers,
     DpgSummary,
@@ -39,12 +39,15 @@ from evalsuite.t2i.dpg_questions import (
     items_as_published,
     items_as_they_are,
     items_of,
+    read_dpg_rows,
 )
 from evalsuite.t2i.grids import CELLS
 from evalsuite.t2i.judges import RULES_VERSION, Judge
 
 MOST = 100.0
 """What a score is out of."""
+MOST_NEITHER = 0.9
+"""Share of answers that may be neither yes nor no; of a judge that is right for it, few are."""
 _UNRELIABLE = (
     "published category scores use answers before zeroing, of the last image alone, and are mixed"
     " up where several processes made them: do not trust or compare them"
@@ -75,6 +78,7 @@ class DpgScorer:
     kind: str = ANSWERS
     portion: int = 1
     pads: bool = False
+    tested_by: Mapping[str, Any] | None = None
 
     @property
     def name(self) -> str:
@@ -92,7 +96,8 @@ class DpgScorer:
         }
 
     def check(self, rows: Sequence[AnswerRow]) -> None:
-        """Nothing that all rows together could show."""
+        """See `Scorer`: a judge that answers something else than yes or no."""
+        check_answers(answers_of(rows))
 
     def load(self, device: torch.device) -> "DpgJudge":
         """See `Scorer`."""
@@ -177,13 +182,16 @@ def answers_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Answers]]:
     return {item: [images[k] for k in sorted(images)] for item, images in found.items()}
 
 
-def compare_answers(a: Place, b: Place, rows: Sequence[Row]) -> dict[str, Any]:
+def compare_answers(a: Place, b: Place, csv: Path) -> dict[str, Any]:
     """Corrected score of a less that of b, paired prompt by prompt.
 
     Raises:
+        UsageError: `csv` is not the one by which was asked.
         DataError: the prompts are not the same, or the protocols differ.
     """
-    items = items_of(rows)
+    for place in (a, b):
+        _check_csv(read_rows(place)[0], place, csv)
+    items = items_of(read_dpg_rows(csv))
     sides = [clusters_of(summarise(items, answers_of(one))[1]) for one in read_both(a, b)]
     found = difference(*sides)
     return {
@@ -194,28 +202,60 @@ def compare_answers(a: Place, b: Place, rows: Sequence[Row]) -> dict[str, Any]:
     }
 
 
-def summary_of(path: Place, rows: Sequence[Row]) -> dict[str, Any]:
+def _check_csv(header: Mapping[str, Any], place: Place, csv: Path) -> None:
+    """Raise UsageError unless `csv` is the one by which the answers at `place` were asked for.
+
+    Another question, dependency or category would give other scores under the same protocol.
+    """
+    here, then = known_sha256(csv), header["csv_sha256"]
+    if here != then:
+        raise UsageError(
+            f"{csv} has sha256 {here[:12]}..., but {place} holds answers to the questions of"
+            f" {then[:12]}...: give that csv, or ask the questions of this one by `t2i dpg`"
+        )
+
+
+def summary_of(path: Place, csv: Path) -> dict[str, Any]:
     """Both aggregations of a finished file of answers.
 
     The corrected one is refused, with the reason, where questions are broken; the official one
     drops their prompts.
 
     Raises:
+        UsageError: `csv` is not the one by which was asked.
         DataError: answers are missing.
     """
     header, kept = read_rows(path)
-    answers = answers_of(kept)
+    _check_csv(header, path, csv)
+    rows, answers = read_dpg_rows(csv), answers_of(kept)
+    neither = check_answers(answers)
     published, _ = summarise_as_published(items_as_published(rows), answers)
-    words = [w for images in answers.values() for image in images for w in image.values()]
     return {
         "benchmark": "dpg",
         "display": f"DPG ({header['judge']['name']})",
         "corrected": _corrected(rows, answers),
         "official": {**_shown(published), "dropped": published.dropped, "note": _UNRELIABLE},
-        "answers_neither_yes_nor_no": sum(map(is_neither, words)),
-        "protocol": {k: v for k, v in header.items() if k not in {"schema", "source"}},
+        "answers_neither_yes_nor_no": neither,
+        "protocol": protocol_of(header),
         "source": header["source"],
     }
+
+
+def check_answers(answers: Mapping[str, Sequence[Answers]]) -> int:
+    """How many answers are neither yes nor no; they count as no.
+
+    Raises:
+        DataError: nearly all are: the score would be near 0 whatever the images show.
+    """
+    words = [w for images in answers.values() for image in images for w in image.values()]
+    neither = [word for word in words if is_neither(word)]
+    if len(neither) > MOST_NEITHER * len(words):
+        raise DataError(
+            f"{len(neither)} of {len(words)} answers are neither yes nor no, such as"
+            f" {neither[0][:60]!r}: the judge is broken, or no network for such questions; no score"
+            " is given"
+        )
+    return len(neither)
 
 
 def _corrected(rows: Sequence[Row], answers: Mapping[str, Sequence[Answers]]) -> dict[str, Any]:
@@ -225,8 +265,10 @@ def _corrected(rows: Sequence[Row], answers: Mapping[str, Sequence[Answers]]) ->
         return {"refused": str(error)}
     found, results = summarise(items, answers)
     overall = mean_within(clusters_of(results), MOST)
+    broad = {name: one.interval for name, one in category_estimates(items, results).items()}
     return {
         **_shown(found),
+        "category_intervals": {k: None if v is None else list(v) for k, v in broad.items()},
         "standard_error": overall.standard_error,
         "interval": None if overall.interval is None else list(overall.interval),
     }
@@ -240,6 +282,21 @@ def _shown(summary: DpgSummary) -> dict[str, Any]:
         "num_prompts": summary.num_prompts,
         "num_answers": summary.num_answers,
     }
+
+
+def category_estimates(
+    items: Mapping[str, Item], results: Mapping[str, PromptResult]
+) -> dict[str, Estimate]:
+    """Of each broad category, out of 100, over all its answers; intervals are by prompt."""
+    found: dict[str, list[Cluster]] = {}
+    for item_id, result in results.items():
+        answers: dict[str, list[bool]] = {}
+        for image in result.images:
+            for question in items[item_id].questions:
+                answers.setdefault(question.broad, []).append(image.zeroed[question.question_id])
+        for name, values in answers.items():
+            found.setdefault(name, []).append(Cluster(item_id, MOST * sum(values), len(values)))
+    return {name: mean_within(clusters, MOST) for name, clusters in sorted(found.items())}
 
 
 def clusters_of(results: Mapping[str, PromptResult]) -> list[Cluster]:

@@ -15,6 +15,7 @@ from pathlib import Path
 from evalsuite.artifacts.images import encode_png
 from evalsuite.artifacts.run_directory import STORED_PIXELS, RunDirectory
 from evalsuite.errors import DataError, StorageError, UsageError
+from evalsuite.pipeline.exported import write_note
 from evalsuite.t2i.geneval_prompts import GenevalPrompt, read_geneval_prompts
 from evalsuite.t2i.grids import CELLS, join_cells
 from evalsuite.t2i.items import read_items
@@ -48,6 +49,7 @@ def export_geneval(run: RunDirectory, num_samples: int, metadata: Path, folder: 
         for index, image in run.read_images(0, per_prompt * len(prompts)):
             path = target / geneval_folder(index % len(prompts))
             (path / geneval_image(index // len(prompts))).write_bytes(encode_png(image))
+    write_note(folder, run, "geneval", num_samples, len(prompts))
     return len(prompts)
 
 
@@ -78,6 +80,7 @@ def export_dpg(run: RunDirectory, num_samples: int, metadata: Path, folder: Path
     with _complete_or_not_there(folder) as target:
         for name, cells in zip(names, zip(*rounds, strict=True), strict=True):
             (target / name).write_bytes(encode_png(join_cells([image for _, image in cells])))
+    write_note(folder, run, "dpg", num_samples, count)
     return count
 
 

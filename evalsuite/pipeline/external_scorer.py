@@ -5,22 +5,25 @@ The scorer is a command, not a shell line: `{images}` becomes the folder of the 
 or, where it writes none, on its last line of output.
 """
 
+import contextlib
 import hashlib
-import json
 import math
 import os
-import shlex
 import signal
 import subprocess
 import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
-from evalsuite.errors import DataError, EnvironmentProblem, UsageError
+from evalsuite.config import parse_json
+from evalsuite.errors import DataError, EnvironmentProblem
+from evalsuite.pipeline.exported import ExportedImages
+from evalsuite.pipeline.scorer_command import ScorerCommand
 
-COMMAND = "command:"
+LONGEST_S = 86_400.0
+"""A day: what one call of a scorer may take where nothing else is said."""
 _LONGEST = 300
 """Characters of a scorer's words that an error line repeats."""
 
@@ -35,43 +38,30 @@ class Given(NamedTuple):
     """Whether the numbers come from its file."""
 
 
-def parse_command(text: str) -> tuple[str, ...]:
-    """The words of `command:PROGRAM ARGUMENT ...`, quoted as in a shell.
-
-    Raises:
-        UsageError: it is no command, or does not say where the images go.
-    """
-    try:
-        words = tuple(shlex.split(text.removeprefix(COMMAND)))
-    except ValueError as error:
-        raise UsageError(f"--scorer {text!r}: {error}") from error
-    if not text.startswith(COMMAND) or not words:
-        raise UsageError(f"--scorer {text!r} is not command:PROGRAM ...")
-    if not any("{images}" in word for word in words):
-        raise UsageError(f"--scorer {text!r} does not say where {{images}} are to stand")
-    return words
-
-
-def run_scorer(words: Sequence[str], images: Path, layout: str) -> dict[str, Any]:
+def run_scorer(
+    command: ScorerCommand, images: ExportedImages, layout: str, limit_s: float = LONGEST_S
+) -> dict[str, Any]:
     """Run a scorer to its end; gives its numbers and their provenance.
 
     Args:
-        words: from `parse_command`.
+        command: from `parse_command`.
         images: the exported layout, which is not to be changed by the scorer.
         layout: geneval or dpg.
+        limit_s: seconds that it may take.
 
     Raises:
-        EnvironmentProblem: it cannot be started, or fails.
+        EnvironmentProblem: it cannot be started, fails, or takes longer.
         DataError: it gave no numbers, or something else.
     """
-    given = run_command(words, images)
+    given = run_command(command, images.folder, limit_s)
     return {
         "benchmark": layout,
         "display": f"{layout} by an external scorer",
         "scores": given.scores,
         "provenance": {
-            "command": list(words),
-            "program_sha256": program_sha256(words[0]),
+            **command.protocol,
+            "of": images.about,
+            "folder": str(command.folder),
             "seconds": round(given.seconds, 3),
             "stdout_sha256": hashlib.sha256(given.stdout.encode()).hexdigest(),
             "scores_from": "file" if given.written else "last line",
@@ -79,18 +69,19 @@ def run_scorer(words: Sequence[str], images: Path, layout: str) -> dict[str, Any
     }
 
 
-def run_command(words: Sequence[str], images: Path) -> Given:
+def run_command(command: ScorerCommand, images: Path, limit_s: float = LONGEST_S) -> Given:
     """Run a scorer on a folder.
 
     Raises:
-        EnvironmentProblem: it cannot be started, or fails.
+        EnvironmentProblem: it cannot be started, fails, or takes longer than `limit_s`.
         DataError: it gave no numbers, or something else.
     """
     with tempfile.TemporaryDirectory(prefix="evalsuite-scorer-") as folder:
         output = Path(folder) / "scores.json"
         places = {"{images}": str(images.resolve()), "{output}": str(output)}
         began = time.monotonic()
-        stdout = _finished([_filled(word, places) for word in words])
+        line = [command.program, *(_filled(word, places) for word in command.words[1:])]
+        stdout = _finished(line, command.folder, limit_s)
         seconds, written = time.monotonic() - began, output.is_file()
         text = output.read_text("utf-8", "replace") if written else _last_line(stdout)
     scores = parse_scores(text, "its {output} file" if written else "its last line")
@@ -104,10 +95,10 @@ def parse_scores(text: str, where: str) -> dict[str, float]:
         DataError: the text is no JSON object of finite numbers, or empty.
     """
     try:
-        content = json.loads(text)
+        content = parse_json(text)
     except ValueError as error:
         shown = text.strip()[:_LONGEST]
-        raise DataError(f"the scorer gave no JSON in {where}: {shown!r}") from error
+        raise DataError(f"the scorer gave no JSON in {where}: {shown!r} ({error})") from error
     if not isinstance(content, dict) or not content:
         raise DataError(f"the scorer gave no JSON object with scores in {where}")
     for name, value in content.items():
@@ -117,32 +108,60 @@ def parse_scores(text: str, where: str) -> dict[str, float]:
     return {str(name): float(value) for name, value in content.items()}
 
 
-def _finished(line: Sequence[str]) -> str:
-    """Its output once it has ended well; it ends with us, and so do processes that it started."""
-    try:
-        process = subprocess.Popen(  # noqa: S603 - the command that the user gave
-            line,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            errors="replace",
-            start_new_session=True,
+def _finished(line: Sequence[str], folder: Path, limit_s: float) -> str:
+    """Its output once it has ended well.
+
+    However it ends, the processes that it started end with it, as far as they stayed in its
+    session; and it ends with us.
+    """
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        try:
+            process = subprocess.Popen(  # noqa: S603 - the command that the user gave
+                line,
+                cwd=folder,
+                stdin=subprocess.DEVNULL,
+                stdout=out,  # no pipe: what it left running would hold the other end
+                stderr=err,
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise EnvironmentProblem(
+                f"cannot start {line[0]} in {folder}: {error.strerror}"
+            ) from error
+        try:
+            in_time = _has_ended(process.pid, limit_s)
+        finally:
+            # until it is waited for, its id is nobody else's
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        stdout, stderr = _text_of(out), _text_of(err)
+    if not in_time:
+        raise EnvironmentProblem(
+            f"the scorer {line[0]} was stopped after {limit_s:g} s: give another --time-limit"
         )
-    except OSError as error:
-        raise EnvironmentProblem(f"cannot start {line[0]}: {error.strerror}") from error
-    try:
-        stdout, stderr = process.communicate()
-    except BaseException:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-        raise
     if process.returncode:
         words = _last_line(stderr) or _last_line(stdout) or "it said nothing"
         raise EnvironmentProblem(
             f"the scorer {line[0]} ended with {process.returncode}: {words[:_LONGEST]}"
         )
     return stdout
+
+
+def _has_ended(pid: int, limit_s: float) -> bool:
+    """Wait until a child has ended, without taking its id away; False when it takes longer."""
+    deadline, pause_s = time.monotonic() + limit_s, 0.01
+    while os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(pause_s)
+        pause_s = min(2 * pause_s, 0.25)
+    return True
+
+
+def _text_of(file: IO[bytes]) -> str:
+    file.seek(0)
+    return file.read().decode("utf-8", "replace")
 
 
 def _filled(word: str, places: dict[str, str]) -> str:
@@ -154,12 +173,3 @@ def _filled(word: str, places: dict[str, str]) -> str:
 def _last_line(text: str) -> str:
     lines = [line for line in text.splitlines() if line.strip()]
     return lines[-1] if lines else ""
-
-
-def program_sha256(program: str) -> str | None:
-    """Of a program that is a file."""
-    path = Path(program)
-    try:
-        return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
-    except OSError:
-        return None

@@ -27,7 +27,7 @@ from evalsuite.pipeline.judged_images import (
     digest_of_files,
     images_of_run,
 )
-from evalsuite.pipeline.row_file import read_both, read_rows
+from evalsuite.pipeline.row_file import TESTED_BY, protocol_of, read_both, read_rows
 from evalsuite.t2i.clustered import (
     Cluster,
     Estimate,
@@ -123,6 +123,7 @@ def summary_of(path: Place) -> dict[str, Any]:
         "benchmark": "geneval",
         "display": display_of(header, departures),
         "departures": list(departures),
+        "tested_by": header.get(TESTED_BY),
         "overall": summary.overall,
         "overall_estimate": _shown(overall),
         "tags": {
@@ -133,7 +134,7 @@ def summary_of(path: Place) -> dict[str, Any]:
         "total_prompts": summary.total_prompts,
         "fraction_correct_images": summary.fraction_correct_images,
         "fraction_correct_prompts": summary.fraction_correct_prompts,
-        "protocol": {k: v for k, v in header.items() if k not in {"schema", "source"}},
+        "protocol": protocol_of(header),
         "source": header["source"],
     }
 

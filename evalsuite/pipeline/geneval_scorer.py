@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import torch
 
+from evalsuite.artifacts.digests import known_sha256
 from evalsuite.artifacts.images import Images
 from evalsuite.artifacts.samples.folder import read_file
 from evalsuite.artifacts.samples.pictures import PictureReader
@@ -29,13 +30,14 @@ from evalsuite.t2i.detections import ColorClassifier, Detections, Detector, NoCo
 from evalsuite.t2i.detector_checks import (
     check_against_cpu,
     check_alive,
+    check_colors_alive,
     check_known_picture,
     check_shapes,
 )
 from evalsuite.t2i.geneval import RULES_VERSION, GenevalOptions, Judged, judge_image
 from evalsuite.t2i.geneval_prompts import GenevalPrompt
 from evalsuite.t2i.mask2former import Mask2FormerDetector
-from evalsuite.t2i.shapes import ShapeColors, ShapeDetector
+from evalsuite.t2i.shapes import ShapeColors, ShapeDetector, known_picture
 
 SHAPES_PORTION = 16
 
@@ -65,6 +67,11 @@ class DetectorSource(Protocol):
         """Of the detector, and of the classifier of colours."""
         ...
 
+    @property
+    def tested_by(self) -> Mapping[str, Any] | None:
+        """The picture whose objects the detector must name; None where it is asked of none."""
+        ...
+
     def load(self, device: torch.device) -> Networks:
         """Both, once they have passed their self-tests."""
         ...
@@ -78,9 +85,18 @@ class KnownPicture:
     expected: tuple[str, ...]
     """Class names of the objects that are found best, one for each object."""
 
+    @property
+    def about(self) -> dict[str, Any]:
+        """What a file of verdicts says of it."""
+        return {
+            "picture": self.path.name,
+            "sha256": known_sha256(self.path),
+            "found": sorted(self.expected),
+        }
+
     def check(self, detector: Detector) -> None:
         """Raise EnvironmentProblem unless they are found."""
-        image = PictureReader().decode(read_file(self.path), str(self.path))
+        image = PictureReader(may_convert=False).decode(read_file(self.path), str(self.path))
         check_known_picture(detector, image, self.expected)
 
 
@@ -115,6 +131,11 @@ class ShapesSource:
         colors = {"kind": "nearest colour of the palette", "version": 1}
         return dict(ShapeDetector.protocol), colors
 
+    @property
+    def tested_by(self) -> Mapping[str, Any]:
+        """See `DetectorSource`: a rendered picture."""
+        return {"picture": "rendered", "found": sorted(known_picture()[1])}
+
     def load(self, device: torch.device) -> Networks:  # noqa: ARG002 - it computes with numpy
         """See `DetectorSource`; the known picture is a rendered one."""
         detector, colors = ShapeDetector(), ShapeColors()
@@ -143,6 +164,11 @@ class FolderSource:
         colors = None if self.clip is None else colors_protocol(self.clip)
         object.__setattr__(self, "protocols", (detector_protocol(self.folder, self.names), colors))
 
+    @property
+    def tested_by(self) -> Mapping[str, Any] | None:
+        """See `DetectorSource`: a photograph, which the user has to give."""
+        return None if self.known is None else self.known.about
+
     def load(self, device: torch.device) -> Networks:
         """See `DetectorSource`."""
         detector = load_detector(self.folder, self.names, device)
@@ -152,6 +178,8 @@ class FolderSource:
             raise DataError(f"{self.folder} or {self.clip} holds other weights on this machine")
         check_alive(detector.network)
         check_against_cpu(detector.network)
+        if colors is not None:
+            check_colors_alive(colors.network)
         if self.known is not None:
             self.known.check(detector.network)
         return Networks(
@@ -192,6 +220,11 @@ class GenevalScorer:
             "detector": dict(detector),
             "colors": None if colors is None else dict(colors),
         }
+
+    @property
+    def tested_by(self) -> Mapping[str, Any] | None:
+        """The detector's."""
+        return self.source.tested_by
 
     def check(self, rows: Sequence[Row]) -> None:
         """See `Scorer`: a detector that finds nothing in any image."""
@@ -246,7 +279,15 @@ def check_rows_not_blind(rows: Sequence[Row]) -> None:
 def verdict_row(
     prompt: GenevalPrompt, number: int, image: Images, found: Detections, judged: Judged
 ) -> dict[str, Any]:
-    """All about one image: what a page shows and a second summary needs."""
+    """All about one image: what a page shows and a second summary needs.
+
+    Masks are of what was kept, and of all that was found of a class that the prompt names: the
+    one that was too uncertain is what explains a wrong count.
+    """
+    kept = {place for places in judged.kept.values() for place in places}
+    named = {clause.class_name for clause in prompt.include}
+    named |= {exclusion.class_name for exclusion in prompt.exclude}
+    shown = kept | {n for n, one in enumerate(found.found) if one.class_name in named}
     return {
         "prompt": prompt.record,
         "number": number,
@@ -261,15 +302,11 @@ def verdict_row(
                 "class": detection.class_name,
                 "box": list(detection.box),
                 "score": round(float(np.float32(detection.score)), 6),
-                "mask": run_lengths(detection.mask) if _is_kept(place, judged) else None,
+                "mask": run_lengths(detection.mask) if place in shown else None,
             }
             for place, detection in enumerate(found.found)
         ],
     }
-
-
-def _is_kept(place: int, judged: Judged) -> bool:
-    return any(place in places for places in judged.kept.values())
 
 
 def run_lengths(mask_HW: Any) -> list[int] | None:  # noqa: ANN401 - an array or None

@@ -123,7 +123,7 @@ class FolderImages(_PictureFiles):
 
     def read(self, start: int, stop: int) -> Iterator[Images]:
         """Decoded."""
-        reader = PictureReader()
+        reader = PictureReader(may_convert=False)
         for path in self.files[start:stop]:
             yield reader.decode(read_file(Path(path)), path)
 
@@ -141,7 +141,7 @@ class GridImages(_PictureFiles):
 
     def read(self, start: int, stop: int) -> Iterator[Images]:
         """Cells, each grid decoded once."""
-        reader = PictureReader()
+        reader = PictureReader(may_convert=False)
         for place in range(start // self.per_prompt, -(-stop // self.per_prompt)):
             path = self.files[place]
             picture = reader.decode(read_file(Path(path)), path)

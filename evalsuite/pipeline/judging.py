@@ -66,6 +66,11 @@ class Scorer(Protocol):
         """All that decides rows but the images: prompts, options, networks."""
         ...
 
+    @property
+    def tested_by(self) -> Mapping[str, Any] | None:
+        """The picture that a judge must name before it judges; None where it is asked of none."""
+        ...
+
     def check(self, rows: Sequence[Row]) -> None:
         """Raise DataError when all rows together show that the judge is broken."""
         ...

@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 
@@ -21,10 +21,11 @@ from evalsuite.config import canonical_json
 from evalsuite.errors import DataError, UsageError
 from evalsuite.features.foundation.files import network_sha256, read_config
 from evalsuite.models.foreign import PYTHON, import_class, source_sha256, users_code
-from evalsuite.pipeline.external_scorer import COMMAND, parse_command, program_sha256, run_command
+from evalsuite.pipeline.external_scorer import LONGEST_S, run_command
 from evalsuite.pipeline.judged_images import Shown
 from evalsuite.pipeline.judgements import Row
-from evalsuite.pipeline.row_file import read_both, read_rows
+from evalsuite.pipeline.row_file import protocol_of, read_both, read_rows
+from evalsuite.pipeline.scorer_command import COMMAND, ScorerCommand, parse_command
 from evalsuite.pipeline.stage_names import SCORES
 from evalsuite.pipeline.t2i_networks import load_clip
 from evalsuite.t2i.clip_score import PREFIX, WEIGHT, ClipScore
@@ -140,23 +141,30 @@ class CommandSource:
     object: the number of each file.
     """
 
-    words: tuple[str, ...]
+    command: ScorerCommand
+    limit_s: float = LONGEST_S
+    """Seconds that one call may take; it decides no number."""
     portion: int = 256
     pads: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse a command that says nothing of what decides the numbers."""
+        self.command.check_named()
 
     @property
     def name(self) -> str:
         """The program's."""
-        stem = "".join(c for c in Path(self.words[0]).stem.lower() if c.isalnum() or c in "-_")
-        return stem or "command"
+        program = Path(self.command.words[0]).stem.lower()
+        return "".join(c for c in program if c.isalnum() or c in "-_") or "command"
 
     @property
     def protocol(self) -> Mapping[str, Any]:
         """See `ScoreSource`."""
-        return {"command": list(self.words), "program_sha256": program_sha256(self.words[0])}
+        return self.command.protocol
 
     def load(self, device: torch.device) -> Score:  # noqa: ARG002 - the program finds its own
         """See `ScoreSource`."""
+        self.command.check_here()
         return self._score
 
     def _score(self, images: Sequence[Images], prompts: Sequence[str]) -> Sequence[float]:
@@ -167,7 +175,7 @@ class CommandSource:
                 (Path(folder) / name).write_bytes(encode_png(image))
                 lines.append(json.dumps({"file": name, "prompt": prompt}) + "\n")
             (Path(folder) / _PROMPTS).write_text("".join(lines), encoding="utf-8")
-            scores = run_command(self.words, Path(folder)).scores
+            scores = run_command(self.command, Path(folder), self.limit_s).scores
         if scores.keys() != set(names):
             odd = min(scores.keys() ^ set(names))
             raise DataError(
@@ -177,22 +185,35 @@ class CommandSource:
         return [scores[name] for name in names]
 
 
-def score_source(text: str, folder: Path, *, trust_code: bool) -> ScoreSource:
+class CommandOptions(NamedTuple):
+    """What a user says of a command."""
+
+    version: str | None = None
+    limit_s: float = LONGEST_S
+
+
+def score_source(
+    text: str, folder: Path, options: CommandOptions | None, *, trust_code: bool
+) -> ScoreSource:
     """What `--scorer` names.
 
     Args:
         text: `clip:FOLDER`, `python:package.module:Class` or `command:PROGRAM ... {images} ...`.
-        folder: where modules are looked for first.
+        folder: where modules are looked for first, and where a command runs.
+        options: of a command; None where nothing was said.
         trust_code: whether the user allowed code to run.
 
     Raises:
-        UsageError: none of these, or code that was not allowed.
+        UsageError: none of these, code that was not allowed, or options of another kind.
         DataError: a folder that holds no CLIP.
     """
+    if options is not None and not text.startswith(COMMAND):
+        raise UsageError("--scorer-version and --time-limit are of --scorer command:")
     if text.startswith(CLIP):
         return ClipSource(Path(text.removeprefix(CLIP)).absolute())
     if text.startswith(COMMAND):
-        return CommandSource(parse_command(text))
+        asked = options or CommandOptions()
+        return CommandSource(parse_command(text, folder, asked.version), asked.limit_s)
     if not text.startswith(PYTHON):
         raise UsageError(f"--scorer {text!r} is neither clip:, python: nor command:")
     if not trust_code:
@@ -211,6 +232,7 @@ class PromptScorer:
     """Of each prompt; empty where there are none."""
     source: ScoreSource
     kind: str = SCORES
+    tested_by: Mapping[str, Any] | None = None
 
     @property
     def name(self) -> str:
@@ -318,7 +340,7 @@ def summary_of(place: Place) -> dict[str, Any]:
         },
         "total_images": len(rows),
         "total_prompts": overall.num_prompts,
-        "protocol": {k: v for k, v in header.items() if k not in {"schema", "source"}},
+        "protocol": protocol_of(header),
         "source": header["source"],
     }
 

@@ -8,9 +8,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from evalsuite.artifacts.storage import Place, open_storage
+from evalsuite.config import parse_json
 from evalsuite.errors import CorruptionError, DataError, StorageError, UsageError
+from evalsuite.pipeline.row_shapes import check_benchmark, check_shapes
 
 SCHEMA = 2
+TESTED_BY = "tested_by"
+"""What the judge was tested on: said in the first line, and decides no row."""
 
 
 def write_rows(place: Place, header: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> None:
@@ -35,7 +39,7 @@ def is_written(place: Place, header: Mapping[str, Any]) -> bool:
         return False
     wanted = json.loads(json.dumps({"schema": SCHEMA, **header}))
     there, rows = _read(place)
-    differing = [k for k in {**there, **wanted} if there.get(k) != wanted.get(k)]
+    differing = _differing(there, wanted, {TESTED_BY})
     if differing:
         raise UsageError(
             f"{place} holds rows of another scoring, by other {', '.join(differing)}: give another"
@@ -49,7 +53,7 @@ def read_rows(place: Place) -> tuple[dict[str, Any], list[dict[str, Any]]]:
 
     Raises:
         DataError: rows are missing.
-        CorruptionError: it cannot be read.
+        CorruptionError: a line is damaged, or of an image that another is of.
     """
     header, rows = _read(place)
     if len(rows) != header.get("num_images"):
@@ -57,6 +61,7 @@ def read_rows(place: Place) -> tuple[dict[str, Any], list[dict[str, Any]]]:
             f"{place} holds {len(rows)} rows of {header.get('num_images')}: run the same command"
             " again to make the others"
         )
+    check_shapes(header, rows, place)
     return header, rows
 
 
@@ -67,21 +72,42 @@ def read_both(a: Place, b: Place) -> tuple[list[dict[str, Any]], list[dict[str, 
         DataError: rows are missing, or were made by something else.
     """
     (head_a, rows_a), (head_b, rows_b) = (read_rows(place) for place in (a, b))
-    differing = [
-        k for k in {**head_a, **head_b} if k != "source" and head_a.get(k) != head_b.get(k)
-    ]
+    differing = _differing(head_a, head_b, {TESTED_BY, "source"})
     if differing:
         raise DataError(f"{a} and {b} were judged by other {', '.join(differing)}: no comparison")
     return rows_a, rows_b
+
+
+def protocol_of(header: Mapping[str, Any]) -> dict[str, Any]:
+    """What decided the rows, apart from the images."""
+    return {k: v for k, v in header.items() if k not in {"schema", "source", TESTED_BY}}
+
+
+def test_of(place: Place) -> dict[str, Any] | None:
+    """What the judge of a file's rows was tested on; None where on nothing, or no file is there.
+
+    A damaged file is none: it is about to be written again.
+    """
+    if not open_storage(place.parent).exists(place.name):
+        return None
+    try:
+        found: dict[str, Any] | None = _read(place)[0].get(TESTED_BY)
+    except DataError:
+        return None
+    return found
 
 
 def benchmark_of(place: Place) -> str:
     """Which benchmark a file's rows are of.
 
     Raises:
-        CorruptionError: it cannot be read.
+        CorruptionError: it cannot be read, or is of none that is known.
     """
-    return str(_read(place)[0].get("benchmark"))
+    return check_benchmark(_read(place)[0], place)
+
+
+def _differing(a: Mapping[str, Any], b: Mapping[str, Any], apart: set[str]) -> list[str]:
+    return [key for key in {**a, **b} if key not in apart and a.get(key) != b.get(key)]
 
 
 def _read(place: Place) -> tuple[dict[str, Any], list[dict[str, Any]]]:
@@ -90,12 +116,21 @@ def _read(place: Place) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     if content is None:
         raise StorageError(f"cannot read {place}: there is no such file")
     whole = content[: content.rfind(b"\n") + 1]
-    try:
-        lines = [json.loads(line) for line in whole.splitlines()]
-    except ValueError as error:
-        raise CorruptionError(f"{place} is not JSON lines: {error}; remove it") from error
-    if not lines or not all(isinstance(line, dict) for line in lines) or "schema" not in lines[0]:
+    lines = [
+        _object(line, f"{place} line {n}") for n, line in enumerate(whole.split(b"\n")[:-1], 1)
+    ]
+    if not lines or "schema" not in lines[0]:
         raise CorruptionError(f"{place} does not begin with what its rows were made by: remove it")
     if lines[0]["schema"] != SCHEMA:
         raise DataError(f"{place} has schema {lines[0]['schema']}, this evalsuite reads {SCHEMA}")
     return lines[0], lines[1:]
+
+
+def _object(line: bytes, where: str) -> dict[str, Any]:
+    try:
+        found = parse_json(line.decode())
+    except ValueError as error:
+        raise CorruptionError(f"{where} is not JSON: {error}; remove the file") from error
+    if not isinstance(found, dict):
+        raise CorruptionError(f"{where} is no JSON object: remove the file")
+    return found

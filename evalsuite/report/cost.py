@@ -6,6 +6,7 @@ from typing import NamedTuple
 from evalsuite.artifacts.receipts import NO_END, ReceiptHead, cover
 from evalsuite.artifacts.records import Record
 from evalsuite.artifacts.run_directory import IMAGES, PIXELS, RunDirectory
+from evalsuite.pipeline.stage_names import judged_stages
 from evalsuite.report.timeline import worker_name
 
 
@@ -51,7 +52,8 @@ def run_cost(
     images = sum(receipt.stop - receipt.start for receipt in receipts)
     evaluations = sum((receipt.stop - receipt.start) * receipt.nfe for receipt in receipts)
     stages = [_stage_cost(stage, run.committed(stage)) for stage in (IMAGES, PIXELS)]
-    stages += [_stage_cost(stage, run.committed(stage)) for stage in run.feature_stages()]
+    others = [*run.feature_stages(), *judged_stages(run)]
+    stages += [_stage_cost(stage, run.committed(stage)) for stage in others]
     scorings = {(r.created_at, float(r.cost.get("evaluation_seconds", 0))) for r in records}
     return Cost(
         worker_seconds=worker_s,

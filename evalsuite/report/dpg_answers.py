@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from evalsuite.errors import DataError
-from evalsuite.pipeline.dpg_run import MOST, answers_of, clusters_of
+from evalsuite.pipeline.dpg_run import MOST, answers_of, category_estimates, clusters_of
 from evalsuite.report.verdict_view import Bar, Card, Group, bar_of, spread
 from evalsuite.t2i.clustered import mean_within
 from evalsuite.t2i.dpg import judge, summarise
@@ -40,17 +40,18 @@ def fault_of(rows: Sequence[Row]) -> str:
     return ""
 
 
-def answer_bars(rows: Sequence[Row]) -> list[Bar]:
-    """The corrected score, out of 100, and those of the categories."""
-    found, results = summarise(items_of_rows(rows), answers_of(rows))
-    overall = mean_within(clusters_of(results), MOST)
+def answer_bars(rows: Sequence[Row], published: Mapping[str, float]) -> list[Bar]:
+    """The corrected score, out of 100, beside published ones by model, and those of categories."""
+    items = items_of_rows(rows)
+    found, results = summarise(items, answers_of(rows))
+    overall, broad = mean_within(clusters_of(results), MOST), category_estimates(items, results)
     bars = [
-        bar_of(name, {"score": found.broad[name], "interval": None}, MOST, {})
+        bar_of(name, {"score": found.broad[name], "interval": broad[name].interval}, MOST, {})
         for name in (*L1, *sorted(found.broad.keys() - set(L1)))
         if name in found.broad
     ]
     whole = {"score": found.overall, "interval": overall.interval}
-    return [*bars, bar_of("overall", whole, MOST, {})]
+    return [*bars, bar_of("overall", whole, MOST, published)]
 
 
 def answer_groups(

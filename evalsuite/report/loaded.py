@@ -14,8 +14,11 @@ from evalsuite.report.invocations import Invocation, invocations_of
 from evalsuite.report.reference_view import ReferenceView, view_reference
 from evalsuite.report.results import ResultGroup, result_groups
 from evalsuite.report.taken_apart import TakenApart, take_apart
+from evalsuite.report.verdicts import VerdictSet, verdict_sets
 from evalsuite.sampling.describe import nfe_of
 
+VERDICTS = "verdicts"
+"""The section on verdicts, and the folder of its pictures."""
 LONGEST_LIST = 40
 """Rows of a list that could grow without end: invocations, workers, repairs."""
 
@@ -59,6 +62,15 @@ class LoadedRun:
     def groups(self) -> list[ResultGroup]:
         """Results by number of samples, the largest number first."""
         return result_groups(self.run, self.records)
+
+    @functools.cached_property
+    def verdicts(self) -> list[VerdictSet]:
+        """Scores of prompts with their verdicts, by the name of their file.
+
+        Raises:
+            DataError: verdicts are missing.
+        """
+        return verdict_sets(self.run, VERDICTS)
 
     @functools.cached_property
     def taken_apart(self) -> TakenApart | None:

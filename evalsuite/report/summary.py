@@ -57,6 +57,20 @@ def number(value: float | None) -> str:
     return "undefined" if value is None else f"{value:.4f}"
 
 
+def describe_run(plan: Plan, num_samples: int) -> list[str]:
+    """What made the first `num_samples` images of a run, in short parts."""
+    parts = [
+        describe_conditions(plan),
+        f"{plan.size[0]}x{plan.size[1]}",
+        *describe_sampler(plan),
+        f"weights {plan.ema} {plan.weights_sha256[:8]}",
+        describe_dtype(plan),
+        f"seeds {plan.first_seed}..{seeds_of(plan, num_samples - 1, num_samples)[0]}",
+        f"plan {plan.plan_id[:12]}",
+    ]
+    return [part for part in parts if part]
+
+
 def paste_line(plan: Plan, model: str, num_samples: int, records: Sequence[Record]) -> str:
     """One line with everything that a reader needs to compare the numbers."""
     values = ", ".join(
@@ -70,13 +84,7 @@ def paste_line(plan: Plan, model: str, num_samples: int, records: Sequence[Recor
         f"{model}: {values}",
         f"reference {', '.join(references) or 'none'}",
         *(f"protocol {name}" for name in protocols),
-        describe_conditions(plan),
-        f"{plan.size[0]}x{plan.size[1]}",
-        *describe_sampler(plan),
-        f"weights {plan.ema} {plan.weights_sha256[:8]}",
-        describe_dtype(plan),
-        f"seeds {plan.first_seed}..{seeds_of(plan, num_samples - 1, num_samples)[0]}",
-        f"plan {plan.plan_id[:12]}",
+        *describe_run(plan, num_samples),
     ]
     if any(record.samples.get("mixed_numerics") for record in records):
         parts.append("samples of MIXED numerics")

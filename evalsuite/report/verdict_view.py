@@ -26,7 +26,7 @@ class Bar(NamedTuple):
 
 
 class Mark(NamedTuple):
-    """An object that was found in an image and counts."""
+    """An object that was found in an image."""
 
     words: str
     box: tuple[float, float, float, float]
@@ -35,6 +35,8 @@ class Mark(NamedTuple):
     """Outline of the mask in pixels; empty where there is none."""
     is_asked: bool
     """Whether the prompt asks for its class."""
+    is_kept: bool
+    """Whether it counts; of the others, those of an asked class are shown."""
 
 
 class Card(NamedTuple):
@@ -52,14 +54,21 @@ class Card(NamedTuple):
     marks: list[Mark]
 
 
+class More(NamedTuple):
+    """Images that open on demand."""
+
+    words: str
+    """What they are: `12 more that are wrong`."""
+    cards: list[Card]
+
+
 class Group(NamedTuple):
     """Images of one tag."""
 
     name: str
     words: str
     cards: list[Card]
-    more: list[Card]
-    """Others, which open on demand."""
+    more: list[More]
 
 
 def bar_of(name: str, one: Mapping[str, Any], most: float, published: Mapping[str, float]) -> Bar:

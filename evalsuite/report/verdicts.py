@@ -3,36 +3,40 @@
 They come from the files of rows that `t2i` and `run` leave in the run's `verdicts/`.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+import json
+import shlex
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from evalsuite.artifacts.images import encode_png
 from evalsuite.artifacts.run_directory import RunDirectory
 from evalsuite.artifacts.storage import Place
 from evalsuite.config import BenchmarkSpec, PublishedScores, load_spec
 from evalsuite.errors import CorruptionError
+from evalsuite.pipeline.exported import EXTERNAL
 from evalsuite.pipeline.geneval_run import summary_of as geneval_summary
+from evalsuite.pipeline.judged_images import JudgedImages
 from evalsuite.pipeline.prompt_scores import summary_of as scores_summary
-from evalsuite.pipeline.row_file import read_rows
+from evalsuite.pipeline.row_file import protocol_of, read_rows
 from evalsuite.pipeline.stage_names import VERDICTS
 from evalsuite.report.dpg_answers import answer_bars, answer_groups, fault_of
 from evalsuite.report.outlines import mask_of_runs, outline_of
-from evalsuite.report.pictures import data_uris, is_crisp, thumbnail
-from evalsuite.report.verdict_view import Bar, Card, Group, Mark, bar_of, spread
+from evalsuite.report.verdict_pictures import OfFolder, OfRun, Pictures
+from evalsuite.report.verdict_view import Bar, Card, Group, Mark, More, bar_of, spread
 
 WRONG, RIGHT = 5, 3
 """Images of a tag that stand on the page, of different prompts where there are so many ..."""
-MORE = 60
-"""... and others of it that are wrong, which are files beside the page."""
-_SIDE = 256
-"""Longest of those files."""
-_IMAGE_BYTES = 1_500_000
+MORE, MORE_RIGHT = 60, 30
+"""... and others of it, which are files beside the page."""
+REJECTED = 4
+"""Objects of an image that did not count, though their class is asked for; the best ones."""
 _ORIENTATION = (
     "Published rows are of the official detector and of the authors' own images: for orientation,"
     " not for a ranking."
 )
 _OTHER_PROTOCOL = "Published scores are left out: they are of another protocol ({departures})."
 _JUDGES = "Corrected aggregation; scores are this judge's, published ones are mPLUG's."
+_UNTESTED = "The detector was not tested on a photograph (--known-picture)."
+_EXTERNAL = "By {command}; {files} files of {source}."
 
 Row = Mapping[str, Any]
 
@@ -50,7 +54,15 @@ class VerdictSet(NamedTuple):
     """Value of a bar's full length."""
     notes: tuple[str, ...] = ()
     published: tuple[PublishedScores, ...] = ()
+    published_by: str = ""
     files: Mapping[str, bytes] = {}
+    protocol: Mapping[str, Any] = {}
+    """What decided the rows."""
+
+    @property
+    def overall(self) -> Bar | None:
+        """The score of all; None where there is none."""
+        return next((bar for bar in self.bars if bar.name in {"overall", "mean"}), None)
 
 
 def verdict_sets(run: RunDirectory, folder: str) -> list[VerdictSet]:
@@ -65,52 +77,41 @@ def verdict_sets(run: RunDirectory, folder: str) -> list[VerdictSet]:
         DataError: rows are missing.
     """
     names = run.storage.names(VERDICTS, ".jsonl")
-    return [_set_of(run, run.storage.path(f"{VERDICTS}/{name}"), folder) for name in names]
+    pictures, plan_id = Pictures(OfRun(run), str(run.root), folder), run.manifest.plan_id
+    ours = [_set_of(pictures, plan_id, run.storage.path(f"{VERDICTS}/{name}")) for name in names]
+    others = [n for n in run.storage.names(VERDICTS, ".json") if n.startswith(EXTERNAL)]
+    return ours + [_external(run, name) for name in others]
 
 
-def _set_of(run: RunDirectory, place: Place, folder: str) -> VerdictSet:
+def verdict_set(images: JudgedImages, place: Place, folder: str) -> VerdictSet:
+    """One file of rows about the images of a run or a folder; errors are those of `verdict_sets`.
+
+    Args:
+        images: that were judged.
+        place: the file.
+        folder: beside the page, for files of images.
+    """
+    pictures = Pictures(OfFolder(images), str(images.place), folder)
+    return _set_of(pictures, images.source, place)
+
+
+def _set_of(pictures: Pictures, source: str, place: Place) -> VerdictSet:
     header, rows = read_rows(place)
-    if header.get("source") != run.manifest.plan_id:
-        raise CorruptionError(f"{place} is of other images than the run's: remove it")
+    if header.get("source") != source:
+        raise CorruptionError(f"{place} is of other images than {pictures.where}: remove it")
     build = _BUILDERS.get(str(header.get("benchmark")))
     if build is None:
         raise CorruptionError(f"{place} is of no benchmark that is known: remove it")
-    return build(_Source(run, place, header, rows, folder))
+    return build(_Source(pictures, place, header, rows))._replace(protocol=protocol_of(header))
 
 
 class _Source(NamedTuple):
-    """One file and the run that it is of."""
+    """One file and the images that it is of."""
 
-    run: RunDirectory
+    pictures: Pictures
     place: Place
     header: Row
     rows: Sequence[Row]
-    folder: str
-
-    def pictures(self, indices: Sequence[int]) -> dict[int, str]:
-        """Data URIs of stored images, by index; small where they are many."""
-        wanted = sorted(set(indices))
-        images = dict(self.run.find_images(wanted))
-        self._check_there(wanted, images)
-        uris, _ = data_uris([images[i] for i in wanted], _IMAGE_BYTES)
-        return dict(zip(wanted, uris, strict=True))
-
-    def files(self, indices: Sequence[int]) -> dict[int, tuple[str, bytes]]:
-        """Path beside the page and content of stored images, by index."""
-        found = {}
-        suffix = "png" if is_crisp(self.run.plan.size) else "jpg"
-        for index, image in self.run.find_images(indices):
-            content = encode_png(image) if suffix == "png" else thumbnail(image, _SIDE)
-            found[index] = (f"{self.folder}/{index:06d}.{suffix}", content)
-        self._check_there(indices, found)
-        return found
-
-    def _check_there(self, wanted: Sequence[int], found: Mapping[int, object]) -> None:
-        gone = set(wanted) - found.keys()
-        if gone:
-            raise CorruptionError(
-                f"{self.run.root}: sample {min(gone)} was judged, but its pixels are gone"
-            )
 
 
 def _geneval(source: _Source) -> VerdictSet:
@@ -123,14 +124,19 @@ def _geneval(source: _Source) -> VerdictSet:
     overall = {**found["overall_estimate"], "score": found["overall"]}
     bars.append(bar_of("overall", overall, 1.0, {p.model: p.overall for p in published}))
     shown = {tag: _picked(rows, tag) for tag in found["tags"]}
-    pictures = source.pictures([i for one in shown.values() for i in one.first])
-    files = source.files([i for one in shown.values() for i in one.more])
+    pictures = source.pictures.uris([i for one in shown.values() for i in one.first])
+    files = source.pictures.files([i for one in shown.values() for i in one.wrong + one.right])
+
+    def more(indices: Sequence[int], what: str) -> list[More]:
+        cards = [_card(i, rows[i], files[i][0]) for i in indices]
+        return [More(f"{len(cards)} more that {_are(len(cards))} {what}", cards)] if cards else []
+
     groups = [
         Group(
             tag,
             f"{found['tags'][tag]['correct']} of {found['tags'][tag]['images']} are right",
             [_card(i, rows[i], pictures[i]) for i in one.first],
-            [_card(i, rows[i], files[i][0]) for i in one.more],
+            more(one.wrong, "wrong") + more(one.right, "right"),
         )
         for tag, one in shown.items()
     ]
@@ -140,10 +146,15 @@ def _geneval(source: _Source) -> VerdictSet:
         len(rows),
         bars,
         groups,
-        notes=notes,
+        notes=notes if found["tested_by"] is not None else (*notes, _UNTESTED),
         published=published,
+        published_by="the official detector",
         files=dict(files.values()),
     )
+
+
+def _are(count: int) -> str:
+    return "is" if count == 1 else "are"
 
 
 def _published(
@@ -161,7 +172,8 @@ class _Picked(NamedTuple):
     """Images of one tag that are shown: on the page, and beside it."""
 
     first: list[int]
-    more: list[int]
+    wrong: list[int]
+    right: list[int]
 
 
 def _picked(rows: Sequence[Row], tag: str) -> _Picked:
@@ -169,26 +181,33 @@ def _picked(rows: Sequence[Row], tag: str) -> _Picked:
     prompts = {i: row["prompt"]["prompt"] for i, row in enumerate(rows) if row["tag"] == tag}
     wrong = [(i, prompt) for i, prompt in prompts.items() if not rows[i]["correct"]]
     right = [(i, prompt) for i, prompt in prompts.items() if rows[i]["correct"]]
-    first = spread(wrong, WRONG)
-    rest = [pair for pair in wrong if pair[0] not in first]
-    return _Picked(first + spread(right, RIGHT), spread(rest, MORE))
+    first = [*spread(wrong, WRONG), *spread(right, RIGHT)]
+    rests = [[pair for pair in pairs if pair[0] not in first] for pairs in (wrong, right)]
+    return _Picked(first, spread(rests[0], MORE), spread(rests[1], MORE_RIGHT))
 
 
 def _card(index: int, row: Row, uri: str) -> Card:
     colors = _colors_of(row)
     asked = {clause["class"] for clause in row["prompt"]["include"]}
     height, width = row["size"]
+    kept = {place: name for name, places in row["kept"].items() for place in places}
     marks = []
-    for name, places in row["kept"].items():
-        for place in places:
-            found = row["detections"][place]
-            mask = found["mask"]
-            path = outline_of(mask_of_runs(mask, (height, width))) if mask is not None else ""
-            color = f", {colors[place]}" if place in colors else ""
-            words = f"{name} {found['score']:.2f}{color}"
-            marks.append(Mark(words, tuple(found["box"]), path, name in asked))
+    for place in [*kept, *_rejected(row, asked, kept)]:
+        found = row["detections"][place]
+        name, mask = found["class"], found["mask"]
+        path = outline_of(mask_of_runs(mask, (height, width))) if mask is not None else ""
+        color = f", {colors[place]}" if place in colors else ""
+        words = f"{name} {found['score']:.2f}{color}"
+        marks.append(Mark(words, tuple(found["box"]), path, name in asked, place in kept))
     prompt, reasons = row["prompt"]["prompt"], list(row["reasons"])
     return Card(index, uri, (width, height), prompt, row["correct"], reasons, marks)
+
+
+def _rejected(row: Row, asked: Collection[str], kept: Collection[int]) -> list[int]:
+    """Places of what was found of an asked class and did not count, the most certain first."""
+    found = row["detections"]
+    places = [n for n, one in enumerate(found) if n not in kept and one["class"] in asked]
+    return sorted(places, key=lambda n: -found[n]["score"])[:REJECTED]
 
 
 def _colors_of(row: Row) -> dict[int, str]:
@@ -205,9 +224,23 @@ def _dpg(source: _Source) -> VerdictSet:
     fault = fault_of(rows)
     if fault:
         return VerdictSet(title, source.place.name, len(rows), [], [], 100.0, (fault,))
-    groups = answer_groups(rows, source.pictures, source.run.plan.size)
-    bars = answer_bars(rows)
-    return VerdictSet(title, source.place.name, len(rows), bars, groups, 100.0, (_JUDGES,))
+    groups = answer_groups(rows, source.pictures.uris, source.pictures.stored.size)
+    spec = load_spec(BenchmarkSpec, "dpg")
+    prompts = sum(row["number"] == 0 for row in rows)
+    whole = (prompts, len(rows)) == (spec.num_prompts, spec.num_prompts * spec.images_per_prompt)
+    published = spec.published if whole else ()
+    departure = f"{prompts} prompts and {len(rows)} images, not {spec.num_prompts} and 4 of each"
+    return VerdictSet(
+        title,
+        source.place.name,
+        len(rows),
+        answer_bars(rows, {one.model: one.overall for one in published}),
+        groups,
+        100.0,
+        (_JUDGES,) if whole else (_JUDGES, _OTHER_PROTOCOL.format(departures=departure)),
+        published,
+        "mPLUG",
+    )
 
 
 def _scores(source: _Source) -> VerdictSet:
@@ -217,8 +250,8 @@ def _scores(source: _Source) -> VerdictSet:
     most = max([*(one["score"] for one in scored.values()), 1e-9])
     order = sorted(range(len(rows)), key=lambda i: (rows[i]["score"], i))
     ends = {"lowest": order[: WRONG + RIGHT], "highest": order[::-1][: WRONG + RIGHT]}
-    pictures = source.pictures([i for places in ends.values() for i in places])
-    height, width = source.run.plan.size
+    pictures = source.pictures.uris([i for places in ends.values() for i in places])
+    height, width = source.pictures.stored.size
     groups = [
         Group(
             name,
@@ -237,6 +270,25 @@ def _scores(source: _Source) -> VerdictSet:
     bars = [bar_of(name, one, most, {}) for name, one in scored.items()]
     title = str(found["display"])
     return VerdictSet(title, source.place.name, len(rows), bars, groups, round(most, 4))
+
+
+def _external(run: RunDirectory, name: str) -> VerdictSet:
+    """Somebody's numbers, with what they were made by."""
+    where = f"{VERDICTS}/{name}"
+    try:
+        found = json.loads(run.storage.find(where) or b"")
+        scores: dict[str, float] = found["scores"]
+        of, command = found["provenance"]["of"], shlex.join(found["provenance"]["command"])
+        title, plan_id, count = str(found["display"]), found["source"], int(of["num_images"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise CorruptionError(f"{run.root}/{where} cannot be read: remove it") from error
+    if plan_id != run.manifest.plan_id:
+        raise CorruptionError(f"{run.root}/{where} is of other images than the run's: remove it")
+    most = max([1.0, *scores.values()])
+    most = most if most == 1.0 else max(most, 100.0)
+    bars = [bar_of(k, {"score": v, "interval": None}, most, {}) for k, v in scores.items()]
+    note = _EXTERNAL.format(command=command, files=of["num_files"], source=of["images"])
+    return VerdictSet(title, name, count, bars, [], most, (note,))
 
 
 _BUILDERS: dict[str, Callable[[_Source], VerdictSet]] = {

@@ -12,6 +12,7 @@ import torch
 
 from evalsuite.artifacts.images import Images
 from evalsuite.errors import EnvironmentProblem
+from evalsuite.t2i.clip_network import ClipEmbedding
 from evalsuite.t2i.detections import ColorClassifier, Detector
 from evalsuite.t2i.mask2former import Mask2FormerDetector
 from evalsuite.t2i.shapes import known_picture
@@ -47,6 +48,21 @@ def check_alive(detector: Mask2FormerDetector) -> None:
             f"the detector fails its self-test: its answer is {what} on {detector.device}: its"
             " weights or its kernels are broken"
         )
+
+
+def check_colors_alive(colors: ClipEmbedding) -> None:
+    """Raise EnvironmentProblem when CLIP's answer is no number, or the same for all it is shown."""
+    image = synthetic_picture()
+    pictures = colors.embed_images([image, 255 - image])
+    sentences = colors.embed_texts(["a photo of a red cup", "a photo of a blue cup"])
+    for both in (pictures, sentences):
+        finite = bool(both.isfinite().all())
+        if not finite or torch.equal(both[0], both[1]):
+            what = "always the same" if finite else "no number"
+            raise EnvironmentProblem(
+                f"the classifier of colours fails its self-test: its answer is {what} on"
+                f" {colors.device}: its weights or its kernels are broken"
+            )
 
 
 def check_shapes(detector: Detector, colors: ColorClassifier) -> None:

@@ -5,6 +5,7 @@ category scores use answers before zeroing, of the last image of each prompt onl
 processes were used they are mixed up besides: they cannot be trusted, nor compared with overall.
 """
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -14,7 +15,8 @@ from evalsuite.t2i.dpg_questions import Item, parents_first
 
 Answers = Mapping[int, str]
 """The judge's words about one image, by question."""
-_PUNCTUATION = " \t\r\n.,!\"'`*"
+_WORD = re.compile(r"[^\W_]+(?:['\u2019-][^\W_]+)*")
+"""Letters and digits; an apostrophe or a hyphen between them parts no word."""
 
 
 class Verdicts(NamedTuple):
@@ -74,8 +76,8 @@ def is_neither(answer: str) -> bool:
 
 def first_word(answer: str) -> str:
     """The first word in lower case without punctuation; empty when there is none."""
-    words = answer.strip(_PUNCTUATION).replace(",", " ").replace(".", " ").split()
-    return words[0].strip(_PUNCTUATION).lower() if words else ""
+    found = _WORD.search(answer)
+    return found[0].lower() if found else ""
 
 
 def judge_as_published(item: Item, answers: Answers) -> Verdicts:

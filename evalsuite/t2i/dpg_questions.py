@@ -19,6 +19,8 @@ _COLUMNS = (
     "tuple",
     "question_natural_language",
 )
+_MOST_DIGITS = 18
+"""Of a number of a question."""
 L1 = ("entity", "attribute", "relation", "global", "other")
 """In the order of every table."""
 
@@ -77,11 +79,15 @@ def read_dpg_rows(path: Path) -> tuple[Row, ...]:
         raise UsageError(f"{path} is not UTF-8 (byte {error.start})") from error
     reader = csv.DictReader(io.StringIO(content, newline=""), strict=True)
     try:
-        missing = sorted(set(_COLUMNS) - set(reader.fieldnames or ()))
+        names = reader.fieldnames or ()
+        missing = sorted(set(_COLUMNS) - set(names))
         if missing:
             raise UsageError(
                 f"{path} line 1 has no column {missing[0]!r}: it is not DPG-Bench's dpg_bench.csv"
             )
+        twice = [name for name in _COLUMNS if names.count(name) > 1]
+        if twice:
+            raise UsageError(f"{path} line 1: two columns are named {twice[0]!r}")
         rows = tuple(
             _row(record, f"{path} line {reader.line_num}", reader.line_num) for record in reader
         )
@@ -117,8 +123,10 @@ def _parents(text: str, where: str) -> tuple[int, ...]:
 
 
 def _whole(text: str, what: str, where: str) -> int:
-    if not text.isdecimal():
-        raise UsageError(f"{where}: {what} {text!r} is no whole number")
+    if not text.isdecimal() or len(text) > _MOST_DIGITS:
+        raise UsageError(
+            f"{where}: {what} {text[:60]!r} is no whole number of {_MOST_DIGITS} digits at most"
+        )
     return int(text)
 
 

@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple
 
 from pydantic import ConfigDict, Field, ValidationError, model_validator
 
-from evalsuite.config import Frozen, canonical_json, explain
+from evalsuite.config import Frozen, canonical_json, explain, parse_json
 from evalsuite.errors import StorageError, UsageError
 
 TAGS = ("single_object", "two_object", "counting", "colors", "position", "color_attr")
@@ -116,7 +116,7 @@ def parse_geneval_prompt(record: object, where: str) -> GenevalPrompt:
 
 
 def check_words(
-    prompts: Iterable[GenevalPrompt], classes: Sequence[str], colors: Sequence[str]
+    prompts: Iterable[GenevalPrompt], classes: Sequence[str], colors: Sequence[str], most: int
 ) -> None:
     """Raise UsageError when a prompt asks for what no image can be found to show.
 
@@ -124,9 +124,16 @@ def check_words(
         prompts: that are to be judged.
         classes: that the detector knows.
         colors: that the classifier of colours may answer.
+        most: objects of one class that are counted in an image.
     """
     for prompt in prompts:
         clauses: list[Clause | Exclusion] = [*prompt.include, *prompt.exclude]
+        for clause in clauses:
+            if clause.count > most:
+                raise UsageError(
+                    f"the metadata of {prompt.prompt[:60]!r} has a count of {clause.count}, but of"
+                    f" one class {most} objects are counted at most"
+                )
         words: list[tuple[str, str, Sequence[str]]] = [("tag", prompt.tag, TAGS)]
         words += [("object", clause.class_name, classes) for clause in clauses]
         words += [("colour", one.color, colors) for one in prompt.include if one.color is not None]
@@ -164,9 +171,9 @@ def read_geneval_prompts(path: Path) -> tuple[GenevalPrompt, ...]:
 def _parsed(line: _Line, path: Path) -> GenevalPrompt:
     where = f"{path} line {line.number}"
     try:
-        record = json.loads(line.text)
-    except json.JSONDecodeError as error:
-        raise UsageError(f"{where} is not JSON: {error.msg}") from error
+        record = parse_json(line.text)
+    except ValueError as error:
+        raise UsageError(f"{where} is not JSON: {error}") from error
     return parse_geneval_prompt(record, where)
 
 

@@ -1,8 +1,8 @@
 """Names of DPG-Bench's prompts: item_id => prompt, from its csv or from JSON lines."""
 
-import json
 from pathlib import Path
 
+from evalsuite.config import parse_json
 from evalsuite.errors import DataError, StorageError, UsageError
 from evalsuite.t2i.dpg_questions import read_dpg_rows
 
@@ -47,7 +47,7 @@ def _json_pairs(path: Path) -> list[tuple[str, str]]:
         if not line.strip():
             continue
         try:
-            record = json.loads(line)
+            record = parse_json(line)
             item_id, prompt = record["item_id"], record["prompt"]
         except (ValueError, TypeError, KeyError) as error:
             raise UsageError(f"{path} line {number} has no item_id and prompt") from error

@@ -4,12 +4,12 @@ GenEval: ROOT/<digits>/metadata.jsonl with one object, ROOT/<digits>/samples/<di
 DPG-Bench: ROOT/<item_id>.png, a grid of 2 x 2 cells.
 """
 
-import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from evalsuite.config import parse_json
 from evalsuite.errors import DataError
 from evalsuite.t2i.geneval_prompts import GenevalPrompt, parse_geneval_prompt
 
@@ -127,8 +127,7 @@ def _check_numbers(root: Path, folders: Sequence[PromptFolder]) -> None:
 
 def _prompt_folder(folder: Path) -> PromptFolder:
     try:
-        text = (folder / METADATA).read_text(encoding="utf-8")
-        record = json.loads(text)
+        record = parse_json((folder / METADATA).read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:
         raise DataError(
             f"{folder / METADATA} cannot be read as one JSON object: {error}"

@@ -9,7 +9,8 @@ row takes about half a minute on one core of a 2-core x86 CPU.
 
 import argparse
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from evalsuite.pipeline.benchmark_files import metadata_of
+from evalsuite.pipeline.conditions import TextRequest
 from evalsuite.pipeline.generation import BatchSampler
 from evalsuite.pipeline.numerics import resolve_device
 from evalsuite.pipeline.plan import PlanOptions, resolve_plan
@@ -28,9 +30,12 @@ from evalsuite.t2i.shapes import OPTIONS, ShapeColors, ShapeDetector
 from jobs.shapes.data import draw_picture
 
 Images = NDArray[np.uint8]
+Judges = Callable[[GenevalPrompt], Sequence[GenevalPrompt]]
+"""The prompt that an image was made of => those that it is judged by; none leaves it out."""
 PER_PROMPT = 4
 NUM_WRONG = 8
 """Other prompts of the tag that each image is judged by in the row of chance."""
+OPPOSITE = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}
 GRID: tuple[dict[str, Any], ...] = (
     {},
     {"num_steps": 10},
@@ -52,15 +57,28 @@ def prompts() -> tuple[GenevalPrompt, ...]:
     return read_geneval_prompts(metadata_of("shapes"))
 
 
-def generated(settings: Mapping[str, Any], weights: str | None = None) -> Images:
-    """The first four images of each prompt, in the order of their samples."""
+def generated(
+    settings: Mapping[str, Any],
+    weights: str | None = None,
+    asked: Sequence[GenevalPrompt] | None = None,
+) -> Images:
+    """The first four images of each prompt, in the order of their samples.
+
+    Args:
+        settings: of sampling; those that are not named, or None, are the preset's.
+        weights: a file, instead of the preset's.
+        asked: some prompts, instead of the benchmark's.
+    """
     chosen = {key: value for key, value in settings.items() if value is not None}
     options = PlanOptions(
-        model="pixnerd-shapes", sampling=chosen, weights=WeightsRequest(given=weights)
+        model="pixnerd-shapes",
+        sampling=chosen,
+        weights=WeightsRequest(given=weights),
+        text=TextRequest(prompt=tuple(one.prompt for one in asked or ())),
     )
     resolved = resolve_plan(options)
     sampler = BatchSampler(resolved.plan, resolved.materials, resolve_device("cpu"))
-    count = PER_PROMPT * len(prompts())
+    count = PER_PROMPT * len(asked or prompts())
     batches = range(-(-count // resolved.plan.batch_size))
     return np.concatenate([sampler.batch(b).rows.images_NHWC for b in batches])[:count]
 
@@ -78,40 +96,85 @@ def with_noise(images: Images, grey_levels: float) -> Images:
 
 
 def scores(
-    images: Images, asked: Sequence[GenevalPrompt], *, by_chance: bool = False
+    images: Images, asked: Sequence[GenevalPrompt], judges: Judges | None = None
 ) -> dict[str, Estimate]:
-    """Of each tag and overall; `by_chance` judges each image by other prompts of its tag."""
+    """Of each tag that was judged, and overall where all were; see `clusters`."""
+    found = clusters(images, asked, judges)
+    tags = {tag: share(found[tag]) for tag in TAGS if tag in found}
+    return tags | ({"overall": mean_of_tags(found)} if len(tags) == len(TAGS) else {})
+
+
+def clusters(
+    images: Images, asked: Sequence[GenevalPrompt], judges: Judges | None = None
+) -> dict[str, list[Cluster]]:
+    """How often the images of each prompt are right, by tag.
+
+    Args:
+        images: in the order of their samples.
+        asked: the prompts that they were made of.
+        judges: by which others each image is judged instead of its own; an image that several
+            judge is right as often as they find.
+    """
     detector, colors = ShapeDetector(), ShapeColors()
-    rng = np.random.default_rng(3)
-    totals: dict[str, dict[str, list[float]]] = {tag: {} for tag in TAGS}
+    totals: dict[str, dict[str, list[float]]] = {}
     for index, image in enumerate(images):
         prompt = asked[index % len(asked)]
+        by = [prompt] if judges is None else judges(prompt)
+        if not by:
+            continue
         (found,) = detector.detect([image])
-        rivals = list(_others(prompt, asked, rng)) if by_chance else [prompt]
-        right = [judge_image(image, found, one, colors, OPTIONS).verdict.correct for one in rivals]
-        totals[prompt.tag].setdefault(prompt.key, []).append(float(np.mean(right)))
-    clusters = {
+        right = [judge_image(image, found, one, colors, OPTIONS).verdict.correct for one in by]
+        tag = totals.setdefault(prompt.tag, {})
+        tag.setdefault(prompt.key, []).append(float(np.mean(right)))
+    return {
         tag: [Cluster(key, sum(values), len(values)) for key, values in keys.items()]
         for tag, keys in totals.items()
     }
-    return {tag: share(clusters[tag]) for tag in TAGS} | {"overall": mean_of_tags(clusters)}
 
 
-def _others(
-    prompt: GenevalPrompt, asked: Sequence[GenevalPrompt], rng: np.random.Generator
-) -> Iterator[GenevalPrompt]:
-    """Some prompts of the same tag that ask for something else."""
-    rivals = [one for one in asked if one.tag == prompt.tag and one.include != prompt.include]
-    for place in rng.choice(len(rivals), NUM_WRONG, replace=False):
-        yield rivals[int(place)]
+def other_prompts(asked: Sequence[GenevalPrompt]) -> Judges:
+    """Some prompts of the same tag that ask for something else: what chance gives."""
+    rng = np.random.default_rng(3)
+
+    def judges(prompt: GenevalPrompt) -> list[GenevalPrompt]:
+        rivals = [one for one in asked if one.tag == prompt.tag and one.include != prompt.include]
+        return [rivals[int(n)] for n in rng.choice(len(rivals), NUM_WRONG, replace=False)]
+
+    return judges
+
+
+def turned(prompt: GenevalPrompt) -> list[GenevalPrompt]:
+    """The same shapes in the opposite relation, or with their colours swapped; else nothing.
+
+    A model that knows words but not what binds them is right as often by this as by the prompt.
+    """
+    first, *rest = prompt.include
+    if prompt.tag == "position":
+        (second,) = rest
+        assert second.position is not None
+        relation, place = second.position
+        pair = (first, second.model_copy(update={"position": (OPPOSITE[relation], place)}))
+    elif prompt.tag == "color_attr":
+        (second,) = rest
+        pair = (
+            first.model_copy(update={"color": second.color}),
+            second.model_copy(update={"color": first.color}),
+        )
+    else:
+        return []
+    return [replace(prompt, include=pair)]
 
 
 def show(name: str, found: Mapping[str, Estimate]) -> None:
     """One row of a table."""
-    cells = [f"{found[tag].value:.3f}" for tag in TAGS]
-    overall = found["overall"]
-    interval = "" if overall.interval is None else " ({:.3f} to {:.3f})".format(*overall.interval)
-    print(f"| {name} | {' | '.join(cells)} | {overall.value:.3f}{interval} |", flush=True)
+    cells = [f"{found[tag].value:.3f}" if tag in found else "" for tag in TAGS]
+    cells.append(_with_interval(found["overall"]) if "overall" in found else "")
+    print(f"| {name} | {' | '.join(cells)} |", flush=True)
+
+
+def _with_interval(one: Estimate) -> str:
+    interval = "" if one.interval is None else " ({:.3f} to {:.3f})".format(*one.interval)
+    return f"{one.value:.3f}{interval}"
 
 
 def main() -> None:
@@ -135,7 +198,12 @@ def main() -> None:
     show("drawn by the program", scores(truth, asked))
     show("drawn, noise of 25 grey levels added", scores(with_noise(truth, 25), asked))
     show("generated", scores(made, asked))
-    show("generated, judged by another prompt of its tag", scores(made, asked, by_chance=True))
+    show(
+        "generated, judged by the opposite relation or swapped colours", scores(made, asked, turned)
+    )
+    show(
+        "generated, judged by another prompt of its tag", scores(made, asked, other_prompts(asked))
+    )
 
 
 if __name__ == "__main__":

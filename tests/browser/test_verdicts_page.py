@@ -53,6 +53,28 @@ def test_every_image_is_drawn_with_its_marks(page: Any) -> None:
     assert page.get_log("browser") == []
 
 
+def test_marks_tint_nothing_and_go_and_come_by_the_keyboard(page: Any) -> None:
+    set_width(page, 1280)
+    style = "getComputedStyle(document.querySelector('.picture {0}'))"
+    assert page.execute_script(f"return {style.format('path')}.fill") == "none"
+    switch = page.find_element("css selector", "#verdicts input.marks")
+    for seen in ("hidden", "visible"):
+        switch.send_keys(" ")
+        assert page.execute_script(f"return {style.format('svg')}.visibility") == seen
+
+
+def test_scores_stand_on_the_first_screen_and_prompts_are_folded(page: Any) -> None:
+    set_width(page, 1280)
+    page.execute_script(
+        "document.querySelectorAll('#samples details').forEach(d => d.open = false)"
+    )
+    value = page.find_element("css selector", "#asked .measured .value")
+    assert value.location["y"] < 900
+    assert float(value.text) > 0
+    assert page.find_element("css selector", "#samples").size["height"] < 200
+    assert page.find_element("css selector", "#verdicts").location["y"] < 2000
+
+
 @pytest.mark.parametrize("width", WIDTHS)
 def test_nothing_is_wider_than_the_window(page: Any, width: int) -> None:
     set_width(page, width)

@@ -12,9 +12,11 @@ from hypothesis import strategies as st
 
 from evalsuite.artifacts.run_directory import RunDirectory
 from evalsuite.config import BenchmarkSpec, load_spec
+from evalsuite.pipeline.export_t2i import export_geneval
 from evalsuite.pipeline.geneval_protocol import VIT_L_14
 from evalsuite.pipeline.geneval_scorer import run_lengths
 from evalsuite.pipeline.row_file import read_rows, write_rows
+from evalsuite.pipeline.stage_names import judged_stages
 from evalsuite.report.html import render_report
 from evalsuite.report.outlines import mask_of_runs, outline_of
 from evalsuite.report.verdict_view import bar_of, spread
@@ -92,7 +94,9 @@ def test_the_section_shows_what_was_judged(drawn: Drawn) -> None:
     names = [bar.name for bar in found.bars]
     assert names[-1] == "overall"
     assert names[:-1] == [group.name for group in found.groups]
-    cards = [card for group in found.groups for card in [*group.cards, *group.more]]
+    cards = [card for group in found.groups for card in group.cards]
+    cards += [card for group in found.groups for more in group.more for card in more.cards]
+    assert len(cards) == len({card.sample for card in cards}) == 32  # right ones, too
     assert {card.sample for card in cards if not card.correct} == wrong_ones(drawn)
     assert {True, False} == {card.correct for card in cards}
     for card in cards:
@@ -104,8 +108,57 @@ def test_the_section_shows_what_was_judged(drawn: Drawn) -> None:
     html = render_report(drawn.run)
     assert html.count('<div class="picture">') == len(cards)
     assert 'href="#verdicts"' in html
+    overall = found.overall
+    assert overall is not None
+    assert overall.interval is None  # a tag has one prompt alone
+    measured, metrics = html.split('<h2 id="metrics-title">')
+    said = [f'value">{overall.value:.4f}', "no interval: one of its parts has none"]
+    for part in (measured, metrics.split('<h2 id="samples-title">')[0]):
+        assert all(text in part for text in said)
+        assert "has been scored yet" not in part
+    assert f"GenEval (shapes detector) {overall.value:.4f}, 32 images; 8 prompts" in metrics
+    assert "prompts_sha256" in metrics
+    (stage,) = judged_stages(drawn.run)
+    assert f'rowheader">{stage}</th>' in html
     wrong = next(card for card in cards if not card.correct)
     assert wrong.lines[0].replace(">", "&gt;").replace("<", "&lt;") in html
+
+
+def test_what_was_found_and_did_not_count_is_drawn_dashed(drawn: Drawn, tmp_path: Path) -> None:
+    """With its score and mask: the object at 0.55 is what explains `found 1`."""
+    shutil.copytree(drawn.run.root, tmp_path / "run")
+    run = RunDirectory.open(tmp_path / "run")
+    (name,) = run.storage.names("verdicts")
+    header, rows = read_rows(tmp_path / "run/verdicts" / name)
+    picked = next(row for row in rows if len(row["prompt"]["include"]) == 1)
+    kind = picked["prompt"]["include"][0]["class"]
+    other = next(shape for shape in ("circle", "square") if shape != kind)
+    unsure = {"class": kind, "box": [1, 1, 5, 5], "score": 0.55, "mask": [33, 4, 987]}
+    picked["detections"] += [unsure, {**unsure, "class": other}]
+    write_rows(tmp_path / "run/verdicts" / name, header, rows)
+    (found,) = verdict_sets(run, "verdicts")
+    cards = [card for group in found.groups for card in group.cards]
+    cards += [card for group in found.groups for more in group.more for card in more.cards]
+    marks = [mark for card in cards for mark in card.marks if not mark.is_kept]
+    assert [(mark.words, mark.is_asked) for mark in marks] == [(f"{kind} 0.55", True)]
+    assert marks[0].path == "M1 1H5V2H1Z"
+    html = render_report(run)
+    assert html.count(f"{kind} 0.55, not counted</li>") == 1
+    assert html.count(' rejected"><title>') == 1
+
+
+def test_a_folder_has_the_same_page(drawn: Drawn, tmp_path: Path) -> None:
+    export_geneval(drawn.run, 32, drawn.metadata, tmp_path / "images")
+    options = ("--num-workers", 1, "--page", tmp_path / "page")
+    drawn.judged(tmp_path / "images", tmp_path / "v.jsonl", *options)
+    html = (tmp_path / "page/report/index.html").read_text()
+    assert html.count('<div class="picture">') == 32
+    assert f'<dd class="mono">{tmp_path / "images"}</dd>' in html
+    beside = {f"verdicts/{path.name}" for path in (tmp_path / "page/report/verdicts").iterdir()}
+    assert beside == set(re.findall(r'src="(verdicts/\d+\.png)"', html))
+    (found,) = verdict_sets(drawn.run, "verdicts")
+    for group in found.groups:
+        assert f'{group.name} <span class="quiet">{group.words}</span>' in html
 
 
 DEPARTURES = [

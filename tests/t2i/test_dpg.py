@@ -146,7 +146,12 @@ CPU = torch.device("cpu")
     [
         ("", "no column 'dependency'"),
         (HEAD, "holds no question"),
+        ("text," + HEAD, "line 1: two columns are named 'text'"),
         (HEAD + "a,t,,1,one,,,entity - whole (x),q\n", "line 2: dependency 'one'"),
+        (
+            HEAD + "a,t,," + "9" * 5000 + ",0,,,x (x),q\n",
+            "line 2: proposition_id '9+' is no whole number",
+        ),
         (HEAD + "a,t,,1,,,,entity - whole (x),q\n", "line 2: dependency ''"),
         (HEAD + "a,t,,1,0,,,(x),q\n", "line 2 has no category"),
         (HEAD + ",t,,1,0,,,entity - whole (x),q\n", "line 2 has no item_id"),
@@ -178,11 +183,31 @@ def test_missing_prompts_images_and_answers_are_errors(tmp_path: Path) -> None:
 
 
 def test_answers_in_words() -> None:
-    for answer in ("yes", "Yes", " YES.", "Yes, it is", "yes. It is.", "**Yes**", '"yes"'):
+    said = ("yes", "Yes", " YES.", "Yes, it is", "yes. It is.", "**Yes**", '"yes"', "'yes'")
+    said += (
+        "Yes: it is",
+        "Yes; it is",
+        "(yes)",
+        "[Yes]",
+        "Yes\u2014it is",
+        "\u201cYes\u201d",
+        "yes/true",
+    )
+    said += ("Yes!It is", "__yes__", "\u2018yes\u2019", "- yes", "yes-", "\u3010yes\u3011")
+    for answer in said:
         assert is_yes(answer)
         assert not is_neither(answer)
         assert is_exactly_yes(answer) == (answer == "yes")
-    for answer in ("no", "No, yes is wrong", "yesterday", "", "I think yes"):
+    for answer in (
+        "no",
+        "No: yes",
+        "yesterday",
+        "yes-man",
+        "yes'm",
+        "",
+        "I think yes",
+        "\u00bfs\u00ed?",
+    ):
         assert not is_yes(answer)
     assert first_word("...") == ""
     assert is_neither("I think yes")
@@ -208,6 +233,9 @@ def test_items_are_named_once(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="one prompt under two items"):
         read_items(path)
     path.write_text('{"item_id": "1"}\n')
+    with pytest.raises(UsageError, match="line 1 has no item_id and prompt"):
+        read_items(path)
+    path.write_text("[" * 9000)
     with pytest.raises(UsageError, match="line 1 has no item_id and prompt"):
         read_items(path)
     with pytest.raises(UsageError, match=r"give DPG-Bench's \.csv"):

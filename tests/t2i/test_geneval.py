@@ -29,6 +29,10 @@ BAD = [
     ({**CUP, "include": [{"class": "cup", "count": 0}]}, "include.0.count: 0 is out of range"),
     ({**CUP, "include": [{"class": "cup", "cuont": 1}]}, "unknown key 'include.0.cuont'"),
     (
+        {**CUP, "include": [{"class": "cup", "count": 1, "colour": "red"}]},
+        r"unknown key 'include.0.colour': did you mean 'color'\?$",
+    ),
+    (
         {**CUP, "include": [{"class": "cup", "count": 1, "position": ["near", 0]}]},
         "include.0.position.0",
     ),
@@ -63,13 +67,16 @@ def test_a_repeated_prompt_is_refused(tmp_path: Path) -> None:
 def test_what_a_scorer_does_not_know_is_refused() -> None:
     clauses = [{"class": "cup", "count": 1, "color": "black"}, {"class": "dog", "count": 1}]
     asked = parse_geneval_prompt({**CUP, "include": clauses, "exclude": clauses[1:]}, "")
-    check_words([asked], ("cup", "dog"), COLORS)
+    check_words([asked], ("cup", "dog"), COLORS, 16)
+    many = parse_geneval_prompt({**CUP, "include": [{"class": "cup", "count": 17}]}, "")
+    with pytest.raises(UsageError, match="has a count of 17, but of one class 16 objects"):
+        check_words([many], ("cup",), COLORS, 16)
     for classes, colors, line in [
         (("cup",), COLORS, "the object 'dog', which"),
         (("cup", "dog"), ("red", "blue"), "the colour 'black', which"),
     ]:
         with pytest.raises(UsageError, match=line):
-            check_words([asked], classes, colors)
+            check_words([asked], classes, colors, 16)
 
 
 def test_fields_that_decide_nothing_are_kept_for_the_layout(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from evalsuite.errors import DataError, UsageError
 from evalsuite.pipeline.comparison import Sharing, sharing
 from evalsuite.pipeline.geneval_run import open_geneval
 from evalsuite.seeding import seeds_of
+from evalsuite.t2i.geneval_prompts import read_geneval_prompts
 from evalsuite.t2i.layouts import dpg_image, read_geneval_folder, scored_by_the_original
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -185,6 +186,30 @@ def test_one_folder_for_each_image_is_the_same_set_of_prompts(tmp_path: Path) ->
     write_folder(tmp_path / "b" / "9", asked(1, seed=2, filename="1_2.png"), [9])
     with pytest.raises(DataError, match="has 2 images of '0 cups' and 3 of '1 cups'"):
         open_geneval(tmp_path / "b", metadata, None)
+
+
+def test_metadata_of_a_folder_may_begin_with_a_mark_but_must_be_json(tmp_path: Path) -> None:
+    folder = tmp_path / "images" / "0"
+    write_folder(folder, asked(0), [1])
+    path, metadata = folder / "metadata.jsonl", write_metadata(tmp_path, 1)
+    path.write_text("\ufeff" + path.read_text())
+    assert open_geneval(tmp_path / "images", metadata, None).images.num_images == 1
+    path.write_text("[" * 9000)
+    with pytest.raises(DataError, match="cannot be read as one JSON object: brackets are more"):
+        open_geneval(tmp_path / "images", metadata, None)
+    metadata.write_text("[" * 9000)
+    with pytest.raises(UsageError, match="line 1 is not JSON: brackets are more than 64 deep"):
+        read_geneval_prompts(metadata)
+
+
+def test_what_is_said_of_a_grey_picture_can_be_done(tmp_path: Path) -> None:
+    """No command of t2i converts pictures."""
+    write_folder(tmp_path / "images" / "0", asked(0), [1])
+    (path,) = (tmp_path / "images" / "0" / "samples").iterdir()
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save(path)
+    given = open_geneval(tmp_path / "images", write_metadata(tmp_path, 1), None)
+    with pytest.raises(DataError, match=r"is greyscale .*: convert it to 8-bit RGB, or leave"):
+        list(given.images.read(0, 1))
 
 
 FAULTS = [

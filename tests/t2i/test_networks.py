@@ -26,6 +26,7 @@ from evalsuite.t2i.detections import Detection, Detections
 from evalsuite.t2i.detector_checks import (
     check_against_cpu,
     check_alive,
+    check_colors_alive,
     check_known_picture,
     check_shapes,
     compare_logits,
@@ -237,6 +238,17 @@ def test_self_tests_tell_a_broken_detector(detector: Mask2FormerDetector) -> Non
             parameter.data.fill_(weights)
         with pytest.raises(EnvironmentProblem, match=f"its answer is {words} on cpu"):
             check_alive(broken_one)
+
+
+def test_the_self_test_tells_a_broken_classifier_of_colours(folders: dict[str, Path]) -> None:
+    colors = load_colors(folders["clip"], CPU).network
+    check_colors_alive(colors)
+    for weights, words in ((0.0, "always the same"), (float("nan"), "no number")):
+        broken = replace(colors, network=copy.deepcopy(colors.network))
+        for parameter in broken.network.parameters():
+            parameter.data.fill_(weights)
+        with pytest.raises(EnvironmentProblem, match=f"its answer is {words} on cpu"):
+            check_colors_alive(broken)
 
 
 def test_the_shapes_detector_is_tested_on_a_rendered_picture() -> None:

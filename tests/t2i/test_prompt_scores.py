@@ -12,7 +12,10 @@ from PIL import Image
 from tiny_networks import save_clip as save_clip_vision
 
 from evalsuite.artifacts.run_directory import RunDirectory
+from evalsuite.errors import DataError
+from evalsuite.pipeline.prompt_scores import CommandSource
 from evalsuite.pipeline.row_file import read_rows
+from evalsuite.pipeline.scorer_command import parse_command
 from evalsuite.report.verdicts import verdict_sets
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -138,6 +141,8 @@ def test_a_class_and_a_command_of_ones_own(
             3,
             "failed in score(): own_scores.py, line 17: IndexError: no such",
         ),
+        (f"command:{sys.executable} -m x {{images}}", (), 2, "names no file of the scorer"),
+        ("clip:x", ("--time-limit", 5), 2, "--time-limit are of --scorer command:"),
         (f"{command} short", files, 3, "gave 31 numbers for 32 images: '000003.png'"),
         ("clip:none", (), 3, "is no folder"),
         ("blip", (), 2, "is neither clip:, python: nor command:"),
@@ -145,6 +150,39 @@ def test_a_class_and_a_command_of_ones_own(
         refused = call_main(*base, scorer, *options)
         assert (refused.code, words in refused.stderr) == (code, True), refused.stderr
         assert len(refused.stderr.splitlines()) <= 2  # what is to be judged, and the error
+
+
+def test_a_scorer_that_has_changed_scores_anew(
+    run: RunDirectory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its script, or its version where it names none; a worker whose file is another refuses."""
+    monkeypatch.chdir(tmp_path)
+    script = tmp_path / "own.sh"
+    text = f"""#!/bin/sh\nexec {sys.executable} - "$@" <<'END'\n{PROGRAM}END\n"""
+    script.write_text(text)
+    script.chmod(0o755)
+    base = ("t2i", "score", run.root, "--num-samples", 8, "--device", "cpu", "--scorer")
+
+    def scored(scorer: str, *options: str) -> str:
+        done = call_main(*base, scorer, *options)
+        assert done.code == 0, done.stderr
+        return str(done.stdout.split()[1])
+
+    command = "command:./own.sh {images} {output} all"
+    first = scored(command)
+    assert scored(command) == first
+    script.write_text(text.replace("+ len", "+ 1000 + len"))
+    assert float(scored(command)) == pytest.approx(float(first) + 1000)
+    other = f"command:sh -c '{script} {{images}} {{output}} all'"
+    assert scored(other, "--scorer-version", "1") == scored(command)
+    script.write_text(text)
+    assert scored(other, "--scorer-version", "1") != first  # as it was told
+    assert scored(other, "--scorer-version", "2") == first
+    source = CommandSource(parse_command(command, tmp_path))
+    source.load(torch.device("cpu"))
+    script.write_text(text + "\n")
+    with pytest.raises(DataError, match=r"the scorer's \./own\.sh in .* is not the file"):
+        source.load(torch.device("cpu"))
 
 
 def test_cmmd_of_a_prompt_run_is_that_of_its_images_by_hand(

@@ -21,6 +21,7 @@ from evalsuite.pipeline.generation import BatchSampler
 from evalsuite.pipeline.materials import RerunRequest, materials_of
 from evalsuite.pipeline.numerics import resolve_device
 from evalsuite.pipeline.plan import PlanOptions, resolve_plan
+from evalsuite.t2i.clustered import difference
 from evalsuite.t2i.detections import Detections
 from evalsuite.t2i.geneval import judge_image
 from evalsuite.t2i.geneval_prompts import TAGS, parse_geneval_prompt
@@ -236,7 +237,7 @@ def test_pixels_are_those_of_this_numerics_version(
     assert np.mean(difference > 0) <= 0.002
 
 
-def test_what_cannot_be_scored_is_refused_before_anything_is_made() -> None:
+def test_what_cannot_be_scored_is_refused_before_anything_is_made(tmp_path: Path) -> None:
     asked = {"prompts": None, "prompt": (), "num_samples": None, "images": None}
     found = with_benchmark({**asked, "benchmark": "shapes"})
     assert (found["prompts"], found["num_samples"]) == (metadata_of("shapes"), 528)
@@ -244,8 +245,35 @@ def test_what_cannot_be_scored_is_refused_before_anything_is_made() -> None:
         with_benchmark({**asked, "benchmark": "shapes", "num_samples": 100})
     with pytest.raises(UsageError, match="leave --images grid out"):
         with_benchmark({**asked, "benchmark": "shapes", "images": "grid"})
+    asked_for = ("--model", "pixnerd-shapes", "--benchmark", "shapes", "--output", tmp_path / "run")
+    dry = call_main("run", *asked_for, "--dry-run")
+    assert (dry.code, "num_prompts      132\n" in dry.stdout) == (0, True), dry.stderr
     fetched = call_main("t2i", "fetch", "shapes")
     assert fetched.stdout.startswith(f"metadata       {metadata_of('shapes')}\n132 prompts")
+
+
+def test_relations_and_colors_are_those_that_were_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More often than the opposite ones, which a model has that knows the words alone."""
+    monkeypatch.setenv("EVALSUITE_CACHE", str(tmp_path / "cache"))
+    asked = [prompt for prompt in evidence.prompts() if evidence.turned(prompt)]
+    images = evidence.generated({"num_steps": 12}, None, asked)
+    right = evidence.clusters(images, asked)
+    wrong = evidence.clusters(images, asked, evidence.turned)
+    assert set(right) == {"position", "color_attr"}
+    for tag, clusters in right.items():
+        assert sum(cluster.images for cluster in clusters) == 24 * evidence.PER_PROMPT
+        found = difference(clusters, wrong[tag])
+        low = found.value if found.interval is None else found.interval[0]  # all prompts alike
+        assert low > 0, (tag, found)
+
+
+def test_turned_prompts_are_wrong_of_drawn_pictures() -> None:
+    asked = evidence.prompts()
+    images = evidence.drawn(asked)[: len(asked)]
+    found = evidence.scores(images, asked, evidence.turned)
+    assert {tag: one.value for tag, one in found.items()} == {"position": 0.0, "color_attr": 0.0}
 
 
 @pytest.mark.ray
@@ -262,7 +290,8 @@ def test_a_run_is_scored_well_above_chance(tmp_path: Path) -> None:
     assert set(tags) == set(TAGS)
     run = RunDirectory.open(tmp_path / "run")
     images = np.stack([image for _, image in run.read_images(0, 132)])
-    chance = evidence.scores(images, evidence.prompts(), by_chance=True)
+    asked = evidence.prompts()
+    chance = evidence.scores(images, asked, evidence.other_prompts(asked))
     for tag, one in tags.items():
         assert one["interval"][0] > chance[tag].value, (tag, one, chance[tag])
         assert f"{tag:16} {one['score']:.4f}" in done.stdout

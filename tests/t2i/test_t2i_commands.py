@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from harness import Outcome, call_main
+from harness import Outcome, call_main, wait_for
 from PIL import Image
 
 from evalsuite.artifacts.run_directory import RunDirectory
@@ -20,29 +20,39 @@ from evalsuite.errors import CorruptionError, DataError, EnvironmentProblem, Usa
 from evalsuite.pipeline.dpg_run import open_dpg
 from evalsuite.pipeline.dpg_run import summary_of as dpg_summary
 from evalsuite.pipeline.export_t2i import export_geneval
-from evalsuite.pipeline.external_scorer import parse_command, parse_scores, run_scorer
+from evalsuite.pipeline.exported import open_exported
+from evalsuite.pipeline.external_scorer import parse_scores, run_scorer
 from evalsuite.pipeline.geneval_run import open_geneval, summary_of
 from evalsuite.pipeline.geneval_scorer import (
     FolderSource,
-    KnownPicture,
     Networks,
     parse_known_picture,
     run_lengths,
+    verdict_row,
 )
 from evalsuite.pipeline.integrity import find_faults, garbage_files
 from evalsuite.pipeline.judging import stage_of
 from evalsuite.pipeline.row_file import is_written, read_rows, write_rows
+from evalsuite.pipeline.scorer_command import parse_command
 from evalsuite.pipeline.t2i_networks import load_colors, load_detector
 from evalsuite.report.verdicts import verdict_sets
 from evalsuite.runtime.judging import Judging, judge_into
 from evalsuite.runtime.workforce import Workforce
 from evalsuite.t2i.detections import Detection, Detections, NoColors
 from evalsuite.t2i.dpg_questions import read_dpg_rows
-from evalsuite.t2i.geneval import GenevalOptions
+from evalsuite.t2i.geneval import GenevalOptions, judge_image
+from evalsuite.t2i.geneval_prompts import parse_geneval_prompt
 
 sys.path.insert(0, str(Path(__file__).parent))
 from prompted_run import PROMPTS, make_drawn_run, make_prompted_run
-from tiny_scorers import NAMES, save_blip, save_clip, save_detector, write_lines, write_names
+from tiny_scorers import (
+    NAMES,
+    save_clip,
+    save_detector,
+    save_taught_blip,
+    write_lines,
+    write_names,
+)
 
 CPU = torch.device("cpu")
 CUP = {"class": "cup", "count": 1}
@@ -54,7 +64,7 @@ class Kit:
     def __init__(self, root: Path) -> None:
         self.root, self.run = root, make_prompted_run(root / "run")
         self.detector, self.clip = save_detector(root / "m2f"), save_clip(root / "clip")
-        self.blip, self.names = save_blip(root / "blip"), write_names(root / "names.txt")
+        self.blip, self.names = save_taught_blip(root / "blip"), write_names(root / "names.txt")
         self.metadata = write_lines(root / "evaluation_metadata.jsonl", records())
         head = "item_id,text,proposition_id,dependency,tuple,question_natural_language\n"
         rows = [
@@ -98,6 +108,7 @@ class SmallSource:
     kit: Kit
     kind: str = "tiny"
     stops_after: int | None = None
+    tested_by: dict[str, Any] | None = None
     name: str = "tiny"
     portion: int = 4
 
@@ -289,11 +300,66 @@ def test_a_known_picture_is_looked_at_before_anything_is_judged(kit: Kit, tmp_pa
     (found,) = source.load(CPU).detector.detect([np.asarray(Image.open(picture))])
     best = max(found.found, key=lambda one: one.score).class_name
     other = next(name for name in NAMES if name != best)
-    asked = ("--metadata", kit.metadata, "--num-samples", 8, "--threshold", 0.4)
-    done = kit.geneval(kit.run.root, *asked, "--known-picture", f"{picture}={other}")
-    assert done.code == 6
-    assert f"on a picture of {other} it finds {best}" in done.stderr
-    replace(source, known=KnownPicture(picture, (best,))).load(CPU)
+    asked = ("--metadata", kit.metadata, "--num-samples", 8)
+    untested = kit.geneval(kit.run.root, *asked)
+    assert untested.code == 0, untested.stderr
+    assert untested.stdout.splitlines()[-1].startswith("the detector was not tested on a photo")
+    # all is judged now, and the picture is looked at all the same
+    refused = kit.geneval(kit.run.root, *asked, "--known-picture", f"{picture}={other}")
+    assert (refused.code, refused.stdout) == (6, "")
+    assert f"on a picture of {other} it finds {best}" in refused.stderr
+    tested = kit.geneval(kit.run.root, *asked, "--known-picture", f"{picture}={best}")
+    assert (tested.code, tested.stderr) == (0, "")
+    assert tested.stdout.splitlines() == untested.stdout.splitlines()[:-1]
+    digest = hashlib.sha256(picture.read_bytes()).hexdigest()
+    expected = {"picture": "known.png", "sha256": digest, "found": [best]}
+    kept = [
+        header["tested_by"]
+        for path in (kit.run.root / "verdicts").glob("mask2former-*-8.jsonl")
+        for header in [read_rows(path)[0]]
+    ]
+    assert kept == [expected]
+    again = kit.geneval(kit.run.root, *asked)  # what was once passed stays said
+    assert again.stdout == tested.stdout
+
+
+def test_a_folder_that_is_judged_is_tested_when_a_picture_is_given(
+    kit: Kit, tmp_path: Path
+) -> None:
+    """And the file of verdicts says so; its rows stay."""
+    export_geneval(kit.run, 8, kit.metadata, tmp_path / "images")
+    output = tmp_path / "v.jsonl"
+
+    loads = []
+
+    class Tested(SmallSource):
+        def load(self, device: torch.device) -> Networks:
+            loads.append(device)
+            return super().load(device)
+
+    about = {"picture": "x.png", "sha256": "0" * 64, "found": ["cup"]}
+    rows = judged(kit, tmp_path / "images", output)
+    for _ in range(2):
+        assert judged(kit, tmp_path / "images", output, Tested(kit, tested_by=about)) == rows
+    assert len(loads) == 1
+    assert read_rows(output)[0]["tested_by"] == summary_of(output)["tested_by"] == about
+
+
+def test_masks_of_what_a_prompt_names_are_kept_whether_it_counts_or_not() -> None:
+    mask = np.ones((4, 4), dtype=bool)
+    found = Detections(
+        tuple(
+            Detection(name, (0, 0, 4, 4), score, mask)
+            for name, score in (("cup", 0.95), ("cup", 0.85), ("bird", 0.2), ("dog", 0.2))
+        )
+    )
+    asked = {"tag": "counting", "prompt": "two cups", "include": [{"class": "cup", "count": 2}]}
+    prompt = parse_geneval_prompt({**asked, "exclude": [{"class": "dog", "count": 1}]}, "a test")
+    image = np.zeros((4, 4, 3), dtype=np.uint8)
+    judged = judge_image(image, found, prompt, NoColors(), GenevalOptions())
+    row = verdict_row(prompt, 0, image, found, judged)
+    assert (row["kept"]["cup"], row["correct"]) == ([0], False)
+    assert [one["mask"] is not None for one in row["detections"]] == [True, True, False, True]
 
 
 def test_masks_are_kept_as_runs() -> None:
@@ -313,6 +379,7 @@ class Blind:
 
     name: str = "blind"
     portion: int = 16
+    tested_by: None = None
 
     @property
     def protocols(self) -> tuple[dict[str, Any], None]:
@@ -332,7 +399,7 @@ def test_a_detector_that_finds_nothing_gives_no_score(kit: Kit, tmp_path: Path) 
     assert not (tmp_path / "v.jsonl").exists()
     rows = judged(kit, kit.run.root, tmp_path / "seeing.jsonl")
     blind = [{**row, "kept": {}, "detections": []} for row in rows]
-    write_rows(tmp_path / "v.jsonl", {"benchmark": "geneval", "num_images": 32}, blind)
+    write_rows(tmp_path / "v.jsonl", read_rows(tmp_path / "seeing.jsonl")[0], blind)
     with pytest.raises(DataError, match="found nothing in any of 32 images"):
         summary_of(tmp_path / "v.jsonl")
 
@@ -385,6 +452,7 @@ def test_what_cannot_be_judged_is_said(
     for images, options, code, line in [
         (run, (), 2, "what do the prompts of"),
         (run, ("--metadata", few), 3, "is not of the run's prompts"),
+        (run, (*asked, "--output", tmp_path), 5, "is a folder: give a file for what is found"),
         (run, (*asked, "--num-samples", 12), 2, "no whole rounds of 8"),
         (run, ("--metadata", unicorn), 2, "has the object 'unicorn', which this scorer does not"),
         (run, ("--metadata", teal), 2, "has the colour 'bleu', which this scorer does not know; "),
@@ -396,7 +464,7 @@ def test_what_cannot_be_judged_is_said(
         (tmp_path / "none", asked, 2, "neither a run nor a folder"),
         (kit.detector, asked, 3, "holds no folder whose name is a number"),
     ]:
-        done = kit.geneval(images, *options, *output)
+        done = kit.geneval(images, *output, *options)
         assert (done.code, done.stderr.count("\n")) == (code, 1), done.stderr
         assert line in done.stderr
     assert not (tmp_path / "v.jsonl").exists()
@@ -417,7 +485,29 @@ class PixelJudge:
         return [("Yes.", "no")[(int(image.sum()) + len(text)) % 2] for text in questions]
 
 
-def test_dpg_asks_a_run_and_its_grids_the_same(kit: Kit, tmp_path: Path) -> None:
+@dataclass(frozen=True)
+class Babbling(PixelJudge):
+    """A judge of other questions."""
+
+    @property
+    def protocol(self) -> dict[str, Any]:
+        return {"name": "babbling"}
+
+    def answer(self, image: Any, questions: Any) -> list[str]:
+        return ["two cups" for _ in questions]
+
+
+def test_a_judge_that_says_neither_yes_nor_no_gives_no_score(kit: Kit, tmp_path: Path) -> None:
+    rows, path = read_dpg_rows(kit.csv), tmp_path / "a.jsonl"
+    given = open_dpg(kit.run.root, kit.csv, rows, None, None)
+    with pytest.raises(DataError, match="64 of 64 answers are neither yes nor no, such as 'two"):
+        judge_into(here(), given.images, given.scorer(rows, kit.csv, Babbling()), path)
+    assert not path.exists()
+
+
+def test_dpg_asks_a_run_and_its_grids_the_same(
+    kit: Kit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     grids = tmp_path / "grids"
     metadata = ("--metadata", kit.csv)
     done = call_main("export", kit.run.root, "--format", "dpg", *metadata, "--output", grids)
@@ -427,13 +517,20 @@ def test_dpg_asks_a_run_and_its_grids_the_same(kit: Kit, tmp_path: Path) -> None
         given = open_dpg(images, kit.csv, rows, None, side)
         path = tmp_path / f"{place}.jsonl"
         judge_into(here(), given.images, given.scorer(rows, kit.csv, PixelJudge()), path)
-        found.append(dpg_summary(path, rows))
+        found.append(dpg_summary(path, kit.csv))
     sources = [one.pop("source") for one in found]
     assert len(set(sources)) == 2
     assert found[0] == found[1]
     csv = ("--dpg-csv", kit.csv)
     compared = call_main("t2i", "compare", tmp_path / "0.jsonl", tmp_path / "1.jsonl", *csv)
     assert compared.stdout.split()[:2] == ["difference", "+0.0000"], compared.stderr
+    other = tmp_path / "other.csv"
+    other.write_text(
+        kit.csv.read_text().replace("i3,a photo of 3 cups,2,1", "i3,a photo of 3 cups,2,0")
+    )
+    for command in (("summary",), ("compare", tmp_path / "1.jsonl")):
+        refused = call_main("t2i", *command, tmp_path / "0.jsonl", "--dpg-csv", other)
+        assert (refused.code, "holds answers to the questions of" in refused.stderr) == (2, True)
     assert found[0]["corrected"]["num_answers"] == 64
     assert 0 < found[0]["corrected"]["overall"] < 100
     assert found[0]["official"]["dropped"].keys() == {"i0"}  # its first row is skipped
@@ -441,6 +538,19 @@ def test_dpg_asks_a_run_and_its_grids_the_same(kit: Kit, tmp_path: Path) -> None
     (shown,) = [one for one in verdict_sets(kit.run, "verdicts") if one.title == "DPG (pixels)"]
     assert [bar.name for bar in shown.bars] == ["entity", "attribute", "overall"]
     assert shown.bars[-1].value == found[0]["corrected"]["overall"]
+    intervals = found[0]["corrected"]["category_intervals"]
+    assert [bar.interval for bar in shown.bars[:2]] == [
+        tuple(intervals[name]) for name in ("entity", "attribute")
+    ]
+    assert intervals["entity"][0] < shown.bars[0].value < intervals["entity"][1]
+    assert (shown.published, "8 prompts and 32 images, not 1065" in shown.notes[1]) == ((), True)
+    whole = load_spec(BenchmarkSpec, "dpg").model_copy(update={"num_prompts": 8})
+    with monkeypatch.context() as patch:
+        patch.setattr("evalsuite.report.verdicts.load_spec", lambda kind, name: whole)
+        (shown,) = [one for one in verdict_sets(kit.run, "verdicts") if "pixels" in one.title]
+    models = [tick.model for tick in shown.bars[-1].ticks]
+    assert models == [row.model for row in shown.published]
+    assert "PixNerd-XXL/16" in models
     lowest, highest = ([card.lines for card in group.cards] for group in shown.groups)
     assert (lowest[0][0], highest[0][0]) == ("0 of 100", "100 of 100")
     assert len(lowest[0]) == 3  # the score and two questions
@@ -457,6 +567,7 @@ def test_a_run_is_asked_by_the_command(kit: Kit, tmp_path: Path) -> None:
     assert "DPG (blip-vqa): of official, published category scores" in done.stdout
     header, rows = read_rows(answers)
     assert (len(rows), len(header["judge"]["weights_sha256"])) == (8, 64)
+    assert {word for row in rows for word in row["answers"].values()} == {"yes", "no"}
     assert call_main("t2i", "summary", answers, "--dpg-csv", kit.csv).stdout == done.stdout
 
 
@@ -468,6 +579,8 @@ if mode == "garbage":
     print("Overall: about 0.7")
 elif mode == "nan":
     print('{"overall": NaN}')
+elif mode == "names":
+    print('{"\\\\u009b31m": 1}')
 elif mode == "line":
     print("hello"); print(json.dumps({"overall": 0.25}))
 else:
@@ -479,16 +592,27 @@ def test_an_external_scorers_numbers_are_taken_with_their_provenance(tmp_path: P
     script, images = tmp_path / "score.py", tmp_path / "images"
     script.write_text(SCORER)
     images.mkdir()
+    (images / "x.png").write_bytes(b"x")
     command = f"command:{sys.executable} {script} {{images}} {{output}}"
     out = tmp_path / "scores.json"
     base = ("t2i", "external", images, "--layout", "geneval")
+    odd = call_main(*base, "--scorer", f"{command} names")
+    assert (odd.code, odd.stdout.split()) == (0, ["\\x9b31m", "1"])
     done = call_main(*base, "--scorer", f"{command} file", "--json", out)
     assert done.code == 0, done.stderr
     assert done.stdout.split() == ["overall", "0.5", "counting", "1"]
-    found = json.loads(out.read_text())
-    assert found["provenance"]["command"][1] == str(script)
-    assert len(found["provenance"]["program_sha256"]) == 64
-    line = run_scorer(parse_command(f"{command} line"), images, "geneval")
+    assert "images is of is not known" in done.stderr
+    provenance = json.loads(out.read_text())["provenance"]
+    assert provenance["command"][1] == str(script)
+    digest = hashlib.sha256(script.read_bytes()).hexdigest()
+    assert provenance["files_sha256"][str(script)] == digest
+    assert (provenance["of"]["images"], provenance["of"]["num_files"]) == (str(images), 1)
+    other = open_exported(images, "geneval").digest
+    assert provenance["of"]["files_sha256"] == other.sha256
+    (images / "x.png").write_bytes(b"y")
+    assert open_exported(images, "geneval").digest != other
+    parsed = parse_command(f"{command} line", tmp_path)
+    line = run_scorer(parsed, open_exported(images, "geneval"), "geneval")
     assert (line["scores"], line["provenance"]["scores_from"]) == ({"overall": 0.25}, "last line")
     for mode, code, words in [
         ("fail", 6, "ended with 1: no kernel image is available"),
@@ -496,19 +620,82 @@ def test_an_external_scorers_numbers_are_taken_with_their_provenance(tmp_path: P
         ("nan", 3, "gave 'overall' = nan in its last line: no finite number"),
     ]:
         done = call_main(*base, "--scorer", f"{command} {mode}")
-        assert (done.code, done.stderr.count("\n")) == (code, 1)
+        assert (done.code, done.stderr.count("\n")) == (code, 2)  # of no run, and the error
         assert words in done.stderr
 
 
-def test_commands_and_scores_that_are_none() -> None:
+def test_an_external_scorers_numbers_enter_the_run_and_its_page(kit: Kit, tmp_path: Path) -> None:
+    """The run is the one that the images were exported from, to the byte."""
+    images, script = tmp_path / "images", tmp_path / "score.py"
+    script.write_text(SCORER)
+    export_geneval(kit.run, 32, kit.metadata, images)
+    assert not list(images.glob("*.json"))  # official scorers read all that is in there
+    scorer = ("--scorer", f"command:{sys.executable} {script} {{images}} {{output}} file")
+    base = ("t2i", "external", images, "--layout")
+    done = call_main(*base, "geneval", *scorer)
+    assert (done.code, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[-1].startswith(f"kept in {kit.run.root}/verdicts/external-gen")
+    (shown,) = [one for one in verdict_sets(kit.run, "verdicts") if "external" in one.title]
+    assert [(bar.name, bar.value) for bar in shown.bars] == [("counting", 1.0), ("overall", 0.5)]
+    assert (shown.num_images, str(script) in shown.notes[0]) == (32, True)
+    again = call_main(*base, "geneval", *scorer, "--run", kit.run.root)
+    assert again.stdout == done.stdout
+    assert call_main(*base, "dpg", *scorer).stderr.endswith("was exported as geneval, not dpg\n")
+    other = make_drawn_run(tmp_path / "other", list(PROMPTS), np.zeros((96, 32, 32, 3), np.uint8))
+    refused = call_main(*base, "geneval", *scorer, "--run", other.root)
+    assert (refused.code, "was not exported from" in refused.stderr) == (3, True)
+    next(images.rglob("*.png")).write_bytes(b"another")
+    refused = call_main(*base, "geneval", *scorer)
+    assert (refused.code, "holds other files than" in refused.stderr) == (3, True)
+    (tmp_path / "images.export.json").unlink()
+    refused = call_main(*base, "geneval", *scorer, "--run", kit.run.root)
+    assert (refused.code, "nothing says that the images are" in refused.stderr) == (2, True)
+
+
+def test_what_a_scorer_started_ends_with_it(tmp_path: Path) -> None:
+    """Whether it ends well, and before the limit or not; what it left running holds nobody up."""
+    script, images = tmp_path / "score.py", tmp_path / "images"
+    images.mkdir()
+    (images / "x.png").write_bytes(b"x")
+    script.write_text(
+        "import subprocess, sys, time\n"
+        "child = subprocess.Popen(['sleep', '600'])\n"
+        "open(sys.argv[2], 'w').write(str(child.pid))\n"
+        "print('{\"overall\": 1}', flush=True)\n"
+        "time.sleep(float(sys.argv[3]))\n"
+    )
+    exported = open_exported(images, "dpg")
+    for seconds, limit_s in ((0, 60.0), (600, 1.0)):
+        text = f"command:{sys.executable} {script} {{images}} {tmp_path / 'pid'} {seconds}"
+        command = parse_command(text, tmp_path)
+        if seconds:
+            with pytest.raises(EnvironmentProblem, match="was stopped after 1 s: give another --t"):
+                run_scorer(command, exported, "dpg", limit_s)
+        else:
+            assert run_scorer(command, exported, "dpg", limit_s)["scores"] == {"overall": 1}
+        pid = int((tmp_path / "pid").read_text())
+        wait_for(lambda pid=pid: not is_running(pid))
+
+
+def is_running(pid: int) -> bool:
+    """Whether a process is there and no zombie."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def test_commands_and_scores_that_are_none(tmp_path: Path) -> None:
     for text in ("python x", "command:", "command:x", "command:'x {images}"):
         with pytest.raises(UsageError, match="--scorer"):
-            parse_command(text)
-    for text in ("[]", "{}", '{"a": "0.5"}', '{"a": true}', "0.5"):
+            parse_command(text, tmp_path)
+    garbage = ("[" * 9000, '{"a": ' + "9" * 400 + "}", '{"a": ' + "9" * 5000 + "}")
+    for text in ("[]", "{}", '{"a": "0.5"}', '{"a": true}', "0.5", *garbage):
         with pytest.raises(DataError, match="the scorer gave"):
             parse_scores(text, "x")
-    with pytest.raises(EnvironmentProblem, match="cannot start /nowhere/x"):
-        run_scorer(("/nowhere/x", "{images}"), Path(), "dpg")
+    for program in ("/nowhere/x", "./x.sh", "no-such-program"):
+        with pytest.raises(EnvironmentProblem, match=f"cannot start {program}"):
+            parse_command(f"command:{program} {{images}}", tmp_path)
 
 
 def test_row_files_of_other_things_are_refused(tmp_path: Path) -> None:
@@ -560,12 +747,18 @@ def test_the_recipes_read_what_the_official_programs_print(
         monkeypatch.setenv(name, str(tmp_path))
     for name in ("GENEVAL_PYTHON", "ELLA_PYTHON"):
         monkeypatch.setenv(name, sys.executable)
-    geneval = parse_command(f"command:{RECIPES / 'geneval.sh'} {{images}} {{output}}")
-    scores = run_scorer(geneval, tmp_path, "geneval")["scores"]
+    monkeypatch.chdir(tmp_path.parent)
+    for name in ("GENEVAL", "ELLA", "GENEVAL_DETECTOR"):
+        monkeypatch.setenv(name, tmp_path.name)
+    geneval = parse_command(
+        f"command:{RECIPES / 'geneval.sh'} {{images}} {{output}}", tmp_path.parent
+    )
+    images = open_exported(tmp_path, "geneval")
+    scores = run_scorer(geneval, images, "geneval")["scores"]
     expected = {"colors": 0.8191, "overall": 0.73456, "total_images": 2212}
     assert scores == pytest.approx(expected)
-    dpg = parse_command(f"command:{RECIPES / 'dpg.sh'} {{images}} {{output}} 512")
-    assert run_scorer(dpg, tmp_path, "dpg")["scores"] == {
+    dpg = parse_command(f"command:{RECIPES / 'dpg.sh'} {{images}} {{output}} 512", tmp_path.parent)
+    assert run_scorer(dpg, images, "dpg")["scores"] == {
         "overall": 80.9,
         "dropped_files": 1,
         "unreliable_entity": 91.5,
@@ -574,4 +767,4 @@ def test_the_recipes_read_what_the_official_programs_print(
     launch = tmp_path / "evaluation" / "evaluate_images.py"
     launch.write_text("print('CUDA error: no kernel image is available')\n")
     with pytest.raises(EnvironmentProblem, match="mmcv was not built for this GPU"):
-        run_scorer(geneval, tmp_path, "geneval")
+        run_scorer(geneval, images, "geneval")

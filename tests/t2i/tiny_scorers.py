@@ -98,6 +98,33 @@ def save_blip(folder: Path) -> Path:
     return folder
 
 
+def save_taught_blip(folder: Path) -> Path:
+    """The same after a few steps of training: it says yes or no, by whether red is asked for."""
+    from transformers import AutoTokenizer, BlipForQuestionAnswering
+
+    save_blip(folder)
+    network = BlipForQuestionAnswering.from_pretrained(folder).train()
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    questions = tokenizer(
+        ["is there a cup ?", "is there red cup ?"], padding=True, return_tensors="pt"
+    )
+    answers = tokenizer(["yes", "no"], return_tensors="pt").input_ids
+    torch.manual_seed(7)
+    optimizer = torch.optim.Adam(network.parameters(), lr=5e-3)
+    for _ in range(80):
+        loss = network(
+            input_ids=questions.input_ids,
+            attention_mask=questions.attention_mask,
+            pixel_values=torch.randn(2, 3, 32, 32),
+            labels=answers,
+        ).loss
+        optimizer.zero_grad()
+        loss.sum().backward()
+        optimizer.step()
+    network.save_pretrained(folder)
+    return folder
+
+
 _MARKS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>")
 _MARKS += ("<|image_pad|>", "<|video_pad|>")
 

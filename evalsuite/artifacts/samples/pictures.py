@@ -52,10 +52,12 @@ class PictureReader:
         rule: resizes each picture; None leaves its size.
         convert_rgb: black and white, greyscale, palette and opaque alpha become RGB, which is
             exact, and CMYK by Pillow's formula, as ADM's and DiT's loaders do it.
+        may_convert: whether who reads has that choice; it is what an error says to do.
     """
 
     rule: ResizeRule | None = None
     convert_rgb: bool = False
+    may_convert: bool = True
 
     @property
     def resize(self) -> str | None:
@@ -121,7 +123,8 @@ class PictureReader:
         if self.convert_rgb and (mode in _OPAQUE | _EXACT | {"CMYK", "RGB"}):
             return
         name = _NAMES.get(mode, f"of mode {mode}") if mode != "RGB" else "RGB with transparency"
-        help_ = "give --convert-rgb" if mode in {*_NAMES, "RGB"} else "convert it to 8-bit RGB"
+        converts = self.may_convert and mode in {*_NAMES, "RGB"}
+        help_ = "give --convert-rgb" if converts else "convert it to 8-bit RGB"
         raise DataError(f"{where} is {name} (mode {mode}), not RGB: {help_}, or leave it out")
 
     def _rgb(self, image: Image.Image, where: str) -> Image.Image:

@@ -22,6 +22,7 @@ def asked(run: LoadedRun) -> Part:
             run=run,
             settings=[text for text in settings if text],
             records=records,
+            scores=run.verdicts,
             references=sorted({record.reference for record in records if record.reference}),
             protocols=[name for name in dict.fromkeys(names) if name],
         )

@@ -13,5 +13,11 @@ def samples(run: LoadedRun) -> Part:
         CorruptionError: stored pixels are not the recorded ones.
     """
     grid = sample_grid(run, "samples")
-    html = fill("sections/samples.html.j2", plan=run.plan, kind=kind_of(run.plan), grid=grid)
+    html = fill(
+        "sections/samples.html.j2",
+        plan=run.plan,
+        kind=kind_of(run.plan),
+        grid=grid,
+        is_folded=bool(run.verdicts),
+    )
     return Part(html, grid.files)

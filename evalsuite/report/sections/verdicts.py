@@ -3,7 +3,6 @@
 from evalsuite.report.environment import fill
 from evalsuite.report.loaded import LoadedRun
 from evalsuite.report.sections.part import Part
-from evalsuite.report.verdicts import verdict_sets
 
 
 def verdicts(run: LoadedRun) -> Part | None:
@@ -13,7 +12,7 @@ def verdicts(run: LoadedRun) -> Part | None:
         CorruptionError: a file of verdicts or stored pixels cannot be trusted.
         DataError: verdicts are missing.
     """
-    sets = verdict_sets(run.run, "verdicts")
+    sets = run.verdicts
     if not sets:
         return None
     html = fill("sections/verdicts.html.j2", sets=sets)

@@ -1,0 +1,183 @@
+"""What rows of each benchmark must hold: a damaged file of them is an error that names the line."""
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Any, NamedTuple
+
+from pydantic import ConfigDict, Field, ValidationError, model_validator
+
+from evalsuite.artifacts.storage import Place
+from evalsuite.config import Frozen, explain
+from evalsuite.errors import CorruptionError, UsageError
+from evalsuite.t2i.geneval import GenevalOptions
+from evalsuite.t2i.geneval_prompts import parse_geneval_prompt
+
+_Count = Annotated[int, Field(ge=0, strict=True)]
+_Real = Annotated[float, Field(strict=True)]
+_Bool = Annotated[bool, Field(strict=True)]
+_Number = Annotated[str, Field(pattern=r"^-?\d{1,18}$")]
+_Pair = Annotated[list[_Count], Field(min_length=2, max_length=2)]
+_Box = Annotated[list[_Real], Field(min_length=4, max_length=4)]
+
+
+class _Open(Frozen):
+    """Types as JSON has them; what is not named here decides nothing here."""
+
+    model_config = ConfigDict(extra="ignore")
+
+
+class _Detector(_Open):
+    kind: str
+
+
+class _GenevalHeader(_Open):
+    source: str
+    prompts_sha256: str
+    options: GenevalOptions
+    detector: _Detector
+    colors: dict[str, Any] | None
+
+
+class _Detection(_Open):
+    score: _Real
+    box: _Box
+    mask: list[_Count] | None
+
+
+class _GenevalRow(_Open):
+    prompt: dict[str, Any]
+    number: _Count
+    size: _Pair
+    tag: str
+    correct: _Bool
+    reasons: list[str]
+    kept: dict[str, list[_Count]]
+    colors: dict[_Number, list[str]]
+    detections: list[_Detection]
+
+    @model_validator(mode="after")
+    def _refer_to_what_is_there(self) -> "_GenevalRow":
+        places = [place for kept in self.kept.values() for place in kept]
+        if places and max(places) >= len(self.detections):
+            raise ValueError(f"kept names detection {max(places)} of {len(self.detections)}")
+        return self
+
+
+class _Judge(_Open):
+    name: str
+
+
+class _DpgHeader(_Open):
+    source: str
+    csv_sha256: str
+    judge: _Judge
+
+
+class _DpgRow(_Open):
+    item_id: str
+    number: _Count
+    answers: dict[_Number, str]
+
+
+class _Score(_Open):
+    name: str | None = None
+    command: list[str] | None = None
+
+    @model_validator(mode="after")
+    def _has_one(self) -> "_Score":
+        if not self.name and not self.command:
+            raise ValueError("neither name nor command")
+        return self
+
+
+class _ScoresHeader(_Open):
+    source: str
+    scorer: _Score
+
+
+class _ScoresRow(_Open):
+    prompt: str
+    category: str | None
+    number: _Count
+    score: _Real
+
+
+def _check_geneval(rows: Sequence[Mapping[str, Any]], place: Place) -> None:
+    keys = []
+    for line, row in enumerate(rows, start=2):
+        try:
+            prompt = parse_geneval_prompt(row["prompt"], "its prompt")
+        except UsageError as error:
+            raise _damaged(place, line, str(error)) from error
+        clauses = len(prompt.include)
+        if any(int(clause) not in range(clauses) for clause in row["colors"]):
+            raise _damaged(place, line, f"colors of a clause that is none of the {clauses}")
+        keys.append((prompt.key, row["number"]))
+    _refuse_twice(keys, place)
+
+
+def _check_dpg(rows: Sequence[Mapping[str, Any]], place: Place) -> None:
+    _refuse_twice([(row["item_id"], row["number"]) for row in rows], place)
+
+
+def _check_scores(rows: Sequence[Mapping[str, Any]], place: Place) -> None:
+    """A prompt may stand in a run twice, but each has as many images."""
+    counts = Counter(row["number"] for row in rows)
+    if len(set(counts.values())) > 1 or sorted(counts) != list(range(len(counts))):
+        raise CorruptionError(
+            f"{place} has another number of rows for some images of its prompts than for others:"
+            " rows are there twice or of other images; remove it"
+        )
+
+
+class _Shape(NamedTuple):
+    """Of one benchmark's file."""
+
+    header: type[Frozen]
+    row: type[Frozen]
+    check: Callable[[Sequence[Mapping[str, Any]], Place], None]
+
+
+_SHAPES = {
+    "geneval": _Shape(_GenevalHeader, _GenevalRow, _check_geneval),
+    "dpg": _Shape(_DpgHeader, _DpgRow, _check_dpg),
+    "scores": _Shape(_ScoresHeader, _ScoresRow, _check_scores),
+}
+
+
+def check_benchmark(header: Mapping[str, Any], place: Place) -> str:
+    """The benchmark whose rows a file holds.
+
+    Raises:
+        CorruptionError: it is none that is known.
+    """
+    name = header.get("benchmark")
+    if not isinstance(name, str) or name not in _SHAPES:
+        known = ", ".join(_SHAPES)
+        raise _damaged(place, 1, f"benchmark {name!r} is none of {known}")
+    return name
+
+
+def check_shapes(
+    header: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], place: Place
+) -> None:
+    """Raise CorruptionError unless a file holds what is summed up and shown, each image once."""
+    shape = _SHAPES[check_benchmark(header, place)]
+    kinds = [shape.header, *[shape.row] * len(rows)]
+    for line, (kind, content) in enumerate(zip(kinds, (header, *rows), strict=True), start=1):
+        try:
+            kind.model_validate(content)
+        except ValidationError as error:
+            raise _damaged(place, line, explain(error, kind)) from error
+    shape.check(rows, place)
+
+
+def _refuse_twice(keys: Sequence[tuple[str, int]], place: Place) -> None:
+    seen: dict[tuple[str, int], int] = {}
+    for line, key in enumerate(keys, start=2):
+        if seen.setdefault(key, line) != line:
+            raise _damaged(place, line, f"it is of the same image as line {seen[key]}")
+
+
+def _damaged(place: Place, line: int, words: str) -> CorruptionError:
+    return CorruptionError(f"{place} line {line} is damaged: {words}; remove the file")

@@ -1,0 +1,110 @@
+"""Damaged files of rows: one line that names the line, whatever is wrong with it."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from harness import call_main
+
+from evalsuite.errors import CorruptionError
+from evalsuite.pipeline.row_file import SCHEMA, read_rows
+
+CUP = {"class": "cup", "count": 1, "color": "red"}
+PROMPT = {"tag": "colors", "prompt": "a red cup", "include": [CUP]}
+FOUND = {"class": "cup", "score": 0.9, "box": [0, 0, 4, 4.5], "mask": [3, 13]}
+VERDICT = {
+    "prompt": PROMPT, "number": 0, "size": [4, 4], "tag": "colors", "correct": True, "reasons": [],
+    "kept": {"cup": [0]}, "colors": {"0": ["red"]}, "detections": [FOUND],
+}  # fmt: skip
+OPTIONS = {
+    "threshold": 0.3, "counting_threshold": 0.9, "max_objects": 16, "max_overlap": 1.0,
+    "position_threshold": 0.1,
+}  # fmt: skip
+FILES: dict[str, list[dict[str, Any]]] = {
+    "geneval": [
+        {"prompts_sha256": "p", "options": OPTIONS, "detector": {"kind": "x"}, "colors": None},
+        VERDICT,
+        {**VERDICT, "number": 1},
+    ],
+    "dpg": [
+        {"csv_sha256": "c", "judge": {"name": "j"}},
+        {"item_id": "a", "number": 0, "answers": {"1": "yes"}},
+        {"item_id": "a", "number": 1, "answers": {"1": "no"}},
+    ],
+    "scores": [
+        {"scorer": {"name": "s"}},
+        {"prompt": "a", "category": None, "number": 0, "score": 1},
+        {"prompt": "a", "category": None, "number": 1, "score": 0.5},
+    ],
+}
+
+
+def written(path: Path, benchmark: str, change: Callable[[list[dict[str, Any]]], object]) -> Path:
+    """A file that is right but for what `change` does to its lines."""
+    lines: list[dict[str, Any]] = json.loads(json.dumps(FILES[benchmark]))
+    lines[0] |= {"schema": SCHEMA, "source": "x", "num_images": 2, "benchmark": benchmark}
+    change(lines)
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return path
+
+
+@pytest.mark.parametrize("benchmark", FILES)
+def test_a_file_that_is_right_is_read(tmp_path: Path, benchmark: str) -> None:
+    _, rows = read_rows(written(tmp_path / "rows.jsonl", benchmark, lambda _: None))
+    assert rows == FILES[benchmark][1:]
+
+
+def test_a_score_without_an_interval_says_why(tmp_path: Path) -> None:
+    path = written(tmp_path / "rows.jsonl", "geneval", lambda _: None)
+    done = call_main("t2i", "summary", path)
+    assert done.code == 0, done.stderr
+    assert (
+        "colors: one prompt alone tells nothing of others, so it and overall have no" in done.stdout
+    )
+
+
+DAMAGE: list[tuple[str, Callable[[list[Any]], object], str]] = [
+    ("dpg", lambda f: f[1].pop("answers"), "line 2 is damaged: answers: "),
+    ("dpg", lambda f: f[2]["answers"].update({"1": 3}), "line 3 is damaged: answers.1"),
+    ("dpg", lambda f: f[1]["answers"].update(x="yes"), "line 2 is damaged: answers.x"),
+    ("dpg", lambda f: f[0].pop("judge"), "line 1 is damaged: judge: "),
+    ("dpg", lambda f: f[0].pop("csv_sha256"), "line 1 is damaged: csv_sha256: "),
+    ("dpg", lambda f: f[0].update(benchmark="zzz"), "line 1 is damaged: benchmark 'zzz' is none"),
+    ("dpg", lambda f: f[0].update(benchmark=["dpg"]), "line 1 is damaged: benchmark"),
+    ("dpg", lambda f: (f.append(f[1]), f[0].update(num_images=3)), "line 4 .* image as line 2"),
+    ("geneval", lambda f: (f.append(f[2]), f[0].update(num_images=3)), "line 4 .* as line 3"),
+    ("geneval", lambda f: f[1].pop("kept"), "line 2 is damaged: kept: "),
+    ("geneval", lambda f: f[1].update(kept={"cup": [1]}), "line 2 .* kept names detection 1 of 1"),
+    ("geneval", lambda f: f[2].update(colors={"1": ["red"]}), "line 3 .* colors of a clause"),
+    ("geneval", lambda f: f[2].update(correct="yes"), "line 3 is damaged: correct"),
+    ("geneval", lambda f: f[2]["prompt"].pop("tag"), "line 3 is damaged: its prompt: tag"),
+    ("geneval", lambda f: f[0]["options"].update(threshold="x"), "line 1 .* options.threshold"),
+    ("scores", lambda f: f[1].pop("score"), "line 2 is damaged: score: "),
+    ("scores", lambda f: f[0].update(scorer={}), "line 1 is damaged: scorer"),
+    ("scores", lambda f: (f.append(f[1]), f[0].update(num_images=3)), "rows are there twice"),
+]
+
+
+@pytest.mark.parametrize(("benchmark", "change", "line"), DAMAGE)
+def test_damage_is_named_by_its_line(
+    tmp_path: Path, benchmark: str, change: Callable[[list[Any]], object], line: str
+) -> None:
+    path = written(tmp_path / "rows.jsonl", benchmark, change)
+    with pytest.raises(CorruptionError, match=line) as raised:
+        read_rows(path)
+    assert "\n" not in str(raised.value)
+    done = call_main("t2i", "summary", path, "--dpg-csv", path)
+    assert (done.code, done.stderr.count("\n")) == (3, 1), done.stderr
+
+
+@pytest.mark.parametrize("line", ["[" * 9000, '{"schema": 2, "x": ' + "9" * 5000 + "}", "[1]", ""])
+@pytest.mark.parametrize("place", [0, 2])
+def test_a_line_that_is_no_object_is_named(tmp_path: Path, line: str, place: int) -> None:
+    path = written(tmp_path / "rows.jsonl", "dpg", lambda _: None)
+    lines = path.read_text().splitlines()
+    lines[place] = line
+    path.write_text("".join(f"{one}\n" for one in lines))
+    with pytest.raises(CorruptionError, match=f"line {place + 1} is no"):
+        read_rows(path)
