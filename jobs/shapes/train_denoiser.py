@@ -1,6 +1,6 @@
 """Train the denoiser of the `pixnerd-shapes` preset on generated pictures and their captions.
 
-Twenty minutes at most on one core of a 2-core x86 CPU. Seeded: on the same machine and library
+Fifty minutes on one core of a 2-core x86 CPU. Seeded: on the same machine and library
 versions it gives the same weights. Writes float16 safetensors, and what there is on the way.
 
     python -m jobs.shapes.train_denoiser --out configs/models/pixnerd-shapes.safetensors
@@ -160,8 +160,8 @@ def main() -> None:
     parser.add_argument(
         "--encoder", type=Path, default=Path("configs/models/pixnerd-shapes-text"), help="folder"
     )
-    parser.add_argument("--num-pictures", type=int, default=50_000)
-    parser.add_argument("--num-steps", type=int, default=4000)
+    parser.add_argument("--num-pictures", type=int, default=100_000)
+    parser.add_argument("--num-steps", type=int, default=14_000)
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--learning-rate", type=float, default=1.5e-3)
     parser.add_argument("--average-decay", type=float, default=0.998)
