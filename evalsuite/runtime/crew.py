@@ -14,7 +14,6 @@ from evalsuite.runtime.faults import LOST, Loss, cause_of, loss_of
 from evalsuite.runtime.team import Team
 from evalsuite.runtime.workers import Flight, Job, Worker, start_worker
 
-LOADING_S = 900.0
 POLL_S = 0.25
 _STANDSTILL_S = 10.0
 _QUESTIONS_PER_S = 400.0  # of progress, to all workers together
@@ -146,13 +145,13 @@ class Crew:
         else:
             worker.kill()
 
-    def check_loading(self) -> None:
-        """Raise EnvironmentProblem when nobody works and a worker does not come to its start."""
-        waiting = [w for w in self.workers if not w.is_ready]
-        late = [w for w in waiting if time.monotonic() - w.started_s > LOADING_S]
-        if late and len(waiting) == len(self.workers):
+    def check_loading(self, longest_s: float) -> None:
+        """Raise EnvironmentProblem when nobody works and no worker comes to its start."""
+        now = time.monotonic()
+        late = [not w.is_ready and now - w.started_s > longest_s for w in self.workers]
+        if late and all(late):
             raise EnvironmentProblem(
-                f"a worker has not begun for {LOADING_S / 60:.0f} minutes: Ray may have no free"
+                f"a worker has not begun for {longest_s / 60:.0f} minutes: Ray may have no free"
                 " resources for it, or the weights' file system does not answer; look at"
                 " `ray status`, or give fewer --num-workers"
             )

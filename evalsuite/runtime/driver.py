@@ -1,7 +1,6 @@
 """The driver: at most two shards on each worker; what is lost is tried again, the rest goes on."""
 
 import collections
-import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -20,6 +19,7 @@ from evalsuite.runtime.board import MAX_LOSSES, Board, SetAside
 from evalsuite.runtime.crew import POLL_S, Answer, Crew
 from evalsuite.runtime.events import Event, Kind, Observer, nobody
 from evalsuite.runtime.faults import Loss, cause_of, may_pass
+from evalsuite.runtime.hanging import Limits
 from evalsuite.runtime.observing.log import remote_traceback
 from evalsuite.runtime.progress import Progress
 from evalsuite.runtime.signals import StopRequest
@@ -30,12 +30,10 @@ from evalsuite.runtime.workers import Flight, Job, Worker
 
 GRACE_S = 30.0
 """Time for shards in hand to commit after Ctrl-C or SIGTERM."""
-SILENCE_S = 60.0
-"""A worker that answers no question for so long is hung; so is one that stands still."""
+LIMITS = Limits()
 MAX_SET_ASIDE = 8
 """Shards that may be set aside before the run ends: then it is not the shards."""
-_FEWEST_SHARDS = 3  # before a median says anything
-_RECENT_SHARDS = 500  # of which the median is taken
+_RECENT_SHARDS = 500  # of which medians are taken
 _FAREWELL_S = 5.0
 _UNSURE_S = 6.0  # without an answer of the head: several questions of the watch
 
@@ -66,7 +64,7 @@ class Driver:
         listener: Callable[[Progress], None],
         stop: StopRequest,
         observer: Observer = nobody,
-        silence_s: float = SILENCE_S,
+        limits: Limits | None = None,
         bench: Bench | None = None,
     ) -> None:
         """Prepare; `run` starts the workers.
@@ -78,12 +76,12 @@ class Driver:
             listener: is told the progress a few times a second.
             stop: set by signals.
             observer: is told each event.
-            silence_s: after so long without an answer a worker counts as hung.
+            limits: when a worker counts as hung; `LIMITS` when absent.
             bench: has workers to begin with, and takes them back when all went well.
         """
         self._team, self._invocation_id = team, invocation_id
         self._listener, self._stop, self._observer = listener, stop, observer
-        self._silence_s = silence_s
+        self._limits = limits or LIMITS
         self._bench = bench
         self._crew = Crew(job, team, bench)
         self._ended_well = False
@@ -233,16 +231,17 @@ class Driver:
     # Losses
 
     def _replace_hung(self) -> None:
-        """Treat workers that do not answer, or stand still for three median shards, as lost.
-
-        Standing still is longer than a store is asked again (`clients.PATIENCE_S`).
-        """
-        self._crew.check_loading()
-        known = len(self._shard_seconds) >= _FEWEST_SHARDS
-        median_s = statistics.median(self._shard_seconds) if known else float("inf")
+        """Treat workers that do not answer, load or go on as lost."""
+        self._crew.check_loading(self._limits.start_s)
+        work = self._crew.num_ready > 0
         for worker in list(self._crew.workers):
-            if worker.is_hung(self._silence_s, 3 * max(self._silence_s, median_s)):
-                self._replace(worker, Loss("it hung: no answer, or no progress"))
+            how = self._limits.hung(worker, self._shard_seconds, others_work=work)
+            if how and worker.placed_s is None and not worker.is_ready:
+                # stopped in its first moment, or without a free place: asked for again, no loss
+                self._tell("worker-ended", worker, reason=how)
+                self._crew.lose(worker, Loss(how, departed=True))
+            elif how:
+                self._replace(worker, Loss(how))
 
     def _replace(
         self, worker: Worker, loss: Loss, at: Flight | None = None, traceback: str = ""

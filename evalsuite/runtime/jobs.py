@@ -4,28 +4,24 @@ The server is Ray's dashboard. It is asked by HTTP with the token of this enviro
 tools do it (RAY_AUTH_MODE=token with RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token).
 """
 
-import asyncio
 import contextlib
-import logging
 import os
 import time
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from evalsuite.errors import EnvironmentProblem, UsageError, first_line
+from evalsuite.errors import EnvironmentProblem, EvalsuiteError, UsageError, first_line
 from evalsuite.runtime.cluster import check_auth_mode
+from evalsuite.runtime.job_client import ANSWER_S, CONNECT_S, connected_client, tail
 from evalsuite.runtime.reaching import reach
 
 DEFAULT_ADDRESS = "http://127.0.0.1:8265"
 ADDRESS_VARIABLE = "RAY_API_SERVER_ADDRESS"
 OLDEST_RAY = (2, 50)
 """As pyproject.toml has it: the job runs by the cluster's Ray."""
-CONNECT_S = 3.0
-ANSWER_S = 10.0
 AGENT_S = 20.0
 """A head that has just started gets so long until its agent takes jobs."""
 GONE_S = 20.0
@@ -80,15 +76,9 @@ class JobServer:
         _check_listening(self.address)
         os.environ[ADDRESS_VARIABLE] = self.address  # Ray prefers it to RAY_ADDRESS and arguments
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            from ray.job_submission import JobSubmissionClient
-        logging.getLogger("ray.dashboard").setLevel(logging.WARNING)
-        for name in ("job.sdk", "dashboard_sdk"):  # each has set a level of its own
-            logging.getLogger(f"ray.dashboard.modules.{name}").setLevel(logging.WARNING)
         self.ray_version = self._check_server()
         with self._explained("connect"):
-            self._client = JobSubmissionClient(self.address)
+            self._client = connected_client(self.address)
 
     def submit(
         self,
@@ -181,13 +171,16 @@ class JobServer:
 
     def _pass_on(
         self, job_id: str, written: int, write: Callable[[str], None]
-    ) -> tuple[int, EnvironmentProblem | None]:
+    ) -> tuple[int, EvalsuiteError | None]:
         """Pass on the log after so many characters; gives how many there are, and what broke it."""
         try:
-            for text in self._tail(job_id, written):
-                written += len(text)
-                write(text)
-        except EnvironmentProblem as error:
+            for text in tail(self._client, job_id, written):
+                if text:
+                    written += len(text)
+                    write(text)
+                elif self.state(job_id).ended:  # the connection is gone, and nobody said so
+                    raise EnvironmentProblem(f"the log of job {job_id} stands still")
+        except (EnvironmentProblem, UsageError) as error:
             return written, error
         return written, None
 
@@ -197,26 +190,6 @@ class JobServer:
             " cluster is back, submit the same command with the same --output: what was committed"
             " stays"
         )
-
-    def _tail(self, job_id: str, skip: int) -> Iterator[str]:
-        """The log from its character `skip` on, until the job ends or the connection breaks."""
-        import aiohttp
-
-        chunks = self._client.tail_job_logs(job_id)
-        with asyncio.Runner() as runner:
-            while True:
-                try:
-                    text: str = runner.run(anext(chunks))
-                except StopAsyncIteration:
-                    return
-                except (RuntimeError, OSError, aiohttp.ClientError) as error:
-                    raise EnvironmentProblem(
-                        f"the log of job {job_id} broke off: {first_line(error)}"
-                    ) from error
-                fresh = text[skip:]
-                skip = max(0, skip - len(text))
-                if fresh:
-                    yield fresh
 
     def is_open(self) -> bool:
         """Whether it takes requests without a token."""

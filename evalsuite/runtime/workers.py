@@ -71,13 +71,15 @@ class Worker:
     is_ours: bool = False
     """Whether it runs on this very machine, in a private Ray."""
     about: dict[str, Any] = field(default_factory=dict)
-    has_answered: bool = False
-    """Whether its process has answered a question."""
+    placed_s: float | None = None
+    """When its process first answered a question; before, it may wait for a place."""
     started_s: float = field(default_factory=time.monotonic)
     answered_s: float = field(default_factory=time.monotonic)
     """When it last answered."""
     advanced_s: float = field(default_factory=time.monotonic)
     """When it last computed or committed something."""
+    slowest_s: float = 0.0
+    """The longest that one of its batches has taken; 0 before the first."""
 
     @property
     def in_hand(self) -> Flight | None:
@@ -137,17 +139,11 @@ class Worker:
 
     def take_progress(self, computed: int) -> None:
         """Note an answer to `ask_progress`."""
-        self.asked, self.answered_s, self.has_answered = None, time.monotonic(), True
+        self.asked, self.answered_s = None, time.monotonic()
+        self.placed_s = self.placed_s or self.answered_s
         if computed > self.computed:
+            self.slowest_s = max(self.slowest_s, self.answered_s - self.advanced_s)
             self.computed, self.advanced_s = computed, self.answered_s
-
-    def is_hung(self, silence_s: float, standstill_s: float) -> bool:
-        """Whether it has shards in hand but neither answers nor advances."""
-        now = time.monotonic()
-        silent = now - self.answered_s > silence_s
-        if not self.is_ready:  # before its first answer it may wait for a place
-            return self.has_answered and silent
-        return bool(self.flights) and (silent or now - self.advanced_s > standstill_s)
 
     def ask_progress(self, every_s: float) -> None:
         """Ask for the count of computed images unless a question is open or the last is recent."""

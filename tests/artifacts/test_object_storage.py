@@ -329,6 +329,21 @@ def test_committed_objects_are_checked(storage: Storage, server: S3Server, bucke
         storage.read_checked(entry)
 
 
+def test_an_object_that_may_not_be_looked_at_is_not_missing(
+    storage: Storage, proxy: FlakyStore
+) -> None:
+    """A HEAD is refused without words, and what counts as missing is made again and deleted."""
+    entry = write(storage, "images/a", b"pixels")
+    for status in (403, 400):
+        proxy.decide = lambda method, _, s=status: f"say:{s}" if method == "HEAD" else "pass"
+        with pytest.raises(StorageError) as refused:
+            storage.fault_of(entry)
+        one_line(refused, "access is denied")
+        assert storage.size("images") is None  # another key begins with it
+    proxy.decide = lambda method, path: "pass"
+    assert storage.fault_of(entry) is None
+
+
 def test_a_run_lies_in_a_store(proxy: FlakyStore, bucket: str) -> None:
     """Manifest, numerics, receipts with their losers' files, and JSON."""
     url = f"s3://{bucket}/runs/a"

@@ -1,5 +1,6 @@
 """Local storage: exclusive commits, nothing half-written, paths stay inside, one line a fault."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -90,6 +91,25 @@ def test_a_failed_write_leaves_no_file(storage: LocalStorage) -> None:
         with pytest.raises(error):
             write_half(storage, error)
     assert files_below(storage.root) == []
+
+
+def test_what_failed_first_is_said_where_the_removal_fails_too(
+    storage: LocalStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A mount that is gone refuses both: the fault may pass, and is retried as such."""
+
+    def stale(*_: object, **__: object) -> None:
+        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+
+    storage.root.mkdir(exist_ok=True)
+    monkeypatch.setattr(os, "fsync", stale)
+    monkeypatch.setattr(Path, "unlink", stale)
+    with pytest.raises(StorageError, match="cannot write") as create, storage.create("a") as raw:
+        raw.write(b"half")
+    with pytest.raises(StorageError, match="cannot write") as replace:
+        storage.replace("b", b"whole")
+    assert create.value.may_pass
+    assert replace.value.may_pass
 
 
 def test_replace_is_whole(storage: LocalStorage) -> None:

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from faults import Driver, Fault, workers_below
+from fault_base import Driver, Fault, workers_below
 from flaky_store import FlakyStore, one_in
 from phases import ANY, BEFORE_DATA, DATA_TO_RECEIPT, OF_A_SHARD
 from store_server import S3Server, environment_of, s3_server
@@ -65,6 +65,9 @@ class StoreFault(Fault):
             if request.method == "PUT" and request.fault in {"pass", "lose", "half"}
             if (found := re.search(r"/made/(images/[^?]+)", request.path))
         ]
+
+    def struck(self, trial: "Trial") -> list[str]:
+        return [trial.case.phase] if self._proxy.faults() else []
 
     def end(self, trial: "Trial") -> None:
         self._stack.close()
@@ -146,11 +149,3 @@ class WorkerKilledInUpload(StoreFault):
         self._driver = driver
         driver.wait(timeout=400)
         assert self._struck.is_set(), "no such upload came"
-
-
-STORE_FAULTS: tuple[type[Fault], ...] = (
-    StoreIsFlaky,
-    StoreIsSlow,
-    UploadBroken,
-    WorkerKilledInUpload,
-)

@@ -5,11 +5,14 @@ from typing import NamedTuple
 
 import pytest
 from checks import Truth, truth_of
-from faults import DriverKilled, Fault, PowerCut, TwoDrivers, WorkerKilled
+from disk_faults import PowerCut
+from fault_base import Fault
 from harness import FinishedRun, HostedCluster
+from node_faults import DriverKilled, TwoDrivers
 from phases import BEFORE_HEARD, DATA_TO_RECEIPT
 from shim import NoCompilerError, compiled
 from trial import Case, LongRun, Trial
+from worker_faults import WorkerKilled
 
 pytestmark = pytest.mark.ray
 

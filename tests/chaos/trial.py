@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import pytest
 from checks import Truth, check, count
-from faults import Fault
+from fault_base import Fault
 from harness import PLAN, Outcome, Process, descendants, finish, start, wait_for
 from hosts import Host, end_all
 from phases import Point, point_of
@@ -82,6 +82,8 @@ class Trial:
         self.seen: set[Process] = set()
         self.notes: list[str] = []
         self.rules: list[str] = []
+        self.phases: dict[str, str] = {}
+        """Of each rule."""
         self.outcomes: list[Outcome] = []
 
     # What faults use.
@@ -103,9 +105,21 @@ class Trial:
         """A moment of this trial's phase, or of another, for a random shard."""
         return point_of(phase or self.case.phase, shard or self.shard(), self.chance)
 
-    def arm(self, point: Point, action: str, number: int = 0) -> str:
-        """Let something happen at a moment; gives the rule's id."""
-        name = f"{len(self.rules)}-{action}"
+    def arm(
+        self,
+        point: Point,
+        action: str,
+        number: int = 0,
+        phase: str | None = None,
+        *,
+        lasts: bool = False,
+    ) -> str:
+        """Let something happen at a moment of a phase, by default this trial's; gives its id.
+
+        A rule that `lasts` is met each time, in `number` of a hundred cases.
+        """
+        name = f"{'every-' if lasts else ''}{len(self.rules)}-{action}"
+        self.phases[name] = phase or self.case.phase
         self.rules.append(self.scene.arm(name, Rule(*point, action, number)))
         return name
 
@@ -225,7 +239,7 @@ class Trial:
             "fault": case.fault.name,
             "phase": case.phase,
             "hit": [f"{e['when']} {e['op']} {e['path']} by {e['pid']}" for e in met],
-            "num_faults": max(1, len(met)) if case.fault.counts_rules else 1,
+            "struck": case.fault.struck(self),
             "codes": [outcome.code for outcome in self.outcomes],
             "said": [outcome.complaints[-1:] for outcome in self.outcomes],
             "noise": [c for o in self.outcomes for c in o.complaints if not c.startswith("evals")],

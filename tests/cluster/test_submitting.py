@@ -18,6 +18,7 @@ from harness import (
     wait_for,
 )
 from heads import Head, with_token
+from holding_line import HoldingLine
 
 from evalsuite.errors import EnvironmentProblem
 from evalsuite.runtime.jobs import GONE_S, JobServer
@@ -100,6 +101,35 @@ def test_whoever_follows_a_job_that_the_head_has_forgotten_is_told(head: Head) -
     with pytest.raises(EnvironmentProblem, match="forgotten its jobs: whether job lost goes"):
         JobServer(head.address).follow("lost", lambda text: None)
     assert time.monotonic() - began < GONE_S / 2
+
+
+def test_whoever_follows_a_job_of_a_machine_that_vanishes_is_told(
+    head: Head, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its connections stay open, and nothing comes through them any more."""
+    for module, name, seconds in (
+        ("jobs", "GONE_S", 2.0),
+        ("job_client", "ANSWER_S", 1.0),
+        ("job_client", "QUIET_S", 0.5),
+    ):
+        monkeypatch.setattr(f"evalsuite.runtime.{module}.{name}", seconds)
+    said: list[str] = []
+
+    def write(text: str) -> None:
+        said.append(text)
+        line.hold()
+
+    with HoldingLine(head.address) as line:
+        server = JobServer(line.url)
+        job_id = server.submit("echo begun; sleep 120", None, {}, None)
+        began = time.monotonic()
+        with pytest.raises(EnvironmentProblem, match="does not answer any more: whether job"):
+            server.follow(job_id, write)
+        assert len(said) == 1
+        assert time.monotonic() - began < 90
+        with pytest.raises(EnvironmentProblem, match="cannot list the jobs"):
+            server.jobs()
+    assert JobServer(head.address).stop(job_id)
 
 
 def test_another_token_is_refused(head: Head, tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from harness import (
 )
 
 from evalsuite.artifacts.receipts import digest_of_pixels
+from evalsuite.runtime.hanging import Limits
 
 pytestmark = pytest.mark.ray
 NUM_SAMPLES = 50
@@ -48,7 +49,16 @@ class Frail:
         while not (HERE / name).exists():
             time.sleep(0.05)
 
+    def sleep_once(self, where):
+        """The first that comes there hangs, and lets its other threads run."""
+        try:
+            (HERE / f"sleeps_in_{where}").unlink()
+        except FileNotFoundError:
+            return
+        time.sleep(600)
+
     def load(self, weights, ema, device, dtype):
+        self.sleep_once("load")
         bad_nodes = HERE / "bad_nodes"
         if bad_nodes.exists() and str(os.getppid()) in bad_nodes.read_text().split():
             self.wait_for("begun")
@@ -57,6 +67,7 @@ class Frail:
 
     def sample(self, noise, conditions, generators, settings):
         (HERE / "begun").touch()
+        self.sleep_once("sample")
         if (HERE / "bad_nodes").exists():
             self.wait_for("refused")
         time.sleep(0.2)
@@ -93,6 +104,13 @@ def noise_hashes() -> dict[int, str]:
     return found
 
 
+def events_of(run: Path, kind: str) -> list[dict]:
+    """Lines of the log of the one invocation on a run."""
+    (log,) = (run / "attempts").glob("*.log.jsonl")
+    events = [json.loads(line) for line in log.read_text().splitlines()]
+    return [one for one in events if one["event"] == kind]
+
+
 def test_a_shard_that_kills_every_worker_is_set_aside_and_the_rest_is_made(
     generate: Generate, tmp_path: Path
 ) -> None:
@@ -110,6 +128,22 @@ def test_a_shard_that_kills_every_worker_is_set_aside_and_the_rest_is_made(
     assert attempt["exit_code"] == 6
 
 
+def test_workers_that_hang_in_their_first_moments_are_replaced(
+    generate: Generate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One answers, and never loads; one answers, and never gives its first batch."""
+    limits = Limits(silence_s=30, loading_s=8, first_batch_s=5)
+    monkeypatch.setattr("evalsuite.runtime.driver.LIMITS", limits)
+    (tmp_path / "sleeps_in_load").touch()
+    (tmp_path / "sleeps_in_sample").touch()
+    outcome = generate("--num-workers", 2)
+    assert outcome.code == 0, outcome.stderr
+    assert pixel_hashes(tmp_path / "made") == noise_hashes()
+    reasons = [one["reason"] for one in events_of(tmp_path / "made", "worker-lost")]
+    assert "it did not load in 8 s" in reasons
+    assert "it hung: no progress in 5 s" in reasons
+
+
 @pytest.mark.slow
 def test_a_node_that_cannot_load_the_model_is_left_out(
     generate: Generate, cluster: HostedCluster, tmp_path: Path
@@ -122,12 +156,10 @@ def test_a_node_that_cannot_load_the_model_is_left_out(
     assert pixel_hashes(tmp_path / "made") == noise_hashes()
     (attempt,) = attempts(tmp_path / "made")
     assert attempt["workers_lost"] >= 1
-    log = (tmp_path / "made" / "attempts" / f"{attempt['invocation_id']}.log.jsonl").read_text()
-    events = [json.loads(line) for line in log.splitlines()]
-    lost = [one for one in events if one["event"] == "worker-lost"]
+    lost = events_of(tmp_path / "made", "worker-lost")
     assert {"failed in load()" in one["reason"] for one in lost} == {True}
     assert "this node's driver is too old" in lost[0]["traceback"]
-    makers = {one["worker"] for one in events if one["event"] == "shard-committed"}
+    makers = {one["worker"] for one in events_of(tmp_path / "made", "shard-committed")}
     assert makers.isdisjoint(one["worker"] for one in lost)
 
 

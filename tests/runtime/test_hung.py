@@ -18,6 +18,7 @@ from evalsuite.pipeline.ranges import ShardTask
 from evalsuite.pipeline.stages import OutputFormat
 from evalsuite.pipeline.worker import WorkerJob
 from evalsuite.runtime.cluster import connected
+from evalsuite.runtime.workers import Flight
 
 pytestmark = pytest.mark.ray
 
@@ -25,6 +26,7 @@ pytestmark = pytest.mark.ray
 def test_stopped_worker_is_replaced(tmp_path: Path) -> None:
     from evalsuite.runtime.driver import Driver, Progress
     from evalsuite.runtime.events import Event
+    from evalsuite.runtime.hanging import Limits
     from evalsuite.runtime.signals import StopRequest
     from evalsuite.runtime.team import Team
     from evalsuite.runtime.workers import WorkerSize
@@ -58,7 +60,9 @@ def test_stopped_worker_is_replaced(tmp_path: Path) -> None:
         seen: list[Progress] = []
         team = Team("cpu", WorkerSize(1, 0), 2, is_private=True)
         events: list[Event] = []
-        driver = Driver(job, team, "hung", seen.append, StopRequest(), events.append, silence_s=3.0)
+        driver = Driver(
+            job, team, "hung", seen.append, StopRequest(), events.append, Limits(silence_s=3.0)
+        )
         watcher = threading.Thread(target=stop_first_worker, args=(driver,))
         watcher.start()
         report = driver.run(tasks)
@@ -77,3 +81,50 @@ def test_stopped_worker_is_replaced(tmp_path: Path) -> None:
         shard = receipts[batch // 5]
         at = batch * 10 - shard.start
         assert list(shard.pixel_sha256[at : at + 10]) == sampler.pixel_hashes(batch)
+
+
+def test_slow_is_not_hung(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker is measured against its own batches, whatever the others' shards take."""
+    from evalsuite.runtime.hanging import Limits
+    from evalsuite.runtime.workers import Worker
+
+    now_s = 1000.0
+    monkeypatch.setattr(time, "monotonic", lambda: now_s)
+    worker = Worker("slow", actor=None, loading=None)
+
+    def hung_after(still_s: float, others: list[float]) -> str:
+        worker.advanced_s, worker.answered_s = now_s - still_s, now_s
+        return Limits().hung(worker, others, others_work=True)
+
+    assert hung_after(10**6, []) == ""  # nothing in hand
+    worker.flights = [Flight(ShardTask(0, 64, (IMAGES,)), "one", None)]
+    assert hung_after(1790, []) == ""
+    assert hung_after(1810, []) == "it hung: no progress in 1800 s"
+    assert hung_after(1810, [103.0] * 9) == ""  # ten times slower than they, and once more
+    assert hung_after(2070, [103.0] * 9)
+
+    worker.advanced_s = now_s - 412
+    worker.take_progress(64)
+    assert hung_after(1230, [103.0] * 9) == ""
+    assert hung_after(1240, [103.0] * 9) == "it hung: no progress in 1236 s"
+    worker.slowest_s = 2.0
+    assert hung_after(170, [2000.0]) == ""
+    assert hung_after(190, [2000.0]) == "it hung: no progress in 180 s"
+    worker.answered_s = now_s - 61
+    assert Limits().hung(worker, [], others_work=True) == "it hung: no answer"
+
+
+def test_loading_has_an_end_where_others_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    from evalsuite.runtime.hanging import Limits
+    from evalsuite.runtime.workers import Worker
+
+    now_s = 5000.0
+    monkeypatch.setattr(time, "monotonic", lambda: now_s)
+    worker = Worker("stuck", actor=None, loading=object(), started_s=now_s - 2000)
+    assert Limits().hung(worker, [], others_work=False) == ""
+    assert Limits().hung(worker, [], others_work=True) == "it did not load in 900 s"
+    worker.placed_s = now_s - 890  # it had waited for its place
+    worker.answered_s = now_s
+    assert Limits().hung(worker, [], others_work=True) == ""
+    worker.answered_s = now_s - 61
+    assert Limits().hung(worker, [], others_work=False) == "it hung: no answer"

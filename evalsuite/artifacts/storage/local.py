@@ -60,7 +60,7 @@ class LocalStorage(Storage):
                 os.fsync(raw.fileno())
                 _sync_directory(path.parent)
         except BaseException:
-            path.unlink(missing_ok=True)
+            _remove_if_possible(path)
             raise
 
     def commit(self, relative: str, content: bytes) -> bool:
@@ -78,8 +78,7 @@ class LocalStorage(Storage):
                 # NFS: a repeated request meets the link that its lost answer made
                 return temporary.samefile(path)
             finally:
-                with contextlib.suppress(OSError):
-                    temporary.unlink(missing_ok=True)
+                _remove_if_possible(temporary)
             with contextlib.suppress(OSError):  # it stands: others may have seen it
                 _sync_directory(path.parent)
         return True
@@ -93,7 +92,7 @@ class LocalStorage(Storage):
             try:
                 temporary.replace(path)
             except BaseException:
-                temporary.unlink(missing_ok=True)
+                _remove_if_possible(temporary)
                 raise
 
     def read(self, relative: str) -> bytes:
@@ -238,7 +237,7 @@ class LocalStorage(Storage):
                 raw.flush()
                 os.fsync(raw.fileno())
         except BaseException:
-            temporary.unlink(missing_ok=True)
+            _remove_if_possible(temporary)
             raise
         return temporary
 
@@ -253,6 +252,12 @@ def _stamp_of(stat: os.stat_result) -> Stamp:
     changed = max(stat.st_ctime_ns, stat.st_mtime_ns)
     version = f"{stat.st_mtime_ns:x}.{stat.st_ctime_ns:x}"
     return Stamp(stat.st_size, version, stat.st_mtime_ns, changed)
+
+
+def _remove_if_possible(path: Path) -> None:
+    """Remove a file that is not wanted; where that fails too, what failed first is what is said."""
+    with contextlib.suppress(OSError):
+        path.unlink(missing_ok=True)
 
 
 def _make_folder(path: Path) -> None:

@@ -69,8 +69,12 @@ class S3Client:
         """The size of an object; None when it is not there."""
         try:
             answer = self._call("head_object", Key=key)
-        except (_Missing, _Unsaid):  # a HEAD has no words: neither bucket nor rights are told
+        except _Missing:  # a HEAD has no words: whether the bucket is there is not told
             self._look_at_bucket()
+            return None
+        except _Unsaid:  # nor whether it is the object or the right that is missing
+            if self._is_listed(key):
+                raise
             return None
         return int(answer["ContentLength"])
 
@@ -150,6 +154,11 @@ class S3Client:
                     "UploadIdMarker": answer["NextUploadIdMarker"],
                 }
         return found
+
+    def _is_listed(self, key: str) -> bool:
+        """Whether a listing has an object; its own key is the first that begins with it."""
+        listed = self._call("list_objects_v2", Prefix=key, MaxKeys=1).get("Contents", ())
+        return any(one["Key"] == key for one in listed)
 
     def _look_at_bucket(self) -> None:
         """Tell a missing object from a missing bucket or right, once."""
