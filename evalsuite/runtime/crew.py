@@ -52,7 +52,7 @@ class Crew:
     @property
     def num_placed(self) -> int:
         """Workers whose process is there, and those that wait on the bench: all hold places."""
-        own = sum(worker.is_ready or worker.has_answered for worker in self.workers)
+        own = sum(worker.is_ready or worker.placed_s is not None for worker in self.workers)
         return own + (self._bench.num_idle if self._bench else 0)
 
     @property
