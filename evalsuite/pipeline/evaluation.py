@@ -101,7 +101,7 @@ def score_run_by(
                 measure,
                 reference,
                 sampling_fields(run.plan),
-                _about_run(run),
+                _about_run(run, num_samples),
                 {
                     **spent(run),
                     "evaluation_seconds": round(time.monotonic() - began, 3),
@@ -139,8 +139,8 @@ def found_record(
     return None if record is None or record.sealed() != record else record
 
 
-def _about_run(run: RunDirectory) -> dict[str, Any]:
-    ids = sorted({r.numerics_id for r in run.committed(IMAGES)})
+def _about_run(run: RunDirectory, num_samples: int) -> dict[str, Any]:
+    ids = sorted({r.numerics_id for r in run.committed(IMAGES, 0, num_samples)})
     return {
         "run": run.root.name,
         "plan_id": run.manifest.plan_id,
