@@ -18,7 +18,14 @@ from evalsuite.artifacts.receipts import (
     receipt_name,
 )
 from evalsuite.artifacts.run_card import write_run_card
-from evalsuite.artifacts.run_directory import IMAGES, PIXELS, RunDirectory, feature_stage, gaps_of
+from evalsuite.artifacts.run_directory import (
+    IMAGES,
+    PIXELS,
+    RunDirectory,
+    feature_stage,
+    gaps_of,
+    is_run,
+)
 from evalsuite.artifacts.storage import Place
 from evalsuite.errors import EvalsuiteError, IncompleteError, StorageError, UsageError
 from evalsuite.pipeline.company import Lookout, in_company, others_at_work, said_of
@@ -40,7 +47,7 @@ from evalsuite.pipeline.repair import keep_as_before, take_out
 from evalsuite.pipeline.stages import OutputFormat
 from evalsuite.pipeline.worker import WorkerJob, kin_of
 from evalsuite.runtime.bench import Bench
-from evalsuite.runtime.cluster import connected
+from evalsuite.runtime.cluster import check_address, connected
 from evalsuite.runtime.driver import Driver, DriverReport
 from evalsuite.runtime.observing.watch import Watch
 from evalsuite.runtime.progress import Progress
@@ -123,6 +130,8 @@ def run_session(
     Raises:
         EvalsuiteError: whatever ended the work; committed shards stay.
     """
+    if request.address not in {None, "local"} and not is_run(request.root):
+        check_address(str(request.address))  # a typing error leaves no run behind
     run = RunDirectory.create_or_open(request.root, manifest_of(request))
     invocation_id = secrets.token_hex(4)
     began, started_at = time.monotonic(), _now()
