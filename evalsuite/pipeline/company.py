@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from evalsuite.artifacts.ledger import Span
 from evalsuite.artifacts.live import (
     Life,
     LiveInvocation,
@@ -16,7 +17,6 @@ from evalsuite.artifacts.live import (
     read_live,
     silence_of,
 )
-from evalsuite.artifacts.ledger import Span
 from evalsuite.artifacts.receipts import RangeIndex
 from evalsuite.artifacts.run_directory import RunDirectory
 from evalsuite.errors import EvalsuiteError
