@@ -1,6 +1,5 @@
 """A run directory: one plan's manifest, receipts, images, features and results."""
 
-import contextlib
 import json
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -291,13 +290,16 @@ class RunDirectory:
         names = self.storage.names(folder, ".json")
         contents = self.storage.contents(f"{folder}/{name}" for name in names)
         for name, data in zip(names, contents, strict=True):
-            content = None
-            with contextlib.suppress(json.JSONDecodeError, UnicodeDecodeError):
+            where = f"{self.root}/{folder}/{name}"
+            try:
                 content = json.loads(data)
+            except (json.JSONDecodeError, UnicodeDecodeError):
+                damaged.append(f"{where} is not JSON: remove it")
+                continue
             if isinstance(content, dict):
                 found[name] = content
             else:
-                damaged.append(f"{self.root}/{folder}/{name} is no JSON object: remove it")
+                damaged.append(f"{where} is no JSON object: remove it")
         return found, damaged
 
 

@@ -102,7 +102,7 @@ def test_damaged_files_hide_nothing_else(run: RunDirectory, call: Callable[..., 
     assert "images: 32 samples in 1 shards, missing 32..95" in lines
     assert len([line for line in lines if line.startswith("damaged ")]) == 2
     damaged = json.loads(Path("now.json").read_text())["damaged"]
-    assert damaged[0].endswith("attempts/00000bad.json is no JSON object: remove it")
+    assert damaged[0].endswith("attempts/00000bad.json is not JSON: remove it")
     assert damaged[1].endswith("again, which makes its samples anew")
 
 
