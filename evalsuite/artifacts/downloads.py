@@ -200,7 +200,7 @@ class _Transfer:
                 f" {self._place.filename}: another file is there now"
             )
         free = LocalStorage(self._part.parent).free_bytes()
-        if coming is not None and coming > free:
+        if coming is not None and free is not None and coming > free:
             raise StorageError(
                 f"{self._part.parent} has {free:,} bytes free, but {self._place.filename} needs"
                 f" {coming:,} more: free some space, or name another folder in EVALSUITE_CACHE"

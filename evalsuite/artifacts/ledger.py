@@ -31,8 +31,9 @@ from evalsuite.artifacts.receipts import (
     ReceiptHead,
     cover,
     digest_of_pixels,
+    is_receipt_name,
+    range_of,
     read_own_receipt,
-    stage_range,
 )
 from evalsuite.artifacts.storage import Stamp, Storage
 from evalsuite.errors import CorruptionError, StorageError
@@ -103,6 +104,12 @@ class Ledger:
         """
         return [row.head() for row in self.rows(stage, start, stop)]
 
+    def readable(self, stage: str) -> tuple[list[ReceiptHead], list[str]]:
+        """As `heads`, and in one line each what is wrong with receipts that cannot be used."""
+        readings = self.readings(stage)
+        heads = [one.row.head() for one in readings if one.row is not None]
+        return heads, [str(one.error) for one in readings if one.error is not None]
+
     def rows(self, stage: str, start: int = 0, stop: int | None = None) -> list[Row]:
         """As `heads`, in the form that costs least.
 
@@ -120,19 +127,18 @@ class Ledger:
     def readings(self, stage: str, start: int = 0, stop: int | None = None) -> list[Reading]:
         """Each receipt that touches start..stop-1, or why it cannot be used; in order.
 
-        A name that is no receipt's is among them whatever the range.
+        Files whose names are no receipt's are passed over.
         """
         with self._lock:
-            listing = self._storage.stamps(f"receipts/{stage}", ".json")
+            stamps = self._storage.stamps(f"receipts/{stage}", ".json")
+            listing = {name: stamp for name, stamp in stamps.items() if is_receipt_name(name)}
             self._look_up(stage, listing)
             found: dict[str, Reading] = {}
             unread: dict[str, Stamp] = {}
             for name, stamp in listing.items():
                 row = self._find(stage, key_of(name, stamp))
-                low, high, error = self._range(stage, name, row)
-                if error is not None:
-                    found[name] = Reading(name, stamp, None, error)
-                elif start < high and (stop is None or low < stop):
+                low, high = (row.start, row.stop) if row is not None else range_of(name)
+                if start < high and (stop is None or low < stop):
                     found[name] = Reading(name, stamp, row, None)
                     if row is None:
                         unread[name] = stamp
@@ -151,16 +157,6 @@ class Ledger:
             hashes += self._hashes(part.receipt)[HASH_BYTES * low : HASH_BYTES * high]
         whole = [hashes[at : at + HASH_BYTES].hex() for at in range(0, len(hashes), HASH_BYTES)]
         return digest_of_pixels(whole) if len(whole) == stop - start else None
-
-    def _range(
-        self, stage: str, name: str, row: Row | None
-    ) -> tuple[int, int, CorruptionError | None]:
-        if row is not None:
-            return row.start, row.stop, None
-        try:
-            return *stage_range(self._storage, stage, name), None
-        except CorruptionError as error:
-            return 0, 0, error
 
     def _find(self, stage: str, key: Key) -> Row | None:
         held = self._stages[stage]

@@ -10,6 +10,7 @@ from evalsuite.config import Frozen, Plan, Scalar, Sha256, explain
 from evalsuite.errors import CorruptionError, DataError
 
 MANIFEST_SCHEMA = 1
+_RESTORE = "restore it from a copy, or make the run anew in another directory"
 
 
 class Manifest(Frozen):
@@ -49,9 +50,11 @@ def read_manifest(storage: Storage) -> Manifest:
             )
         manifest = Manifest.model_validate(content)
     except ValidationError as error:
-        raise CorruptionError(f"{where}: {explain(error, Manifest)}") from error
+        raise CorruptionError(f"{where}: {explain(error, Manifest)}: {_RESTORE}") from error
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise CorruptionError(f"{where} is not JSON") from error
+        raise CorruptionError(f"{where} is not JSON: {_RESTORE}") from error
     if manifest.plan.plan_id != manifest.plan_id:
-        raise CorruptionError(f"{where}: its plan does not hash to its plan_id; it was edited")
+        raise CorruptionError(
+            f"{where}: its plan does not hash to its plan_id; it was edited: {_RESTORE}"
+        )
     return manifest

@@ -9,8 +9,9 @@ from evalsuite.artifacts.receipts import (
     RangeIndex,
     Receipt,
     cover,
+    is_receipt_name,
+    range_of,
     read_own_receipt,
-    stage_range,
 )
 from evalsuite.artifacts.run_directory import IMAGES, PIXELS, gaps_of
 from evalsuite.artifacts.storage import Storage
@@ -81,7 +82,7 @@ class NearReceipts:
     def _list(self, stage: str) -> _Listing:
         at_s = time.monotonic()
         names = self._storage.names(f"receipts/{stage}", ".json")
-        ranges = [_Name(name, *stage_range(self._storage, stage, name)) for name in names]
+        ranges = [_Name(name, *range_of(name)) for name in names if is_receipt_name(name)]
         return _Listing(RangeIndex(ranges), at_s)
 
     def _open(self, stage: str, names: Sequence[_Name]) -> list[Receipt]:

@@ -17,6 +17,7 @@ from evalsuite.errors import CorruptionError, DataError, ReproducibilityError
 RECEIPT_SCHEMA = 1
 NO_END = 2**62
 """A stop that no sample_index reaches."""
+AGAIN = "run the same `evalsuite run` or `generate` again, which makes its samples anew"
 _NAME = re.compile(r"^(\d{10,})-(\d{10,})\.json$")
 
 
@@ -168,14 +169,12 @@ def read_receipt(storage: Storage, name: str) -> Receipt:
         receipt = Receipt.model_validate(content)
     except ValidationError as error:
         raise CorruptionError(
-            f"receipt {where}: {explain(error, Receipt)}: delete it and run again"
+            f"receipt {where} is damaged: {explain(error, Receipt)}: {AGAIN}"
         ) from error
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise CorruptionError(f"receipt {where} is not JSON: delete it and run again") from error
+        raise CorruptionError(f"receipt {where} is not JSON: {AGAIN}") from error
     if receipt.name != name:
-        raise CorruptionError(
-            f"receipt {where} is of another range or stage: delete it and run again"
-        )
+        raise CorruptionError(f"receipt {where} is of another range or stage: {AGAIN}")
     return receipt
 
 
@@ -191,18 +190,15 @@ def range_of(name: str) -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
-def stage_range(storage: Storage, stage: str, name: str) -> tuple[int, int]:
-    """(start, stop) of a file among a stage's receipts.
+def is_receipt_name(name: str) -> bool:
+    """Whether a file among receipts is one by its name; others are nobody's business here."""
+    return _NAME.match(name) is not None
 
-    Raises:
-        CorruptionError: it is no receipt's name.
-    """
-    try:
-        return range_of(name)
-    except ValueError as error:
-        raise CorruptionError(
-            f"{storage.root}/receipts/{stage}/{name} is no receipt: remove it"
-        ) from error
+
+def is_own_file(stage: str, path: str) -> bool:
+    """Whether a file is of the kind that a stage writes; a receipt that names others is damaged."""
+    folders = {f"{stage}/", *(("images/",) if stage == "pixels" else ())}
+    return path.startswith(tuple(folders))
 
 
 def read_own_receipt(storage: Storage, name: str, plan_id: str) -> Receipt:
@@ -213,7 +209,7 @@ def read_own_receipt(storage: Storage, name: str, plan_id: str) -> Receipt:
     """
     receipt = read_receipt(storage, name)
     if receipt.plan_id != plan_id:
-        raise CorruptionError(f"{storage.root}/{receipt.name} belongs to another plan: delete it")
+        raise CorruptionError(f"{storage.root}/{receipt.name} belongs to another plan: {AGAIN}")
     return receipt
 
 
@@ -228,8 +224,8 @@ def read_receipts(
         CorruptionError: one cannot be read or belongs to another plan.
     """
     receipts = []
-    for name in storage.names(f"receipts/{stage}", ".json"):
-        low, high = stage_range(storage, stage, name)
+    for name in filter(is_receipt_name, storage.names(f"receipts/{stage}", ".json")):
+        low, high = range_of(name)
         if start < high and (stop is None or low < stop):
             receipts.append(read_own_receipt(storage, f"receipts/{stage}/{name}", plan_id))
     return receipts

@@ -15,6 +15,7 @@ from evalsuite.artifacts.images import Images, decode_checked, is_kept, pixel_sh
 from evalsuite.artifacts.receipts import NO_END, RangeIndex, ReceiptHead, cover, read_receipt
 from evalsuite.artifacts.run_directory import IMAGES, PIXELS, RunDirectory
 from evalsuite.artifacts.storage import FileEntry, Storage
+from evalsuite.artifacts.storage.base import REPAIR
 from evalsuite.errors import CorruptionError, DataError, IncompleteError
 
 _AHEAD_BYTES = 256 * 2**10
@@ -113,6 +114,22 @@ class SingleImages:
         return image
 
 
+def stored_hashes(storage: Storage, entry: FileEntry) -> list[str]:
+    """The pixel hashes that a Parquet shard holds, in order.
+
+    Raises:
+        CorruptionError: it is missing, of another size, or no shard of images.
+    """
+    try:
+        file = pq.ParquetFile(pa.PythonFile(_opened(storage, entry)), pre_buffer=False)
+        column = file.read(columns=["pixel_sha256"], use_threads=False)["pixel_sha256"]
+    except (pa.ArrowException, KeyError) as error:
+        where = storage.path(entry.path)
+        raise CorruptionError(f"{where} is not a Parquet image shard: {error}") from error
+    hashes: list[str] = column.to_pylist()
+    return hashes
+
+
 def _indices(table: pa.Table) -> list[int]:
     found: list[int] = table["sample_index"].to_pylist()
     return found
@@ -159,9 +176,7 @@ def _opened(storage: Storage, entry: FileEntry) -> IO[bytes]:
     found = storage.size(entry.path)
     if found != entry.num_bytes:
         state = "is missing" if found is None else f"has {found} bytes, not {entry.num_bytes}"
-        raise CorruptionError(
-            f"{storage.path(entry.path)} {state}: run the same command again to repair the run"
-        )
+        raise CorruptionError(f"{storage.path(entry.path)} {state}: {REPAIR}")
     return io.BufferedReader(_StoredFile(storage, entry), _AHEAD_BYTES)
 
 

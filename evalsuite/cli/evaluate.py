@@ -13,7 +13,7 @@ import click
 from evalsuite.cli.options import PLACE, POSITIVE, device_option, measure_options
 from evalsuite.cli.paired import paired_options
 from evalsuite.cli.table_format import table_format_option
-from evalsuite.errors import DataError, IncompleteError, UsageError
+from evalsuite.errors import CorruptionError, DataError, IncompleteError, UsageError
 
 if TYPE_CHECKING:
     from evalsuite.artifacts.run_directory import RunDirectory
@@ -177,7 +177,6 @@ def _score_runs(runs: list[Any], num_samples: int, values: dict[str, Any]) -> _S
     from evalsuite.cli.measuring import measures_of
     from evalsuite.config import ModelPreset, load_spec, names_of
     from evalsuite.pipeline.evaluation import mean_of_replicates, payload, score_run_by
-    from evalsuite.report.html import write_report
 
     model = runs[0].manifest.model
     known = model in names_of(ModelPreset)
@@ -185,9 +184,11 @@ def _score_runs(runs: list[Any], num_samples: int, values: dict[str, Any]) -> _S
     measures = measures_of(values, runs[0].plan.size, defaults)
     scored = []
     for run in runs:
+        run.storage.check_writable()  # before the work: its records and report go there
+    for run in runs:
         with _saying_what_to_resubmit(run, measures, num_samples):
             scored.append(score_run_by(run, measures, num_samples))
-        write_report(run)
+        _report(run)
     means = mean_of_replicates(scored) if len(runs) > 1 else []
     facts: dict[str, Any] = {
         "plan_id": runs[0].manifest.plan_id,
@@ -208,6 +209,17 @@ def _score_runs(runs: list[Any], num_samples: int, values: dict[str, Any]) -> _S
             for run, records in zip(runs, scored, strict=True)
         ]
     return scored[0], facts, lambda: _show_runs(runs, num_samples, scored, means)
+
+
+def _report(run: "RunDirectory") -> None:
+    """Write the report, which shows the whole run: damage beyond what was scored is said."""
+    from evalsuite.cli.output import notice
+    from evalsuite.report.html import write_report
+
+    try:
+        write_report(run)
+    except CorruptionError as error:
+        notice(f"no report was written: {error}")
 
 
 @contextlib.contextmanager

@@ -10,6 +10,7 @@ from evalsuite.cli.options import (
     PATH,
     PLACE,
     POSITIVE,
+    NumberRange,
     RememberedCommand,
     WorkerCount,
     device_option,
@@ -39,11 +40,12 @@ _WORK_OPTIONS = [
     click.option(
         "--num-workers",
         type=WorkerCount(),
-        help="[default: auto, one for each GPU, or core; follows a cluster that grows or shrinks].",
+        help="[default: auto, one for each GPU, or core; follows a cluster that grows or shrinks]."
+        " More than there are cores share them, and the memory must hold them all.",
     ),
     click.option(
         "--gpus-per-worker",
-        type=float,
+        type=NumberRange(min=0, max=1, min_open=True),
         metavar="SHARE",
         help="Below 1, several workers share one GPU [default: 1].",
     ),
@@ -74,7 +76,7 @@ _WORK_OPTIONS = [
     ),
     click.option(
         "--price-per-gpu-hour",
-        type=click.FloatRange(min=0),
+        type=NumberRange(min=0),
         metavar="X",
         help="Reckon what the run costs.",
     ),

@@ -1,5 +1,6 @@
 """Options that several commands share; they import nothing heavy. Defaults are the preset's."""
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -100,6 +101,30 @@ class PlaceOption(click.ParamType):  # type: ignore[type-arg]
 POSITIVE = click.IntRange(min=1)
 
 
+class _Finite:
+    """Before a type of numbers of click's: refuses NaN and infinity, which it would let pass."""
+
+    def convert(
+        self,
+        value: Any,  # noqa: ANN401 - as click calls it
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> float:
+        """A finite number."""
+        number: float = super().convert(value, param, ctx)  # type: ignore[misc]
+        if not math.isfinite(number):
+            raise click.BadParameter(f"{value!r} is not a finite number.", ctx, param)
+        return number
+
+
+class Number(_Finite, click.types.FloatParamType):
+    """Any finite number."""
+
+
+class NumberRange(_Finite, click.FloatRange):
+    """A finite number within bounds."""
+
+
 class WorkerCount(click.ParamType[int | None]):
     """A number of workers, or `auto` (None): as many as the cluster holds at each moment."""
 
@@ -148,11 +173,11 @@ _PLAN_OPTIONS = [
     ),
     click.option("--size", type=parse_size, metavar="HxW", help="Image size."),
     click.option("--batch-size", type=POSITIVE, help="Samples of one batch; part of the plan."),
-    click.option("--guidance-scale", "--cfg", type=click.FloatRange(min=0), help="1 is off."),
+    click.option("--guidance-scale", "--cfg", type=NumberRange(min=0), help="1 is off."),
     click.option(
-        "--guidance-interval", type=float, nargs=2, metavar="LO HI", help="Times of guidance."
+        "--guidance-interval", type=Number(), nargs=2, metavar="LO HI", help="Times of guidance."
     ),
-    click.option("--timeshift", type=float, help="Time shift; 1 is none."),
+    click.option("--timeshift", type=Number(), help="Time shift; 1 is none."),
     click.option("--num-steps", "--steps", type=POSITIVE, help="Solver intervals."),
     click.option(
         "--solver",
@@ -160,8 +185,8 @@ _PLAN_OPTIONS = [
         help="euler, heun, heun_reuse, adams, adams2_constant or dpmpp_2m.",
     ),
     click.option("--order", type=click.IntRange(1, 4), help="Order of adams."),
-    click.option("--last-step", type=float, help="Length of the last interval."),
-    click.option("--noise-scale", type=float, help="Factor on the initial noise."),
+    click.option("--last-step", type=Number(), help="Length of the last interval."),
+    click.option("--noise-scale", type=Number(), help="Factor on the initial noise."),
     click.option("--dtype", type=click.Choice(["float32", "bfloat16"]), help="Of matrix products."),
     click.option(
         "--set",

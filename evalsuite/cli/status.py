@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from evalsuite.cli.options import PATH, PLACE
+from evalsuite.cli.options import PATH, PLACE, NumberRange
 
 if TYPE_CHECKING:
     from evalsuite.artifacts.storage import Place
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 @click.option("--watch", is_flag=True, help="Go on showing it until the run is complete.")
 @click.option(
     "--every",
-    type=click.FloatRange(min=0.1),
+    type=NumberRange(min=0.1),
     metavar="SECONDS",
     help="Between two looks of --watch [default: 2].",
 )

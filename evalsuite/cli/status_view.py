@@ -21,6 +21,7 @@ MOST_WORKERS = 16
 """Listed one by one; more are counted by host."""
 MOST_INVOCATIONS = 12
 _MOST_GAPS = 4
+_MOST_DAMAGED = 6
 
 
 def lines_of(standing: "Standing") -> list[str]:
@@ -30,6 +31,8 @@ def lines_of(standing: "Standing") -> list[str]:
         f"plan    {standing.plan_id}",
         f"asked   {standing.asked} samples, stored in whole batches of {standing.batch_size}",
         *(_stage_line(stage) for stage in standing.stages),
+        *(f"damaged {text}" for text in standing.damaged[:_MOST_DAMAGED]),
+        *_more_lines(len(standing.damaged) - _MOST_DAMAGED),
         *_now_lines(standing),
         *_cost_lines(standing),
         *_invocation_lines(standing.invocations),
@@ -91,6 +94,10 @@ def one_line(standing: "Standing") -> str:
     parts += _counted(standing.counts)
     parts += [] if standing.live else ["complete" if standing.complete else "nobody at work"]
     return ", ".join(parts)
+
+
+def _more_lines(hidden: int) -> list[str]:
+    return [f"        and {hidden} more damaged files"] if hidden > 0 else []
 
 
 def _stage_line(stage: "StageStanding") -> str:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from evalsuite.cli.options import PATH, PLACE, POSITIVE, device_option
+from evalsuite.cli.options import PATH, PLACE, POSITIVE, NumberRange, device_option
 from evalsuite.cli.t2i_view import print_summary
 from evalsuite.errors import UsageError
 
@@ -108,10 +108,8 @@ class _Detection(NamedTuple):
 )
 @click.option("--num-samples", type=POSITIVE, help="Of a run [default: all that were asked].")
 @detector_options
-@click.option("--threshold", type=click.FloatRange(0, 1), help="[default: 0.3; shapes 0.6].")
-@click.option(
-    "--counting-threshold", type=click.FloatRange(0, 1), help="[default: 0.9; shapes 0.6]."
-)
+@click.option("--threshold", type=NumberRange(0, 1), help="[default: 0.3; shapes 0.6].")
+@click.option("--counting-threshold", type=NumberRange(0, 1), help="[default: 0.9; shapes 0.6].")
 @_OUTPUT
 @_PAGE
 @_JSON

@@ -46,7 +46,13 @@ def verify(
     from evalsuite.artifacts.run_directory import CONDITIONS, IMAGES, RunDirectory, gaps_of
     from evalsuite.cli.resolve import go_offline
     from evalsuite.pipeline.generation import BatchSampler
-    from evalsuite.pipeline.integrity import check_batch, choose_batches, find_faults, stages_of
+    from evalsuite.pipeline.integrity import (
+        check_batch,
+        choose_batches,
+        find_faults,
+        foreign_files,
+        stages_of,
+    )
     from evalsuite.pipeline.materials import RerunRequest, materials_of
     from evalsuite.pipeline.numerics import resolve_device
 
@@ -54,12 +60,15 @@ def verify(
         go_offline()
     directory = RunDirectory.open(run)
     faults = find_faults(directory, hash_all=True)
+    for name in foreign_files(directory):
+        click.echo(f"foreign: {name} is no receipt by its name: it is left alone")
     for fault in faults:
         click.echo(f"fault: {fault.text}")
     if faults:
         raise CorruptionError(
             f"{run}: {len(faults)} committed shard(s) are damaged or missing;"
-            " run the same `evalsuite run` or `generate` again to repair them"
+            " run the same `evalsuite run` or `generate` again to repair them, with --hash-all if"
+            " it finds nothing; receipts of samples that it does not ask for you may delete"
         )
     click.echo(f"files: all of {', '.join(stages_of(directory)) or 'nothing'} match their receipts")
     asked = directory.num_asked() if directory.storage.names("attempts", ".json") else 0

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from evalsuite.cli.generate import run_options
-from evalsuite.cli.options import PLACE, POSITIVE, RememberedCommand
+from evalsuite.cli.options import PLACE, POSITIVE, NumberRange, RememberedCommand
 from evalsuite.errors import UsageError, printable
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 NOT_HERE: dict[str, Any] = {"weights": None, "part": None, "benchmark": None, "lock": None}
 """Options of `run` that a watch does not have."""
-_SECONDS = click.FloatRange(min=0.1)
+_SECONDS = NumberRange(min=0.1)
 
 
 @click.command(
@@ -35,7 +35,7 @@ _SECONDS = click.FloatRange(min=0.1)
 @click.option("--poll", type=_SECONDS, metavar="SECONDS", help="Between two looks [default: 30].")
 @click.option(
     "--settle",
-    type=click.FloatRange(min=0),
+    type=NumberRange(min=0),
     metavar="SECONDS",
     help="A file must not have changed for so long [default: 10].",
 )

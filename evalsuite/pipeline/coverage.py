@@ -39,16 +39,21 @@ class Demand(NamedTuple):
 
 
 def covered_ranges(run: RunDirectory | None, plan: Plan, demand: Demand) -> dict[str, list[Range]]:
-    """Ranges that stand, for each stage that `demand` needs; none when there is no run."""
+    """Ranges that touch what `demand` asks, for each stage that it needs; none without a run.
+
+    Raises:
+        CorruptionError: a receipt of samples that are asked for cannot be read.
+    """
+    asked = demand.asked(plan.batch_size)
     stages = [feature_stage(spec.extractor_id) for spec in demand.extractors]
-    images = run.spans(IMAGES) if run else []
+    images = run.spans(IMAGES, *asked) if run else []
     covered: dict[str, list[Range]] = {IMAGES: [span[:2] for span in images]}
     if demand.keep != "none":
         kept = [span[:2] for span in images if span.kept in ("all", demand.keep)]
-        covered[PIXELS] = kept + _spans(run, PIXELS)
+        covered[PIXELS] = kept + _spans(run, PIXELS, asked)
     if demand.keep == "grid":
-        covered[PIXELS] += _outside_grid(plan, *demand.asked(plan.batch_size))
-    return covered | {stage: _spans(run, stage) for stage in stages}
+        covered[PIXELS] += _outside_grid(plan, *asked)
+    return covered | {stage: _spans(run, stage, asked) for stage in stages}
 
 
 def _outside_grid(plan: Plan, start: int, stop: int) -> list[Range]:
@@ -106,5 +111,5 @@ def missing_ranges(run: RunDirectory, demand: Demand) -> list[Range]:
     return sorted(gaps)
 
 
-def _spans(run: RunDirectory | None, stage: str) -> list[Range]:
-    return [span[:2] for span in run.spans(stage)] if run else []
+def _spans(run: RunDirectory | None, stage: str, asked: Range) -> list[Range]:
+    return [span[:2] for span in run.spans(stage, *asked)] if run else []

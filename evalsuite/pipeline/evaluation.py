@@ -101,7 +101,7 @@ def score_run_by(
                 measure,
                 reference,
                 sampling_fields(run.plan),
-                _about_run(run),
+                _about_run(run, num_samples),
                 {
                     **spent(run),
                     "evaluation_seconds": round(time.monotonic() - began, 3),
@@ -139,8 +139,8 @@ def found_record(
     return None if record is None or record.sealed() != record else record
 
 
-def _about_run(run: RunDirectory) -> dict[str, Any]:
-    ids = sorted({r.numerics_id for r in run.committed(IMAGES)})
+def _about_run(run: RunDirectory, num_samples: int) -> dict[str, Any]:
+    ids = sorted({r.numerics_id for r in run.committed(IMAGES, 0, num_samples)})
     return {
         "run": run.root.name,
         "plan_id": run.manifest.plan_id,
@@ -202,8 +202,8 @@ def check_files(run: RunDirectory, spec: ExtractorSpec, num_samples: int) -> Non
 def run_features(run: RunDirectory, measure: Measure, num_samples: int) -> FeatureTable:
     """Features of a run's first samples: as committed, or embedded from stored pixels."""
     stage = feature_stage(measure.spec.extractor_id)
-    committed = measure.backend == "torch" and run.spans(stage)
-    if committed or not run.pixel_receipts():
+    committed = measure.backend == "torch" and run.spans(stage, 0, num_samples)
+    if committed or not run.pixel_receipts(0, num_samples):
         return run.read_features(measure.spec.extractor_id, num_samples)
     samples = samples_of_run(run, num_samples)
     return embed(samples, num_samples, measure.spec, measure.device, measure.backend).table

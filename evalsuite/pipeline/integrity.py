@@ -10,8 +10,18 @@ import numpy as np
 from evalsuite.artifacts.images import Images, pixel_sha256
 from evalsuite.artifacts.ledger import Reading
 from evalsuite.artifacts.ledger_rows import Row
-from evalsuite.artifacts.receipts import RangeIndex, Receipt, Slice, cover, read_receipt
+from evalsuite.artifacts.receipts import (
+    RangeIndex,
+    Receipt,
+    Slice,
+    cover,
+    digest_of_pixels,
+    is_own_file,
+    is_receipt_name,
+    read_receipt,
+)
 from evalsuite.artifacts.run_directory import IMAGES, PIXELS, RunDirectory, feature_stage
+from evalsuite.artifacts.single_images import stored_hashes
 from evalsuite.artifacts.verified import Claim, FileChecker
 from evalsuite.errors import CorruptionError
 from evalsuite.pipeline.generation import BatchSampler
@@ -30,7 +40,10 @@ class Fault:
 
     receipt_name: str
     receipt: Receipt | None
+    """None where nothing that it says can be trusted."""
     text: str
+    content: bytes | None = None
+    """Its bytes, where it is the receipt itself that is bad: others in its place are no fault."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +87,8 @@ def find_faults(
     asked = stages_of(run) if stages is None else stages
     readings = {stage: run.ledger.readings(stage, start, stop) for stage in asked}
     faults = [f for s in asked for f in _faults_of_stage(run, checker, s, readings[s])]
+    if hash_all:
+        faults += _other_hashes(run, faults, readings.get(IMAGES, ()))
     return faults + _mismatched(run, faults, readings)
 
 
@@ -85,11 +100,14 @@ def _faults_of_stage(
     claims = []
     for reading in readings:
         place = f"receipts/{stage}/{reading.name}"
-        if reading.row is not None:
+        fault = None
+        if reading.row is None or _contradicts_itself(stage, reading.row):
+            fault = _fault_of_receipt(run, place)
+        if fault is not None:
+            found[place] = fault
+        elif reading.row is not None:
             told = reading.row.told()
             claims += [Claim(one, place, reading.stamp, told.created_at) for one in told.files]
-        elif (fault := _fault_of_receipt(run, place)) is not None:
-            found[place] = fault
     for claim, text in checker.faults(claims):
         place = claim.receipt_name
         if place not in found and (receipt := _read_or_none(run, place)) is not None:
@@ -104,6 +122,7 @@ def _mismatched(
     if any(one.error for stage in readings for one in readings[stage]):
         return []  # an unreadable receipt is a fault already; look again when it is gone
     bad = {fault.receipt_name for fault in faults}
+    untrue = {fault.receipt_name for fault in faults if fault.receipt is None}
     features = {
         f"receipts/{stage}/{one.name}": one.row
         for stage in readings
@@ -115,7 +134,8 @@ def _mismatched(
     if not rows:
         return []
     try:
-        images = RangeIndex(_images_below(run, rows.values(), readings.get(IMAGES, ())))
+        below = _images_below(run, rows.values(), readings.get(IMAGES, ()))
+        images = RangeIndex(r for r in below if f"receipts/{IMAGES}/{r.name}" not in untrue)
     except CorruptionError:
         return []
     mismatched = []
@@ -145,15 +165,72 @@ def _read_or_none(run: RunDirectory, place: str) -> Receipt | None:
     return read_receipt(run.storage, place) if run.storage.exists(place) else None
 
 
+def _contradicts_itself(stage: str, row: Row) -> bool:
+    """Whether a receipt's hashes are not those of its digest, or its files not its stage's."""
+    told = row.told()
+    hashes_fit = row.num_pixels == row.stop - row.start and row.digest == told.pixels_digest
+    files_fit = all(is_own_file(stage, file.path) for file in told.files)
+    return not files_fit or (stage == IMAGES and not hashes_fit)
+
+
 def _fault_of_receipt(run: RunDirectory, place: str) -> Fault | None:
-    """What is wrong with a receipt itself."""
+    """What is wrong with a receipt itself; its bytes are read first, so that they are the bad ones.
+
+    None when it is sound by now.
+    """
+    content = run.storage.find(place)
+    if content is None:
+        return None
     try:
         receipt = _read_or_none(run, place)
     except CorruptionError as error:
-        return Fault(place, None, str(error))
-    if receipt is not None and receipt.plan_id != run.manifest.plan_id:
-        return Fault(place, receipt, f"{run.root / place} belongs to another plan")
+        return Fault(place, None, str(error), content)
+    if receipt is None:
+        return None
+    where = run.root / place
+    if receipt.plan_id != run.manifest.plan_id:
+        return Fault(place, receipt, f"{where} belongs to another plan", content)
+    foreign = [file.path for file in receipt.files if not is_own_file(receipt.stage, file.path)]
+    if foreign:
+        text = f"{where} is damaged: {foreign[0]} is no file of its stage"
+        return Fault(place, None, text, content)
+    hashes = receipt.pixel_sha256
+    fit = len(hashes) == receipt.stop - receipt.start
+    if receipt.stage == IMAGES and not (fit and digest_of_pixels(hashes) == receipt.pixels_digest):
+        return Fault(place, None, f"{where} is damaged: its pixel hashes do not fit", content)
     return None
+
+
+def _other_hashes(
+    run: RunDirectory, faults: Sequence[Fault], readings: Sequence[Reading]
+) -> list[Fault]:
+    """Receipts of images that name other pixel hashes than their Parquet files."""
+    bad = {fault.receipt_name for fault in faults}
+    found = []
+    for reading in readings:
+        place, row = f"receipts/{IMAGES}/{reading.name}", reading.row
+        if row is None or place in bad:
+            continue
+        for file in row.told().files:
+            if not file.path.endswith(".parquet"):
+                continue
+            if digest_of_pixels(stored_hashes(run.storage, file)) == row.digest:
+                continue
+            content, receipt = run.storage.find(place), _read_or_none(run, place)
+            if receipt is not None and digest_of_pixels(receipt.pixel_sha256) == row.digest:
+                text = f"{run.root / place} names other pixel hashes than {file.path} holds"
+                found.append(Fault(place, None, text, content))
+    return found
+
+
+def foreign_files(run: RunDirectory) -> list[str]:
+    """Files among the receipts that are none by their names; they are left alone."""
+    return [
+        f"receipts/{stage}/{name}"
+        for stage in stages_of(run)
+        for name in run.storage.names(f"receipts/{stage}", ".json")
+        if not is_receipt_name(name)
+    ]
 
 
 def choose_batches(run: RunDirectory, count: int) -> list[int]:

@@ -249,7 +249,7 @@ def _check_space(request: BuildRequest, samples: SampleSet, count: int) -> None:
         needed["features"] = 8 + 4 * sum(width or 0 for width in widths)
     sizes = {part: count * size for part, size in needed.items() if part in request.parts}
     free = LocalStorage(request.output).free_bytes()
-    if sum(sizes.values()) > free:
+    if free is not None and sum(sizes.values()) > free:
         listed = " and ".join(sizes)
         raise StorageError(
             f"--output {request.output} has {free:,} bytes free, but the {listed} need"

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from pydantic import ValidationError
 
-from evalsuite.artifacts.receipts import RangeIndex, Receipt, range_name, read_receipt
+from evalsuite.artifacts.receipts import RangeIndex, Receipt, is_own_file, range_name, read_receipt
 from evalsuite.artifacts.run_directory import IMAGES, RunDirectory
 from evalsuite.config import explain
 from evalsuite.errors import CorruptionError, EvalsuiteError
@@ -21,19 +21,24 @@ REPLACED = "replaced"
 def take_out(run: RunDirectory, faults: Sequence[Fault]) -> list[Receipt]:
     """Remove faulty shards, so that they are made again; gives the readable old receipts.
 
-    A shard that another invocation has made again meanwhile is left alone.
+    A shard that another invocation has made again meanwhile is left alone, and so is every file
+    but those of the shard's own stage, whatever a damaged receipt names.
     """
     taken = []
     for fault in faults:
         receipt = fault.receipt
-        ours = receipt is not None and receipt.plan_id == run.manifest.plan_id
-        if receipt is None or not ours:
+        if fault.content is not None:
+            if run.storage.find(fault.receipt_name) != fault.content:
+                continue
             run.storage.delete(fault.receipt_name)
-        elif not _set_aside(run, fault.receipt_name, receipt):
+        elif receipt is None or not _set_aside(run, fault.receipt_name, receipt):
             continue
-        for file in receipt.files if receipt else ():
-            run.storage.delete(file.path)
-        taken += [receipt] if receipt and ours else []
+        if receipt is None:
+            continue
+        for file in receipt.files:
+            if is_own_file(receipt.stage, file.path):
+                run.storage.delete(file.path)
+        taken += [receipt] if fault.content is None else []
     return taken
 
 

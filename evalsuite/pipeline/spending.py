@@ -4,7 +4,6 @@ An invocation that ended noted it in its attempt; of one that was killed the las
 without either, its receipts tell the time in which workers computed.
 """
 
-import contextlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -13,7 +12,6 @@ from pydantic import ValidationError
 from evalsuite.artifacts.live import Cost, LiveInvocation, read_live
 from evalsuite.artifacts.receipts import ReceiptHead
 from evalsuite.artifacts.run_directory import IMAGES, RunDirectory
-from evalsuite.errors import CorruptionError
 
 
 class Own(NamedTuple):
@@ -92,13 +90,13 @@ def spent(run: RunDirectory) -> dict[str, Any]:
     """What all invocations on a run cost, for its records.
 
     `worker_seconds` is the time in which workers computed what is committed; the hours are those
-    that workers were held.
+    that workers were held. A receipt or an attempt that cannot be read stops nothing, and counts
+    as none: what it committed is to be made again.
     """
-    own = owned(run.committed(IMAGES))
+    own = owned(run.ledger.readable(IMAGES)[0])
     live = read_live(run.storage)
-    attempts: dict[str, Any] = {}
-    with contextlib.suppress(CorruptionError):  # a damaged note of a past invocation stops nothing
-        attempts = {str(a.get("invocation_id")): a for a in run.read_json_folder("attempts")}
+    files, _ = run.readable_json_files("attempts")
+    attempts = {str(one.get("invocation_id")): one for one in files.values()}
     names = own.keys() | live.keys() | attempts.keys()
     cost = together([cost_of(attempts.get(n), live.get(n), own.get(n)) for n in sorted(names)])
     seconds = sum(one.gpu_s + one.cpu_s for one in own.values())

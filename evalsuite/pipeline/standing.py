@@ -91,6 +91,8 @@ class Standing:
     cost: Cost
     compute_seconds: float
     """In which workers computed the images that are committed."""
+    damaged: tuple[str, ...] = ()
+    """What is wrong with receipts and attempts that are left out of all this, in a line each."""
 
     @property
     def live(self) -> list[InvocationStanding]:
@@ -137,13 +139,16 @@ def standing_of(run: RunDirectory) -> Standing:
 
     Raises:
         UsageError: invocations there are, but none says how many samples it asked for.
-        CorruptionError: a receipt or an attempt cannot be read.
     """
-    attempts = {str(one.get("invocation_id")): one for one in run.read_json_folder("attempts")}
+    files, damaged = run.readable_json_files("attempts")
+    attempts = {str(one.get("invocation_id")): one for one in files.values()}
     asked = run.num_asked(attempts.values()) if attempts else 0
     size = run.plan.batch_size
     stop = -(-asked // size) * size
-    found = {stage: run.committed(stage) for stage in _stages(run, attempts.values())}
+    found: dict[str, list[ReceiptHead]] = {}
+    for stage in _stages(run, attempts.values()):
+        found[stage], unreadable = run.ledger.readable(stage)
+        damaged += unreadable
     own, live = owned(found[IMAGES]), read_live(run.storage)
     names = attempts.keys() | live.keys()
     invocations = sorted(
@@ -163,6 +168,7 @@ def standing_of(run: RunDirectory) -> Standing:
         counts=_add([one.counts for one in invocations]),
         cost=together(costs),
         compute_seconds=sum(one.gpu_s + one.cpu_s for one in own.values()),
+        damaged=tuple(damaged),
     )
 
 

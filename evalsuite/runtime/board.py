@@ -77,6 +77,12 @@ class Board:
         self._hands[task] += 1
         return task
 
+    def replace(self, task: ShardTask, rest: Sequence[ShardTask]) -> None:
+        """Put what is left of a shard that was just taken in its place; others made the rest."""
+        self._hands[task] -= 1
+        self._total += len(rest) - 1
+        self._waiting.extendleft(reversed(rest))
+
     def copy(self, task: ShardTask) -> None:
         """Note that a shard in hand has gone to one more hand."""
         self._hands[task] += 1

@@ -34,6 +34,7 @@ OBJECT_STORE_BYTES = 80 * 2**20
 JOB_ADDRESS = "EVALSUITE_ADDRESS"
 """Set in a submitted job: where its `evaluate` finds workers, should its samples want any."""
 PROBE_S = 5.0
+LAST_PORT = 2**16 - 1
 LEAVING_S = 10.0
 _FRAME_HEAD_BYTES, _SETTINGS = 9, b"\x04"
 _HTTP2_HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\x00\x00\x00" + _SETTINGS + bytes(5)
@@ -78,7 +79,7 @@ def connected(address: str | None, num_workers: int | None, *, use_gpu: bool) ->
         with _quiet(), _private_cluster(num_workers, use_gpu=use_gpu):
             yield asked_of_ray(lambda: _describe("local"))
         return
-    _check_address(str(address))
+    check_address(str(address))
     with _quiet(), _joined(str(address)):
         yield asked_of_ray(lambda: _describe(str(address)))
 
@@ -292,7 +293,10 @@ def _private_cluster(num_workers: int | None, *, use_gpu: bool) -> Iterator[None
             except EvalsuiteError:
                 raise
             except Exception as error:  # Ray raises bare ones when its start takes too long
-                raise EnvironmentProblem(f"Ray did not start: {first_line(error)}") from error
+                raise EnvironmentProblem(
+                    f"Ray did not start: {first_line(error).rstrip('.')}: look at the load, the"
+                    f" memory and the space below {folder}, then run the same command again"
+                ) from error
             yield
         finally:
             started = below(children() - others)
@@ -318,19 +322,32 @@ def _meant_by_auto() -> str:
     return named if ":" in named and "://" not in named else ""
 
 
-def _check_address(address: str) -> None:
+def check_address(address: str) -> None:
+    """Raise unless a head may answer at `auto` or `host:port`; asks it, and starts nothing.
+
+    Raises:
+        UsageError: an address of another kind.
+        EnvironmentProblem: no head answers there.
+    """
     if address.startswith("ray://"):
         raise UsageError("--address ray:// is not supported: give host:port of the cluster's head")
     if address == "auto":
         address = _meant_by_auto()
         if not address:
             return  # Ray's own message says that there is none
+    if "://" in address:
+        raise UsageError(
+            f"--address {address!r} is a URL: give host:port of the cluster's head, without"
+            f" {address.partition('://')[0]}://"
+        )
     host, colon, port = address.rpartition(":")
     if not colon or not port.isdecimal() or not host:
         raise UsageError(f"--address {address!r} must be local, auto or host:port")
+    if not 0 < int(port) <= LAST_PORT:
+        raise UsageError(f"--address {address!r}: a port is a number of 1 to {LAST_PORT}")
     remedy = "check the address, or leave --address out for a private local Ray"
     try:
-        speaks = reach(host, int(port), PROBE_S, _speaks_http2)
+        speaks = reach(host.strip("[]"), int(port), PROBE_S, _speaks_http2)
     except TimeoutError as error:
         silent = f"no answer from {address} in {PROBE_S:.0f} s: {remedy}"
         raise EnvironmentProblem(silent) from error

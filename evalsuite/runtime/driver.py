@@ -11,6 +11,7 @@ from ray.exceptions import RayError, RayTaskError
 
 from evalsuite.errors import EnvironmentProblem, Interrupted, WorkerError, first_line
 from evalsuite.pipeline.channel import NotWantedError
+from evalsuite.pipeline.company import Lookout
 from evalsuite.pipeline.ranges import ShardTask
 from evalsuite.pipeline.worker import CommitReport, NotStartedError
 from evalsuite.runtime.apart import run_apart
@@ -51,6 +52,8 @@ class DriverReport:
     computed_twice: int = 0
     """Shards that a second worker finished too, or whose copy was given up after it began."""
     set_aside: list[SetAside] = field(default_factory=list)
+    made_elsewhere: int = 0
+    """Images that other invocations committed before it was their turn here."""
 
 
 class Driver:
@@ -66,6 +69,7 @@ class Driver:
         observer: Observer = nobody,
         limits: Limits | None = None,
         bench: Bench | None = None,
+        lookout: Lookout | None = None,
     ) -> None:
         """Prepare; `run` starts the workers.
 
@@ -78,11 +82,13 @@ class Driver:
             observer: is told each event.
             limits: when a worker counts as hung; `LIMITS` when absent.
             bench: has workers to begin with, and takes them back when all went well.
+            lookout: knows what others have made meanwhile, which is left out.
         """
         self._team, self._invocation_id = team, invocation_id
         self._listener, self._stop, self._observer = listener, stop, observer
         self._limits = limits or LIMITS
-        self._bench = bench
+        self._bench, self._lookout = bench, lookout
+        self._looks_heeded = 0
         self._crew = Crew(job, team, bench)
         self._ended_well = False
         self._attempts = 0
@@ -112,6 +118,7 @@ class Driver:
                 if self._stop.requested:
                     self._wind_down()
                 self._look_at_cluster()
+                self._drop_what_others_made()
                 self._fill()
                 self._hear()
                 self._replace_hung()
@@ -149,9 +156,32 @@ class Driver:
         self.report.num_workers = crew.most
         for free in (2, 1):
             for worker in crew.workers:
-                if worker.free == free and board.has_waiting:
-                    self._hand(worker, board.take())
+                if worker.free == free and (task := self._next()) is not None:
+                    self._hand(worker, task)
         self._copy_stragglers()
+
+    def _next(self) -> ShardTask | None:
+        """The next shard that nobody else has made; None when none waits."""
+        board = self._board
+        while board.has_waiting:
+            task = board.take()
+            rest = [task] if self._lookout is None else self._lookout.rest_of(task)
+            if rest == [task]:
+                return task
+            board.replace(task, rest)
+            made = task.stop - task.start - sum(left.stop - left.start for left in rest)
+            self.report.made_elsewhere += made
+        return None
+
+    def _drop_what_others_made(self) -> None:
+        """Withdraw shards in hand that stand by now; what is withdrawn in vain is heard of."""
+        if self._lookout is None or self._lookout.num_looks == self._looks_heeded:
+            return
+        self._looks_heeded = self._lookout.num_looks
+        for worker in self._crew.workers:
+            for flight in worker.flights:
+                if not flight.withdrawn and not self._lookout.rest_of(flight.task):
+                    worker.withdraw(flight)
 
     def _hand(self, worker: Worker, task: ShardTask, kind: Kind = "shard-handed") -> None:
         self._attempts += 1
@@ -330,6 +360,7 @@ class Driver:
 
     def _progress(self, total: int) -> Progress:
         crew = self._crew
+        total -= self.report.made_elsewhere
         done = min(total, self._images_committed + crew.images_running)
         return Progress(done, total, len(crew.workers), self.report.losses, not crew.num_ready)
 

@@ -18,10 +18,15 @@ from evalsuite.artifacts.receipts import (
     receipt_name,
 )
 from evalsuite.artifacts.run_card import write_run_card
-from evalsuite.artifacts.run_directory import IMAGES, RunDirectory, gaps_of
+from evalsuite.artifacts.run_directory import (
+    IMAGES,
+    RunDirectory,
+    gaps_of,
+    is_run,
+)
 from evalsuite.artifacts.storage import Place
 from evalsuite.errors import EvalsuiteError, IncompleteError, StorageError, UsageError
-from evalsuite.pipeline.company import others_at_work, said_of
+from evalsuite.pipeline.company import Lookout, in_company, others_at_work, said_of
 from evalsuite.pipeline.coverage import (
     Demand,
     covered_ranges,
@@ -40,7 +45,7 @@ from evalsuite.pipeline.repair import keep_as_before, take_out
 from evalsuite.pipeline.stages import OutputFormat
 from evalsuite.pipeline.worker import WorkerJob, kin_of
 from evalsuite.runtime.bench import Bench
-from evalsuite.runtime.cluster import connected
+from evalsuite.runtime.cluster import check_address, connected
 from evalsuite.runtime.driver import Driver, DriverReport
 from evalsuite.runtime.observing.watch import Watch
 from evalsuite.runtime.progress import Progress
@@ -123,6 +128,8 @@ def run_session(
     Raises:
         EvalsuiteError: whatever ended the work; committed shards stay.
     """
+    if request.address not in {None, "local"} and not is_run(request.root):
+        check_address(str(request.address))  # a typing error leaves no run behind
     run = RunDirectory.create_or_open(request.root, manifest_of(request))
     invocation_id = secrets.token_hex(4)
     began, started_at = time.monotonic(), _now()
@@ -149,7 +156,7 @@ def run_session(
             _make_missing(
                 request, run, invocation_id, result, listener, notice, taken, watch, bench
             )
-            _compare_overlaps(run)
+            _compare_overlaps(run, request.demand.asked(run.plan.batch_size))
         except BaseException as error:
             with contextlib.suppress(StorageError):  # a full disk must not hide what happened
                 exit_code = error.exit_code if isinstance(error, EvalsuiteError) else 1
@@ -227,7 +234,8 @@ def _make_missing(
     num_missing = missing_images(covered, asked)
     if not num_missing:
         return
-    for other in others_at_work(run, invocation_id, asked):
+    others = others_at_work(run, invocation_id, asked)
+    for other in others:
         notice(said_of(other))
     use_gpu = request.device != "cpu"
     stop = StopRequest(is_share=request.demand.part is not None)
@@ -257,7 +265,7 @@ def _make_missing(
             num_missing, num_workers, batch_size, image_s
         )
         tasks = tasks_for(covered, asked, shard_size, batch_size)
-        tasks = keep_as_before(tasks, taken)
+        tasks = in_company(keep_as_before(tasks, taken), len(others), invocation_id)
         job = WorkerJob(
             run_root=str(run.root.absolute()),
             materials=request.resolved.materials,
@@ -268,6 +276,7 @@ def _make_missing(
         )
         if bench is not None:
             bench.turn_to((kin_of(run.plan, job), team.kind, team.size))
+        lookout = Lookout(run, request.demand)
         driver = Driver(
             job,
             team,
@@ -276,15 +285,18 @@ def _make_missing(
             stop,
             observer=watch.observe,
             bench=bench,
+            lookout=lookout,
         )
         try:
-            with keeping_compact(run, sorted(covered)):
+            with keeping_compact(run, sorted(covered)), lookout.looking():
                 driver.run(tasks)
         finally:
             result.report = driver.report
             result.images_made = sum(
                 c.task.stop - c.task.start for c in driver.report.commits if c.committed
             )
+    if driver.report.made_elsewhere:
+        notice(f"{driver.report.made_elsewhere} images were made by another invocation meanwhile")
     gaps = _gaps_left(run, request.demand, driver.report)
     if gaps:
         listed = ", ".join(f"{low}..{high - 1}" for low, high in gaps[:6])
@@ -321,10 +333,10 @@ def _gaps_left(run: RunDirectory, demand: Demand, report: DriverReport) -> list[
         time.sleep(_LOOK_AGAIN_S)
 
 
-def _compare_overlaps(run: RunDirectory) -> None:
+def _compare_overlaps(run: RunDirectory, asked: Range) -> None:
     """Shards of several invocations at the same time may overlap; their pixels must agree."""
     open_spans: list[Span] = []
-    for span in sorted(run.spans(IMAGES), key=lambda span: (span.start, span.stop)):
+    for span in sorted(run.spans(IMAGES, *asked), key=lambda span: (span.start, span.stop)):
         open_spans = [one for one in open_spans if span.start < one.stop]
         for one in open_spans:
             names = [receipt_name(IMAGES, each.start, each.stop) for each in (one, span)]

@@ -178,7 +178,7 @@ def test_checked_reading(storage: LocalStorage) -> None:
     path = storage.path("images/x")
     path.write_bytes(b"012345678X")
     assert "other bytes" in (storage.fault_of(entry) or "")
-    with pytest.raises(CorruptionError, match=r"corrupted.*run the same command again"):
+    with pytest.raises(CorruptionError, match=r"corrupted.*again to repair the run"):
         storage.read_checked(entry)
     path.write_bytes(b"0123")
     assert "has 4 bytes, not 10" in (storage.fault_of(entry) or "")
@@ -217,7 +217,7 @@ def test_a_directory_without_permission(tmp_path: Path) -> None:
     )
     done = run_code(code, str(folder))
     assert done.returncode == 0, done.stderr
-    assert "Permission denied: choose another --output or change its permissions" in done.stdout
+    assert "Permission denied: change its permissions, or choose another place" in done.stdout
     assert str(folder) in done.stdout
 
 
@@ -287,7 +287,7 @@ def test_a_read_only_disk(small_disk: Path) -> None:
     assert subprocess.run(remount, capture_output=True, check=False).returncode == 0
     with pytest.raises(StorageError) as caught:
         LocalStorage(small_disk / "run").check_writable()
-    one_line(caught, "Read-only file system: choose another --output")
+    one_line(caught, "Read-only file system: make it writable, or choose another place")
 
 
 def test_check_writable_leaves_nothing(storage: LocalStorage) -> None:

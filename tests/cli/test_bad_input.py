@@ -62,11 +62,17 @@ def refuse(call: Callable[..., Outcome], tmp_path: Path) -> Refuse:
         ([*MODEL, "--num-workers", "0"], USAGE, "--num-workers"),
         ([*MODEL, "--num-steps", "0"], USAGE, "--num-steps"),
         ([*MODEL, "--guidance-scale", "-1"], USAGE, "--guidance-scale"),
-        ([*MODEL, "--guidance-scale", "nan"], USAGE, "guidance_scale"),
-        ([*MODEL, "--guidance-scale", "inf"], USAGE, "guidance_scale"),
+        ([*MODEL, "--guidance-scale", "nan"], USAGE, "'nan' is not a finite number"),
+        ([*MODEL, "--guidance-scale", "inf"], USAGE, "'inf' is not a finite number"),
+        ([*MODEL, "--set", "guidance_scale=.nan"], USAGE, "guidance_scale"),
+        ([*MODEL, "--price-per-gpu-hour", "nan"], USAGE, "'nan' is not a finite number"),
+        ([*MODEL, "--price-per-gpu-hour", "inf"], USAGE, "'inf' is not a finite number"),
+        ([*MODEL, "--gpus-per-worker", "nan"], USAGE, "'nan' is not a finite number"),
+        ([*MODEL, "--gpus-per-worker", "1.5"], USAGE, "1.5 is not in the range 0<x<=1"),
+        ([*MODEL, "--gpus-per-worker", "0"], USAGE, "is not in the range 0<x<=1"),
         ([*MODEL, "--guidance-interval", "0.7", "0.1"], USAGE, "0 <= LO < HI <= 1"),
         ([*MODEL, "--guidance-interval", "-1", "0.5"], USAGE, "0 <= LO < HI <= 1"),
-        ([*MODEL, "--guidance-interval", "0.1", "nan"], USAGE, "guidance_interval"),
+        ([*MODEL, "--guidance-interval", "0.1", "nan"], USAGE, "'nan' is not a finite number"),
         ([*MODEL, "--timeshift", "0"], USAGE, "timeshift"),
         ([*MODEL, "--noise-scale", "-1"], USAGE, "noise_scale"),
         ([*MODEL, "--last-step", "2"], USAGE, "last_step"),
@@ -498,6 +504,21 @@ def test_evaluate_names_what_is_missing(run_copy: Path, refuse: Refuse) -> None:
     assert "run the same" in line
     line = refuse(INCOMPLETE, "evaluate", run_copy, "--num-samples", 300)
     assert "200..299" in line
+
+
+@pytest.mark.ray
+def test_damage_beyond_what_is_scored_stops_no_score(
+    run_copy: Path, call: Callable[..., Outcome]
+) -> None:
+    """The report shows the whole run, so it is not written; the table and the records are there."""
+    first_file(run_copy, "images").unlink()
+    cut = sorted((run_copy / "receipts/images").glob("*.json"))[-1]
+    cut.write_text(cut.read_text()[:100])
+    scored = call("evaluate", run_copy, "--num-samples", 40, "--json", "out.json")
+    assert scored.code == 0, scored.stderr
+    assert [line for line in scored.complaints if "no report was written: " in line]
+    assert "FID" in scored.stdout
+    assert json.loads(Path("out.json").read_text())["num_samples"] == 40
 
 
 @pytest.mark.ray

@@ -92,6 +92,27 @@ class CountingStorage(LocalStorage):
         return super().read(relative)
 
 
+def test_damaged_files_hide_nothing_else(run: RunDirectory, call: Callable[..., Outcome]) -> None:
+    (run.root / "receipts/images/0000000064-0000000096.json").write_text("{")
+    add_attempt(run)
+    (run.root / "attempts/00000bad.json").write_text("{")
+    seen = call("status", run.root, "--json", "now.json")
+    assert seen.code == 0, seen.stderr
+    lines = seen.stdout.splitlines()
+    assert "images: 32 samples in 1 shards, missing 32..95" in lines
+    assert len([line for line in lines if line.startswith("damaged ")]) == 2
+    damaged = json.loads(Path("now.json").read_text())["damaged"]
+    assert damaged[0].endswith("attempts/00000bad.json is not JSON: remove it")
+    assert damaged[1].endswith("again, which makes its samples anew")
+
+
+@pytest.mark.parametrize("every", ["nan", "inf"])
+def test_a_time_between_looks_is_a_number(every: str, call: Callable[..., Outcome]) -> None:
+    outcome = call("status", "made", "--watch", "--every", every)
+    assert outcome.code == 2
+    assert f"'{every}' is not a finite number" in outcome.complaints[0]
+
+
 def test_each_invocation_is_read_once(run: RunDirectory) -> None:
     """On an object store each is a request."""
     for number in range(3):

@@ -14,19 +14,22 @@ from run_maker import (
     files_below,
     hashes_of,
     make_shard,
+    measure,
     new_worker,
     resolved,
 )
 
-from evalsuite.artifacts.receipts import Receipt, check_same_pixels, read_receipt
+from evalsuite.artifacts.receipts import Receipt, check_same_pixels, digest_of_pixels, read_receipt
 from evalsuite.artifacts.run_directory import IMAGES, PIXELS, RunDirectory
 from evalsuite.errors import CorruptionError, IncompleteError
 from evalsuite.pipeline.coverage import Demand, missing_ranges
+from evalsuite.pipeline.evaluation import score_run
 from evalsuite.pipeline.generation import BatchSampler
 from evalsuite.pipeline.integrity import (
     check_batch,
     choose_batches,
     find_faults,
+    foreign_files,
     garbage_files,
     stages_of,
 )
@@ -135,7 +138,7 @@ def test_a_shard_that_is_made_again_at_that_moment_is_left_alone(
 def test_reading_a_damaged_shard_is_refused(run: RunDirectory) -> None:
     """Even where nobody looked for faults before."""
     flip_byte(run.root / run.receipts(IMAGES)[0].files[0].path)
-    with pytest.raises(CorruptionError, match="run the same command again"):
+    with pytest.raises(CorruptionError, match="or `generate` again to repair"):
         list(run.read_images(0, 10))
     flip_byte(run.root / run.receipts(FEATURES)[2].files[0].path)
     assert len(run.read_features(SPEC.extractor_id, 40).pool_ND) == 40
@@ -182,16 +185,88 @@ def test_recomputed_batches_are_the_committed_ones(finished: RunDirectory) -> No
 
 def test_a_lie_in_a_receipt_is_found_by_recomputing(run: RunDirectory) -> None:
     """Files whose digests fit a receipt can still be other pixels than the plan's."""
-    receipt = run.receipts(IMAGES)[1]
-    changed = (*receipt.pixel_sha256[:4], "0" * 64, *receipt.pixel_sha256[5:])
-    lie = receipt.model_copy(update={"pixel_sha256": changed, "numerics_id": "0" * 64})
-    run.storage.replace(receipt.name, lie.model_dump_json().encode())
+    lie = lied(run, digest_too=True)
+    run.storage.replace(
+        lie.name, lie.model_copy(update={"numerics_id": "0" * 64}).model_dump_json().encode()
+    )
     assert ["made of other pixels" in f.text for f in find_faults(run)] == [True]
     sampler = sampler_of(run)
     checked = check_batch(run, sampler, 2)
     assert checked.differing == (24,)
     assert not checked.same_numerics
     assert check_batch(run, sampler, 3).differing == ()
+
+
+def lied(run: RunDirectory, *, digest_too: bool) -> Receipt:
+    """The second receipt of images with a zeroed hash of sample 24, written in its place."""
+    receipt = run.receipts(IMAGES)[1]
+    changed = (*receipt.pixel_sha256[:4], "0" * 64, *receipt.pixel_sha256[5:])
+    digest = digest_of_pixels(changed) if digest_too else receipt.pixels_digest
+    lie = receipt.model_copy(update={"pixel_sha256": changed, "pixels_digest": digest})
+    run.storage.replace(receipt.name, lie.model_dump_json().encode())
+    return lie
+
+
+@pytest.mark.parametrize("digest_too", [False, True])
+def test_damaged_pixel_hashes_are_found_and_the_receipt_goes(
+    run: RunDirectory, digest_too: bool
+) -> None:
+    """It is not set aside, for what it names could never come out again; features stay."""
+    lie = lied(run, digest_too=digest_too)
+    faults = find_faults(run, hash_all=True)
+    assert [fault.receipt_name for fault in faults] == [lie.name]
+    assert ("other pixel hashes than" if digest_too else "do not fit") in faults[0].text
+    assert take_out(run, faults) == []
+    assert run.storage.names(f"replaced/{IMAGES}") == []
+    make_shard(new_worker(run), 20, 40, [IMAGES])
+    assert find_faults(run, hash_all=True) == []
+
+
+def test_a_receipt_that_names_files_of_others_takes_none_with_it(run: RunDirectory) -> None:
+    receipt = run.receipts(IMAGES)[0]
+    file = receipt.files[0].model_copy(update={"path": "manifest.json"})
+    bad = receipt.model_copy(update={"files": (file,)})
+    run.storage.replace(receipt.name, bad.model_dump_json().encode())
+    faults = find_faults(run)
+    assert [f.text.partition(": ")[2] for f in faults] == ["manifest.json is no file of its stage"]
+    take_out(run, faults)
+    assert run.storage.exists("manifest.json")
+    assert not run.storage.exists(receipt.name)
+
+
+@pytest.mark.parametrize("damage", ["cut", "other plan"])
+def test_a_receipt_that_was_made_again_meanwhile_stays(run: RunDirectory, damage: str) -> None:
+    """Another driver repairs the same shard between our look and our repair."""
+    receipt = run.receipts(IMAGES)[0]
+    good = run.storage.read(receipt.name)
+    other = receipt.model_copy(update={"plan_id": "ab" * 32}).model_dump_json().encode()
+    run.storage.replace(receipt.name, other if damage == "other plan" else good[:100])
+    (fault,) = find_faults(run)
+    run.storage.replace(receipt.name, good)
+    assert take_out(run, [fault]) == []
+    assert run.storage.read(receipt.name) == good
+    assert run.storage.exists(receipt.files[0].path)
+
+
+def test_foreign_files_are_named_and_left_alone(run: RunDirectory) -> None:
+    name = f"receipts/{IMAGES}/notes.json"
+    run.storage.replace(name, b"{}")
+    assert foreign_files(run) == [name]
+    faults = find_faults(run, hash_all=True)
+    assert faults == []
+
+
+def test_damage_outside_of_what_is_asked_stops_nothing(run: RunDirectory) -> None:
+    """A cut receipt of samples 40..59 and a missing file: 40 samples are covered and scored."""
+    receipt = run.receipts(IMAGES)[2]
+    run.storage.replace(receipt.name, b"{")
+    run.storage.delete(run.receipts(FEATURES)[2].files[0].path)
+    assert missing_ranges(run, Demand(40, None, "all", (SPEC,))) == []
+    assert missing_ranges(run, Demand(60, (1, 2), "all", (SPEC,))) == []
+    with pytest.raises(CorruptionError, match="which makes its samples anew"):
+        missing_ranges(run, Demand(60, (2, 2), "all", (SPEC,)))
+    records = score_run(run, measure(metrics=["fid"]), 40)
+    assert [record.protocol.num_samples for record in records] == [40]
 
 
 def test_differences_are_measured_in_grey_levels(run: RunDirectory) -> None:

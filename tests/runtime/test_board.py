@@ -76,6 +76,18 @@ def test_the_first_commit_of_two_hands_counts() -> None:
     assert board.hands(task) == 0
 
 
+@pytest.mark.parametrize("left", [0, 1, 2])
+def test_what_others_have_made_of_a_shard_is_left_out(left: int) -> None:
+    board = Board(tasks(2))
+    rest = [ShardTask(10 * i + 5, 10 * i + 7, ("images",)) for i in range(left)]
+    board.replace(board.take(), rest)
+    assert board.num_open == board.num_queued == left + 1
+    taken = [board.take() for _ in range(left + 1)]
+    assert taken == [*rest, tasks(2)[1]]
+    assert [board.finish(task) for task in taken] == [True] * (left + 1)
+    assert board.num_open == 0
+
+
 def test_a_shard_in_two_hands_survives_the_loss_of_one_and_the_withdrawal_of_the_other() -> None:
     board = Board(tasks(1))
     task = board.take()

@@ -28,7 +28,7 @@ from harness import (
 )
 
 from evalsuite.errors import EnvironmentProblem
-from evalsuite.runtime.cluster import own_signals
+from evalsuite.runtime.cluster import check_address, own_signals
 
 pytestmark = pytest.mark.ray
 ALL = ("generate", *PLAN, "--num-samples", NUM_SAMPLES, "--output", "made")
@@ -158,13 +158,25 @@ def test_an_address_of_another_service(call: Callable[..., Outcome]) -> None:
         ("ray://127.0.0.1:10001", "ray:// is not supported"),
         ("somewhere", "must be local, auto or host:port"),
         ("127.0.0.1:port", "must be local, auto or host:port"),
+        ("http://127.0.0.1:8265", "give host:port of the cluster's head, without http://"),
+        ("127.0.0.1:99999", "a port is a number of 1 to 65535"),
     ],
 )
-def test_addresses_of_another_kind(address: str, words: str, call: Callable[..., Outcome]) -> None:
+def test_addresses_of_another_kind(
+    address: str, words: str, call: Callable[..., Outcome], tmp_path: Path
+) -> None:
     outcome = call(*ALL, "--address", address)
     assert outcome.code == 2
     (line,) = outcome.complaints
     assert words in line
+    assert list(tmp_path.iterdir()) == [], "an address that cannot be left a run behind"
+
+
+def test_an_address_of_ipv6_in_brackets() -> None:
+    with socket.create_server(("::1", 0), family=socket.AF_INET6) as server:
+        port = server.getsockname()[1]
+    with pytest.raises(EnvironmentProblem, match=rf"nothing answers at \[::1\]:{port} .*refused"):
+        check_address(f"[::1]:{port}")
 
 
 def test_a_private_ray_heeds_no_ray_address(losing_run: LosingRun) -> None:

@@ -127,6 +127,34 @@ def test_a_late_writer_removes_its_files(digits_run: FinishedRun, tmp_path: Path
         assert name == "manifest.json" or after[name.replace("late", "quick")] == content
 
 
+def test_a_driver_leaves_out_what_another_made_in_shards_of_another_size(
+    cluster: HostedCluster, tmp_path: Path, expected: dict[int, str]
+) -> None:
+    """The first is stopped at its second receipt; what it had in hand may be made twice."""
+    run = tmp_path / "made"
+    where = ("--output", run, "--address", cluster.address, "--num-workers", 1)
+    first = start(*ALL, *where, cwd=tmp_path)
+    try:
+        wait_for(lambda: run.exists() and num_receipts(run) >= 2)
+        os.kill(first.pid, signal.SIGSTOP)
+        second = call_main(*ALL[:-1], 30, *where)
+        assert second.code == 0, second.stderr
+        assert "what one has committed the other leaves out" in second.stderr
+    finally:
+        os.kill(first.pid, signal.SIGCONT)
+    outcome = finish(first)
+    assert outcome.code == 0, outcome.stderr
+    assert "images were made by another invocation meanwhile" in outcome.stderr
+    made = [attempt["images_made"] for attempt in attempts(run)]
+    assert sum(made) <= NUM_SAMPLES + 3 * 10, made
+    hashes = {
+        one["start"] + at: pixels
+        for one in receipts(run)
+        for at, pixels in enumerate(one["pixel_sha256"])
+    }
+    assert dict(sorted(hashes.items())) == expected
+
+
 STAGE = "features/digits-convnet-5bb259a7"
 
 

@@ -143,7 +143,7 @@ def _remove(path: Path) -> None:
 
 def _check_room(top: Path, files: Sequence[Listed], place: StoreUrl) -> None:
     size, free = sum(file.num_bytes for file in files), LocalStorage(top).free_bytes()
-    if size > free:
+    if free is not None and size > free:
         raise StorageError(
             f"{place} holds {size / 1e9:.1f} GB, and {top} has {free / 1e9:.1f} GB free:"
             " free some space, or set EVALSUITE_CACHE to a larger disk"

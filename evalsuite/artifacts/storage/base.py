@@ -15,6 +15,7 @@ from typing import NamedTuple, Protocol
 from evalsuite.artifacts.storage.places import Place
 from evalsuite.errors import CorruptionError, StorageError
 
+REPAIR = "run the same `evalsuite run` or `generate` again to repair the run"
 _AGAIN = " and run the same command again; what was committed stays"
 
 
@@ -226,13 +227,10 @@ class Storage(ABC):
         path = self.path(entry.path)
         content = self.find(entry.path)
         if content is None:
-            raise CorruptionError(
-                f"{path} is missing: run the same command again to repair the run"
-            )
+            raise CorruptionError(f"{path} is missing: {REPAIR}")
         if hashlib.sha256(content).hexdigest() != entry.sha256:
             raise CorruptionError(
-                f"{path} is corrupted (its SHA-256 is not the receipt's):"
-                " run the same command again to repair the run"
+                f"{path} is corrupted (its SHA-256 is not the receipt's): {REPAIR}"
             )
         return content
 
@@ -294,8 +292,8 @@ def explained(place: Place, verb: str) -> Iterator[None]:
             errno.ENOSPC: f": free some space{_AGAIN}",
             errno.EDQUOT: f": free some quota{_AGAIN}",
             errno.EFBIG: f": raise the limit on file sizes{_AGAIN}",
-            errno.EACCES: ": choose another --output or change its permissions",
-            errno.EROFS: ": choose another --output",
+            errno.EACCES: ": change its permissions, or choose another place",
+            errno.EROFS: ": make it writable, or choose another place",
             errno.ENOTDIR: ": a file stands where a directory is needed",
             errno.EEXIST: ": a file stands where a directory is needed",
         }

@@ -220,13 +220,16 @@ class LocalStorage(Storage):
             probe.write_bytes(b"0")
             probe.unlink()
 
-    def free_bytes(self) -> int:
-        """Free space of the file system that holds the root, or its nearest existing parent."""
+    def free_bytes(self) -> int | None:
+        """Free space of the file system that holds the root, or its nearest existing parent.
+
+        None of one that has no blocks at all, such as /proc.
+        """
         path = self.root.absolute()
         while not path.exists():
             path = path.parent
         stat = os.statvfs(path)
-        return stat.f_bavail * stat.f_frsize
+        return stat.f_bavail * stat.f_frsize if stat.f_blocks else None
 
     def _write_aside(self, path: Path, content: bytes) -> Path:
         temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")

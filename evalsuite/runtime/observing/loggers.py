@@ -13,6 +13,7 @@ import importlib.util
 import os
 import queue
 import secrets
+import textwrap
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -24,6 +25,7 @@ from evalsuite.errors import EnvironmentProblem, UsageError, first_line
 from evalsuite.runtime.progress import Progress
 
 Scalar = str | int | float | bool
+_LONGEST_REASON = 160  # characters: urllib3 alone says 400
 EVERY_S = 10.0
 """Progress is logged at most so often."""
 CLOSING_S = 60.0
@@ -128,7 +130,8 @@ class Loggers:
                 self._end(failed=True)
                 if isinstance(error, EnvironmentProblem):
                     raise
-                raise EnvironmentProblem(f"--log {key}: {first_line(error)}") from error
+                said = textwrap.shorten(first_line(error), _LONGEST_REASON, placeholder=" ...")
+                raise EnvironmentProblem(f"--log {key}: {said}") from error
         self._thread.start()
 
     def progress(self, standing: Progress) -> None:
