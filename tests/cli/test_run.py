@@ -11,6 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from harness import (
     NUM_SAMPLES,
@@ -24,6 +26,10 @@ from harness import (
     png_hash,
     receipts,
 )
+from PIL import Image
+
+from evalsuite.artifacts.images import encode_png, pixel_sha256
+from evalsuite.artifacts.receipts import digest_of_pixels
 
 METRICS = ["fid", "sfid", "inception_score", "precision", "recall"]
 ALL = (*PLAN, "--num-samples", NUM_SAMPLES)
@@ -366,11 +372,23 @@ def test_verify_recomputes_batches(run_copy: Path, call: Callable[..., Outcome])
 def test_verify_finds_pixels_that_the_plan_does_not_give(
     run_copy: Path, call: Callable[..., Outcome]
 ) -> None:
-    """Receipts that are consistent in themselves, but whose pixel hashes are invented."""
+    """Receipts and files that are consistent in themselves, but show every digit inverted."""
     shutil.rmtree(run_copy / "receipts/features")  # they would not fit, which is found first
     for path in (run_copy / "receipts/images").iterdir():
         receipt = json.loads(path.read_text())
-        receipt["pixel_sha256"] = [h[::-1] for h in receipt["pixel_sha256"]]
+        data = run_copy / receipt["files"][0]["path"]
+        rows = pq.read_table(data).to_pylist()
+        for row in rows:
+            image = 255 - np.asarray(Image.open(io.BytesIO(row["image"]["bytes"])))
+            row["image"]["bytes"] = encode_png(image)
+            row["pixel_sha256"] = pixel_sha256(image)
+        pq.write_table(pa.Table.from_pylist(rows, pq.read_schema(data)), data)
+        hashes = [row["pixel_sha256"] for row in rows]
+        receipt |= {"pixel_sha256": hashes, "pixels_digest": digest_of_pixels(hashes)}
+        receipt["files"][0] |= {
+            "num_bytes": data.stat().st_size,
+            "sha256": hashlib.sha256(data.read_bytes()).hexdigest(),
+        }
         path.write_text(json.dumps(receipt))
     outcome = call("verify", run_copy, "--num-batches", 1)
     assert outcome.code == 3
