@@ -5,8 +5,8 @@ import math
 from evalsuite.diagnosis.findings import ALARM, CannotTell, Clear, Finding, Outcome
 from evalsuite.diagnosis.material import Material
 from evalsuite.metrics.frechet import frechet_distance
-from evalsuite.metrics.frechet_metrics import INTERVAL_SAMPLES_PER_DIM
 from evalsuite.metrics.frechet_limit import RANKED_SAMPLES_PER_DIM
+from evalsuite.metrics.frechet_metrics import INTERVAL_SAMPLES_PER_DIM
 from evalsuite.metrics.intervals import balanced_groups
 from evalsuite.metrics.moments import moments_of
 
@@ -46,10 +46,10 @@ def probe_num_samples(material: Material) -> Outcome:
 
 
 def _bias(material: Material) -> str:
-    """How much the distance falls from half of the samples to all of them; empty where it is unsound.
+    """How much the distance falls from half of the samples to all; empty where that says nothing.
 
-    The bias of a distance falls as 1/N, so that of all is what halving adds. Halves hold the classes
-    alike: classes that are missing from one would add more than the bias does.
+    The bias of a distance falls as 1/N, so that of all is what halving adds. Halves hold the
+    classes alike: what one lacks would add more than the bias does.
     """
     table, reference = material.features, material.reference
     if table is None or reference is None or reference.factor is None:
