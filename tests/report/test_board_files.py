@@ -135,6 +135,20 @@ def test_figures_are_files_of_their_kind_and_the_same_each_time(
     assert content == figure_against(rows, title, "compute", to)
 
 
+def test_a_result_without_an_error_is_not_drawn_as_a_sure_one(sections: list[Section]) -> None:
+    """It has a shape and a key of its own, and every point its model and guidance."""
+    title = next(s.groups[0].title for s in sections if s.groups and s.claims)
+    shown = [one.row for one in board.plotted(sections) if title in one.figures]
+    results = [row for row in shown if row["kind"] == "result" and row["compute"] is not None]
+    bare = [row | {"standard_error": None, "guidance": "3 on 0..1"} for row in results]
+    known = figure_against(results, title, "compute", "svg").decode()
+    unknown = figure_against(bare, title, "compute", "svg").decode()
+    keys = ("<!-- results, 95 % interval -->", "<!-- results without an interval -->")
+    assert [key in known for key in keys] == [True, False]
+    assert [key in unknown for key in keys] == [False, True]
+    assert unknown.count(", guidance 3 on 0..1 -->") == len(results)
+
+
 def several_groups(tmp_path: Path) -> list[Section]:
     """One named protocol in three groups, and two sections that would have one title."""
     random = plan_of("pixnerd-xl-256", 2 * 10**9, labels=LabelRule(rule="random", seed=1))
