@@ -1,11 +1,13 @@
 """How sweeps are shown: what is planned, each rung, the result, and where a sweep stands."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from evalsuite.errors import CorruptionError, UsageError, printable
 
 if TYPE_CHECKING:
+    from evalsuite.artifacts.storage import Place
     from evalsuite.cli.sweep_setup import SweepSetup
     from evalsuite.sweep.directory import (
         ConfigurationEntry,
@@ -97,7 +99,7 @@ def result_lines(directory: "SweepDirectory", result: "SweepResult") -> list[str
     share = 100 * result.samples / max(1, result.samples_of_grid)
     lines = [
         f"winner  {printable(result.winner)}: {name} {value} at"
-        f" {result.num_samples} samples; run {directory.place(result.run)}"
+        f" {result.num_samples} samples; run {_shown(directory, result.run)}"
     ]
     if result.level_with_winner:
         listed = [printable(one) for one in result.level_with_winner[:MOST_ROWS]]
@@ -109,11 +111,11 @@ def result_lines(directory: "SweepDirectory", result: "SweepResult") -> list[str
         again = _measured(fresh.value, fresh.standard_error, fresh.ranked_by)
         lost = "unknown" if fresh.lost is None else f"{fresh.lost:+.4f}"
         width = "" if fresh.lost_error is None else f" ± {fresh.lost_error:.4f}"
-        of = "" if fresh.ranked_by == fresh.value else " of the extrapolated"
+        of = "" if fresh.ranked_by == fresh.value else " of the extrapolated value"
         lines.append(
             f"fresh   {name} {again} on seeds that did not choose it; lost"
             f" {lost}{width}{of} (winner's curse: the best of several on its own samples looks"
-            f" better than it is); run {directory.place(fresh.run)}"
+            f" better than it is); run {_shown(directory, fresh.run)}"
         )
     lines.append(
         f"samples {result.samples}, {share:.0f} % of the {result.samples_of_grid} of a grid"
@@ -124,6 +126,14 @@ def result_lines(directory: "SweepDirectory", result: "SweepResult") -> list[str
             f" {manifest.budget}"
         )
     return lines
+
+
+def _shown(directory: "SweepDirectory", run: str) -> "Place":
+    """Where a run lies, seen from here."""
+    place, here = directory.place(run), Path.cwd()
+    if isinstance(place, Path) and place.is_relative_to(here):
+        return place.relative_to(here)
+    return place
 
 
 def standing_lines(directory: "SweepDirectory") -> list[str]:
