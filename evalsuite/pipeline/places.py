@@ -8,7 +8,6 @@ without a place.
 import functools
 import itertools
 import math
-from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
@@ -200,12 +199,12 @@ def _placed(rows: Sequence[BoardRow]) -> list[BoardRow]:
     ties: list[list[str]] = [[] for _ in valued]
     ways = _ways(valued)
     for i, j in itertools.combinations(range(len(valued)), 2):
-        found = ways[valued[i].configuration, valued[j].configuration]
-        if len(found) > 1 or 0 in found:
+        way = ways[valued[i].configuration, valued[j].configuration]
+        if way == 0:
             ties[i].append(valued[j].id)
             ties[j].append(valued[i].id)
         else:
-            first, last = (j, i) if 1 in found else (i, j)
+            first, last = (j, i) if way == 1 else (i, j)
             better[last] += 1
             worse[first] += 1
     alike = _replicates(valued)
@@ -221,14 +220,15 @@ def _placed(rows: Sequence[BoardRow]) -> list[BoardRow]:
     return [*placed, *(row for row in rows if row.record.value is None)]
 
 
-def _ways(rows: Sequence[BoardRow]) -> Mapping[tuple[str, str], set[int]]:
-    """For each two configurations: 1 where rows of the second are better, -1 worse, 0 ties."""
-    ways: dict[tuple[str, str], set[int]] = defaultdict(set)
+def _ways(rows: Sequence[BoardRow]) -> Mapping[tuple[str, str], int]:
+    """For each two configurations: 1 where all rows of the second are better, -1 worse, else 0."""
+    ways: dict[tuple[str, str], int] = {}
     for row, other in itertools.combinations(rows, 2):
         gap = distinguishable(row, other)
-        way = 0 if gap is None else 1 if gap > 0 else -1
-        ways[row.configuration, other.configuration].add(way)
-        ways[other.configuration, row.configuration].add(-way)
+        found = 0 if gap is None else 1 if gap > 0 else -1
+        a, b = row.configuration, other.configuration
+        for pair, way in (((a, b), found), ((b, a), -found)):
+            ways[pair] = way if ways.get(pair, way) == way else 0
     return ways
 
 
