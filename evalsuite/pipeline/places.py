@@ -89,11 +89,6 @@ class Replicates(NamedTuple):
     mean: float
     standard_error: float | None
 
-    @property
-    def count(self) -> int:
-        """How many there are."""
-        return len(self.ids)
-
 
 class Group(NamedTuple):
     """Rows of one metric that may stand in one table.

@@ -261,7 +261,7 @@ def _of_result(section: Section, group: Group, row: BoardRow) -> dict[str, Any]:
         "best_place": best,
         "worst_place": worst,
         "ties": "; ".join(row.ties),
-        "replicates": alike.count if alike else 1,
+        "replicates": len(alike.ids) if alike else 1,
         "mean": alike.mean if alike else None,
         "mean_error": alike.standard_error if alike else None,
         "unknown": "; ".join(row.dagger),

@@ -121,6 +121,22 @@ def test_places_ties_and_daggers_are_in_the_page(sections: list[Section]) -> Non
     assert "FID-10K, adm against adm-imagenet-256" in html
 
 
+def test_replicates_are_told_in_every_format(tmp_path: Path) -> None:
+    """Each row its plan and its seeds, and what they come to together."""
+    plans = [plan_of("pixnerd-xl-256", seed) for seed in (0, 10**7)]
+    records = [make_record(2.0 + 0.2 * i, plan=plan) for i, plan in enumerate(plans)]
+    sections = build_board(entries_for_board(write_records(tmp_path / "a.json", *records)), [])
+    rows = board.flat_rows(sections)
+    assert [(row["replicates"], row["first_seed"]) for row in rows] == [(2, 0), (2, 10**7)]
+    assert [row["mean"] for row in rows] == [pytest.approx(2.1)] * 2
+    a, b = (plan.plan_id[:12] for plan in plans)
+    said = f"{a} and {b} are one configuration on other seeds: their mean is 2.1000 ± 0.0071"
+    assert said in render_board(sections)
+    table = render(board.board_tables(sections), TableFormat.MARKDOWN)
+    assert f"| pixnerd-xl-256 | {b} | adams2 | 10000000 |" in table
+    assert said in table
+
+
 @pytest.mark.parametrize("to", FIGURE_FORMATS)
 def test_figures_are_files_of_their_kind_and_the_same_each_time(
     sections: list[Section], to: str

@@ -178,8 +178,8 @@ def test_status_shows_rungs_and_survivors(finished: Finished, call: Callable[...
     assert any(line.startswith(BAD) and line.endswith("dropped") for line in lines)
     (winner,) = (line for line in lines if line.startswith(f"winner  {GOOD}: digits-FID "))
     assert Path(winner.rpartition("; run ")[2]).resolve() == finished.run(GOOD).resolve()
-    first = finished.json["rungs"][0]["rows"][0]
-    assert f"{first['value']:.4f} ± {first['standard_error']:.4f}" in shown.stdout
+    last = finished.json["rungs"][1]["rows"][0]
+    assert f"{last['value']:.4f} ± {last['standard_error']:.4f} (extrapolated" in shown.stdout
     assert "± is the standard error, [ ] the interval of the difference" in lines[2]
 
 
