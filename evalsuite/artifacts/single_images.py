@@ -45,6 +45,11 @@ class SingleImages:
                 if self._shard_with(index) is not None:
                     yield index
 
+    @functools.cached_property
+    def stop(self) -> int:
+        """One past the last sample that was made; 0 of a run without any."""
+        return max((head.stop for head in self._shards.touching(0, NO_END)), default=0)
+
     def is_kept(self, sample_index: int) -> bool:
         """Whether there are pixels of a sample."""
         return self._shard_with(sample_index) is not None

@@ -100,7 +100,7 @@ def sweep(**values: Any) -> None:  # noqa: ANN401 - click passes each option
     for table in directory.rungs():
         for line in rung_lines(table):
             click.echo(line)
-    for line in result_lines(directory.manifest, result):
+    for line in result_lines(directory, result):
         click.echo(line)
     click.echo(f"sweep   {directory.root}")
     click.echo(f"report  {write_sweep_report(directory)}")
@@ -139,8 +139,8 @@ def _conducted(
         result = conduct(work)
     if sessions:
         notice(
-            f"{images} images made for {sessions} times a configuration on a rung; networks loaded"
-            f" {bench.loads} times, kept {bench.kept} times"
+            f"{images} images made in {sessions} parts, each of one configuration for one rung;"
+            f" networks loaded {bench.loads} times, kept {bench.kept} times"
         )
     else:
         notice("nothing was missing")

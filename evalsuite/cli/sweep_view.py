@@ -1,24 +1,25 @@
 """How sweeps are shown: what is planned, each rung, the result, and where a sweep stands."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from evalsuite.errors import CorruptionError, UsageError, printable
-from evalsuite.metrics.registry import METRICS
 
 if TYPE_CHECKING:
+    from evalsuite.artifacts.storage import Place
     from evalsuite.cli.sweep_setup import SweepSetup
     from evalsuite.sweep.directory import (
         ConfigurationEntry,
         RungRow,
         RungTable,
         SweepDirectory,
-        SweepManifest,
         SweepResult,
     )
 
 MOST_ROWS = 40
 _INDENT = " " * 8
+_WORDS = "± is the standard error, [ ] the interval of the difference from the leader"
 
 
 def plan_lines(setup: "SweepSetup") -> list[str]:
@@ -57,7 +58,7 @@ def rung_lines(table: "RungTable") -> list[str]:
     width = max(len(printable(row.name)) for row in table.rows[:MOST_ROWS])
     hidden = len(table.rows) - MOST_ROWS
     return [
-        f"rung {table.num_samples}: ranked by {how}{drops}",
+        f"rung {table.num_samples}: ranked by {how}{drops}; {_WORDS}",
         *(f"{_INDENT}{_row(row, width)}" for row in table.rows[:MOST_ROWS]),
         *([f"{_INDENT}and {hidden} more"] if hidden > 0 else []),
     ]
@@ -72,7 +73,7 @@ def _row(row: "RungRow", width: int) -> str:
 
 def _measured(value: float | None, error: float | None, ranked_by: float | None) -> str:
     """`2.0500 ± 0.1200 (extrapolated 1.1000)`."""
-    width = "" if error is None else f" ± {1.96 * error:.4f}"
+    width = "" if error is None else f" ± {error:.4f}"
     limit = "" if ranked_by == value else f" (extrapolated {_number(ranked_by)})"
     return f"{_number(value)}{width}{limit}"
 
@@ -83,17 +84,22 @@ def _behind(row: "RungRow") -> str:
     if row.half_width is None:
         return f"{row.difference:+.4f} from the leader, no interval"
     pairs = "paired" if row.paired else "unpaired"
-    return f"{row.difference:+.4f} ± {row.half_width:.4f} from the leader, {pairs}"
+    low, high = row.difference - row.half_width, row.difference + row.half_width
+    return f"{row.difference:+.4f} [{low:+.4f}, {high:+.4f}] from the leader, {pairs}"
 
 
-def result_lines(manifest: "SweepManifest", result: "SweepResult") -> list[str]:
-    """The winner, who is level with it, what it lost on fresh seeds, what it took."""
-    name = METRICS[manifest.metric].display
+def result_lines(directory: "SweepDirectory", result: "SweepResult") -> list[str]:
+    """The winner, who is level with it, what it lost on fresh seeds, what it took.
+
+    ± is a standard error, as in the tables of rungs.
+    """
+    manifest = directory.manifest
+    name = manifest.display
     value = _measured(result.value, result.standard_error, result.ranked_by)
     share = 100 * result.samples / max(1, result.samples_of_grid)
     lines = [
         f"winner  {printable(result.winner)}: {name} {value} at"
-        f" {result.num_samples} samples; run {result.run}"
+        f" {result.num_samples} samples; run {_shown(directory, result.run)}"
     ]
     if result.level_with_winner:
         listed = [printable(one) for one in result.level_with_winner[:MOST_ROWS]]
@@ -104,11 +110,12 @@ def result_lines(manifest: "SweepManifest", result: "SweepResult") -> list[str]:
         fresh = result.fresh
         again = _measured(fresh.value, fresh.standard_error, fresh.ranked_by)
         lost = "unknown" if fresh.lost is None else f"{fresh.lost:+.4f}"
-        width = "" if fresh.lost_error is None else f" ± {1.96 * fresh.lost_error:.4f}"
+        width = "" if fresh.lost_error is None else f" ± {fresh.lost_error:.4f}"
+        of = "" if fresh.ranked_by == fresh.value else " of the extrapolated value"
         lines.append(
             f"fresh   {name} {again} on seeds that did not choose it; lost"
-            f" {lost}{width} (winner's curse: the best of several on its own samples looks better"
-            f" than it is); run {fresh.run}"
+            f" {lost}{width}{of} (winner's curse: the best of several on its own samples looks"
+            f" better than it is); run {_shown(directory, fresh.run)}"
         )
     lines.append(
         f"samples {result.samples}, {share:.0f} % of the {result.samples_of_grid} of a grid"
@@ -119,6 +126,14 @@ def result_lines(manifest: "SweepManifest", result: "SweepResult") -> list[str]:
             f" {manifest.budget}"
         )
     return lines
+
+
+def _shown(directory: "SweepDirectory", run: str) -> "Place":
+    """Where a run lies, seen from here."""
+    place, here = directory.place(run), Path.cwd()
+    if isinstance(place, Path) and place.is_relative_to(here):
+        return place.relative_to(here)
+    return place
 
 
 def standing_lines(directory: "SweepDirectory") -> list[str]:
@@ -133,7 +148,7 @@ def standing_lines(directory: "SweepDirectory") -> list[str]:
     for table in tables:
         lines += rung_lines(table)
     if result is not None:
-        return [*lines, *result_lines(manifest, result)]
+        return [*lines, *result_lines(directory, result)]
     alive = {row.name for row in tables[-1].rows if row.goes_on} if tables else None
     decided = {table.num_samples for table in tables}
     rung = next((one for one in manifest.rungs if one not in decided), None)

@@ -2,12 +2,12 @@
 
 import math
 
-import numpy as np
-
 from evalsuite.diagnosis.findings import ALARM, CannotTell, Clear, Finding, Outcome
 from evalsuite.diagnosis.material import Material
 from evalsuite.metrics.frechet import frechet_distance
+from evalsuite.metrics.frechet_limit import RANKED_SAMPLES_PER_DIM
 from evalsuite.metrics.frechet_metrics import INTERVAL_SAMPLES_PER_DIM
+from evalsuite.metrics.intervals import balanced_groups
 from evalsuite.metrics.moments import moments_of
 
 _FEWEST = 8
@@ -46,19 +46,26 @@ def probe_num_samples(material: Material) -> Outcome:
 
 
 def _bias(material: Material) -> str:
-    """How much the distance falls from half of the samples to all of them."""
+    """How much the distance falls from half of the samples to all; empty where that says nothing.
+
+    The bias of a distance falls as 1/N, so that of all is what halving adds. Halves hold the
+    classes alike: what one lacks would add more than the bias does.
+    """
     table, reference = material.features, material.reference
     if table is None or reference is None or reference.factor is None:
         return ""
     rows_ND = table.pool_ND
-    if len(rows_ND) < _FEWEST:
+    count, dim = rows_ND.shape
+    if count < max(_FEWEST, RANKED_SAMPLES_PER_DIM * dim):
         return ""
-    whole = frechet_distance(moments_of(rows_ND), reference.factor)
-    # at random: alternate samples may be of two kinds of classes
-    halves_2N = np.array_split(np.random.default_rng(0).permutation(len(rows_ND)), 2)
-    halves = [frechet_distance(moments_of(rows_ND[h]), reference.factor) for h in halves_2N]
+    labels = material.all_labels
+    halves_N = balanced_groups(count, 2, None if labels is None else labels[material.rows_N])
+    whole, *halves = (
+        frechet_distance(moments_of(rows_ND[chosen_N]), reference.factor)
+        for chosen_N in (slice(None), halves_N == 0, halves_N == 1)
+    )
     half = sum(halves) / 2
-    return (
-        f": the distance of {len(rows_ND):,} is {whole:.3f}, of half as many {half:.3f}, so about"
-        f" {half - whole:.3f} of it is bias"
+    share = f"about {half - whole:.3f} of it is" if half - whole < whole else "all of it may be"
+    return f": the distance of {count:,} is {whole:.3f}, of half as many {half:.3f}" + (
+        f", so {share} bias" if half > whole else ""
     )

@@ -35,7 +35,7 @@ NUM_STEPS = (4, 8, 10, 2, 5, 6, 12, 20, 30)
 """Tried beside the preset's own, because the count of steps is changed most often."""
 EXACT = 2.0
 """Root mean square difference in grey levels at which no other count of steps need be tried."""
-CLAIMED, OFF, REVERSED = "as claimed", "off", "reversed"
+CLAIMED, OFF, REVERSED = "as the preset has it", "off", "reversed"
 _CLOSE = 1.6
 """Counts of steps that lie at most so many times as far as the nearest are tried without guidance
 and with its interval reversed, too."""
@@ -57,7 +57,7 @@ class Fit(NamedTuple):
     """How far samples lie from twins by one setting.
 
     Attributes:
-        guidance: `as claimed`, `off` or `reversed`.
+        guidance: `as the preset has it`, `off` or `reversed`.
         num_steps: solver intervals.
         rms_T: root mean square difference of each, in grey levels.
     """

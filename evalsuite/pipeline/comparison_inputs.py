@@ -15,7 +15,7 @@ from evalsuite.config import Plan, ProtocolSpec, canonical_json, explain, load_s
 from evalsuite.errors import CorruptionError, DataError, UsageError, nearest
 from evalsuite.metrics.registry import METRICS
 from evalsuite.pipeline.comparability import Side, comparability, declare
-from evalsuite.pipeline.record_files import by_samples, files_of, written_in
+from evalsuite.pipeline.record_files import by_samples, inputs_of, written_in
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,7 +145,7 @@ def _samples_of(record: Record) -> str:
 
 
 def entries_for_board(place: Place) -> list[Entry]:
-    """A run; or what files hold, or a folder of them, an entry for each set of samples.
+    """A run; or what files hold, an entry for each set of samples; or a folder of both.
 
     Takes what `leaderboard check` takes. Paths name the entries.
 
@@ -153,11 +153,16 @@ def entries_for_board(place: Place) -> list[Entry]:
         DataError: there is nothing, or it holds no records.
         CorruptionError: a record that cannot be read.
     """
-    if is_run(place) or not isinstance(place, Path):
+    if not isinstance(place, Path):
         return [open_entry(str(place), place)]
+    return [entry for path in inputs_of(place) for entry in _entries_in(path)]
+
+
+def _entries_in(path: Path) -> list[Entry]:
+    if is_run(path):
+        return [open_entry(str(path), path)]
     return [
         entry_of_records(str(path), str(path), records, {})
-        for path in files_of(place)
         for records in by_samples(_records_in(path))
     ]
 

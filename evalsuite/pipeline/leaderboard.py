@@ -17,7 +17,7 @@ from evalsuite.config import (
     load_spec,
     names_of,
 )
-from evalsuite.errors import UsageError
+from evalsuite.errors import DataError, UsageError
 from evalsuite.metrics.registry import METRICS
 from evalsuite.pipeline.claims import (
     Settings,
@@ -70,6 +70,7 @@ def build_board(entries: Sequence[Entry], claims: Sequence[Claim]) -> list[Secti
 
     Raises:
         UsageError: nothing to show.
+        DataError: two records give one plan two values by one protocol.
         CorruptionError: influence values that do not belong to their record.
     """
     if not entries and not claims:
@@ -137,7 +138,11 @@ def _count(section: Section) -> int:
 
 
 def _rows(entries: Sequence[Entry], claims: Sequence[Claim]) -> list[BoardRow]:
-    """All records as rows; one that was only scored again stands once, by its last scoring."""
+    """All records as rows; one that was only scored again stands once, by its last scoring.
+
+    Raises:
+        DataError: two records give one plan two values.
+    """
     rows: dict[tuple[str, str, bytes], list[BoardRow]] = {}
     for entry in entries:
         settings = settings_of(entry.plan, entry.model)
@@ -151,10 +156,21 @@ def _rows(entries: Sequence[Entry], claims: Sequence[Claim]) -> list[BoardRow]:
             alike = rows.setdefault(key, [])
             again = next((r for r in alike if same_number(r.record.value, record.value)), None)
             if again is None:
+                _check_no_conflict(alike, row)
                 alike.append(row)
             elif again.record.created_at < record.created_at:
                 alike[alike.index(again)] = row
     return [row for alike in rows.values() for row in alike]
+
+
+def _check_no_conflict(before: Sequence[BoardRow], row: BoardRow) -> None:
+    """Raise DataError where the plan of a row has another value by the same protocol."""
+    if before and row.record.samples.get("plan_id"):
+        raise DataError(
+            f"{before[0].entry.where} and {row.entry.where} give plan {row.id} two values of"
+            f" {row.record.display} ({before[0].record.value}, {row.record.value}): leave one out,"
+            " or score it again"
+        )
 
 
 def _section_of_group(group: Group) -> tuple[str, str]:

@@ -5,8 +5,10 @@ differ is in another group, and a row of which something is unknown stands in it
 without a place.
 """
 
+import functools
 import itertools
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -14,7 +16,7 @@ from evalsuite.artifacts.records import Protocol, Record
 from evalsuite.config import canonical_json
 from evalsuite.pipeline.claims import Reproduction, Settings
 from evalsuite.pipeline.comparability import Side, comparability
-from evalsuite.pipeline.comparison import compare_records
+from evalsuite.pipeline.comparison import Sharing, compare_records, sharing
 from evalsuite.pipeline.comparison_inputs import Entry, Meeting, measurement_key, side_of
 from evalsuite.pipeline.comparison_words import RETRAINING_PERCENT
 
@@ -30,6 +32,7 @@ class BoardRow:
         dagger: fields of its protocol that are unknown; it then has no place.
         places: the best and the worst place that its interval allows; None without a place.
         ties: ids of rows that cannot be told apart from it.
+        replicates: how it stands with rows of its configuration on other seeds; None without one.
         beside: claims of its model.
     """
 
@@ -39,6 +42,7 @@ class BoardRow:
     dagger: tuple[str, ...] = ()
     places: tuple[int, int] | None = None
     ties: tuple[str, ...] = ()
+    replicates: "Replicates | None" = None
     beside: tuple[Reproduction, ...] = ()
 
     @property
@@ -46,6 +50,19 @@ class BoardRow:
         """The plan's id, or the name of outside samples: it stays when other rows come."""
         samples = self.record.samples
         return str(samples.get("plan_id") or "")[:12] or str(samples.get("path") or "unknown")
+
+    @functools.cached_property
+    def configuration(self) -> str:
+        """What all but its seeds decides: of two replicates it is the same."""
+        plan = self.entry.plan
+        if plan is None:
+            return f"{self.id} in {self.entry.where}"
+        return plan.model_copy(update={"first_seed": 0}).plan_id
+
+    @property
+    def first_seed(self) -> int | None:
+        """Of its samples; None of outside samples."""
+        return None if self.entry.plan is None else self.entry.plan.first_seed
 
     @property
     def name(self) -> str:
@@ -57,6 +74,20 @@ class BoardRow:
         """What making the samples took; None where no GPU was held or nobody measured."""
         hours = self.record.cost.get("gpu_hours")
         return float(hours) if isinstance(hours, int | float) and hours > 0 else None
+
+
+class Replicates(NamedTuple):
+    """Rows that are one configuration on several ranges of seeds.
+
+    Attributes:
+        ids: of all of them.
+        mean: of their values.
+        standard_error: of the mean; None where one has no error, or they share seeds.
+    """
+
+    ids: tuple[str, ...]
+    mean: float
+    standard_error: float | None
 
 
 class Group(NamedTuple):
@@ -153,32 +184,80 @@ def _pile_for(piles: list[_Pile], takes: Sequence[bool]) -> _Pile:
 
 
 def _placed(rows: Sequence[BoardRow]) -> list[BoardRow]:
-    """Rows of one group, the best first, with the places that their intervals allow."""
+    """Rows of one group, the best first, with the places that their intervals allow.
+
+    Replicates of one configuration have the same places: the best of several is no better than
+    they are, so two configurations are told apart where all their replicates are.
+    """
     valued = [row for row in rows if row.record.value is not None]
     better, worse = [0] * len(valued), [0] * len(valued)
     ties: list[list[str]] = [[] for _ in valued]
+    ways = _ways(valued)
     for i, j in itertools.combinations(range(len(valued)), 2):
-        gap = distinguishable(valued[i], valued[j])
-        if gap is None:
+        way = ways[valued[i].configuration, valued[j].configuration]
+        if way == 0:
             ties[i].append(valued[j].id)
             ties[j].append(valued[i].id)
         else:
-            first, last = (j, i) if gap > 0 else (i, j)
+            first, last = (j, i) if way == 1 else (i, j)
             better[last] += 1
             worse[first] += 1
+    alike = _replicates(valued)
     placed = [
-        replace(row, places=(1 + better[i], len(valued) - worse[i]), ties=tuple(sorted(ties[i])))
+        replace(
+            row,
+            places=(1 + better[i], len(valued) - worse[i]),
+            ties=tuple(sorted(ties[i])),
+            replicates=alike.get(row.configuration),
+        )
         for i, row in enumerate(valued)
     ]
     return [*placed, *(row for row in rows if row.record.value is None)]
 
 
+def _ways(rows: Sequence[BoardRow]) -> Mapping[tuple[str, str], int]:
+    """For each two configurations: 1 where all rows of the second are better, -1 worse, else 0."""
+    ways: dict[tuple[str, str], int] = {}
+    for row, other in itertools.combinations(rows, 2):
+        gap = distinguishable(row, other)
+        found = 0 if gap is None else 1 if gap > 0 else -1
+        a, b = row.configuration, other.configuration
+        for pair, way in (((a, b), found), ((b, a), -found)):
+            ways[pair] = way if ways.get(pair, way) == way else 0
+    return ways
+
+
+def _replicates(rows: Sequence[BoardRow]) -> dict[str, Replicates]:
+    """Of each configuration that has several rows, all of which have values."""
+    members: dict[str, list[BoardRow]] = {}
+    for row in rows:
+        if row.entry.plan is not None:
+            members.setdefault(row.configuration, []).append(row)
+    return {name: _pooled(found) for name, found in members.items() if len(found) > 1}
+
+
+def _pooled(rows: Sequence[BoardRow]) -> Replicates:
+    values = [row.record.value for row in rows if row.record.value is not None]
+    errors = [e for row in rows if (e := row.record.standard_error) is not None]
+    apart = all(
+        sharing(a.entry.plan, b.entry.plan, n, n) is Sharing.DISJOINT
+        for a, b in itertools.combinations(rows, 2)
+        for n in [a.record.protocol.num_samples]
+    )
+    known = apart and len(errors) == len(rows)
+    ids = tuple(row.id for row in rows)
+    error = math.hypot(*errors) / len(rows) if known else None
+    return Replicates(ids, math.fsum(values) / len(values), error)
+
+
 def distinguishable(row: BoardRow, other: BoardRow) -> float | None:
     """How much better `other` is; None where the two are a tie, or nothing says that they are not.
 
-    A gap counts when it exceeds its 95 % interval (paired where both are runs that share noise)
-    and, of FID, 1.3 % of the larger value.
+    Replicates of one configuration are a tie. Of others a gap counts when it exceeds its 95 %
+    interval (paired where both are runs that share noise) and, of FID, 1.3 % of the larger value.
     """
+    if row.configuration == other.configuration:
+        return None
     if is_near(row.record.metric, row.record.value or 0.0, other.record.value or 0.0):
         return None
     met = compare_records(row.entry, other.entry, Meeting(row.record, other.record, None))

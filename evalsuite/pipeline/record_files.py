@@ -1,11 +1,13 @@
 """Files of records, which comparisons, boards and checks read in one way."""
 
 import json
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from evalsuite.artifacts.records import Record
+from evalsuite.artifacts.run_directory import is_run
 from evalsuite.config import canonical_json
 from evalsuite.errors import DataError
 
@@ -24,21 +26,50 @@ class Written(NamedTuple):
     file_name: str | None
 
 
-def files_of(path: Path) -> list[Path]:
-    """A file itself; of a run its results; of another folder all its JSON files.
+def inputs_of(path: Path) -> list[Path]:
+    """A file or a run itself; of another folder its runs with results, and JSON files outside runs.
+
+    Runs are found at any depth; in one nothing but its results is a record.
 
     Raises:
-        DataError: there is nothing, or no JSON file.
+        DataError: there is nothing, or neither a run with results nor a JSON file.
     """
-    if path.is_dir():
-        folder = path / "results" if (path / "manifest.json").is_file() else path
-        files = sorted(folder.rglob("*.json"))
-        if not files:
-            raise DataError(f"{folder} holds no JSON file: give records, or a folder of them")
-        return files
-    if not path.is_file():
+    if path.is_file() or is_run(path):
+        return [path]
+    if not path.is_dir():
         raise DataError(f"{path} does not exist: give files of records, or a folder of them")
-    return [path]
+    found = _inputs_in(path)
+    if not found:
+        raise DataError(f"{path} holds no JSON file: give records, or a folder of them")
+    return found
+
+
+def _inputs_in(folder: Path) -> list[Path]:
+    found: list[Path] = []
+    for where, folders, names in os.walk(folder):
+        here = Path(where)
+        if "manifest.json" in names:
+            folders.clear()
+            found += [here] if _results_of(here) else []
+        else:
+            found += [here / name for name in names if name.endswith(".json")]
+    return sorted(found)
+
+
+def files_of(path: Path) -> list[Path]:
+    """The files of `inputs_of`: of each run its results.
+
+    Raises:
+        DataError: as `inputs_of`, or a run without results.
+    """
+    found = [f for one in inputs_of(path) for f in ([one] if one.is_file() else _results_of(one))]
+    if not found:
+        raise DataError(f"{path / 'results'} holds no JSON file: give a run that was scored")
+    return found
+
+
+def _results_of(run: Path) -> list[Path]:
+    return sorted((run / "results").glob("*.json"))
 
 
 def written_in(path: Path) -> list[Written]:

@@ -64,6 +64,37 @@ def is_reference(record: Record) -> bool:
     return not of_images or digest == pinned
 
 
+def named_reference(record: Record) -> ReferenceSpec | None:
+    """The registered reference of a record's name, where its metric uses one."""
+    uses = record.reference is not None and record.protocol.reference_sha256 is not None
+    return _reference(record.reference) if uses and record.reference else None
+
+
+def is_made_for(reference: ReferenceSpec, protocol: Protocol) -> bool:
+    """Whether a reference's features are of a protocol's extractor; one of images is of any.
+
+    Of another program's file only the network's name is known.
+    """
+    if reference.extractor_id is not None:
+        return protocol.extractor == reference.extractor_id
+    return reference.extractor in {None, protocol.extractor.rpartition("-")[0]}
+
+
+def keeps_rules(protocol: Protocol, name: str) -> bool:
+    """Whether nothing speaks against a measurement being by the named protocol.
+
+    Less than `is_by_protocol`: the reference may be another, and the network's weights too.
+    """
+    spec, metric = _protocol(name), METRICS.get(protocol.metric)
+    if spec is None or metric is None:
+        return True
+    if dict(metric.fields(spec)) != protocol.details:
+        return False
+    of = None if spec.extractor is None else _extractor(spec.extractor)
+    ours = _extractor(protocol.extractor.rpartition("-")[0])
+    return of is None or ours is None or (of.family, of.resize) == (ours.family, ours.resize)
+
+
 @functools.cache
 def _protocol(name: str) -> ProtocolSpec | None:
     """A named protocol; its file is read once."""

@@ -1,7 +1,9 @@
 """Records submitted to a board: read, recomputed where they can be, every fault named."""
 
+import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,11 +16,24 @@ from evalsuite.artifacts.records import (
     same_number,
     short_count,
 )
-from evalsuite.config import ExtractorSpec, Plan, explain, load_spec, names_of
+from evalsuite.config import (
+    ExtractorSpec,
+    ModelPreset,
+    Plan,
+    explain,
+    load_spec,
+    names_of,
+)
 from evalsuite.errors import DataError
 from evalsuite.metrics.registry import METRICS
 from evalsuite.pipeline.record_files import files_of, written_in
-from evalsuite.pipeline.registered import is_extractor, is_reference
+from evalsuite.pipeline.registered import (
+    is_extractor,
+    is_made_for,
+    is_reference,
+    keeps_rules,
+    named_reference,
+)
 from evalsuite.sampling.describe import nfe_of
 
 _SHARES = frozenset({"precision", "recall", "coverage"})
@@ -73,7 +88,11 @@ def _submission(content: object, where: str, file_name: str | None = None) -> Su
         record = Record.model_validate(content)
     except ValidationError as error:
         return Submission(where, None, (explain(error, Record),))
-    faults = [*_hashes(record, content), *_pins(record), *_plan(record), *_numbers(record)]
+    faults = [
+        fault
+        for looked in (_hashes(record, content), _pins(record), _plan(record), _numbers(record))
+        for fault in looked
+    ]
     if file_name and _RESULT_FILE.fullmatch(file_name) and not record.path.endswith(file_name):
         faults.append(f"its file should be called {record.path.rpartition('/')[2]}")
     return Submission(where, record, tuple(faults))
@@ -103,6 +122,15 @@ def _pins(record: Record) -> Iterator[str]:
         yield f"its extractor {protocol.extractor}, or its weights, is not the registered {known}"
     if not is_reference(record):
         yield f"its reference is called {record.reference} and has other images"
+    named = named_reference(record)
+    if named is not None and not is_made_for(named, protocol):
+        yield (
+            f"reference {named.name} has features of {named.extractor}, the protocol those of"
+            f" {protocol.extractor}"
+        )
+    for asked in record.protocol_names:
+        if asked is not None and not keeps_rules(protocol, asked):
+            yield f"its protocol has not the rules of the {asked} that it is called"
 
 
 def _plan(record: Record) -> Iterator[str]:
@@ -129,6 +157,23 @@ def _plan(record: Record) -> Iterator[str]:
         yield f"its uint8 rule is {record.protocol.uint8_rule}, the plan's {plan.uint8_rule}"
     if record.samples.get("nfe") != nfe_of(plan):
         yield f"its nfe is {record.samples.get('nfe')}, the plan's {nfe_of(plan)}"
+    yield from _model(plan, record)
+
+
+def _model(plan: Plan, record: Record) -> Iterator[str]:
+    """Whether the model and the reference of a plan's samples can be those that are named."""
+    model, named = record.samples.get("model"), named_reference(record)
+    if model in names_of(ModelPreset):
+        preset = load_spec(ModelPreset, model)
+        ours = {key: plan.network.get(key, value) for key, value in preset.network.items()}
+        if (plan.family, ours) != (preset.family, preset.network):
+            yield f"its model is called {model}, and the plan has another network"
+    size = None if named is None else named.size or (named.images.size if named.images else None)
+    if named is not None and size is not None and tuple(size) != tuple(plan.size):
+        yield (
+            f"its samples are {plan.size[0]}x{plan.size[1]}, reference {named.name} is of"
+            f" {size[0]}x{size[1]} images"
+        )
 
 
 def _numbers(record: Record) -> Iterator[str]:
@@ -147,15 +192,25 @@ def _numbers(record: Record) -> Iterator[str]:
             yield f"{record.metric} cannot be {record.value:g}"
     if record.standard_error is not None and record.standard_error < 0:
         yield f"its standard error is {record.standard_error:g}"
+    for name, spent in record.cost.items():
+        if isinstance(spent, int | float) and not 0 <= spent < math.inf:
+            yield f"its cost.{name} is {spent:g}"
+    try:
+        datetime.fromisoformat(record.created_at)
+    except ValueError:
+        yield f"its created_at {record.created_at!r} is no time in ISO 8601"
 
 
 def _with_conflicts(found: list[Submission]) -> list[Submission]:
-    """Faults of records that give one plan two values by one protocol, added to the later one."""
+    """Faults of records that give one plan two values by one protocol, added to the later one.
+
+    What has a fault of its own says nothing against others.
+    """
     seen: dict[tuple[str, str], Submission] = {}
     checked = []
     for one in found:
         plan_id = one.record.samples.get("plan_id") if one.record else None
-        if one.record is not None and plan_id is not None:
+        if one.record is not None and plan_id is not None and not one.faults:
             first = seen.setdefault((str(plan_id), one.record.protocol_id), one)
             assert first.record is not None
             if not same_number(first.record.value, one.record.value):
@@ -163,6 +218,6 @@ def _with_conflicts(found: list[Submission]) -> list[Submission]:
                     f"{first.where} gives the same plan another value by the same protocol"
                     f" ({first.record.value}, here {one.record.value})"
                 )
-                one = one._replace(faults=(*one.faults, fault))
+                one = one._replace(faults=(fault,))
         checked.append(one)
     return checked

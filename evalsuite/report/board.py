@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 
 from evalsuite.pipeline.claims import Reproduction, Settings, guidance_text, shown
 from evalsuite.pipeline.leaderboard import ClaimGroup, ClaimRow, Section, stands_beside
-from evalsuite.pipeline.places import BoardRow, Group
+from evalsuite.pipeline.places import BoardRow, Group, Replicates
 from evalsuite.report.summary import number
 from evalsuite.report.tables import TextTable
 
@@ -28,6 +28,9 @@ SCHEMA = {
     "best_place": _COUNT,
     "worst_place": _COUNT,
     "ties": _TEXT,
+    "replicates": _COUNT,
+    "mean": _NUMBER,
+    "mean_error": _NUMBER,
     "unknown": _TEXT,
     "protocol": _TEXT,
     "protocol_id": _TEXT,
@@ -42,6 +45,7 @@ SCHEMA = {
     "compute": _NUMBER,
     "gpu_hours": _NUMBER,
     "plan_id": _TEXT,
+    "first_seed": _COUNT,
     "weights_sha256": _TEXT,
     "record_sha256": _TEXT,
     "source": _TEXT,
@@ -172,11 +176,14 @@ def reproduction_rows(found: Sequence[Beside]) -> list[dict[str, Any]]:
 def board_tables(sections: Sequence[Section]) -> list[TextTable]:
     """A table for each group of results and one for the claims beside it; none mixes the two."""
     tables = []
-    headings = ("model", "guidance", "place", "value", "± error", "NFE", "M params", "GPU-hours")
+    headings = (
+        *("model", "plan", "solver", "seeds from", "guidance"),
+        *("place", "value", "± error", "NFE", "M params", "GPU-hours"),
+    )
     for section in sections:
         for group in section.groups:
             cells = [_result_cells(row) for row in group.rows]
-            tables.append(TextTable(group.title, headings, cells, 2, _notes(group.rows)))
+            tables.append(TextTable(group.title, headings, cells, 5, _notes(group.rows)))
         for claims in section.claims:
             title = f"{claims_title(section, claims)}, not ranked"
             claimed = [_claim_cells(row) for row in claims.rows]
@@ -202,13 +209,26 @@ def _notes(rows: Sequence[BoardRow]) -> list[str]:
     for row in rows:
         if row.dagger:
             notes.append(f"† {row.name} has no place, because unknown: {', '.join(row.dagger)}")
-    return notes
+    found = dict.fromkeys(row.replicates for row in rows if row.replicates is not None)
+    return [*notes, *map(replicates_text, found)]
+
+
+def replicates_text(found: Replicates) -> str:
+    """What is known of one configuration on several ranges of seeds."""
+    error = "" if found.standard_error is None else f" ± {number(found.standard_error)}"
+    return (
+        f"{' and '.join(found.ids)} are one configuration on other seeds: their mean is"
+        f" {number(found.mean)}{error}"
+    )
 
 
 def _result_cells(row: BoardRow) -> tuple[str, ...]:
     record, settings = row.record, row.settings
     return (
         row.name + (" †" if row.dagger else ""),
+        row.id if row.entry.plan else "",
+        settings_text(row),
+        _plain(row.first_seed),
         guidance_text(settings),
         place_text(row),
         number(record.value),
@@ -230,7 +250,7 @@ def _plain(value: float | None) -> str:
 
 
 def _of_result(section: Section, group: Group, row: BoardRow) -> dict[str, Any]:
-    record, plan = row.record, row.entry.plan
+    record, plan, alike = row.record, row.entry.plan, row.replicates
     best, worst = row.places or (None, None)
     return {
         **_shared(section, group.id, RESULT, row.settings),
@@ -241,6 +261,9 @@ def _of_result(section: Section, group: Group, row: BoardRow) -> dict[str, Any]:
         "best_place": best,
         "worst_place": worst,
         "ties": "; ".join(row.ties),
+        "replicates": len(alike.ids) if alike else 1,
+        "mean": alike.mean if alike else None,
+        "mean_error": alike.standard_error if alike else None,
         "unknown": "; ".join(row.dagger),
         "protocol": record.protocol_name,
         "protocol_id": record.protocol_id,
@@ -248,6 +271,7 @@ def _of_result(section: Section, group: Group, row: BoardRow) -> dict[str, Any]:
         "guidance": guidance_text(row.settings),
         "gpu_hours": row.gpu_hours,
         "plan_id": row.id,
+        "first_seed": row.first_seed,
         "weights_sha256": plan.weights_sha256 if plan else None,
         "record_sha256": record.record_sha256,
         "source": None,

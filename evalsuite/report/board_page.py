@@ -19,6 +19,7 @@ from evalsuite.report.board import (
     compute_of,
     place_text,
     plotted,
+    replicates_text,
     reproductions,
     settings_text,
 )
@@ -31,7 +32,10 @@ AXES = {
     "gpu_hours": "GPU-hours of the run",
 }
 """What a figure of merit is plotted against; keys are columns of the board's table."""
-_PLOTTED = ("kind", "model", "value", "standard_error", *AXES, "guidance", "resolution")
+_PLOTTED = (
+    *("kind", "model", "value", "standard_error", "num_samples"),
+    *(*AXES, "guidance", "resolution"),
+)
 
 
 def render_board(sections: Sequence[Section]) -> str:
@@ -55,6 +59,7 @@ def render_board(sections: Sequence[Section]) -> str:
             for one in points
         ],
         place=place_text,
+        replicates_text=replicates_text,
         settings_text=settings_text,
         **page_scripts(environment, "leaderboard.js"),
     )

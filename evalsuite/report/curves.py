@@ -139,7 +139,7 @@ def curves_of(
             f"no input has a number for both {y} and {x}: {nearest(x, names_of_facts(entries))}"
             f" ({left_out[0] if left_out else 'no input'})"
         )
-    labels = _labels(list(found), [values[0].record for values in found.values()])
+    labels = _labels(list(found), group, [values[0].record for values in found.values()])
     curves = [
         Curve(label, values[0].record.protocol, _points(values, x, group))
         for label, values in zip(labels, found.values(), strict=True)
@@ -228,11 +228,13 @@ def _group_of(entry: Entry, group: str | None) -> str:
     return "unknown" if value is None else str(value)
 
 
-def _labels(keys: Sequence[tuple[str, bytes]], records: Sequence[Record]) -> list[str]:
+def _labels(
+    keys: Sequence[tuple[str, bytes]], group: str | None, records: Sequence[Record]
+) -> list[str]:
     """Names of curves: the group's value, and as much of the protocol as tells them apart."""
     names = [record.protocol_name or record.protocol_id for record in records]
     counts = [f"N = {record.protocol.num_samples:,}" for record in records]
-    parts = [[group] if group else [] for group, _ in keys]
+    parts = [[_told(group, value)] if value else [] for value, _ in keys]
     for texts in (names, counts):
         if len(set(texts)) > 1:
             parts = [[*words, text] for words, text in zip(parts, texts, strict=True)]
@@ -241,6 +243,12 @@ def _labels(keys: Sequence[tuple[str, bytes]], records: Sequence[Record]) -> lis
         parts = [[*words, text] for words, text in zip(parts, ids, strict=True)]
     labels = [", ".join(words) for words in parts]
     return [label or record.display for label, record in zip(labels, records, strict=True)]
+
+
+def _told(group: str | None, value: str) -> str:
+    """A group's value; with the group's name where the value alone does not say what it is."""
+    says_nothing = as_number(value) is not None or value in {"True", "False", "unknown"}
+    return f"{title_of(group)} {value}" if group and says_nothing else value
 
 
 def _points(values: Sequence[_Value], x: str, group: str | None) -> tuple[Point, ...]:

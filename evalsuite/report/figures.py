@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from evalsuite.errors import DataError
+from evalsuite.pipeline.comparison import Z_95
 from evalsuite.report.board import CLAIM, RESULT
 from evalsuite.report.board_page import AXES
 from evalsuite.report.curves import Curve, Curves, are_wide, is_wide, shared_facts
@@ -12,6 +13,7 @@ from evalsuite.report.curves import Curve, Curves, are_wide, is_wide, shared_fac
 FIGURE_FORMATS = ("png", "pdf", "svg")
 CURVE_COLOURS = ("#0b5c8a", "#b4460f", "#2f7a35", "#7a3f94", "#8a6d0b", "#a3214f", "#44525f")
 """Of curves, here and on the page; they can be told apart in grey too."""
+_ACCENT = "#0b5c8a"
 
 
 def figure_against(
@@ -38,21 +40,12 @@ def figure_against(
     if claims:
         points = [row[axis] for row in claims], [row["value"] for row in claims]
         plot.scatter(*points, facecolors="none", edgecolors="#5b6570", label="claims")
-    if results:
-        plot.errorbar(
-            [row[axis] for row in results],
-            [row["value"] for row in results],
-            [1.96 * (row["standard_error"] or 0.0) for row in results],
-            fmt="o",
-            color="#0b5c8a",
-            capsize=3,
-            label="results, 95 %",
-        )
-    named: dict[str, tuple[float, float]] = {}
+    _draw_results(plot, [row for row in results if row["standard_error"] is not None], axis)
+    _draw_results(plot, [row for row in results if row["standard_error"] is None], axis)
     for row in results:
-        named.setdefault(_plain(row["model"]), (row[axis], row["value"]))
-    for name, place in named.items():
-        plot.annotate(name, place, xytext=(4, 4), textcoords="offset points", fontsize=7)
+        words = ", guidance ".join(part for part in (row["model"], row["guidance"]) if part)
+        place = row[axis], row["value"]
+        plot.annotate(_plain(words), place, xytext=(4, 4), textcoords="offset points", fontsize=7)
     if is_wide([row[axis] for row in shown]):
         plot.set_xscale("log")
     if is_wide([row["value"] for row in shown]):
@@ -61,8 +54,26 @@ def figure_against(
     plot.set_ylabel(label)
     plot.set_title(_plain(title), fontsize=9)
     plot.grid(visible=True, linewidth=0.4, alpha=0.5)
-    plot.legend(frameon=False, fontsize=8)
+    _add_legend(figure, 3)
     return _encoded(figure, to)
+
+
+def _draw_results(plot: Any, rows: Sequence[Mapping[str, Any]], axis: str) -> None:  # noqa: ANN401
+    """Results that all have errors, or none of which has: those have a shape of their own."""
+    if not rows:
+        return
+    x, y = [row[axis] for row in rows], [row["value"] for row in rows]
+    if rows[0]["standard_error"] is None:
+        plot.plot(x, y, "s", color=_ACCENT, label="results without an interval")
+        return
+    widths = [Z_95 * row["standard_error"] for row in rows]
+    label = "results, 95 % interval"
+    plot.errorbar(x, y, widths, fmt="o", color=_ACCENT, capsize=3, label=label)
+
+
+def _add_legend(figure: Any, columns: int) -> None:  # noqa: ANN401 - matplotlib has no types
+    """Below the plot: within it a key looks like one more point."""
+    figure.legend(loc="outside lower center", ncols=columns, frameon=False, fontsize=8)
 
 
 def figure_of_curves(found: Curves, to: str) -> bytes:
@@ -84,7 +95,7 @@ def figure_of_curves(found: Curves, to: str) -> bytes:
     plot.set_title(_plain(", ".join(f"{name} {text}" for name, text in facts.items())), fontsize=8)
     plot.grid(visible=True, linewidth=0.4, alpha=0.5)
     if len(found.curves) > 1:
-        plot.legend(frameon=False, fontsize=8)
+        _add_legend(figure, min(3, len(found.curves)))
     return _encoded(figure, to)
 
 

@@ -130,6 +130,7 @@ class OpenedRun:
         """The image of a sample.
 
         Raises:
+            IndexError: the run has no such sample.
             IncompleteError: its pixels were not kept.
             CorruptionError: the stored pixels are not the recorded ones.
         """
@@ -245,6 +246,7 @@ class OpenedImages:
         """The image of a sample index, or of those of a slice that were kept.
 
         Raises:
+            IndexError: the run has no such sample.
             IncompleteError: the pixels of that sample were not kept.
             CorruptionError: the stored pixels are not the recorded ones.
         """
@@ -252,6 +254,11 @@ class OpenedImages:
             kept = self.indices
             wanted = set(range(*index.indices(kept[-1] + 1 if kept else 0)))
             return [self[one] for one in kept if one in wanted]
+        if not 0 <= index < self._single.stop:
+            raise IndexError(
+                f"sample index {index} is out of range: the run has {self._single.stop} samples,"
+                " which are counted from 0"
+            )
         return Image.fromarray(self._single.read(index))
 
     def __len__(self) -> int:

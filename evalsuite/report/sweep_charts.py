@@ -58,9 +58,13 @@ class Scale(NamedTuple):
     words: str
 
 
-def scale_of(table: RungTable, metric: str) -> Scale:
-    """A rung's own number: extrapolated ones have an interval of the difference alone."""
-    name = METRICS[metric].display
+def scale_of(table: RungTable, name: str) -> Scale:
+    """A rung's own number: extrapolated ones have an interval of the difference alone.
+
+    Args:
+        table: the rung.
+        name: of the metric, as it stands in tables.
+    """
     if table.extrapolated:
         return Scale(
             f"{name}, extrapolated to infinite N",
@@ -125,10 +129,23 @@ def _line(name: str, ones: Sequence[Tried], axis: SweepAxis, scale: Scale, kind:
     return Line(name, path, band if any(widths) else (), kind)
 
 
-def against(tried: Sequence[Tried], scale: Scale, hours: Hours, num_samples: int) -> list[Markup]:
-    """The metric against Inception Score, NFE and hours, each where it is known of two or more."""
+def against(
+    tried: Sequence[Tried], scale: Scale, hours: Hours, num_samples: int, prefix: str
+) -> list[Markup]:
+    """The metric against Inception Score, NFE and hours, each where it is known of two or more.
+
+    Args:
+        tried: configurations of one rung.
+        scale: of the metric.
+        hours: of an image of each.
+        num_samples: of the rung.
+        prefix: of the names of its extractor's metrics.
+    """
     measures: list[tuple[str, Callable[[Tried], float | None]]] = [
-        (METRICS["inception_score"].display, lambda one: one.row.others.get("inception_score")),
+        (
+            f"{prefix}{METRICS['inception_score'].display}",
+            lambda one: one.row.others.get("inception_score"),
+        ),
         ("NFE per image", lambda one: float(one.entry.nfe)),
         (f"{hours.unit} of {num_samples:,} samples", _hours(hours, num_samples)),
     ]
@@ -196,8 +213,10 @@ def _scatter(
 
 def _point(one: Tried, scale: Scale, x: float, kind: str, also: str = "") -> Point:
     width = scale.half_width(one)
-    text = f"{one.row.name}: {_value(one, scale):.4f}" + (f" ± {width:.4f}" if width else "")
-    return Point(x, _value(one, scale), f"{text}; {also}" if also else text, width, kind)
+    value = _value(one, scale)
+    interval = f" [{value - width:.4f}, {value + width:.4f}]" if width else ""
+    text = f"{one.row.name}: {value:.4f}{interval}"
+    return Point(x, value, f"{text}; {also}" if also else text, width, kind)
 
 
 def _value(one: Tried, scale: Scale) -> float:

@@ -51,17 +51,19 @@ def render_sweep(directory: SweepDirectory) -> str:
             manifest=manifest,
             axes=points.axes,
             result=result,
-            metric=METRICS[manifest.metric].display,
+            metric=manifest.display,
         ),
         _Chapter("curves", "Along each axis"): _curves(
-            points, manifest.metric, lower=manifest.better == "lower"
+            points, manifest.display, lower=manifest.better == "lower"
         ),
         _Chapter("maps", "Over two axes"): _maps(directory, points),
         _Chapter("against", "Against other numbers"): _against(directory, points),
         _Chapter("rungs", "Rungs"): fill(
             "sweep/rungs.html.j2",
             rungs=points.rungs,
-            metric=METRICS[manifest.metric].display,
+            metric=manifest.display,
+            prefix=manifest.prefix,
+            displays={name: spec.display for name, spec in METRICS.items()},
             most_rows=MOST_ROWS,
         ),
         _Chapter("provenance", "Provenance"): fill(
@@ -76,20 +78,20 @@ def render_sweep(directory: SweepDirectory) -> str:
         "sweep.html.j2",
         manifest=manifest,
         result=result,
-        metric=METRICS[manifest.metric].display,
+        metric=manifest.display,
         sections=[(chapter, part) for chapter, part in parts.items() if part],
         script_sha256=script_sha256(),
     )
     return str(html)
 
 
-def _curves(points: SweepPoints, metric: str, *, lower: bool) -> Markup | None:
+def _curves(points: SweepPoints, display: str, *, lower: bool) -> Markup | None:
     """For each axis the widest rung, and the others on demand."""
     shown = []
     for axis in points.axes:
         others = [one for one in points.axes if one is not axis]
         charts = [
-            (table, along(axis, tried, scale_of(table, metric), others, lower=lower))
+            (table, along(axis, tried, scale_of(table, display), others, lower=lower))
             for table, tried in points.rungs
         ]
         drawn = [(table, made) for table, made in charts if made is not None]
@@ -108,11 +110,11 @@ def _maps(directory: SweepDirectory, points: SweepPoints) -> Markup | None:
     shown = [
         (
             table,
-            scale_of(table, manifest.metric).title,
+            scale_of(table, manifest.display).title,
             heat_maps(
                 points.axes,
                 tried,
-                scale_of(table, manifest.metric),
+                scale_of(table, manifest.display),
                 winner,
                 lower=manifest.better == "lower",
             ),
@@ -125,7 +127,9 @@ def _maps(directory: SweepDirectory, points: SweepPoints) -> Markup | None:
 def _against(directory: SweepDirectory, points: SweepPoints) -> Markup | None:
     table, tried = points.widest
     hours = hours_per_image(directory, [one.entry for one in tried])
-    charts = against(tried, scale_of(table, directory.manifest.metric), hours, table.num_samples)
+    manifest = directory.manifest
+    scale = scale_of(table, manifest.display)
+    charts = against(tried, scale, hours, table.num_samples, manifest.prefix)
     return fill("sweep/against.html.j2", charts=charts, table=table) if charts else None
 
 

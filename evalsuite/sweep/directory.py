@@ -19,8 +19,18 @@ from pydantic import ValidationError
 
 from evalsuite.artifacts.records import Protocol
 from evalsuite.artifacts.storage import Place, Storage, open_storage, place_of
-from evalsuite.config import AxisValue, Frozen, Scalar, canonical_json, explain
+from evalsuite.config import (
+    AxisValue,
+    ExtractorSpec,
+    Frozen,
+    Scalar,
+    canonical_json,
+    explain,
+    load_spec,
+    names_of,
+)
 from evalsuite.errors import CorruptionError, UsageError
+from evalsuite.metrics.registry import METRICS
 from evalsuite.sweep.making import make_once
 
 SWEEP_SCHEMA = 1
@@ -71,6 +81,19 @@ class SweepManifest(Frozen):
         return self.model_dump(
             mode="json", exclude={"sweep_id": True, "configurations": {"__all__": {"run"}}}
         )
+
+    @property
+    def prefix(self) -> str:
+        """Before names of metrics of another extractor than ImageNet's, as records have it."""
+        name = self.protocol.extractor.rpartition("-")[0]
+        if name in names_of(ExtractorSpec):
+            return load_spec(ExtractorSpec, name).short
+        return f"{name}-"
+
+    @property
+    def display(self) -> str:
+        """The metric that decides as it stands in tables, without N: `digits-FID`."""
+        return f"{self.prefix}{METRICS[self.metric].display}"
 
     def entry(self, name: str) -> ConfigurationEntry:
         """A configuration by its name."""

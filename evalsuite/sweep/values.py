@@ -137,6 +137,8 @@ def shown(value: AxisValue) -> str:
         return " ".join(f"{key}={shown(part)}" for key, part in value.items())
     if isinstance(value, tuple):
         return ":".join(shown(part) for part in value)
+    if isinstance(value, bool):
+        return str(value).lower()
     if isinstance(value, float):
         return repr(value).removesuffix(".0")
     return str(value)

@@ -88,7 +88,7 @@ def test_the_figure_is_drawn_of_one_group(page: Any) -> None:
         "return document.getElementById('plot').data.map(t => [t.name, t.x.length])"
     )
     drawn = dict(points)
-    assert drawn["results, 95 %"] == 1  # the other's model is not shipped: no parameters
+    assert drawn["results, 95 % interval"] == 1  # the other's model is not shipped: no parameters
     choose(page, "axis", "gpu_hours")
     hours = page.execute_script("return document.getElementById('plot').data.map(t => [...t.x])")
     assert hours == [[1.5, 9.0]]

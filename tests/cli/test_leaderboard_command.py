@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -124,7 +125,7 @@ def test_check_passes_a_run_and_names_each_fault(
 def test_check_and_build_take_the_same_files(
     call: Call, digits_run: FinishedRun, tmp_path: Path
 ) -> None:
-    """A record in a file of its own, a list, a folder of both, and a run; deep nesting in none."""
+    """A record in a file of its own, a list, a folder of both and of runs; deep nesting in none."""
     records = tmp_path / "records"
     records.mkdir()
     alone = make_record(1.94).model_dump(mode="json")
@@ -136,6 +137,11 @@ def test_check_and_build_take_the_same_files(
         built = call("leaderboard", "build", *given, "--published", "none", "--output", "board")
         assert built.code == 0, built.stderr
         assert f"{count} results in" in built.stderr
+    (records / "runs").mkdir()
+    shutil.copytree(digits_run.path, records / "runs" / "one")
+    assert call("leaderboard", "check", "records").stdout.count("ok     ") == 8
+    built = call("leaderboard", "build", "records", "--published", "none", "--output", "board")
+    assert "8 results in" in built.stderr
     (records / "deep.json").write_text("[" * 200_000)
     for verb, options in (("check", ()), ("build", ("--output", "board"))):
         outcome = call("leaderboard", verb, "records", *options)

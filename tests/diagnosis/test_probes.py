@@ -1,5 +1,6 @@
 """Each fault put into real digits is named first; clean ones and colours are told right."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +42,27 @@ Labels = NDArray[np.int64]
 def samples() -> tuple[Images, Labels]:
     """200 samples of the digits model in 4 steps, with the labels that were asked for."""
     return made({"num_steps": 4}, 0)
+
+
+def distances_told(images: Images, labels: Labels) -> list[float]:
+    """Of all samples, of half as many, and the bias; of few samples there is a finding."""
+    found = diagnosed(images, labels)
+    clear, finding = found.clear.get("num_samples"), found.findings.get("num_samples")
+    said = clear.seen if clear else finding.evidence if finding else ""
+    return [float(text) for text in re.findall(r"\d+\.\d{3}", said)]
+
+
+def test_the_bias_of_n_is_that_of_halves_with_equal_classes(
+    samples: tuple[Images, Labels],
+) -> None:
+    """Labels go round, so every other round of ten holds each class alike."""
+    images, labels = samples
+    whole, half, bias = distances_told(images, labels)
+    rounds = np.arange(len(labels)) // 10 % 2
+    by_hand = [distances_told(images[r], labels[r])[0] for r in (rounds == 0, rounds == 1)]
+    assert half == pytest.approx(sum(by_hand) / 2, abs=0.002)
+    assert bias == pytest.approx(half - whole, abs=0.002)
+    assert bias <= whole
 
 
 def rng() -> np.random.Generator:

@@ -8,9 +8,10 @@ from board_kit import make_record, outside_record, plan_of, write_records
 
 from evalsuite.artifacts.records import Record
 from evalsuite.config import LabelRule, load_claims
-from evalsuite.errors import CorruptionError, UsageError
+from evalsuite.errors import CorruptionError, DataError, UsageError
 from evalsuite.pipeline.comparison_inputs import entries_for_board, letters, open_entry
 from evalsuite.pipeline.leaderboard import Group, Section, build_board
+from evalsuite.seeding import REPLICATE_STRIDE
 
 RANDOM = LabelRule(rule="random", seed=1)
 
@@ -165,13 +166,38 @@ def test_a_declaration_fills_the_gap(groups) -> None:
 
 
 def test_what_was_scored_again_is_one_row(groups) -> None:
-    """The last bits of a number and its date may differ; another number is another row."""
+    """The last bits of a number and its date may differ; another number contradicts it."""
     late = scale(2.0 * (1 + 1e-12), 2.0, created_at="2026-02-01T00:00:00+00:00")
     for records in ([scale(2.0, 2.0), late], [late, scale(2.0, 2.0)]):
         (group,) = groups(records)
         assert [row.record.created_at for row in group.rows] == [late.created_at]
-    (group,) = groups([scale(2.0, 2.0), scale(2.1, 2.0)])
-    assert places(group) == [(2.0, (1, 2)), (2.1, (1, 2))]
+    with pytest.raises(DataError, match=r"A.json and .*B.json give plan \w+ two values of FID-50K"):
+        groups([scale(2.0, 2.0), scale(2.1, 2.0)])
+
+
+def replicate(value: float, place: int, error: float = 0.001) -> Record:
+    plan = plan_of("pixnerd-xl-256", place * REPLICATE_STRIDE, guidance_scale=2.0)
+    return make_record(value, error, plan=plan)
+
+
+def test_replicates_of_one_configuration_are_a_tie_and_say_so(groups) -> None:
+    """Also where their gap exceeds its interval: it is luck, and says nothing of a setting."""
+    (group,) = groups([replicate(2.0, 0), replicate(2.2, 1), scale(3.0, 4.0)])
+    assert places(group) == [(2.0, (1, 2)), (2.2, (1, 2)), (3.0, (3, 3))]
+    first, second, other = group.rows
+    assert other.replicates is None
+    assert first.replicates is second.replicates
+    assert first.replicates is not None
+    assert first.replicates.ids == (first.id, second.id)
+    assert first.replicates.mean == pytest.approx(2.1)
+    assert first.replicates.standard_error == pytest.approx(0.001 / 2**0.5)
+    assert (first.first_seed, second.first_seed) == (0, REPLICATE_STRIDE)
+
+
+def test_the_best_of_several_replicates_wins_nothing(groups) -> None:
+    """One of them is ahead of the other configuration and one behind: that decides nothing."""
+    (group,) = groups([replicate(2.0, 0), replicate(2.4, 1), scale(2.2, 4.0)])
+    assert [place for _, place in places(group)] == [(1, 3)] * 3
 
 
 def test_claims_stand_in_the_section_of_their_protocol(tmp_path: Path) -> None:

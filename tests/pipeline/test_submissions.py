@@ -50,7 +50,8 @@ def change(path: str, value: Any) -> Callable[[dict[str, Any]], None]:
 )
 def test_any_edit_is_found(tmp_path: Path, path: str) -> None:
     changed = content()
-    new = ["x"] if path == "notes" else "2026" if path in {"created_at", "samples.model"} else 0.5
+    texts = {"notes": ["x"], "created_at": "2026-01-01", "samples.model": "mine"}
+    new = texts.get(path, 0.5)
     change(path, new)(changed)
     assert faults_of(tmp_path, changed) == ("it was edited: it does not hash to its record_sha256",)
 
@@ -78,6 +79,17 @@ def test_a_record_without_its_hash_is_refused(tmp_path: Path) -> None:
         ("value", -1.0, "fid cannot be -1"),
         ("standard_error", -0.1, "its standard error is -0.1"),
         ("better", "higher", "lower is better, not higher"),
+        ("protocol_name", "digits", "has not the rules of the digits that it is called"),
+        ("also_of", ["edm2-dinov2"], "has not the rules of the edm2-dinov2 that it is called"),
+        ("reference", "digits-16-train", "the protocol those of inception-2015-12-05-"),
+        ("reference", "adm-imagenet-512", "are 256x256, reference adm-imagenet-512 is of 512x512"),
+        (
+            "samples.model",
+            "pixnerd-l-256",
+            "called pixnerd-l-256, and the plan has another network",
+        ),
+        ("cost.gpu_hours", -5.0, "its cost.gpu_hours is -5"),
+        ("created_at", "<b>x", "its created_at '<b>x' is no time in ISO 8601"),
     ],
 )
 def test_edits_whose_hash_was_computed_again_contradict_themselves(
@@ -146,6 +158,20 @@ def test_two_values_of_one_plan_are_a_conflict(tmp_path: Path) -> None:
     assert first.faults == third.faults == ()
     (fault,) = second.faults
     assert "a.json, record 0 gives the same plan another value" in fault
+
+
+def test_a_record_with_a_fault_says_nothing_against_others(tmp_path: Path) -> None:
+    """Whichever of the two is read first."""
+    for names in (("a", "b"), ("b", "a")):
+        write_records(tmp_path / f"{names[0]}.json", make_record(1.94))
+        edited = write_records(tmp_path / f"{names[1]}.json", make_record(1.94))
+        edited.write_text(edited.read_text().replace("1.94", "1.54"))
+        found = {
+            Path(one.where.partition(",")[0]).stem: one for one in check_submissions([tmp_path])
+        }
+        assert found[names[0]].faults == ()
+        (fault,) = found[names[1]].faults
+        assert "it was edited" in fault
 
 
 def test_paths_that_hold_nothing_are_refused(tmp_path: Path) -> None:

@@ -121,6 +121,22 @@ def test_places_ties_and_daggers_are_in_the_page(sections: list[Section]) -> Non
     assert "FID-10K, adm against adm-imagenet-256" in html
 
 
+def test_replicates_are_told_in_every_format(tmp_path: Path) -> None:
+    """Each row its plan and its seeds, and what they come to together."""
+    plans = [plan_of("pixnerd-xl-256", seed) for seed in (0, 10**7)]
+    records = [make_record(2.0 + 0.2 * i, plan=plan) for i, plan in enumerate(plans)]
+    sections = build_board(entries_for_board(write_records(tmp_path / "a.json", *records)), [])
+    rows = board.flat_rows(sections)
+    assert [(row["replicates"], row["first_seed"]) for row in rows] == [(2, 0), (2, 10**7)]
+    assert [row["mean"] for row in rows] == [pytest.approx(2.1)] * 2
+    a, b = (plan.plan_id[:12] for plan in plans)
+    said = f"{a} and {b} are one configuration on other seeds: their mean is 2.1000 ± 0.0071"
+    assert said in render_board(sections)
+    table = render(board.board_tables(sections), TableFormat.MARKDOWN)
+    assert re.search(rf"\| pixnerd-xl-256 \| {b} \| [^|]+ \| 10000000 \|", table)
+    assert said in table
+
+
 @pytest.mark.parametrize("to", FIGURE_FORMATS)
 def test_figures_are_files_of_their_kind_and_the_same_each_time(
     sections: list[Section], to: str
@@ -133,6 +149,20 @@ def test_figures_are_files_of_their_kind_and_the_same_each_time(
     magic = {"png": b"\x89PNG", "pdf": b"%PDF", "svg": b"<?xml"}[to]
     assert content.startswith(magic)
     assert content == figure_against(rows, title, "compute", to)
+
+
+def test_a_result_without_an_error_is_not_drawn_as_a_sure_one(sections: list[Section]) -> None:
+    """It has a shape and a key of its own, and every point its model and guidance."""
+    title = next(s.groups[0].title for s in sections if s.groups and s.claims)
+    shown = [one.row for one in board.plotted(sections) if title in one.figures]
+    results = [row for row in shown if row["kind"] == "result" and row["compute"] is not None]
+    bare = [row | {"standard_error": None, "guidance": "3 on 0..1"} for row in results]
+    known = figure_against(results, title, "compute", "svg").decode()
+    unknown = figure_against(bare, title, "compute", "svg").decode()
+    keys = ("<!-- results, 95 % interval -->", "<!-- results without an interval -->")
+    assert [key in known for key in keys] == [True, False]
+    assert [key in unknown for key in keys] == [False, True]
+    assert unknown.count(", guidance 3 on 0..1 -->") == len(results)
 
 
 def several_groups(tmp_path: Path) -> list[Section]:

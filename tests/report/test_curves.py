@@ -129,7 +129,7 @@ def test_runs_that_differ_in_more_than_the_axis_need_a_group() -> None:
     with pytest.raises(UsageError, match=said):
         curves_of(entries, "guidance_scale", "fid")
     found = curves_of(entries, "guidance_scale", "fid", "num_steps")
-    assert [curve.label for curve in found.curves] == ["50", "100"]
+    assert [curve.label for curve in found.curves] == ["num steps 50", "num steps 100"]
 
 
 def test_replicates_become_their_mean_and_overlapping_ones_are_refused() -> None:

@@ -121,8 +121,10 @@ def test_pixels_that_were_not_kept_or_not_recorded_are_refused(tmp_path: Path) -
     assert grid.images.indices == list(range(80))
     with pytest.raises(IncompleteError, match="no pixels of sample 90: `evalsuite sample`"):
         grid.images[90]
-    with pytest.raises(IncompleteError, match="sample 5000"):
-        grid.images[5000]
+    for beyond in (96, 5000, -1):
+        said = f"sample index {beyond} is out of range: the run has 96 samples"
+        with pytest.raises(IndexError, match=said):
+            grid.images[beyond]
     built = make_run(tmp_path / "all", num_images=32)
     (path,) = (tmp_path / "all" / "images").iterdir()
     content = path.read_bytes()

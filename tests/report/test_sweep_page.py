@@ -42,9 +42,9 @@ def make_sweep(root: Path, *, finished: bool = True, extrapolated: bool = False)
     """Ten configurations on two rungs, of which one is dropped after the first."""
     plan = make_plan()
     protocol = Protocol(
-        metric="fid", num_samples=96, extractor="digits", extractor_sha256="cd" * 32,
-        resize="none", precision="float32", backend="torch", reference_sha256="ef" * 32,
-        details={}, label_rule=None, uint8_rule=None, codec=None,
+        metric="fid", num_samples=96, extractor="digits-convnet-5bb259a7",
+        extractor_sha256="cd" * 32, resize="none", precision="float32", backend="torch",
+        reference_sha256="ef" * 32, details={}, label_rule=None, uint8_rule=None, codec=None,
     )  # fmt: skip
     points = list(itertools.product(SCALES, STEPS))
     entries = tuple(
@@ -101,11 +101,11 @@ def table_of(num_samples: int, rows: list[RungRow], *, extrapolated: bool) -> Ru
 
 def result_of(winner: ConfigurationEntry) -> SweepResult:
     fresh = Fresh(
-        run="../runs/f", value=3.75, standard_error=0.25, ranked_by=3.75, lost=0.25, lost_error=0.3
+        run="../runs/f", value=3.75, standard_error=0.25, ranked_by=3.25, lost=0.25, lost_error=0.3
     )
     return SweepResult(
         winner=winner.name, plan_id=winner.plan_id, run=winner.run, num_samples=96, value=3.5,
-        standard_error=0.25, ranked_by=3.5, level_with_winner=(NAMES[4],), samples=912,
+        standard_error=0.25, ranked_by=3.0, level_with_winner=(NAMES[4],), samples=912,
         samples_of_grid=960, stopped_by_budget=False, fresh=fresh,
     )  # fmt: skip
 
@@ -127,7 +127,11 @@ def test_the_page_says_what_was_asked_and_found(tmp_path: Path) -> None:
     asked = part(text, "asked").text
     assert "guidance_scale: 1, 1.5, 2, 3, 4" in asked
     assert "Winnerguidance_scale=2, num_steps=10" in asked
-    assert "So it lost+0.2500 ± 0.5880" in asked
+    assert "digits-FID of 963.5000 ± 0.2500 extrapolated 3.0000" in asked
+    assert "On fresh seeds3.7500 ± 0.2500 extrapolated 3.2500" in asked
+    assert "So it lost+0.2500 ± 0.3000 from extrapolated 3.0000 to 3.2500" in asked
+    assert "Names that begin with digits- are not the numbers" in page.text
+    assert "digits-FID" in page.texts["dd"]
     assert "912, 95 % of the 960 of a grid" in asked
 
 
@@ -146,7 +150,8 @@ def test_the_curve_is_a_u_with_its_band(tmp_path: Path) -> None:
     assert len(bands) == len(lines)
     assert "the 95 % interval of each value by itself" in curves.text
     tips = [a["data-tip"] or "" for a in curves.attributes("circle")]
-    assert f"{NAMES[5]}: {fid_of(2, 10):.4f} ± 0.4900" in tips
+    assert f"{NAMES[5]}: {fid_of(2, 10):.4f} [3.0100, 3.9900]" in tips
+    assert "Rung of 96 samples, 9 configurations; the other rungs below." in curves.text
     legends = [li for li in curves.texts["li"] if "num_steps" in li]
     assert legends[0] == "num_steps=10"  # the line with the best value first
 
@@ -156,7 +161,7 @@ def test_an_extrapolated_rung_has_the_interval_of_differences(tmp_path: Path) ->
     curves = part(text, "curves")
     assert "the interval of the difference from the leader" in curves.text
     tips = {a["data-tip"] for a in curves.attributes("circle")}
-    assert f"{NAMES[0]}: {fid_of(1, 5) - 1:.4f} ± 0.5000" in tips
+    assert f"{NAMES[0]}: {fid_of(1, 5) - 1:.4f} [3.5000, 4.5000]" in tips
     assert f"{NAMES[5]}: {fid_of(2, 10) - 1:.4f}" in tips
     assert "The sweep is not complete" in Page(text).text
     assert "No winner yet." in part(text, "asked").text
@@ -184,19 +189,19 @@ def test_the_metric_stands_against_other_numbers(tmp_path: Path) -> None:
     assert hours.by_name[NAMES[3]] == pytest.approx(2.0 / 32)
     text = render_sweep(directory)
     against = part(text, "against")
-    titles = [text for text in against.texts["p"] if text in {"IS", "NFE per image"}]
-    assert titles == ["IS", "NFE per image"]
+    titles = [text for text in against.texts["p"] if text in {"digits-IS", "NFE per image"}]
+    assert titles == ["digits-IS", "NFE per image"]
     assert "GPU-hours of 96 samples" in against.text
     tips = [a["data-tip"] or "" for a in against.attributes("circle")]
     assert len(tips) == 3 * 9
-    assert f"{NAMES[3]}: {fid_of(1.5, 10):.4f} ± 0.4900; GPU-hours of 96 samples 6" in tips
+    assert f"{NAMES[3]}: {fid_of(1.5, 10):.4f} [3.2600, 4.2400]; GPU-hours of 96 samples 6" in tips
     assert part(text, "provenance").texts["pre"][0].startswith("evalsuite sweep \\")
 
 
 def test_rungs_tell_who_was_dropped(tmp_path: Path) -> None:
     rungs = part(render_sweep(make_sweep(tmp_path)), "rungs")
     assert rungs.texts["h3"] == ["48 samples", "96 samples"]
-    assert f"{GONE} 7.5000 ± 0.4900 +4.0000 0.5000 paired 9.0000 dropped" in rungs.text
+    assert f"{GONE} 7.5000 ± 0.2500 +4.0000 [+3.5000, +4.5000] paired 9.0000 dropped" in rungs.text
     assert rungs.text.count("dropped") == 1
     assert rungs.text.count("leads") == 2
 

@@ -190,4 +190,4 @@ def test_a_faulty_specification(text: str, said: str, tmp_path: Path) -> None:
 
 def test_how_values_are_shown() -> None:
     shown_values = [shown(value) for value in (1.0, 2.5, (0.1, 1.0), {"solver": "euler"}, True)]
-    assert shown_values == ["1", "2.5", "0.1:1", "solver=euler", "True"]
+    assert shown_values == ["1", "2.5", "0.1:1", "solver=euler", "true"]

@@ -73,7 +73,7 @@ def test_rungs_drop_what_the_leader_excludes(finished: Finished) -> None:
     result = finished.json["result"]
     assert (result["winner"], result["samples"], result["samples_of_grid"]) == (GOOD, 300, 400)
     assert len(receipts(finished.run(BAD))) * 50 == 100
-    assert f"winner  {GOOD}" in finished.outcome.stdout
+    assert f"winner  {GOOD}: digits-FID " in finished.outcome.stdout
     page = (finished.place / "report" / "index.html").read_text()
     assert f"report  {finished.place.relative_to(finished.folder)}" in finished.outcome.stdout
     assert BAD in page
@@ -176,7 +176,11 @@ def test_status_shows_rungs_and_survivors(finished: Finished, call: Callable[...
     lines = [line.strip() for line in shown.stdout.splitlines()]
     assert any(line.startswith("rung 100: ranked by the distance extrapolated") for line in lines)
     assert any(line.startswith(BAD) and line.endswith("dropped") for line in lines)
-    assert any(line.startswith(f"winner  {GOOD}") for line in lines)
+    (winner,) = (line for line in lines if line.startswith(f"winner  {GOOD}: digits-FID "))
+    assert Path(winner.rpartition("; run ")[2]).resolve() == finished.run(GOOD).resolve()
+    last = finished.json["rungs"][1]["rows"][0]
+    assert f"{last['value']:.4f} ± {last['standard_error']:.4f} (extrapolated" in shown.stdout
+    assert "± is the standard error, [ ] the interval of the difference" in lines[2]
 
 
 def test_plot_reads_a_sweep(finished: Finished, call: Callable[..., Outcome]) -> None:

@@ -13,14 +13,17 @@ const line = (curve, colour) => ({
   x: curve.x,
   y: curve.y,
   text: curve.runs.map(escaped),
-  customdata: curve.half_width.map((width) => (width === null ? "" : ` ± ${width.toPrecision(3)}`)),
+  customdata: curve.half_width.map((width, place) => {
+    const ends = [curve.y[place] - width, curve.y[place] + width];
+    return width === null ? "" : ` [${ends.map((end) => end.toPrecision(4)).join(", ")}]`;
+  }),
   hovertemplate: "%{y}%{customdata} at %{x}<br>%{text}<extra></extra>",
   line: { color: colour },
   marker: { color: colour, size: 7 },
 });
 
 const bars = (curve, colour) => ({
-  array: curve.half_width.map((width) => width || 0),
+  array: curve.half_width, // a point of which none is known has no bar
   color: colour,
 });
 

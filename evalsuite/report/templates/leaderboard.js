@@ -40,12 +40,15 @@ const figures = () => {
   const counts = new Map();
   for (const row of points.filter(passes)) {
     for (const title of row.figures) {
-      const before = counts.get(title) || [0, 0];
-      counts.set(title, [before[0] + (row.kind === "result"), before[1] + 1]);
+      const before = counts.get(title) || [0, 0, 0];
+      const isResult = row.kind === "result";
+      const most = isResult ? Math.max(before[0], row.num_samples) : before[0];
+      counts.set(title, [most, before[1] + isResult, before[2] + 1]);
     }
   }
   const order = [...counts.keys()];
-  order.sort((a, b) => counts.get(b)[0] - counts.get(a)[0] || counts.get(b)[1] - counts.get(a)[1]);
+  const gap = (a, b, place) => counts.get(b)[place] - counts.get(a)[place];
+  order.sort((a, b) => gap(a, b, 0) || gap(a, b, 1) || gap(a, b, 2)); // of most samples first
   return order;
 };
 
@@ -61,21 +64,36 @@ const ink = (name) => getComputedStyle(document.documentElement).getPropertyValu
 
 const escaped = (text) => text.replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
 
-const trace = (rows, axis, isResult) => ({
+const trace = (rows, axis, name, about) => ({
   type: "scatter",
   mode: "markers",
-  name: isResult ? "results, 95 %" : "claims",
+  name,
   x: rows.map((row) => row[axis]),
   y: rows.map((row) => row.value),
   text: rows.map((row) => escaped(row.model + (row.guidance ? `, guidance ${row.guidance}` : ""))),
   hovertemplate: "%{text}<br>%{y} at %{x}<extra></extra>",
-  error_y: isResult
-    ? { array: rows.map((row) => 1.96 * (row.standard_error || 0)), color: ink("--accent") }
-    : undefined,
-  marker: isResult
-    ? { size: 10, color: ink("--accent") }
-    : { size: 9, symbol: "circle-open", color: ink("--quiet"), line: { width: 1.5 } },
+  ...about,
 });
+
+const tracesOf = (rows, axis) => {
+  const results = rows.filter((row) => row.kind === "result");
+  const measured = results.filter((row) => row.standard_error !== null);
+  const bare = results.filter((row) => row.standard_error === null);
+  const claims = rows.filter((row) => row.kind === "claim");
+  const accent = ink("--accent");
+  const hollow = { size: 9, symbol: "circle-open", color: ink("--quiet"), line: { width: 1.5 } };
+  const errors = { array: measured.map((row) => 1.96 * row.standard_error), color: accent };
+  return [
+    trace(claims, axis, "claims", { marker: hollow }),
+    trace(measured, axis, "results, 95 % interval", {
+      marker: { size: 10, color: accent },
+      error_y: errors,
+    }),
+    trace(bare, axis, "results without an interval", {
+      marker: { size: 10, symbol: "square", color: accent },
+    }),
+  ].filter((one) => one.x.length);
+};
 
 const draw = () => {
   const axis = field("axis").value;
@@ -86,8 +104,6 @@ const draw = () => {
   document.getElementById("missing").textContent = lost
     ? `${lost} ${lost === 1 ? "row does" : "rows do"} not say ${axes[axis]}.`
     : "";
-  const results = rows.filter((row) => row.kind === "result");
-  const claims = rows.filter((row) => row.kind === "claim");
   const scale = (name) => {
     const values = rows.map((row) => row[name]);
     const wide = values.length && Math.min(...values) > 0
@@ -107,10 +123,7 @@ const draw = () => {
     showlegend: true,
     hovermode: "closest",
   };
-  const traces = [];
-  if (claims.length) traces.push(trace(claims, axis, false));
-  if (results.length) traces.push(trace(results, axis, true));
-  Plotly.react(plot, traces, layout, { displaylogo: false, responsive: true });
+  Plotly.react(plot, tracesOf(rows, axis), layout, { displaylogo: false, responsive: true });
 };
 
 const update = () => {
