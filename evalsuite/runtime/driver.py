@@ -9,6 +9,7 @@ from typing import Any
 import ray
 from ray.exceptions import RayError, RayTaskError
 
+from evalsuite.artifacts.run_directory import gaps_of
 from evalsuite.errors import EnvironmentProblem, Interrupted, WorkerError, first_line
 from evalsuite.pipeline.channel import NotWantedError
 from evalsuite.pipeline.company import Lookout
@@ -52,8 +53,9 @@ class DriverReport:
     computed_twice: int = 0
     """Shards that a second worker finished too, or whose copy was given up after it began."""
     set_aside: list[SetAside] = field(default_factory=list)
-    made_elsewhere: int = 0
-    """Images that other invocations committed before it was their turn here."""
+    left_out: list[tuple[str, int, int]] = field(default_factory=list)
+    """Stage and samples start..stop-1 that stood when their turn came: other invocations', or of
+    a worker that was lost after its commit."""
 
 
 class Driver:
@@ -169,8 +171,8 @@ class Driver:
             if rest == [task]:
                 return task
             board.replace(task, rest)
-            made = task.stop - task.start - sum(left.stop - left.start for left in rest)
-            self.report.made_elsewhere += made
+            made = gaps_of([(left.start, left.stop) for left in rest], task.start, task.stop)
+            self.report.left_out.extend((task.stages[0], *one) for one in made)
         return None
 
     def _drop_what_others_made(self) -> None:
@@ -360,7 +362,7 @@ class Driver:
 
     def _progress(self, total: int) -> Progress:
         crew = self._crew
-        total -= self.report.made_elsewhere
+        total -= sum(stop - start for _, start, stop in self.report.left_out)
         done = min(total, self._images_committed + crew.images_running)
         return Progress(done, total, len(crew.workers), self.report.losses, not crew.num_ready)
 

@@ -3,7 +3,7 @@
 import contextlib
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -292,17 +292,30 @@ def _make_missing(
                 driver.run(tasks)
         finally:
             result.report = driver.report
-            result.images_made = sum(
-                c.task.stop - c.task.start for c in driver.report.commits if c.committed
-            )
-    if driver.report.made_elsewhere:
-        notice(f"{driver.report.made_elsewhere} images were made by another invocation meanwhile")
+            told = sum(c.task.stop - c.task.start for c in driver.report.commits if c.committed)
+            untold = 0
+            with contextlib.suppress(EvalsuiteError):  # it must not hide what ended the work
+                untold = _own_of(run, invocation_id, driver.report.left_out)
+            result.images_made = told + untold
+    elsewhere = sum(stop - start for _, start, stop in driver.report.left_out) - untold
+    if elsewhere:
+        notice(f"{elsewhere} images were made by another invocation meanwhile")
     gaps = _gaps_left(run, request.demand, driver.report)
     if gaps:
         listed = ", ".join(f"{low}..{high - 1}" for low, high in gaps[:6])
         raise IncompleteError(
             f"{run.root}: samples {listed} are still missing: run the same command again"
         )
+
+
+def _own_of(run: RunDirectory, invocation_id: str, parts: Sequence[tuple[str, int, int]]) -> int:
+    """Images among `parts` that workers of ours committed and did not live to tell."""
+    found = 0
+    for stage, start, stop in parts:
+        for head in run.committed(stage, start, stop):
+            if head.attempt_id.startswith(f"{invocation_id}-"):
+                found += min(head.stop, stop) - max(head.start, start)
+    return found
 
 
 def _refuse_hours_on_cpus(
