@@ -18,9 +18,9 @@ $(VENV)/.installed: pyproject.toml constraints-cpu.txt
 demo: install
 	$(BIN)/evalsuite run --model pixnerd-digits
 
-# Two processes: one for what needs Ray, which mostly waits, one for the rest.
+# Three processes on two cores, because what needs Ray mostly waits; the long groups begin first (tests/conftest.py).
 test: install
-	$(BIN)/python -m pytest -q -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -q -n 3 --dist loadgroup --no-loadscope-reorder
 
 check: lint types test
 

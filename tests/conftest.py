@@ -28,7 +28,8 @@ from harness import (
 )
 from shim import preloaded_where_possible
 
-CLUSTER_FOLDERS = frozenset({"chaos", "cluster", "runtime"})
+LONG_GROUPS = ("cluster", "chaos", "run", "golden")
+"""For `-n`: what one process runs in minutes, and so begins first."""
 
 
 def pytest_configure() -> None:
@@ -47,17 +48,25 @@ def pytest_configure() -> None:
 
 @pytest.hookimpl(tryfirst=True)  # before xdist puts the groups into the names of the tests
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """For `-n`: one process has all that needs the cluster, one the finished run, others a file."""
-    for item in items:
-        folder = item.path.relative_to(Path(__file__).parent).parts[0]
-        fixtures = set(getattr(item, "fixturenames", ()))
-        if "cluster" in fixtures or folder in CLUSTER_FOLDERS:
-            group = "cluster"
-        elif fixtures & {"digits_run", "run_copy", "expected"} or item.get_closest_marker("ray"):
-            group = "run"
-        else:
-            group = "golden" if folder == "golden" else str(item.path)
+    """For `-n`: who needs a cluster or the finished run shares a process, others only a file."""
+    groups = {item: _group_of(item) for item in items}
+    for item, group in groups.items():
         item.add_marker(pytest.mark.xdist_group(group))
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        places = {group: place for place, group in enumerate(LONG_GROUPS)}
+        items.sort(key=lambda item: places.get(groups[item], len(places)))
+
+
+def _group_of(item: pytest.Item) -> str:
+    folder = item.path.relative_to(Path(__file__).parent).parts[0]
+    fixtures = set(getattr(item, "fixturenames", ()))
+    if folder in {"chaos", "cluster"}:
+        return "chaos"
+    if "cluster" in fixtures or folder == "runtime":
+        return "cluster"
+    if fixtures & {"digits_run", "run_copy", "expected"} or item.get_closest_marker("ray"):
+        return "run"
+    return "golden" if folder == "golden" else str(item.path)
 
 
 _GOLDENS: dict[str, dict[str, Any]] = {}
