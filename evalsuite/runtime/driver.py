@@ -54,8 +54,7 @@ class DriverReport:
     """Shards that a second worker finished too, or whose copy was given up after it began."""
     set_aside: list[SetAside] = field(default_factory=list)
     left_out: list[tuple[str, int, int]] = field(default_factory=list)
-    """Stage and samples start..stop-1 that stood when their turn came: other invocations', or of
-    a worker that was lost after its commit."""
+    """Stage, start, stop of what stood already: others', or of a worker lost after its commit."""
 
 
 class Driver:
@@ -114,6 +113,7 @@ class Driver:
 
     def _drive(self, tasks: Sequence[ShardTask]) -> None:
         board = self._board = Board(tasks)
+        self._home = ray.get_runtime_context().get_node_id()
         total = sum(task.stop - task.start for task in tasks)
         try:
             while board.num_open:
@@ -136,7 +136,7 @@ class Driver:
 
     def _look_at_cluster(self) -> None:
         nodes = {node.node_id: node for node in self._watch.nodes}
-        if not nodes:
+        if self._home not in nodes:  # without it nothing new starts, and what runs is not heard
             raise EnvironmentProblem(
                 "Ray's node manager died (killed, or out of memory?): what was committed stays;"
                 " run the same command again to go on"
@@ -160,6 +160,8 @@ class Driver:
             for worker in crew.workers:
                 if worker.free == free and (task := self._next()) is not None:
                     self._hand(worker, task)
+        if not crew.num_ready and (task := self._next()) is not None:
+            board.drop(task)  # what stands is left out also while nobody could make it
         self._copy_stragglers()
 
     def _next(self) -> ShardTask | None:
