@@ -22,6 +22,7 @@ from evalsuite.artifacts.receipts import (
 )
 from evalsuite.artifacts.run_directory import IMAGES, PIXELS, RunDirectory, feature_stage
 from evalsuite.artifacts.single_images import stored_hashes
+from evalsuite.artifacts.storage import FileEntry
 from evalsuite.artifacts.verified import Claim, FileChecker
 from evalsuite.errors import CorruptionError
 from evalsuite.pipeline.generation import BatchSampler
@@ -110,7 +111,7 @@ def _faults_of_stage(
             claims += [Claim(one, place, reading.stamp, told.created_at) for one in told.files]
     for claim, text in checker.faults(claims):
         place = claim.receipt_name
-        if place not in found and (receipt := _read_or_none(run, place)) is not None:
+        if place not in found and (receipt := _still_naming(run, place, [claim.entry])) is not None:
             found[place] = Fault(place, receipt, text)
     return [found[place] for place in sorted(found)]
 
@@ -142,9 +143,11 @@ def _mismatched(
     for place, row in rows.items():
         told = row.told()
         digest = run.ledger.pixels_digest(images, row.start, row.stop)
-        if digest not in (None, told.pixels_digest):
+        if digest in (None, told.pixels_digest):
+            continue
+        if (receipt := _still_naming(run, place, told.files)) is not None:
             text = f"{run.root}/{told.files[0].path} was made of other pixels"
-            mismatched.append(Fault(place, _read_or_none(run, place), text))
+            mismatched.append(Fault(place, receipt, text))
     return mismatched
 
 
@@ -163,6 +166,18 @@ def _images_below(
 def _read_or_none(run: RunDirectory, place: str) -> Receipt | None:
     """A receipt, unless it was taken out since it was listed."""
     return read_receipt(run.storage, place) if run.storage.exists(place) else None
+
+
+def _still_naming(run: RunDirectory, place: str, files: Sequence[FileEntry]) -> Receipt | None:
+    """A receipt, unless it was taken out or made again since it was listed with these files.
+
+    Reading every file takes minutes, in which another driver may have repaired what was bad.
+    """
+    receipt = _read_or_none(run, place)
+    if receipt is None:
+        return None
+    named = {file.entry for file in receipt.files}
+    return receipt if named.issuperset(files) else None
 
 
 def _contradicts_itself(stage: str, row: Row) -> bool:
@@ -212,7 +227,7 @@ def _other_hashes(
         if row is None or place in bad:
             continue
         for file in row.told().files:
-            if not file.path.endswith(".parquet"):
+            if not file.path.endswith(".parquet") or not _still_naming(run, place, [file]):
                 continue
             if digest_of_pixels(stored_hashes(run.storage, file)) == row.digest:
                 continue

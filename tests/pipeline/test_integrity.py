@@ -21,6 +21,7 @@ from run_maker import (
 
 from evalsuite.artifacts.receipts import Receipt, check_same_pixels, digest_of_pixels, read_receipt
 from evalsuite.artifacts.run_directory import IMAGES, PIXELS, RunDirectory
+from evalsuite.artifacts.verified import FileChecker
 from evalsuite.errors import CorruptionError, IncompleteError
 from evalsuite.pipeline.coverage import Demand, missing_ranges
 from evalsuite.pipeline.evaluation import score_run
@@ -133,6 +134,33 @@ def test_a_shard_that_is_made_again_at_that_moment_is_left_alone(
     assert take_out(run, [fault]) == []
     assert run.receipts(IMAGES)[0] == fresh
     assert path.exists()
+
+
+@pytest.mark.parametrize("hash_all", [False, True])
+def test_a_shard_that_is_made_again_while_files_are_read_is_no_fault(
+    run: RunDirectory, monkeypatch: pytest.MonkeyPatch, hash_all: bool
+) -> None:
+    """Another driver repairs it after this one's listing: its receipt names another file then."""
+    receipt = run.receipts(IMAGES)[0]
+    path = run.root / receipt.files[0].path
+    sound = path.read_bytes()
+    flip_byte(path)
+    check = FileChecker.faults
+
+    def repaired_meanwhile(checker: FileChecker, claims: Any) -> Any:
+        found = check(checker, claims)
+        path.unlink(missing_ok=True)
+        name = receipt.files[0].path.replace(receipt.attempt_id, "another-00001")
+        (run.root / name).write_bytes(sound)
+        file = receipt.files[0].model_copy(update={"path": name})
+        again = receipt.model_copy(update={"attempt_id": "another-00001", "files": (file,)})
+        run.storage.replace(receipt.name, again.model_dump_json().encode())
+        return found
+
+    monkeypatch.setattr(FileChecker, "faults", repaired_meanwhile)
+    assert find_faults(run, hash_all=hash_all) == []
+    monkeypatch.undo()
+    assert find_faults(run, hash_all=True) == []
 
 
 def test_reading_a_damaged_shard_is_refused(run: RunDirectory) -> None:
