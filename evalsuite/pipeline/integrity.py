@@ -1,5 +1,6 @@
 """Finding stored bytes that are not what their receipts name, and files that none names."""
 
+import functools
 import random
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -181,10 +182,11 @@ def _still_naming(run: RunDirectory, place: str, files: Sequence[FileEntry]) -> 
 
 
 def _contradicts_itself(stage: str, row: Row) -> bool:
-    """Whether a receipt's hashes are not those of its digest, or its files not its stage's."""
+    """Whether a receipt's hashes are not those of its digest, or its files not its own."""
     told = row.told()
     hashes_fit = row.num_pixels == row.stop - row.start and row.digest == told.pixels_digest
-    files_fit = all(is_own_file(stage, file.path) for file in told.files)
+    own = functools.partial(is_own_file, stage, row.start, told.attempt_id)
+    files_fit = all(own(file.path) for file in told.files)
     return not files_fit or (stage == IMAGES and not hashes_fit)
 
 
@@ -205,9 +207,10 @@ def _fault_of_receipt(run: RunDirectory, place: str) -> Fault | None:
     where = run.root / place
     if receipt.plan_id != run.manifest.plan_id:
         return Fault(place, receipt, f"{where} belongs to another plan", content)
-    foreign = [file.path for file in receipt.files if not is_own_file(receipt.stage, file.path)]
+    own = functools.partial(is_own_file, receipt.stage, receipt.start, receipt.attempt_id)
+    foreign = [file.path for file in receipt.files if not own(file.path)]
     if foreign:
-        text = f"{where} is damaged: {foreign[0]} is no file of its stage"
+        text = f"{where} is damaged: {foreign[0]} is no file of its attempt"
         return Fault(place, None, text, content)
     hashes = receipt.pixel_sha256
     fit = len(hashes) == receipt.stop - receipt.start

@@ -1,5 +1,6 @@
 """Integrity: a flipped byte is found, taken out and made again; recomputed batches are compared."""
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -250,16 +251,31 @@ def test_damaged_pixel_hashes_are_found_and_the_receipt_goes(
     assert find_faults(run, hash_all=True) == []
 
 
-def test_a_receipt_that_names_files_of_others_takes_none_with_it(run: RunDirectory) -> None:
-    receipt = run.receipts(IMAGES)[0]
-    file = receipt.files[0].model_copy(update={"path": "manifest.json"})
+@pytest.mark.parametrize("named", ["manifest.json", "another shard", "another attempt"])
+def test_a_receipt_that_names_files_of_others_takes_none_with_it(
+    run: RunDirectory, named: str
+) -> None:
+    receipt, other = run.receipts(IMAGES)[:2]
+    own = receipt.files[0].path
+    paths = {
+        "manifest.json": "manifest.json",
+        "another shard": other.files[0].path,
+        "another attempt": own.replace(receipt.attempt_id, "another-00001"),
+    }
+    path = paths[named]
+    if named == "another attempt":
+        (run.root / path).write_bytes((run.root / own).read_bytes())
+    content = run.storage.read(path)
+    entry = {"path": path, "num_bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    file = receipt.files[0].model_copy(update=entry)
     bad = receipt.model_copy(update={"files": (file,)})
     run.storage.replace(receipt.name, bad.model_dump_json().encode())
     faults = find_faults(run)
-    assert [f.text.partition(": ")[2] for f in faults] == ["manifest.json is no file of its stage"]
-    take_out(run, faults)
-    assert run.storage.exists("manifest.json")
+    assert [f.text.partition(": ")[2] for f in faults] == [f"{path} is no file of its attempt"]
+    assert take_out(run, faults) == []
+    assert run.storage.read(path) == content
     assert not run.storage.exists(receipt.name)
+    assert find_faults(run) == []
 
 
 @pytest.mark.parametrize("damage", ["cut", "other plan"])
