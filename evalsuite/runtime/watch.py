@@ -51,6 +51,7 @@ class ClusterWatch:
     def __init__(self) -> None:
         self._over, self._has_answered = threading.Event(), threading.Event()
         self.nodes: tuple[Node, ...] = ()
+        self._home = ""
         self._answered_s = self._looked_s = time.monotonic()
         self._in_vain_s = 0.0
         self._thread = threading.Thread(target=self._run, name="cluster-watch", daemon=True)
@@ -61,6 +62,7 @@ class ClusterWatch:
         Raises:
             EnvironmentProblem: the head does not give it.
         """
+        self._home = ray.get_runtime_context().get_node_id()
         self._thread.start()
         try:
             while not self._has_answered.wait(0.2):
@@ -84,6 +86,14 @@ class ClusterWatch:
                 f"Ray's head has not answered for {HEAD_GONE_S:.0f} s: what was committed stays;"
                 " when the cluster is back, run the same command again to go on"
             )
+
+    @property
+    def home_is_gone(self) -> bool:
+        """Whether this process's own node manager has left, whoever else is there.
+
+        Without it nothing new starts, and what runs elsewhere is not heard.
+        """
+        return self._home not in {node.node_id for node in self.nodes}
 
     @property
     def silent_s(self) -> float:
