@@ -1,5 +1,6 @@
-"""What another invocation makes while no worker of this one can start: the driver ends with it."""
+"""While no worker can start: what others make ends a driver, and what may come is waited for."""
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -7,17 +8,19 @@ from harness import HostedCluster
 from run_maker import make_shard, new_run, new_worker, resolved
 
 from evalsuite.artifacts.run_directory import IMAGES
+from evalsuite.errors import EnvironmentProblem
 from evalsuite.pipeline.company import Lookout
 from evalsuite.pipeline.coverage import Demand
 from evalsuite.pipeline.ranges import ShardTask
 from evalsuite.pipeline.stages import OutputFormat
 from evalsuite.pipeline.worker import WorkerJob
+from evalsuite.runtime import team as team_module
 from evalsuite.runtime.cluster import connected
 from evalsuite.runtime.driver import Driver
 from evalsuite.runtime.hanging import Limits
 from evalsuite.runtime.progress import Progress
 from evalsuite.runtime.signals import StopRequest
-from evalsuite.runtime.team import Team
+from evalsuite.runtime.team import Team, numerics_of_workers
 from evalsuite.runtime.workers import WorkerSize
 
 pytestmark = pytest.mark.ray
@@ -51,3 +54,30 @@ def test_the_last_receipt_ends_a_driver_without_workers(
     assert report.commits == []
     assert [one.images_total for one in seen][:1] == [20]
     assert all(one.images_done == 0 for one in seen)
+
+
+class EnoughError(Exception):
+    """Ends the waiting."""
+
+
+def test_who_asks_for_numerics_waits_for_a_machine_of_a_cluster_that_grows(
+    cluster: HostedCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Longer than one that is there is given to answer; and says so again and again."""
+    monkeypatch.setattr(team_module, "_PROBE_S", 0.5)
+    said: list[str] = []
+
+    def notice(text: str) -> None:
+        said.append(text)
+        if len(said) == 3:
+            raise EnoughError
+
+    on_gpus = Team("cuda", WorkerSize(1, 1), None, is_private=False)
+    with connected(cluster.address, None, use_gpu=True):
+        with pytest.raises(EnvironmentProblem, match="no worker of the cluster has answered"):
+            numerics_of_workers(on_gpus, notice)
+        assert said == []
+        with pytest.raises(EnoughError):
+            numerics_of_workers(dataclasses.replace(on_gpus, grows=True), notice)
+    wanted = "waiting for a machine with 1 CPU and 1 GPU, which Ray's autoscaler was asked for"
+    assert set(said) == {wanted}
