@@ -365,7 +365,9 @@ class Driver:
         crew = self._crew
         total -= sum(stop - start for _, start, stop in self.report.left_out)
         done = min(total, self._images_committed + crew.images_running)
-        return Progress(done, total, len(crew.workers), self.report.losses, not crew.num_ready)
+        waits_for = "" if crew.num_ready else self._team.waiting(self._watch.nodes)
+        losses, loading = self.report.losses, not crew.num_ready
+        return Progress(done, total, len(crew.workers), losses, loading, waits_for=waits_for)
 
     def _tell(
         self,
