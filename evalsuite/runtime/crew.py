@@ -179,5 +179,5 @@ class Crew:
         if self._loading_losses > MAX_LOSSES and not self.num_ready:
             raise WorkerError(
                 f"loading lost a worker {self._loading_losses} times ({loss.reason}):"
-                " look at the memory, lower --num-workers, then run the same command again"
+                f" {loss.remedy}, then run the same command again"
             )
