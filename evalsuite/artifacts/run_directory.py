@@ -293,8 +293,12 @@ class RunDirectory:
         """Write or replace a JSON file."""
         self.storage.replace(relative, (json.dumps(value, indent=1) + "\n").encode())
 
+    def read_json_folder(self, folder: str) -> list[dict[str, Any]]:
+        """All JSON objects directly in a folder, in the order of their names."""
+        return list(self.read_json_files(folder).values())
+
     def read_json_files(self, folder: str) -> dict[str, dict[str, Any]]:
-        """All JSON objects directly in a folder by the names of their files, in order.
+        """As `read_json_folder`, by the names of the files.
 
         Raises:
             CorruptionError: one is no JSON object.

@@ -177,9 +177,9 @@ def numerics_of_workers(team: Team, notice: Callable[[str], None]) -> dict[str, 
     Raises:
         EnvironmentProblem: nobody answers.
     """
-    on_gpu = team.kind == "cuda"
-    asked = ray.remote(num_cpus=1, num_gpus=1 if on_gpu else 0, max_retries=0)(numerics_there)
-    there = asked.options(runtime_env={"env_vars": environment_of(on_gpu=on_gpu)})
+    num_cpus, num_gpus = team.size
+    asked = ray.remote(num_cpus=num_cpus, num_gpus=num_gpus, max_retries=0)(numerics_there)
+    there = asked.options(runtime_env={"env_vars": environment_of(on_gpu=num_gpus > 0)})
 
     def ask() -> dict[str, Any]:
         answer = there.remote(team.kind)

@@ -369,7 +369,7 @@ def test_a_run_lies_in_a_store(proxy: FlakyStore, bucket: str) -> None:
     assert kept == first
     assert [one.path for one in run.storage.listing("images")] == [first.files[0].path]
     run.write_json("results/a.json", {"value": 1})
-    assert run.read_json_files("results").values() == [{"value": 1}]
+    assert run.read_json_folder("results") == [{"value": 1}]
 
 
 def refused(url: str) -> pytest.ExceptionInfo[EvalsuiteError]:

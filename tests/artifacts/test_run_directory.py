@@ -263,11 +263,11 @@ def test_json_folders(run: RunDirectory) -> None:
     """Results by name; a broken one is named."""
     run.write_json("results/b.json", {"b": 1})
     run.write_json("results/a.json", {"a": 1})
-    assert run.read_json_files("results").values() == [{"a": 1}, {"b": 1}]
+    assert run.read_json_folder("results") == [{"a": 1}, {"b": 1}]
     assert run.read_json_folder("attempts") == []
     (run.root / "results" / "c.json").write_text("{")
     with pytest.raises(CorruptionError, match=r"results/c\.json is not JSON"):
-        run.read_json_files("results").values()
+        run.read_json_folder("results")
 
 
 def test_the_card_makes_the_run_a_data_set(run: RunDirectory, tmp_path: Path) -> None:

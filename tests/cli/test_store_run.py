@@ -42,7 +42,7 @@ def data_files(run: RunDirectory) -> dict[str, str]:
 
 def numbers(run: RunDirectory) -> dict[str, object]:
     """Values of the records."""
-    return {one["metric"]: one["value"] for one in run.read_json_files("results").values()}
+    return {one["metric"]: one["value"] for one in run.read_json_folder("results")}
 
 
 def wait_for_receipts(server: S3Server, bucket: str, count: int, limit_s: float = 120) -> None:

@@ -165,7 +165,7 @@ def test_an_incomplete_run_is_not_scored(run: RunDirectory) -> None:
     with pytest.raises(IncompleteError, match=r"images of samples 20\.\.39 are missing"):
         score_run(run, measure(), 60)
     assert score_run(run, measure(), 20)
-    assert not any("-60" in r["display"] for r in run.read_json_files("results").values())
+    assert not any("-60" in r["display"] for r in run.read_json_folder("results"))
 
 
 def test_missing_features_are_listed(run: RunDirectory) -> None:
@@ -203,7 +203,7 @@ def test_nan_features_are_a_data_error(folder: Path) -> None:
     for metric in ("fid", "precision"):
         with pytest.raises(DataError, match=r"NaN|finite"):
             score_run(run, measure(metrics=[metric]), 20)
-    assert run.read_json_files("results") == {}
+    assert run.read_json_folder("results") == []
 
 
 def replace_features(run: RunDirectory, receipt: Receipt, table: FeatureTable) -> None:
@@ -435,7 +435,7 @@ def test_a_number_of_two_protocols_keeps_both_names(run: RunDirectory) -> None:
     names = ["fid", "inception_score"]
     score_run(run, measure(metrics=names), 60)
     score_run(run, measure(metrics=names)._replace(protocol=other), 60)
-    stored = [Record.model_validate(c) for c in run.read_json_files("results").values()]
+    stored = [Record.model_validate(c) for c in run.read_json_folder("results")]
     found = {(r.metric, frozenset(r.protocol_names)) for r in stored}
     assert found == {
         ("fid", frozenset({"digits", "torch-fidelity"})),

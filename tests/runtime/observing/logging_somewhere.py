@@ -27,9 +27,7 @@ def main() -> None:
     from evalsuite.artifacts.records import Record
 
     run = make_scored_run(Path("made"), num_images=32)
-    records = [
-        Record.model_validate(content) for content in run.read_json_files("results").values()
-    ]
+    records = [Record.model_validate(content) for content in run.read_json_folder("results")]
     targets = [parse_target(text) for text in sys.argv[1:]]
     check_installed(targets)
     said: list[str] = []
