@@ -35,8 +35,12 @@ def main() -> None:
     stop = StopRequest()
     job: Any = WaitingJob(SHARD_S, "", 1.0)
 
+    heard_of_work = 0
+
     def heard(progress: Progress) -> None:
-        if not progress.loading and not told.exists():
+        nonlocal heard_of_work
+        heard_of_work += not progress.loading
+        if heard_of_work == 2:  # shards were handed out by now
             told.write_text(str(raylet))
 
     with connected(address, None, use_gpu=False), signals_to(stop):
