@@ -2,7 +2,8 @@
 
 Three parts. `driver`: `evalsuite.runtime.driver.Driver` hands the shards of ten million samples to
 up to 1,024 virtual workers, which live inside a few async Ray actors and wait instead of computing;
-the driver calls them, waits for them and asks their progress as it does with real ones. Prints
+the driver calls them, waits for them and asks their progress as it does with real ones, and they
+commit real receipts, which its lookout and its compacting read as in a session. Prints
 shards/s, the driver's CPU time for each shard, its memory as it goes on, and the efficiency: the
 time that shards take over the time that workers were there. With shards of almost no length it
 shows where the driver saturates. The virtual workers share the machine's cores with the driver, so
@@ -36,9 +37,16 @@ from unittest import mock
 import ray
 
 from benchmarks.ledger import new_run
-from benchmarks.virtual_workers import Host, ManySlots, VirtualActor, VirtualWorker
-from evalsuite.artifacts.receipts import Receipt, commit_receipt, digest_of_pixels
+from benchmarks.virtual_workers import (
+    Host,
+    ManySlots,
+    VirtualActor,
+    VirtualWorker,
+    commit_empty,
+)
+from evalsuite.artifacts.compacting import keeping_compact
 from evalsuite.artifacts.run_directory import IMAGES, RunDirectory
+from evalsuite.pipeline.company import Lookout
 from evalsuite.pipeline.coverage import (
     Demand,
     covered_ranges,
@@ -72,14 +80,31 @@ def drive(
     num_samples: int,
     slow: dict[int, float] | None = None,
 ) -> dict[str, Any]:
-    """Run the driver once; its figures. `slow` says how many times longer a worker takes."""
+    """Run the driver once; its figures. `slow` says how many times longer a worker takes.
+
+    It has what a session gives it: a run in which workers commit receipts, a lookout that reads
+    them, and the thread that compacts them.
+    """
+    with tempfile.TemporaryDirectory(prefix="scale-") as folder:
+        run = new_run(Path(folder) / "run", num_samples // num_shards)
+        return _driven(run, num_workers, shard_s, num_shards, num_samples, slow)
+
+
+def _driven(
+    run: RunDirectory,
+    num_workers: int,
+    shard_s: float,
+    num_shards: int,
+    num_samples: int,
+    slow: dict[int, float] | None,
+) -> dict[str, Any]:
     step = num_samples // num_shards
     tasks = [ShardTask(i * step, (i + 1) * step, (IMAGES,)) for i in range(num_shards)]
     memory: list[tuple[int, float]] = []
     hosts = [
         ray.remote(Host)
         .options(max_concurrency=8 * num_workers, num_cpus=0)
-        .remote(shard_s, slow or {})
+        .remote(shard_s, slow or {}, str(run.root))
         for _ in range(NUM_HOSTS)
     ]
 
@@ -109,8 +134,14 @@ def drive(
             ended.append(event.time)
 
     team = ManySlots("cuda", WorkerSize(0, 0), num_workers, is_private=True)
-    one = Driver(None, team, "bench", listen, StopRequest(), observe)  # type: ignore[arg-type]
-    with mock.patch.object(crew_module, "start_worker", start):
+    lookout = Lookout(run, Demand(step * num_shards, None, "none", ()))
+    job: Any = None
+    one = Driver(job, team, "bench", listen, StopRequest(), observe, lookout=lookout)
+    with (
+        mock.patch.object(crew_module, "start_worker", start),
+        keeping_compact(run, [IMAGES]),
+        lookout.looking(),
+    ):
         began, cpu = time.monotonic(), time.process_time()
         one.run(tasks)
         took, cpu = time.monotonic() - began, time.process_time() - cpu
@@ -207,12 +238,12 @@ def array(
                         total.kills += 1
                         if grace and at + took <= left + GRACE_S:
                             at += took
-                            _commit(run, task)
+                            _commit_once(run, task)
                         else:
                             at = max(left, 0.0)
                         break
                     at += took
-                    _commit(run, task)
+                    _commit_once(run, task)
                 spent += at
             total.gpu_s += spent
             total.wall_s = max(total.wall_s, spent)
@@ -246,28 +277,8 @@ def _missing(
     return tasks_for(covered, asked, chosen, size)
 
 
-def _commit(run: RunDirectory, task: ShardTask) -> None:
-    """A real receipt of one shard."""
-    hashes = ("0" * 64,) * (task.stop - task.start)
-    receipt = Receipt(
-        plan_id=run.manifest.plan_id,
-        stage=IMAGES,
-        stage_version=1,
-        start=task.start,
-        stop=task.stop,
-        attempt_id="bench-00001",
-        files=(),
-        kept="none",
-        pixel_sha256=hashes,
-        pixels_digest=digest_of_pixels(hashes),
-        nfe=99,
-        seconds={"compute": 1.0},
-        numerics_id="0" * 64,
-        numerics={},
-        worker={},
-        created_at="2026-01-01T00:00:00+00:00",
-    )
-    assert commit_receipt(run.storage, receipt), "a shard was committed twice"
+def _commit_once(run: RunDirectory, task: ShardTask) -> None:
+    assert commit_empty(run, task, "bench-00001"), "a shard was committed twice"
 
 
 def main() -> None:

@@ -6,6 +6,8 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
+from evalsuite.artifacts.receipts import Receipt, commit_receipt, digest_of_pixels
+from evalsuite.artifacts.run_directory import IMAGES, RunDirectory
 from evalsuite.pipeline.channel import NotWantedError
 from evalsuite.pipeline.ranges import ShardTask
 from evalsuite.pipeline.worker import CommitReport
@@ -15,11 +17,42 @@ from evalsuite.runtime.workers import Worker
 WRITING_S = 0.05
 
 
-class Host:
-    """An async actor with many virtual workers; each computes one shard at a time."""
+def commit_empty(run: RunDirectory, task: ShardTask, attempt_id: str) -> bool:
+    """A real receipt of a shard without files; whether it is the first of its shard."""
+    hashes = ("0" * 64,) * (task.stop - task.start)
+    receipt = Receipt(
+        plan_id=run.manifest.plan_id,
+        stage=IMAGES,
+        stage_version=1,
+        start=task.start,
+        stop=task.stop,
+        attempt_id=attempt_id,
+        files=(),
+        kept="none",
+        pixel_sha256=hashes,
+        pixels_digest=digest_of_pixels(hashes),
+        nfe=99,
+        seconds={"compute": 1.0},
+        numerics_id="0" * 64,
+        numerics={},
+        worker={},
+        created_at="2026-01-01T00:00:00+00:00",
+    )
+    return commit_receipt(run.storage, receipt)
 
-    def __init__(self, shard_s: float, slow: dict[int, float]) -> None:
+
+class Host:
+    """An async actor with many virtual workers; each computes one shard at a time.
+
+    Args:
+        shard_s: seconds of a shard.
+        slow: how many times longer a worker takes.
+        run_root: the run in which they commit.
+    """
+
+    def __init__(self, shard_s: float, slow: dict[int, float], run_root: str) -> None:
         self._shard_s, self._slow = shard_s, slow
+        self._run = RunDirectory.open(run_root)
         self._gpus: dict[int, asyncio.Lock] = {}
         self._done: dict[str, asyncio.Event] = {}
         self._withdrawn: dict[str, asyncio.Event] = {}
@@ -59,12 +92,13 @@ class Host:
         if self._withdrawn.pop(attempt_id).is_set():
             raise NotWantedError(attempt_id, num_computed)
         await asyncio.sleep(WRITING_S)
-        return CommitReport(task, task.stages, (), self._shard_s + WRITING_S)
+        first = await asyncio.to_thread(commit_empty, self._run, task, attempt_id)
+        committed, discarded = (task.stages, ()) if first else ((), task.stages)
+        return CommitReport(task, committed, discarded, self._shard_s + WRITING_S)
 
     async def withdraw(self, _: int, attempt_id: str) -> None:
-        """Another worker has committed this shard."""
-        if attempt_id in self._withdrawn:
-            self._withdrawn[attempt_id].set()
+        """Another worker has committed this shard; one that has not begun is not computed."""
+        self._withdrawn.setdefault(attempt_id, asyncio.Event()).set()
 
     async def progress(self, worker: int) -> int:
         """Images computed."""

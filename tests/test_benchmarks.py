@@ -1,5 +1,6 @@
 """The benchmark of the evaluator runs, and what it says of processes is so."""
 
+import asyncio
 import json
 import os
 import subprocess
@@ -14,10 +15,16 @@ from benchmarks.adm_route import frechet_by_sqrtm, statistics_of
 from benchmarks.contestants import Contestant, Timing, ratio
 from benchmarks.evaluation_inputs import random_features, write_sparse_images
 from benchmarks.evaluation_tables import compared
+from benchmarks.ledger import new_run
+from benchmarks.virtual_workers import Host
 from benchmarks.watching import Usage, observe
+from evalsuite.artifacts.run_directory import IMAGES
 from evalsuite.artifacts.samples import open_samples
 from evalsuite.metrics.frechet import frechet_distance
 from evalsuite.metrics.moments import moments_of
+from evalsuite.pipeline.channel import NotWantedError
+from evalsuite.pipeline.ranges import ShardTask
+from evalsuite.pipeline.worker import CommitReport
 
 ROOT = Path(__file__).resolve().parent.parent
 MIB = 2**20
@@ -120,3 +127,26 @@ def test_watching_costs_little() -> None:
     began = time.process_time()
     observe([os.getpid()], partial(time.sleep, 1))
     assert time.process_time() - began < 0.2
+
+
+def test_a_virtual_worker_commits_receipts_and_skips_what_was_withdrawn(tmp_path: Path) -> None:
+    """As a real one: a shard that is withdrawn before it begins is not computed."""
+    run = new_run(tmp_path / "run", 10)
+    first, second = ShardTask(0, 10, (IMAGES,)), ShardTask(10, 20, (IMAGES,))
+
+    async def work() -> tuple[CommitReport, int, float]:
+        host = Host(0.05, {}, str(run.root))
+        await host.load(0)
+        await host.withdraw(0, "b")
+        for task, attempt_id in ((first, "a"), (second, "b")):
+            await host.compute(0, task, attempt_id)
+        report = await host.commit(0, first, "a")
+        with pytest.raises(NotWantedError) as unwanted:
+            await host.commit(0, second, "b")
+        return report, unwanted.value.num_computed, await host.busy()
+
+    report, computed, busy_s = asyncio.run(work())
+    assert (report.committed, report.discarded) == ((IMAGES,), ())
+    assert computed == 0
+    assert busy_s < 0.09
+    assert [(one.start, one.stop, one.attempt_id) for one in run.receipts(IMAGES)] == [(0, 10, "a")]

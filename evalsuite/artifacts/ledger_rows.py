@@ -47,6 +47,7 @@ Key = tuple[str, int, str]
 class Told(NamedTuple):
     """What a receipt says of its files and pixels."""
 
+    attempt_id: str
     files: tuple[FileEntry, ...]
     pixels_digest: str
     created_at: str
@@ -83,7 +84,7 @@ class Row:
             return self.segment.told(self.at)
         head = self.head()
         files = tuple(file.entry for file in head.files)
-        return Told(files, head.pixels_digest, head.created_at)
+        return Told(head.attempt_id, files, head.pixels_digest, head.created_at)
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,7 +198,7 @@ class Segment:
         """What the receipt of one row says of its files and pixels."""
         own = json.loads(self._own[at])
         files = tuple(FileEntry(f["path"], f["num_bytes"], f["sha256"]) for f in own["files"])
-        return Told(files, own["pixels_digest"], own["created_at"])
+        return Told(own["attempt_id"], files, own["pixels_digest"], own["created_at"])
 
     def pixels_of(self, at: int, pixels: bytes) -> bytes:
         """The hashes of one row among those of all, 32 bytes each."""

@@ -195,10 +195,17 @@ def is_receipt_name(name: str) -> bool:
     return _NAME.match(name) is not None
 
 
-def is_own_file(stage: str, path: str) -> bool:
-    """Whether a file is of the kind that a stage writes; a receipt that names others is damaged."""
-    folders = {f"{stage}/", *(("images/",) if stage == "pixels" else ())}
-    return path.startswith(tuple(folders))
+def is_own_file(stage: str, start: int, attempt_id: str, path: str) -> bool:
+    """Whether a file is named as an attempt of a stage names its own, and no other shard's.
+
+    That is `{folder}/{start:010d}-{stop:010d}-{attempt_id}.{suffix}`; a stop that is not the
+    receipt's is right, where the worker was stopped within its shard. A receipt that names others
+    is damaged.
+    """
+    folder, _, name = path.rpartition("/")
+    is_of_stage = folder == stage or (stage == "pixels" and folder == "images")
+    is_of_attempt = name.rpartition(".")[0].endswith(f"-{attempt_id}")
+    return is_of_stage and is_of_attempt and name.startswith(f"{start:010d}-")
 
 
 def read_own_receipt(storage: Storage, name: str, plan_id: str) -> Receipt:

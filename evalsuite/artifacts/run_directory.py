@@ -5,6 +5,7 @@ from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from evalsuite.artifacts import features, images
+from evalsuite.artifacts.attempts import fault_of_attempt
 from evalsuite.artifacts.features import FeatureTable
 from evalsuite.artifacts.ledger import Ledger, Span
 from evalsuite.artifacts.manifest import Manifest, read_manifest
@@ -255,15 +256,38 @@ class RunDirectory:
             attempts: the files of all invocations, where they have been read.
 
         Raises:
+            CorruptionError: a file of an invocation is damaged.
             UsageError: no invocation left a readable count.
         """
         if attempts is None:
-            attempts = self.read_json_folder("attempts")
+            attempts = self.attempts()
         counts = [attempt.get("resolved", {}).get("num_samples") for attempt in attempts]
         known = [count for count in counts if isinstance(count, int)]
         if not known:
             raise UsageError(f"{self.root} does not say how many samples: give --num-samples")
         return max(known)
+
+    def attempts(self) -> list[dict[str, Any]]:
+        """What all invocations have noted, in the order of their names.
+
+        Raises:
+            CorruptionError: one cannot be read.
+        """
+        found, damaged = self.readable_attempts()
+        if damaged:
+            raise CorruptionError(damaged[0])
+        return found
+
+    def readable_attempts(self) -> tuple[list[dict[str, Any]], list[str]]:
+        """As `attempts`, and in one line each what is wrong with the others."""
+        files, damaged = self.readable_json_files("attempts")
+        faults = {name: fault_of_attempt(content) for name, content in files.items()}
+        damaged += [
+            f"{self.root}/attempts/{name} is damaged ({fault}): remove it"
+            for name, fault in faults.items()
+            if fault is not None
+        ]
+        return [content for name, content in files.items() if faults[name] is None], damaged
 
     def write_json(self, relative: str, value: object) -> None:
         """Write or replace a JSON file."""

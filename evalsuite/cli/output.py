@@ -165,6 +165,7 @@ class ProgressView:
             progress.losses,
             loading=progress.loading,
             rate=progress.images_per_second,
+            waits_for=progress.waits_for,
         )
 
     def update(
@@ -176,6 +177,7 @@ class ProgressView:
         *,
         loading: bool,
         rate: float | None = None,
+        waits_for: str = "",
     ) -> None:
         """Show where the work stands."""
         now = time.monotonic()
@@ -184,13 +186,13 @@ class ProgressView:
         if rate is None:
             rate = images_done / (now - self._began) if self._began and now > self._began else 0.0
         if sys.stderr.isatty():
-            self._show_bar(images_done, images_total, rate, workers, losses, loading=loading)
+            about = waits_for or "loading" if loading else f"{speed(rate)}, {_workers(workers)}"
+            self._show_bar(images_done, images_total, about, losses)
         else:
-            self._show_line(images_done, images_total, rate, workers, losses, now)
+            about = waits_for or f"{speed(rate)}, {_workers(workers)}"
+            self._show_line(images_done, images_total, about, rate, losses, now)
 
-    def _show_bar(
-        self, done: int, total: int, rate: float, workers: int, losses: int, *, loading: bool
-    ) -> None:
+    def _show_bar(self, done: int, total: int, about: str, losses: int) -> None:
         if self._bar is None:
             self._bar = Progress(
                 TextColumn("{task.description}"),
@@ -202,23 +204,19 @@ class ProgressView:
             )
             self._task = self._bar.add_task("images", total=total, about="")
             self._bar.start()
-        about = "loading" if loading else f"{speed(rate)}, {_many(workers, 'worker')}"
-        about += f", {_many(losses, 'worker')} lost" if losses else ""
+        about += f", {_workers(losses)} lost" if losses else ""
         self._bar.update(self._task, completed=done, total=total, about=about)
 
     def _show_line(
-        self, done: int, total: int, rate: float, workers: int, losses: int, now: float
+        self, done: int, total: int, about: str, rate: float, losses: int, now: float
     ) -> None:
         finished = done == total and self._last_done != total
         if now - self._last_line < _LINE_EVERY_S and losses == self._losses and not finished:
             return
         self._last_line, self._losses, self._last_done = now, losses, done
         left = f", {(total - done) / rate:.0f} s left" if rate and done < total else ""
-        lost = f", {_many(losses, 'worker')} lost and replaced" if losses else ""
-        click.echo(
-            f"images {done}/{total}, {speed(rate)}, {_many(workers, 'worker')}{lost}{left}",
-            err=True,
-        )
+        lost = f", {_workers(losses)} lost and replaced" if losses else ""
+        click.echo(f"images {done}/{total}, {about}{lost}{left}", err=True)
 
 
 def speed(images_per_second: float) -> str:
@@ -228,8 +226,8 @@ def speed(images_per_second: float) -> str:
     return f"{images_per_second:.1f} images/s"
 
 
-def _many(count: int, noun: str) -> str:
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+def _workers(count: int) -> str:
+    return "1 worker" if count == 1 else f"{count} workers"
 
 
 def duration(seconds: float) -> str:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from evalsuite.cli.measuring import NOT_ASKED, Scoring, scoring_of
 from evalsuite.cli.options import given
-from evalsuite.errors import CorruptionError, StorageError, UsageError
+from evalsuite.errors import StorageError, UsageError
 
 if TYPE_CHECKING:
     from evalsuite.config import BenchmarkSpec, ExtractorSpec
@@ -196,6 +196,8 @@ def forecast(prepared: Prepared) -> "Forecast":
         covered_ranges,
         default_shard_size,
         missing_images,
+        readable_ranges,
+        readable_spans,
         tasks_for,
     )
     from evalsuite.pipeline.estimate import estimate, nearest_rate, seconds_per_image
@@ -207,11 +209,11 @@ def forecast(prepared: Prepared) -> "Forecast":
     plan, root = request.resolved.plan, request.root
     run = RunDirectory.create_or_open(root, manifest_of(request)) if is_run(root) else None
     low, high = request.demand.asked(plan.batch_size)
-    try:
-        covered = covered_ranges(run, plan, request.demand)
-        done = run.spans(IMAGES, low, high) if run else []
-    except CorruptionError:  # the run repairs it; until then nothing is known to stand
+    if run is None:
         covered, done = covered_ranges(None, plan, request.demand), []
+    else:  # what is damaged the run makes again
+        covered = readable_ranges(run, request.demand)
+        done = readable_spans(run, IMAGES, (low, high))
     missing = missing_images(covered, (low, high))
     device = "cuda" if request.device != "cpu" and torch.cuda.is_available() else "cpu"
     room = torch.cuda.device_count() if device == "cuda" else default_cpu_workers()

@@ -115,9 +115,7 @@ def _order(record: Record) -> tuple[int, int, str, str, str]:
 
 def tags_of(run: RunDirectory) -> dict[str, str]:
     """Tags of a run's invocations; later ones win."""
-    attempts = sorted(
-        run.read_json_folder("attempts"), key=lambda one: str(one.get("started_at", ""))
-    )
+    attempts = sorted(run.attempts(), key=lambda one: str(one.get("started_at", "")))
     return {key: str(value) for one in attempts for key, value in (one.get("tags") or {}).items()}
 
 

@@ -1,8 +1,10 @@
 """What a run still lacks for what is asked of it."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 from evalsuite.artifacts.images import Keep, grid_end, is_in_grid
+from evalsuite.artifacts.ledger import Span
 from evalsuite.artifacts.receipts import NO_END
 from evalsuite.artifacts.run_directory import IMAGES, PIXELS, RunDirectory, feature_stage, gaps_of
 from evalsuite.config import ExtractorSpec, Plan
@@ -44,16 +46,37 @@ def covered_ranges(run: RunDirectory | None, plan: Plan, demand: Demand) -> dict
     Raises:
         CorruptionError: a receipt of samples that are asked for cannot be read.
     """
+    return _covered(plan, demand, lambda stage, asked: run.spans(stage, *asked) if run else [])
+
+
+def readable_ranges(run: RunDirectory, demand: Demand) -> dict[str, list[Range]]:
+    """As `covered_ranges`, without what damaged receipts cover: an invocation makes that again."""
+    return _covered(run.plan, demand, lambda stage, asked: readable_spans(run, stage, asked))
+
+
+def readable_spans(run: RunDirectory, stage: str, asked: Range) -> list[Span]:
+    """Spans of a stage that touch `asked`, as far as their receipts can be read."""
+    rows = [reading.row for reading in run.ledger.readings(stage, *asked)]
+    return [Span(row.start, row.stop, row.kept) for row in rows if row is not None]
+
+
+def _covered(
+    plan: Plan, demand: Demand, spans_of: Callable[[str, Range], list[Span]]
+) -> dict[str, list[Range]]:
     asked = demand.asked(plan.batch_size)
-    stages = [feature_stage(spec.extractor_id) for spec in demand.extractors]
-    images = run.spans(IMAGES, *asked) if run else []
+
+    def ranges_of(stage: str) -> list[Range]:
+        return [span[:2] for span in spans_of(stage, asked)]
+
+    images = spans_of(IMAGES, asked)
     covered: dict[str, list[Range]] = {IMAGES: [span[:2] for span in images]}
     if demand.keep != "none":
         kept = [span[:2] for span in images if span.kept in ("all", demand.keep)]
-        covered[PIXELS] = kept + _spans(run, PIXELS, asked)
+        covered[PIXELS] = kept + ranges_of(PIXELS)
     if demand.keep == "grid":
         covered[PIXELS] += _outside_grid(plan, *asked)
-    return covered | {stage: _spans(run, stage, asked) for stage in stages}
+    stages = [feature_stage(spec.extractor_id) for spec in demand.extractors]
+    return covered | {stage: ranges_of(stage) for stage in stages}
 
 
 def _outside_grid(plan: Plan, start: int, stop: int) -> list[Range]:
@@ -109,7 +132,3 @@ def missing_ranges(run: RunDirectory, demand: Demand) -> list[Range]:
     covered = covered_ranges(run, run.plan, demand)
     gaps = {gap for ranges in covered.values() for gap in gaps_of(ranges, *asked)}
     return sorted(gaps)
-
-
-def _spans(run: RunDirectory | None, stage: str, asked: Range) -> list[Range]:
-    return [span[:2] for span in run.spans(stage, *asked)] if run else []

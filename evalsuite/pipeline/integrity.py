@@ -1,5 +1,6 @@
 """Finding stored bytes that are not what their receipts name, and files that none names."""
 
+import functools
 import random
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -22,6 +23,7 @@ from evalsuite.artifacts.receipts import (
 )
 from evalsuite.artifacts.run_directory import IMAGES, PIXELS, RunDirectory, feature_stage
 from evalsuite.artifacts.single_images import stored_hashes
+from evalsuite.artifacts.storage import FileEntry
 from evalsuite.artifacts.verified import Claim, FileChecker
 from evalsuite.errors import CorruptionError
 from evalsuite.pipeline.generation import BatchSampler
@@ -110,7 +112,7 @@ def _faults_of_stage(
             claims += [Claim(one, place, reading.stamp, told.created_at) for one in told.files]
     for claim, text in checker.faults(claims):
         place = claim.receipt_name
-        if place not in found and (receipt := _read_or_none(run, place)) is not None:
+        if place not in found and (receipt := _still_naming(run, place, [claim.entry])) is not None:
             found[place] = Fault(place, receipt, text)
     return [found[place] for place in sorted(found)]
 
@@ -142,9 +144,11 @@ def _mismatched(
     for place, row in rows.items():
         told = row.told()
         digest = run.ledger.pixels_digest(images, row.start, row.stop)
-        if digest not in (None, told.pixels_digest):
+        if digest in (None, told.pixels_digest):
+            continue
+        if (receipt := _still_naming(run, place, told.files)) is not None:
             text = f"{run.root}/{told.files[0].path} was made of other pixels"
-            mismatched.append(Fault(place, _read_or_none(run, place), text))
+            mismatched.append(Fault(place, receipt, text))
     return mismatched
 
 
@@ -165,11 +169,24 @@ def _read_or_none(run: RunDirectory, place: str) -> Receipt | None:
     return read_receipt(run.storage, place) if run.storage.exists(place) else None
 
 
+def _still_naming(run: RunDirectory, place: str, files: Sequence[FileEntry]) -> Receipt | None:
+    """A receipt, unless it was taken out or made again since it was listed with these files.
+
+    Reading every file takes minutes, in which another driver may have repaired what was bad.
+    """
+    receipt = _read_or_none(run, place)
+    if receipt is None:
+        return None
+    named = {file.entry for file in receipt.files}
+    return receipt if named.issuperset(files) else None
+
+
 def _contradicts_itself(stage: str, row: Row) -> bool:
-    """Whether a receipt's hashes are not those of its digest, or its files not its stage's."""
+    """Whether a receipt's hashes are not those of its digest, or its files not its own."""
     told = row.told()
     hashes_fit = row.num_pixels == row.stop - row.start and row.digest == told.pixels_digest
-    files_fit = all(is_own_file(stage, file.path) for file in told.files)
+    own = functools.partial(is_own_file, stage, row.start, told.attempt_id)
+    files_fit = all(own(file.path) for file in told.files)
     return not files_fit or (stage == IMAGES and not hashes_fit)
 
 
@@ -190,9 +207,10 @@ def _fault_of_receipt(run: RunDirectory, place: str) -> Fault | None:
     where = run.root / place
     if receipt.plan_id != run.manifest.plan_id:
         return Fault(place, receipt, f"{where} belongs to another plan", content)
-    foreign = [file.path for file in receipt.files if not is_own_file(receipt.stage, file.path)]
+    own = functools.partial(is_own_file, receipt.stage, receipt.start, receipt.attempt_id)
+    foreign = [file.path for file in receipt.files if not own(file.path)]
     if foreign:
-        text = f"{where} is damaged: {foreign[0]} is no file of its stage"
+        text = f"{where} is damaged: {foreign[0]} is no file of its attempt"
         return Fault(place, None, text, content)
     hashes = receipt.pixel_sha256
     fit = len(hashes) == receipt.stop - receipt.start
@@ -212,7 +230,7 @@ def _other_hashes(
         if row is None or place in bad:
             continue
         for file in row.told().files:
-            if not file.path.endswith(".parquet"):
+            if not file.path.endswith(".parquet") or not _still_naming(run, place, [file]):
                 continue
             if digest_of_pixels(stored_hashes(run.storage, file)) == row.digest:
                 continue

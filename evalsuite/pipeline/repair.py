@@ -22,7 +22,7 @@ def take_out(run: RunDirectory, faults: Sequence[Fault]) -> list[Receipt]:
     """Remove faulty shards, so that they are made again; gives the readable old receipts.
 
     A shard that another invocation has made again meanwhile is left alone, and so is every file
-    but those of the shard's own stage, whatever a damaged receipt names.
+    but those of the shard's own attempt, whatever a damaged receipt names.
     """
     taken = []
     for fault in faults:
@@ -36,7 +36,7 @@ def take_out(run: RunDirectory, faults: Sequence[Fault]) -> list[Receipt]:
         if receipt is None:
             continue
         for file in receipt.files:
-            if is_own_file(receipt.stage, file.path):
+            if is_own_file(receipt.stage, receipt.start, receipt.attempt_id, file.path):
                 run.storage.delete(file.path)
         taken += [receipt] if fault.content is None else []
     return taken

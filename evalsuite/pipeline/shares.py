@@ -42,9 +42,7 @@ def missing_shares(
 
 def latest_array(run: RunDirectory) -> ArrayRun | None:
     """That of the latest invocation that made a share; None without one."""
-    attempts = sorted(
-        run.read_json_folder("attempts"), key=lambda attempt: str(attempt.get("started_at"))
-    )
+    attempts = sorted(run.attempts(), key=lambda attempt: str(attempt.get("started_at")))
     for attempt in reversed(attempts):
         resolved = attempt.get("resolved", {})
         part, num_samples = resolved.get("part"), resolved.get("num_samples")

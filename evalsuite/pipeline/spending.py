@@ -95,8 +95,8 @@ def spent(run: RunDirectory) -> dict[str, Any]:
     """
     own = owned(run.ledger.readable(IMAGES)[0])
     live = read_live(run.storage)
-    files, _ = run.readable_json_files("attempts")
-    attempts = {str(one.get("invocation_id")): one for one in files.values()}
+    readable, _ = run.readable_attempts()
+    attempts = {str(one.get("invocation_id")): one for one in readable}
     names = own.keys() | live.keys() | attempts.keys()
     cost = together([cost_of(attempts.get(n), live.get(n), own.get(n)) for n in sorted(names)])
     seconds = sum(one.gpu_s + one.cpu_s for one in own.values())

@@ -140,8 +140,8 @@ def standing_of(run: RunDirectory) -> Standing:
     Raises:
         UsageError: invocations there are, but none says how many samples it asked for.
     """
-    files, damaged = run.readable_json_files("attempts")
-    attempts = {str(one.get("invocation_id")): one for one in files.values()}
+    readable, damaged = run.readable_attempts()
+    attempts = {str(one.get("invocation_id")): one for one in readable}
     asked = run.num_asked(attempts.values()) if attempts else 0
     size = run.plan.batch_size
     stop = -(-asked // size) * size

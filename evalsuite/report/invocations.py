@@ -57,7 +57,7 @@ def reproduce_command(command: str, asked: Mapping[str, Sequence[Sequence[str]]]
 
 def invocations_of(run: RunDirectory) -> list[Invocation]:
     """The invocations that ended, in the order of their beginning."""
-    contents = run.read_json_folder("attempts")
+    contents = run.attempts()
     contents.sort(key=lambda one: str(one.get("started_at", "")))
     return [_invocation(place, one) for place, one in enumerate(contents, start=1)]
 

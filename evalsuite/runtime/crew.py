@@ -146,9 +146,16 @@ class Crew:
             worker.kill()
 
     def check_loading(self, longest_s: float) -> None:
-        """Raise EnvironmentProblem when nobody works and no worker comes to its start."""
+        """Raise EnvironmentProblem when nobody works and no worker comes to its start.
+
+        Where the cluster grows, a worker without a place waits for its machine, however long.
+        """
         now = time.monotonic()
-        late = [not w.is_ready and now - w.started_s > longest_s for w in self.workers]
+        began = [w.placed_s if self._team.grows else w.started_s for w in self.workers]
+        late = [
+            not w.is_ready and since is not None and now - since > longest_s
+            for w, since in zip(self.workers, began, strict=True)
+        ]
         if late and all(late):
             raise EnvironmentProblem(
                 f"a worker has not begun for {longest_s / 60:.0f} minutes: Ray may have no free"
@@ -172,5 +179,5 @@ class Crew:
         if self._loading_losses > MAX_LOSSES and not self.num_ready:
             raise WorkerError(
                 f"loading lost a worker {self._loading_losses} times ({loss.reason}):"
-                " look at the memory, lower --num-workers, then run the same command again"
+                f" {loss.remedy}, then run the same command again"
             )

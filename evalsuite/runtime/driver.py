@@ -113,7 +113,6 @@ class Driver:
 
     def _drive(self, tasks: Sequence[ShardTask]) -> None:
         board = self._board = Board(tasks)
-        self._home = ray.get_runtime_context().get_node_id()
         total = sum(task.stop - task.start for task in tasks)
         try:
             while board.num_open:
@@ -135,12 +134,12 @@ class Driver:
     # Handing out
 
     def _look_at_cluster(self) -> None:
-        nodes = {node.node_id: node for node in self._watch.nodes}
-        if self._home not in nodes:  # without it nothing new starts, and what runs is not heard
+        if self._watch.home_is_gone:
             raise EnvironmentProblem(
                 "Ray's node manager died (killed, or out of memory?): what was committed stays;"
                 " run the same command again to go on"
             )
+        nodes = {node.node_id: node for node in self._watch.nodes}
         if self._known:
             for gone in self._known.keys() - nodes.keys():
                 self._tell("node-left", host=self._known[gone].host)
@@ -341,7 +340,7 @@ class Driver:
         flights = [(w, f) for w in self._crew.workers for f in w.flights]
         failure: BaseException | None = None
         while flights and time.monotonic() < deadline and not self._stop.insisted:
-            if not self._watch.nodes or self._watch.silent_s > _UNSURE_S:
+            if self._watch.home_is_gone or self._watch.silent_s > _UNSURE_S:
                 break  # whoever sent the signal sent it to Ray as well
             ready, _ = ray.wait([f.commit for _, f in flights], num_returns=1, timeout=POLL_S)
             for worker, flight in [pair for pair in flights if pair[1].commit in ready]:
@@ -366,7 +365,9 @@ class Driver:
         crew = self._crew
         total -= sum(stop - start for _, start, stop in self.report.left_out)
         done = min(total, self._images_committed + crew.images_running)
-        return Progress(done, total, len(crew.workers), self.report.losses, not crew.num_ready)
+        waits_for = "" if crew.num_ready else self._team.waiting(self._watch.nodes)
+        losses, loading = self.report.losses, not crew.num_ready
+        return Progress(done, total, len(crew.workers), losses, loading, waits_for=waits_for)
 
     def _tell(
         self,

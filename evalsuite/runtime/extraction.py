@@ -6,7 +6,7 @@ Legend: N images.
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -50,6 +50,7 @@ from evalsuite.runtime.workforce import PieceWork, Workforce
 
 if TYPE_CHECKING:
     from evalsuite.runtime.driver import DriverReport
+    from evalsuite.runtime.watch import Node
 
 
 @dataclass
@@ -172,8 +173,8 @@ class _Work:
         with connected(asked.address, asked.num_workers, use_gpu=asked.device != "cpu") as cluster:
             from evalsuite.runtime.team import look_around, numerics_of_workers
 
-            kind = look_around(cluster, asked.num_workers, asked.device).team.kind
-            numerics = numerics_of_workers(kind)
+            team = look_around(cluster, asked.num_workers, asked.device).team
+            numerics = numerics_of_workers(team, self._notice)
             cache = self._opened(numerics, must_write=True)
             assert cache is not None
             gaps = self._rows.gaps()
@@ -245,8 +246,8 @@ class _Work:
         remedy = "set EVALSUITE_CACHE to a folder"
         work = PieceWork(gaps, self._spec.batch_size, STAGE, cache.folder, remedy)
 
-        def job_on(kind: str) -> FeatureJob:
-            decoders = _decoders_of(cluster, kind)
+        def job_on(nodes: Sequence["Node"], kind: str) -> FeatureJob:
+            decoders = _decoders_of(cluster, nodes, kind)
             return FeatureJob(
                 self._source, self._stamp, cache, self._spec, kind, numerics, decoders
             )
@@ -319,9 +320,14 @@ class _Work:
         return self._rows.result()
 
 
-def _decoders_of(cluster: Cluster, kind: str) -> int:
-    """Processes that decode for one worker: the cores that its GPU's share leaves; none on CPUs."""
-    if kind == "cpu":
+def _decoders_of(cluster: Cluster, nodes: Sequence["Node"], kind: str) -> int:
+    """Processes that decode for one worker: the cores that its GPU's share leaves; none on CPUs.
+
+    One where no GPU is there yet.
+    """
+    with_gpus = [node for node in nodes if node.gpus]
+    if kind == "cpu" or not with_gpus:
         return 1
-    cores = num_cores() if cluster.address == "local" else cluster.num_cpus
-    return max(1, cores // cluster.num_gpus - 1)
+    is_private = cluster.address == "local"
+    shares = [(num_cores() if is_private else node.cpus) / node.gpus for node in with_gpus]
+    return max(1, int(min(shares)) - 1)

@@ -21,6 +21,7 @@ LOST = (RayActorError, WorkerCrashedError, OutOfMemoryError, NodeDiedError, *NOT
 """Ray's words for a worker that is no more, or cannot be reached."""
 
 _LONGEST_REASON = 300
+_OF_NODE = "look at that node's disk and at runtime_env_setup-*.log in its folder of Ray's logs"
 
 
 class Loss(NamedTuple):
@@ -29,13 +30,16 @@ class Loss(NamedTuple):
     reason: str
     departed: bool = False
     """Its machine went away: preempted, drained or dead. Not held against the shard."""
+    remedy: str = "look at the memory, lower --num-workers"
+    """Where it comes again and again."""
 
 
 def loss_of(error: BaseException) -> Loss:
     """How Ray accounts for a worker that is gone, in a few words."""
     if isinstance(error, NOT_BEGUN):
         why = " ".join((error.error_message or "").split())
-        return Loss(f"its node could not start its process: {why[:_LONGEST_REASON]}")
+        reason = f"its node could not start its process: {why[:_LONGEST_REASON]}"
+        return Loss(reason, remedy=_OF_NODE)
     text = str(error).lower()
     if isinstance(error, OutOfMemoryError) or "out_of_memory" in text or "low on memory" in text:
         return Loss("killed by the memory monitor: out of memory")

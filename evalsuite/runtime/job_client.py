@@ -1,6 +1,7 @@
 """Ray's client of job servers, with an end to every wait: a head may vanish and close nothing."""
 
 import asyncio
+import io
 import logging
 import warnings
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ from evalsuite.errors import EnvironmentProblem, first_line
 CONNECT_S = 3.0
 ANSWER_S = 10.0
 SENDING_S = (30.0, 120.0)
-"""For a package on a slow line, and for a head that starts its job."""
+"""Until a piece of a package is taken, and until a head has started its job."""
 QUIET_S = 10.0
 """After so long without a word of a log its job is asked for."""
 
@@ -32,6 +33,8 @@ def connected_client(address: str) -> Any:  # noqa: ANN401 - Ray's JobSubmission
     class Client(JobSubmissionClient):  # type: ignore[misc]  # Ray has no types
         def _do_request(self, method: str, endpoint: str, **more: Any) -> Any:  # noqa: ANN401
             timeout = (CONNECT_S, ANSWER_S) if method == "GET" else SENDING_S
+            if isinstance(more.get("data"), bytes):  # in one piece, the time-out is that of all
+                more["data"] = io.BytesIO(more["data"])
             return super()._do_request(method, endpoint, timeout=timeout, **more)
 
     return Client(address)

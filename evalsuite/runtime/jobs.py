@@ -6,6 +6,7 @@ tools do it (RAY_AUTH_MODE=token with RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH or ~/.
 
 import contextlib
 import os
+import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -104,15 +105,37 @@ class JobServer:
         while True:
             try:
                 with self._explained("submit the job"):
-                    given: str = self._client.submit_job(
-                        entrypoint=command, runtime_env=runtime_env, submission_id=job_id
-                    )
+                    return self._hand_over(command, runtime_env, job_id or _new_id())
             except _NoAgentError:
                 if time.monotonic() > deadline:
                     raise
                 time.sleep(1)
-            else:
-                return given
+
+    def _hand_over(self, command: str, runtime_env: dict[str, Any], job_id: str) -> str:
+        """Submit once; a head whose answer does not come in time may have taken the job."""
+        import requests
+
+        try:
+            given: str = self._client.submit_job(
+                entrypoint=command, runtime_env=runtime_env, submission_id=job_id
+            )
+        except requests.Timeout:
+            if not self._has_taken(job_id, command):
+                raise
+            return job_id
+        return given
+
+    def _has_taken(self, job_id: str, command: str) -> bool:
+        """Whether the head has a job of this name and command, asked for a while."""
+        import requests
+
+        deadline = time.monotonic() + ANSWER_S
+        while True:
+            with contextlib.suppress(RuntimeError, OSError, requests.RequestException):
+                return str(self._client.get_job_info(job_id).entrypoint) == command
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.5)
 
     def state(self, job_id: str) -> JobState:
         """How a job stands.
@@ -251,6 +274,11 @@ class JobServer:
                     f"cannot {what}: the cluster has a job of that name: give another --id"
                 ) from error
             raise EnvironmentProblem(f"cannot {what} at {self.address}: {text}") from error
+
+
+def _new_id() -> str:
+    """As Ray makes them up; known here, so that the job can be asked for."""
+    return f"raysubmit_{secrets.token_hex(8)}"
 
 
 def _state_of(details: Any) -> JobState:  # noqa: ANN401 - Ray's JobDetails

@@ -123,8 +123,8 @@ class _Work:
         with connected(asked.address, asked.num_workers, use_gpu=asked.device != "cpu") as cluster:
             from evalsuite.runtime.team import look_around, numerics_of_workers
 
-            kind = look_around(cluster, asked.num_workers, asked.device).team.kind
-            numerics = numerics_id(numerics_of_workers(kind))
+            team = look_around(cluster, asked.num_workers, asked.device).team
+            numerics = numerics_id(numerics_of_workers(team, self._notice))
             self._judgements.check_numerics(numerics)
             self._by_workers(cluster, asked, numerics)
 
@@ -181,7 +181,7 @@ class _Work:
             cluster,
             work,
             asked,
-            lambda kind: self._job(kind, numerics),
+            lambda _, kind: self._job(kind, numerics),
             self._listener,
             self._note,
         )

@@ -1,7 +1,7 @@
 """Shards that are made piece by piece by workers of a cluster: features, verdicts on images."""
 
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from evalsuite.pipeline.outside import shard_size_of, tasks_of
 from evalsuite.pipeline.ranges import total
@@ -10,6 +10,7 @@ from evalsuite.runtime.driver import Driver, DriverReport
 from evalsuite.runtime.progress import Progress
 from evalsuite.runtime.signals import StopRequest, signals_to
 from evalsuite.runtime.team import look_around
+from evalsuite.runtime.watch import Node
 from evalsuite.runtime.workers import Job
 from evalsuite.runtime.workforce import PieceWork, Workforce
 
@@ -18,7 +19,7 @@ def drive_pieces(
     cluster: Cluster,
     work: PieceWork,
     asked: Workforce,
-    job_on: Callable[[str], Job],
+    job_on: Callable[[Sequence[Node], str], Job],
     listener: Callable[[Progress], None],
     note: Callable[[DriverReport], None],
 ) -> None:
@@ -28,7 +29,7 @@ def drive_pieces(
         cluster: that is connected.
         work: what is to be made.
         asked: how many workers, on which device.
-        job_on: what workers of a kind, `cuda` or `cpu`, are to load.
+        job_on: what workers of a kind, `cuda` or `cpu`, are to load, on machines such as are there.
         listener: is told the progress.
         note: is told what was done, also when it fails.
 
@@ -44,7 +45,7 @@ def drive_pieces(
         count = team.target(nodes, 0, -(-missing // work.batch_size))
         size = shard_size_of(missing, count, work.batch_size, team.kind)
         tasks = tasks_of(work.gaps, size, work.batch_size, work.stage)
-        driver = Driver(job_on(team.kind), team, secrets.token_hex(4), listener, stop)
+        driver = Driver(job_on(nodes, team.kind), team, secrets.token_hex(4), listener, stop)
         try:
             driver.run(tasks)
         finally:

@@ -15,3 +15,5 @@ class Progress:
     loading: bool
     images_per_second: float | None = None
     """Where it is known better than from what was told since the first time."""
+    waits_for: str = ""
+    """What workers that could not begin wait for, in words; "" where none does."""

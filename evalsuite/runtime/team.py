@@ -1,6 +1,7 @@
 """How many workers to keep, of which size: the cluster's room, as it grows and shrinks."""
 
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -11,6 +12,7 @@ from evalsuite.artifacts.storage import Place
 from evalsuite.errors import EnvironmentProblem, UsageError, first_line
 from evalsuite.pipeline.outside import numerics_there
 from evalsuite.runtime.cluster import Cluster, check_shared_directory
+from evalsuite.runtime.hanging import Limits
 from evalsuite.runtime.watch import (
     Node,
     ask_autoscaler,
@@ -58,6 +60,13 @@ class Team:
         if self.asked is None:
             holds = min(holds, num_placed + sum(node.room(*self.size, free=True) for node in nodes))
         return max(1, min(self.asked or holds, holds, num_open))
+
+    def waiting(self, nodes: Sequence[Node]) -> str:
+        """What a cluster that grows is waited for, in words; "" where it holds a worker already."""
+        if not self.grows or any(node.room(*self.size, free=False) for node in nodes):
+            return ""
+        wanted = " and ".join(f"{amount:g} {name}" for name, amount in self.size.bundle.items())
+        return f"waiting for a machine with {wanted}, which Ray's autoscaler was asked for"
 
     def request(self, num_open: int) -> None:
         """Tell the autoscaler, if there is one, what would be of use; 0 withdraws it.
@@ -156,19 +165,31 @@ def gather_team(
     return Team("cuda" if on_gpu else "cpu", size, asked, is_private, grows)
 
 
-def numerics_of_workers(kind: str) -> dict[str, Any]:
-    """What decides bits where a worker of this kind would run.
+def numerics_of_workers(team: Team, notice: Callable[[str], None]) -> dict[str, Any]:
+    """What decides bits where a worker of this team would run.
+
+    A cluster that grows is waited for, as long as its machines take to come.
+
+    Args:
+        team: whose kind of worker is asked for.
+        notice: is told now and then what is waited for.
 
     Raises:
         EnvironmentProblem: nobody answers.
     """
-    on_gpu = kind == "cuda"
-    asked = ray.remote(num_cpus=1, num_gpus=1 if on_gpu else 0, max_retries=0)(numerics_there)
-    there = asked.options(runtime_env={"env_vars": environment_of(on_gpu=on_gpu)})
+    num_cpus, num_gpus = team.size
+    asked = ray.remote(num_cpus=num_cpus, num_gpus=num_gpus, max_retries=0)(numerics_there)
+    there = asked.options(runtime_env={"env_vars": environment_of(on_gpu=num_gpus > 0)})
 
     def ask() -> dict[str, Any]:
+        answer = there.remote(team.kind)
+        while text := team.waiting(current_nodes()):
+            notice(text)
+            if ray.wait([answer], timeout=_PROBE_S)[0]:
+                break
+        limit_s = Limits().start_s if team.grows else _PROBE_S
         try:
-            found: dict[str, Any] = ray.get(there.remote(kind), timeout=_PROBE_S)
+            found: dict[str, Any] = ray.get(answer, timeout=limit_s)
         except RayError as error:
             raise EnvironmentProblem(
                 f"no worker of the cluster has answered: {first_line(error)}; look at `ray status`"

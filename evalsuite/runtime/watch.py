@@ -10,12 +10,14 @@ import json
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 import ray
 from ray.exceptions import RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from evalsuite.errors import EnvironmentProblem, first_line
 from evalsuite.runtime.apart import run_apart
@@ -25,6 +27,9 @@ T = TypeVar("T")
 HEAD_GONE_S = 30.0
 """Without an answer for so long the head counts as gone, well before Ray ends the process."""
 _EVERY_S = 2.0
+_ANSWER_S = 60.0
+_OF_HEAD = "node:__internal_head__"
+"""A resource that Ray gives to the head's node alone."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +56,7 @@ class ClusterWatch:
     def __init__(self) -> None:
         self._over, self._has_answered = threading.Event(), threading.Event()
         self.nodes: tuple[Node, ...] = ()
+        self._home = ""
         self._answered_s = self._looked_s = time.monotonic()
         self._in_vain_s = 0.0
         self._thread = threading.Thread(target=self._run, name="cluster-watch", daemon=True)
@@ -61,6 +67,7 @@ class ClusterWatch:
         Raises:
             EnvironmentProblem: the head does not give it.
         """
+        self._home = ray.get_runtime_context().get_node_id()
         self._thread.start()
         try:
             while not self._has_answered.wait(0.2):
@@ -84,6 +91,14 @@ class ClusterWatch:
                 f"Ray's head has not answered for {HEAD_GONE_S:.0f} s: what was committed stays;"
                 " when the cluster is back, run the same command again to go on"
             )
+
+    @property
+    def home_is_gone(self) -> bool:
+        """Whether this process's own node manager has left, whoever else is there.
+
+        Without it nothing new starts, and what runs elsewhere is not heard.
+        """
+        return self._home not in {node.node_id for node in self.nodes}
 
     @property
     def silent_s(self) -> float:
@@ -149,23 +164,73 @@ def has_autoscaler() -> bool:
     """Whether the cluster can grow: an autoscaler that knows types of nodes looks after it.
 
     Ray's monitor runs beside every head; without a configuration each machine is a type of its
-    own, `node_<id>` (Ray 2.60, both versions of the autoscaler).
+    own, `node_<id>` (Ray 2.60, both versions of the autoscaler), unless KubeRay has named it.
     """
     from ray.autoscaler.v2.utils import is_autoscaler_v2
 
     with contextlib.suppress(Exception):  # another Ray keeps it elsewhere: then it cannot be asked
-        is_v2 = is_autoscaler_v2(fetch_from_server=True)
-        kinds = _types_of_nodes() if is_v2 else _types_by_the_first_version()
-        return any(not kind.startswith("node_") for kind in kinds)
+        if is_autoscaler_v2(fetch_from_server=True):
+            return _grows_by_the_second_version()
+        return _are_named(_types_by_the_first_version())
     return False
 
 
-def _types_of_nodes() -> set[str]:
-    """As the head says it. Ray up starts this version since 2.50, KubeRay where it is asked to."""
+def is_configured(monitors: Sequence[Sequence[str]], *, has_reported: bool) -> bool:
+    """Whether an autoscaler of the second version has types of nodes to start.
+
+    KubeRay names the nodes of every cluster, also of one that cannot grow, and the monitor reports
+    in the same way with a configuration and without: what it was started with tells.
+
+    Args:
+        monitors: command lines of the head's monitors; none where the autoscaler stands beside
+            the head, as KubeRay starts it.
+        has_reported: some autoscaler has told the head its state.
+    """
+    if not monitors:
+        return has_reported
+    return any(word.startswith("--autoscaling-config=") for line in monitors for word in line)
+
+
+def monitors_here(gcs_address: str) -> list[list[str]]:
+    """Command lines of Ray's monitors on this machine that belong to a head, by its port."""
+    port = gcs_address.rpartition(":")[2]
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):  # it has ended
+            words = path.read_bytes().decode(errors="replace").split("\0")
+            heads = [word for word in words if word.startswith("--gcs-address=")]
+            if any(Path(word).name == "monitor.py" for word in words[:4]) and any(
+                head.endswith(f":{port}") for head in heads
+            ):
+                found.append(words)
+    return found
+
+
+def _grows_by_the_second_version() -> bool:
+    """Ray up starts this version since 2.50; KubeRay for every cluster that Ray 2.60 runs."""
     from ray.autoscaler.v2.sdk import get_cluster_status
 
-    status = get_cluster_status(ray.get_runtime_context().gcs_address)
-    return {str(one.ray_node_type_name) for one in (*status.active_nodes, *status.idle_nodes)}
+    address = ray.get_runtime_context().gcs_address
+    status = get_cluster_status(address)
+    kinds = {str(one.ray_node_type_name) for one in (*status.active_nodes, *status.idle_nodes)}
+    if not _are_named(kinds):
+        return False
+    has_reported = int(status.stats.autoscaler_version or 0) > 0
+    return is_configured(_monitors_of_head(address), has_reported=has_reported)
+
+
+def _monitors_of_head(gcs_address: str) -> list[list[str]]:
+    """As the head's machine, or its container, lists them."""
+    (head,) = [n for n in ray.nodes() if n["Alive"] and _OF_HEAD in n["Resources"]]
+    there = NodeAffinitySchedulingStrategy(head["NodeID"], soft=False)
+    asked = ray.remote(num_cpus=0, max_retries=0)(monitors_here)
+    answer = asked.options(scheduling_strategy=there).remote(gcs_address)
+    found: list[list[str]] = ray.get(answer, timeout=_ANSWER_S)
+    return found
+
+
+def _are_named(kinds: set[str]) -> bool:
+    return any(not kind.startswith("node_") for kind in kinds)
 
 
 def _types_by_the_first_version() -> set[str]:

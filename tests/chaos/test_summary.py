@@ -1,8 +1,12 @@
 """A campaign counts what struck, and says when that is too little."""
 
+from pathlib import Path
+from typing import ClassVar
+
 from campaign import case_of
 from phases import BEFORE_DATA, BEFORE_HEARD, COMPACTION, DATA_TO_RECEIPT, OF_A_SHARD
 from summary import LEAST_BY_PHASE, LEAST_FAULTS, Record, shortfalls, summary
+from worker_faults import MonitorKills, killing_line
 
 
 def records(phase: str, count: int, *, hit: bool = True) -> list[Record]:
@@ -44,3 +48,29 @@ def test_a_campaign_of_the_usual_length_is_enough_whatever_the_seed() -> None:
         assert {
             p for p in (*OF_A_SHARD, COMPACTION) if phases.count(p) < LEAST_BY_PHASE + 3
         } == set()
+
+
+class Met:
+    """A trial whose one rule was met."""
+
+    rules = (1,)
+    phases: ClassVar = {1: DATA_TO_RECEIPT}
+
+    @property
+    def scene(self) -> "Met":
+        return self
+
+    def met(self, rule: int) -> bool:
+        return rule in self.rules
+
+
+def test_the_monitor_s_kills_are_those_that_it_tells_of(tmp_path: Path) -> None:
+    """The kernel may have ended the worker before: that is another fault."""
+    fault, trial = MonitorKills(), Met()
+    (tmp_path / "raylet.out").write_text("Memory monitor started\nKilling worker 3: idle\n")
+    fault.said = killing_line(tmp_path)
+    assert fault.struck(trial) == []
+    (tmp_path / "raylet.err").write_text("a\nKilling 1 worker(s): memory usage 0.97 is above\n")
+    fault.said = killing_line(tmp_path)
+    assert fault.said.startswith("Killing 1 worker(s)")
+    assert fault.struck(trial) == [DATA_TO_RECEIPT]

@@ -16,6 +16,9 @@ from phases import BEFORE_DATA, DATA_TO_RECEIPT, OF_A_SHARD, Point
 if TYPE_CHECKING:
     from trial import Trial
 
+LATE_S = 10.0
+"""A node manager's log may have its line a moment after the worker is gone."""
+
 
 class WorkerKilled(Fault):
     """SIGKILL to a worker, up to three times in one run."""
@@ -60,6 +63,8 @@ class MonitorKills(Holding):
     name = "memory monitor kills a worker"
     phases = (BEFORE_DATA, DATA_TO_RECEIPT)
     is_hosted = False
+    said = ""
+    """By the monitor; without a word of it, the kernel ended the worker, whose group is limited."""
 
     def arm(self, trial: "Trial") -> None:
         trial.num_workers = 1
@@ -75,13 +80,25 @@ class MonitorKills(Holding):
         with memory_limited(pid, 4 * 2**30):
             trial.scene.release(trial.rules[0], "eat")
             wait_for(lambda: not is_alive(pid), 120)
-        said = [
-            line
-            for log in logs.glob("raylet*")
-            for line in log.read_text(errors="replace").splitlines()
-            if "memory" in line.lower() and "kill" in line.lower()
-        ]
-        trial.note(f"the monitor said: {said[0][:160]}" if said else "the monitor said nothing")
+        deadline = time.monotonic() + LATE_S
+        while not (said := killing_line(logs)) and time.monotonic() < deadline:
+            time.sleep(0.2)
+        self.said = said
+        trial.note(f"the monitor said: {said[:160]}" if said else "the monitor said nothing")
+
+    def struck(self, trial: "Trial") -> list[str]:
+        return super().struck(trial) if self.said else []
+
+
+def killing_line(logs: Path) -> str:
+    """What a node manager's log says of a worker that its memory monitor ended; "" without."""
+    lines = (
+        line
+        for log in logs.glob("raylet*")
+        for line in log.read_text(errors="replace").splitlines()
+    )
+    words = ("memory", "kill")
+    return next((line for line in lines if all(word in line.lower() for word in words)), "")
 
 
 class WorkerStopped(Fault):

@@ -232,6 +232,19 @@ def test_a_dry_run_counts_what_stands(run_copy: Path, call: Callable[..., Outcom
     assert bytes_of(run_copy) == before
 
 
+def test_a_forecast_leaves_out_damaged_receipts_alone(
+    run_copy: Path, call: Callable[..., Outcome]
+) -> None:
+    """Nine of ten shards stand; a run of hours would else refuse to repair the one."""
+    (run_copy / "receipts/images/0000000120-0000000140.json").write_text("{broken")
+    options = ("--num-samples", 200, "--images", "all", "--output", run_copy, "--dry-run")
+    outcome = call("run", *PLAN, *options)
+    assert outcome.code == 0, outcome.stderr
+    said = dict(line.split(maxsplit=1) for line in outcome.stdout.splitlines())
+    assert (said["images_done"], said["images_missing"]) == ("180", "20")
+    assert said["shards_done"] == "9"
+
+
 @pytest.mark.parametrize("beside", [True, False])
 def test_more_than_an_hour_wants_yes(
     beside: bool, run_copy: Path, call: Callable[..., Outcome], tmp_path: Path

@@ -17,6 +17,7 @@ from harness import Outcome, environment, start, wait_for
 from evalsuite.artifacts.live import read_live
 from evalsuite.artifacts.run_directory import RunDirectory
 from evalsuite.artifacts.storage import LocalStorage
+from evalsuite.errors import CorruptionError
 from evalsuite.pipeline.standing import standing_of
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "report"))
@@ -104,6 +105,31 @@ def test_damaged_files_hide_nothing_else(run: RunDirectory, call: Callable[..., 
     damaged = json.loads(Path("now.json").read_text())["damaged"]
     assert damaged[0].endswith("attempts/00000bad.json is not JSON: remove it")
     assert damaged[1].endswith("again, which makes its samples anew")
+
+
+@pytest.mark.parametrize(
+    ("content", "fault"),
+    [
+        ({"resolved": None}, "resolved: "),
+        ({"resolved": []}, "resolved: "),
+        ({"resolved": {"num_samples": 9, "extractors": 1}}, "resolved.extractors: "),
+        ({"hosts": [1, 2]}, "hosts.0: "),
+        ({"workers_lost": "many"}, "workers_lost: "),
+        ({"counts": {"shards_committed": None}}, "counts.shards_committed: "),
+    ],
+)
+def test_an_attempt_with_fields_of_another_kind_is_named(
+    run: RunDirectory, call: Callable[..., Outcome], content: dict, fault: str
+) -> None:
+    """In one line, whoever reads it; `status` leaves it out."""
+    add_attempt(run)
+    run.write_json("attempts/00000bad.json", content)
+    named = f"attempts/00000bad.json is damaged ({fault}"
+    (line,) = [s for s in call("status", run.root).stdout.splitlines() if s.startswith("damaged ")]
+    assert named in line
+    assert line.endswith("): remove it")
+    with pytest.raises(CorruptionError, match=re.escape(named)):
+        run.num_asked()
 
 
 @pytest.mark.parametrize("every", ["nan", "inf"])

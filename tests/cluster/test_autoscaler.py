@@ -120,6 +120,7 @@ def test_gpus_come_when_they_are_asked_for(head: Head, tmp_path: Path) -> None:
 
 
 def test_a_head_without_a_configuration_does_not_grow(tmp_path: Path) -> None:
+    """Nor one whose nodes KubeRay has named, as it names those of a cluster of fixed size too."""
     program = (
         "import sys\n"
         "from evalsuite.runtime.cluster import connected\n"
@@ -127,8 +128,9 @@ def test_a_head_without_a_configuration_does_not_grow(tmp_path: Path) -> None:
         "with connected(sys.argv[1], None, use_gpu=True):\n"
         "    print(has_autoscaler(), file=sys.stderr)\n"
     )
-    for version in ("0", "1"):
-        with running_head(free_ports(), RAY_enable_autoscaler_v2=version) as running:
+    by_kuberay = {"RAY_CLOUD_INSTANCE_ID": "head-pod", "RAY_NODE_TYPE_NAME": "headgroup"}
+    for version, env in (("0", {}), ("1", {}), ("1", by_kuberay)):
+        with running_head(free_ports(), RAY_enable_autoscaler_v2=version, **env) as running:
             done = subprocess.run(
                 [sys.executable, "-c", program, running.gcs],
                 cwd=tmp_path,

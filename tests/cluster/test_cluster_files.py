@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -24,6 +25,22 @@ def test_a_cloud_cluster_fits_the_schema_of_ray_up(path: Path) -> None:
     assert config["head_node_type"] in config["available_node_types"]
     assert "--dashboard-host=127.0.0.1" in " ".join(config["head_start_ray_commands"])
     assert "RAY_AUTH_MODE=token" in " ".join(config["setup_commands"])
+
+
+@pytest.mark.parametrize(
+    ("cloud", "library"), [("aws", "boto3"), ("gcp", "google-api-python-client")]
+)
+def test_the_monitor_of_a_cloud_finds_its_provider_s_library(cloud: str, library: str) -> None:
+    """In the environment that Ray runs in; Ray's default puts it where the image's pip does."""
+    config = yaml.safe_load((CLUSTER / "cloud" / f"{cloud}.yaml").read_text())
+    (line,) = [line for line in config["setup_commands"] if "uv pip install" in line]
+    words = shlex.split(line)
+    assert words[words.index("--python") + 1] == "~/venv/bin/python"
+    assert library in words
+    assert config["head_setup_commands"] == []
+    defaults = Path(ray.__file__).parent / "autoscaler" / cloud / "defaults.yaml"
+    (ours,) = yaml.safe_load(defaults.read_text())["head_setup_commands"]
+    assert library in ours
 
 
 def test_there_are_clouds_and_the_schema_knows_faults() -> None:

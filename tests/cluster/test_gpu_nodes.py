@@ -91,6 +91,9 @@ class WaitingWorker:
     def withdraw(self, attempt_id: str) -> None:
         self._withdrawn.add(attempt_id)
 
+    def stop(self) -> None:
+        """It finishes what it has in hand."""
+
     def progress(self) -> int:
         return self._computed
 

@@ -1,5 +1,6 @@
 """Integrity: a flipped byte is found, taken out and made again; recomputed batches are compared."""
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -21,6 +22,7 @@ from run_maker import (
 
 from evalsuite.artifacts.receipts import Receipt, check_same_pixels, digest_of_pixels, read_receipt
 from evalsuite.artifacts.run_directory import IMAGES, PIXELS, RunDirectory
+from evalsuite.artifacts.verified import FileChecker
 from evalsuite.errors import CorruptionError, IncompleteError
 from evalsuite.pipeline.coverage import Demand, missing_ranges
 from evalsuite.pipeline.evaluation import score_run
@@ -135,6 +137,33 @@ def test_a_shard_that_is_made_again_at_that_moment_is_left_alone(
     assert path.exists()
 
 
+@pytest.mark.parametrize("hash_all", [False, True])
+def test_a_shard_that_is_made_again_while_files_are_read_is_no_fault(
+    run: RunDirectory, monkeypatch: pytest.MonkeyPatch, hash_all: bool
+) -> None:
+    """Another driver repairs it after this one's listing: its receipt names another file then."""
+    receipt = run.receipts(IMAGES)[0]
+    path = run.root / receipt.files[0].path
+    sound = path.read_bytes()
+    flip_byte(path)
+    check = FileChecker.faults
+
+    def repaired_meanwhile(checker: FileChecker, claims: Any) -> Any:
+        found = check(checker, claims)
+        path.unlink(missing_ok=True)
+        name = receipt.files[0].path.replace(receipt.attempt_id, "another-00001")
+        (run.root / name).write_bytes(sound)
+        file = receipt.files[0].model_copy(update={"path": name})
+        again = receipt.model_copy(update={"attempt_id": "another-00001", "files": (file,)})
+        run.storage.replace(receipt.name, again.model_dump_json().encode())
+        return found
+
+    monkeypatch.setattr(FileChecker, "faults", repaired_meanwhile)
+    assert find_faults(run, hash_all=hash_all) == []
+    monkeypatch.undo()
+    assert find_faults(run, hash_all=True) == []
+
+
 def test_reading_a_damaged_shard_is_refused(run: RunDirectory) -> None:
     """Even where nobody looked for faults before."""
     flip_byte(run.root / run.receipts(IMAGES)[0].files[0].path)
@@ -222,16 +251,31 @@ def test_damaged_pixel_hashes_are_found_and_the_receipt_goes(
     assert find_faults(run, hash_all=True) == []
 
 
-def test_a_receipt_that_names_files_of_others_takes_none_with_it(run: RunDirectory) -> None:
-    receipt = run.receipts(IMAGES)[0]
-    file = receipt.files[0].model_copy(update={"path": "manifest.json"})
+@pytest.mark.parametrize("named", ["manifest.json", "another shard", "another attempt"])
+def test_a_receipt_that_names_files_of_others_takes_none_with_it(
+    run: RunDirectory, named: str
+) -> None:
+    receipt, other = run.receipts(IMAGES)[:2]
+    own = receipt.files[0].path
+    paths = {
+        "manifest.json": "manifest.json",
+        "another shard": other.files[0].path,
+        "another attempt": own.replace(receipt.attempt_id, "another-00001"),
+    }
+    path = paths[named]
+    if named == "another attempt":
+        (run.root / path).write_bytes((run.root / own).read_bytes())
+    content = run.storage.read(path)
+    entry = {"path": path, "num_bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    file = receipt.files[0].model_copy(update=entry)
     bad = receipt.model_copy(update={"files": (file,)})
     run.storage.replace(receipt.name, bad.model_dump_json().encode())
     faults = find_faults(run)
-    assert [f.text.partition(": ")[2] for f in faults] == ["manifest.json is no file of its stage"]
-    take_out(run, faults)
-    assert run.storage.exists("manifest.json")
+    assert [f.text.partition(": ")[2] for f in faults] == [f"{path} is no file of its attempt"]
+    assert take_out(run, faults) == []
+    assert run.storage.read(path) == content
     assert not run.storage.exists(receipt.name)
+    assert find_faults(run) == []
 
 
 @pytest.mark.parametrize("damage", ["cut", "other plan"])

@@ -24,6 +24,8 @@ from evalsuite.config import ExtractorSpec, load_spec
 from evalsuite.pipeline.embedding import embed
 from evalsuite.pipeline.feature_cache import FeatureCache, Rows
 from evalsuite.runtime import extraction
+from evalsuite.runtime.cluster import Cluster
+from evalsuite.runtime.watch import Node
 
 pytestmark = pytest.mark.ray
 COUNT = 420
@@ -157,7 +159,7 @@ def test_a_broken_picture_ends_it_at_once(
 
     That is what one on a GPU does; the fault comes from one of them.
     """
-    monkeypatch.setattr(extraction, "_decoders_of", lambda cluster, kind: 2)
+    monkeypatch.setattr(extraction, "_decoders_of", lambda *_: 2)
     (tmp_path / "png").mkdir()
     for picture in (sets.folder / "png").iterdir():
         (tmp_path / "png" / picture.name).hardlink_to(picture)
@@ -214,3 +216,27 @@ def test_features_are_kept_until_they_are_removed(
     assert num_shards(cache_folder) == 0
     assert call("gc").code == 2
     assert call("gc", "run", "--cache").code == 2
+
+
+@pytest.mark.parametrize(
+    ("address", "nodes", "kind", "expected"),
+    [
+        ("head:6379", [], "cuda", 1),
+        ("head:6379", [(8, 0)], "cuda", 1),
+        ("head:6379", [(64, 0), (16, 2), (32, 2)], "cuda", 7),
+        ("head:6379", [(2, 4)], "cuda", 1),
+        ("head:6379", [(16, 2)], "cpu", 1),
+        ("local", [(1, 2)], "cuda", 5),
+    ],
+)
+def test_decoders_are_reckoned_by_the_machines_with_gpus(
+    address: str,
+    nodes: list[tuple[float, float]],
+    kind: str,
+    expected: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of which there may be none yet."""
+    monkeypatch.setattr(extraction, "num_cores", lambda: 12)
+    there = [Node(str(i), "", cpus, gpus, 0, 0) for i, (cpus, gpus) in enumerate(nodes)]
+    assert extraction._decoders_of(Cluster(address, 99, 0, 1), there, kind) == expected

@@ -1,16 +1,20 @@
 """A worker that stops answering is replaced, and its shards are made by a fresh process."""
 
+import contextlib
 import os
 import signal
 import threading
 import time
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
+from ray.exceptions import RuntimeEnvSetupError, WorkerCrashedError
 
 from evalsuite.artifacts.manifest import Manifest
 from evalsuite.artifacts.run_directory import IMAGES, RunDirectory
+from evalsuite.errors import EnvironmentProblem, WorkerError
 from evalsuite.pipeline.generation import BatchSampler
 from evalsuite.pipeline.numerics import resolve_device
 from evalsuite.pipeline.plan import PlanOptions, resolve_plan
@@ -128,3 +132,56 @@ def test_loading_has_an_end_where_others_work(monkeypatch: pytest.MonkeyPatch) -
     assert Limits().hung(worker, [], others_work=True) == ""
     worker.answered_s = now_s - 61
     assert Limits().hung(worker, [], others_work=False) == "it hung: no answer"
+
+
+def test_a_place_is_waited_for_where_the_cluster_grows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine that comes after half an hour is no fault; one that then does not load is."""
+    from evalsuite.runtime.crew import Crew
+    from evalsuite.runtime.team import Team
+    from evalsuite.runtime.workers import Worker, WorkerSize
+
+    now_s = 5000.0
+    monkeypatch.setattr(time, "monotonic", lambda: now_s)
+    job: Any = None
+    for grows in (True, False):
+        crew = Crew(job, Team("cuda", WorkerSize(1, 1), None, is_private=False, grows=grows))
+        crew.check_loading(900)
+        crew.workers = [Worker("waits", None, loading=object(), started_s=now_s - 2000)]
+        with contextlib.nullcontext() if grows else pytest.raises(EnvironmentProblem):
+            crew.check_loading(900)
+        crew.workers[0].placed_s = now_s - 890
+        with contextlib.nullcontext() if grows else pytest.raises(EnvironmentProblem):
+            crew.check_loading(900)
+        crew.workers[0].placed_s = now_s - 910
+        with pytest.raises(EnvironmentProblem, match="has not begun for 15 minutes"):
+            crew.check_loading(900)
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (
+            RuntimeEnvSetupError("No space left on device"),
+            "its node could not start its process: .*No space left on device.*: look at that"
+            " node's disk and at runtime_env_setup",
+        ),
+        (WorkerCrashedError(), "its process died.*: look at the memory, lower --num-workers"),
+    ],
+)
+def test_what_to_do_follows_from_how_workers_were_lost(error: Exception, words: str) -> None:
+    from evalsuite.runtime.crew import Crew
+    from evalsuite.runtime.faults import loss_of
+    from evalsuite.runtime.team import Team
+    from evalsuite.runtime.workers import Worker, WorkerSize
+
+    class Gone(Worker):
+        def kill(self) -> None:
+            """It is gone already."""
+
+    job: Any = None
+    crew = Crew(job, Team("cpu", WorkerSize(1, 0), None, is_private=False))
+    crew.workers = [Gone(str(i), None, loading=object()) for i in range(4)]
+    for worker in crew.workers[:3]:
+        crew.lose(worker, loss_of(error))
+    with pytest.raises(WorkerError, match=f"loading lost a worker 4 times .{words}"):
+        crew.lose(crew.workers[0], loss_of(error))

@@ -1,6 +1,9 @@
 """How many workers a cluster gets, as it grows and shrinks, and whom idle workers help."""
 
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -12,7 +15,7 @@ from evalsuite.runtime.board import Board
 from evalsuite.runtime.cluster import Cluster
 from evalsuite.runtime.stragglers import seconds_left, stragglers
 from evalsuite.runtime.team import Team, gather_team
-from evalsuite.runtime.watch import Node
+from evalsuite.runtime.watch import Node, is_configured, monitors_here
 from evalsuite.runtime.workers import Flight, Worker, WorkerSize, actor_class
 
 
@@ -169,3 +172,25 @@ def test_the_autoscaler_is_asked_within_bounds(monkeypatch: pytest.MonkeyPatch) 
     assert asked == [1024, 0]
     Team("cuda", GPU, None, is_private=False).request(100)
     assert asked == [1024, 0]
+
+
+@pytest.mark.parametrize("options", [[], ["--autoscaling-config=/root/config.yaml"]])
+def test_what_a_monitor_was_started_with_tells_whether_a_cluster_grows(
+    options: list[str], tmp_path: Path
+) -> None:
+    """KubeRay names the nodes of a cluster of fixed size as it names those of one that grows."""
+    program = tmp_path / "monitor.py"
+    program.write_text("input()")
+    command = [sys.executable, "-u", program, "--logs-dir=x", "--gcs-address=10.0.0.7:64321"]
+    monitor = subprocess.Popen([*command, *options], stdin=subprocess.PIPE)
+    try:
+        (found,) = monitors_here("127.0.0.1:64321")
+        assert monitors_here("127.0.0.1:4321") == []
+    finally:
+        monitor.communicate(b"\n")
+    assert is_configured([found], has_reported=True) == bool(options)
+
+
+def test_an_autoscaler_beside_the_head_counts_once_it_has_reported() -> None:
+    assert is_configured([], has_reported=True)
+    assert not is_configured([], has_reported=False)

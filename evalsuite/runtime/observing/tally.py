@@ -67,10 +67,13 @@ class Tally:
             self._follow_shard(event)
 
     def progress(self, standing: Progress) -> None:
-        """Take in how many images there are; never fewer than before."""
+        """Take in how many images there are; never fewer than before, and never more than all.
+
+        Others' images that are left out make the total smaller.
+        """
         now = time.time()
         with self._lock:
-            done = max(standing.images_done, self._images[0])
+            done = min(max(standing.images_done, self._images[0]), standing.images_total)
             self._images = (done, standing.images_total)
             if not standing.loading and (not self._trail or now - self._trail[-1][0] >= 1):
                 self._trail.append((now, done))
@@ -91,7 +94,8 @@ class Tally:
                 return None
             began, before = self._trail[0]
             seconds = time.time() - began
-            return (self._images[0] - before) / seconds if seconds >= _FEWEST_S else None
+            made = max(0, self._images[0] - before)
+            return made / seconds if seconds >= _FEWEST_S else None
 
     @property
     def counts(self) -> Counts:

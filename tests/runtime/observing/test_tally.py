@@ -102,3 +102,6 @@ def test_images_never_go_back(monkeypatch: pytest.MonkeyPatch) -> None:
         clock[0] = T0 + 300 + 60 * minute
         tally.progress(Progress(600, 1000, 2, 0, loading=False))
     assert tally.images_per_second == 0
+    tally.progress(Progress(580, 590, 2, 0, loading=False))  # another invocation made 410
+    assert tally.images == (590, 590)
+    assert tally.images_per_second == 0
