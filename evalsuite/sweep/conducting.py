@@ -148,11 +148,13 @@ def is_complete(request: SessionRequest) -> bool:
     if not is_run(request.root):
         return False
     run, demand = RunDirectory.open(request.root), request.demand
-    same = run.manifest.plan_id == request.resolved.plan.plan_id
-    if not same or missing_ranges(run, demand):
+    if run.manifest.plan_id != request.resolved.plan.plan_id:
         return False
     start, stop = demand.asked(run.plan.batch_size)
-    return not find_faults(run, demand.stages, start, stop, hash_all=request.hash_all)
+    # first, because a receipt that cannot be read is a fault here and an error to who counts
+    if find_faults(run, demand.stages, start, stop, hash_all=request.hash_all):
+        return False
+    return not missing_ranges(run, demand)
 
 
 def with_count(request: SessionRequest, num_samples: int) -> SessionRequest:

@@ -161,6 +161,11 @@ def test_a_damaged_shard_is_not_complete(finished: Finished, tmp_path: Path) -> 
         tags={},
     )
     assert is_complete(request)
+    receipt = sorted(root.glob("receipts/images/*.json"))[0]
+    content = receipt.read_bytes()
+    receipt.write_bytes(content[:20])
+    assert not is_complete(request)
+    receipt.write_bytes(content)
     features = sorted(root.glob("**/*.safetensors"))
     content = features[0].read_bytes()
     features[0].write_bytes(content[:-8])
@@ -217,6 +222,7 @@ def decided(place: Path) -> dict[str, bytes]:
 def test_a_killed_sweep_goes_on_to_the_same_result(
     finished: Finished, call: Callable[..., Outcome], tmp_path: Path
 ) -> None:
+    """Also where a receipt of a configuration that was complete cannot be read any more."""
     process = start(*SWEEP, cwd=tmp_path)
     wait_for(lambda: len(list(tmp_path.glob("runs/*/receipts/images/*.json"))) >= 3)
     os.killpg(process.pid, signal.SIGKILL)
@@ -225,6 +231,8 @@ def test_a_killed_sweep_goes_on_to_the_same_result(
     assert not (place / "result.json").exists()
     shown = call("status", place)
     assert f"{GOOD}: 100 of 100 samples" in shown.stdout
+    complete = tmp_path / "runs" / finished.run(GOOD).name
+    sorted(complete.glob("receipts/images/*.json"))[0].write_bytes(b"{")
     outcome = run_cli(*SWEEP, cwd=tmp_path)
     assert outcome.code == 0, outcome.stderr
     assert decided(place) == decided(finished.place)
