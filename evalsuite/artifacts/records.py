@@ -90,6 +90,12 @@ class Record(Frozen):
         return (self.protocol_name, *self.also_of)
 
     @property
+    def numerics_ids(self) -> tuple[str, ...]:
+        """Kinds of machine whose bits its samples are; empty where nobody recorded them."""
+        found = self.samples.get("numerics_ids")
+        return tuple(map(str, found)) if isinstance(found, list) else ()
+
+    @property
     def path(self) -> str:
         """Place in a run directory."""
         return f"results/{self.metric}-{self.protocol_id}.json"

@@ -70,7 +70,8 @@ def build_board(entries: Sequence[Entry], claims: Sequence[Claim]) -> list[Secti
 
     Raises:
         UsageError: nothing to show.
-        DataError: two records give one plan two values by one protocol.
+        DataError: two records give one plan two values by one protocol, of samples of the same
+            numerics.
         CorruptionError: influence values that do not belong to their record.
     """
     if not entries and not claims:
@@ -140,6 +141,9 @@ def _count(section: Section) -> int:
 def _rows(entries: Sequence[Entry], claims: Sequence[Claim]) -> list[BoardRow]:
     """All records as rows; one that was only scored again stands once, by its last scoring.
 
+    The same plan gives the same bits within one kind of machine alone, so samples of other numerics
+    are other rows.
+
     Raises:
         DataError: two records give one plan two values.
     """
@@ -152,7 +156,8 @@ def _rows(entries: Sequence[Entry], claims: Sequence[Claim]) -> list[BoardRow]:
             row = BoardRow(
                 entry, record, settings, beside=tuple(one for one in found if one is not None)
             )
-            key = (row.id, record.protocol_id, canonical_json(record.declared))
+            apart = canonical_json([record.declared, record.numerics_ids])
+            key = (row.id, record.protocol_id, apart)
             alike = rows.setdefault(key, [])
             again = next((r for r in alike if same_number(r.record.value, record.value)), None)
             if again is None:
@@ -164,7 +169,7 @@ def _rows(entries: Sequence[Entry], claims: Sequence[Claim]) -> list[BoardRow]:
 
 
 def _check_no_conflict(before: Sequence[BoardRow], row: BoardRow) -> None:
-    """Raise DataError where the plan of a row has another value by the same protocol."""
+    """Raise DataError where the plan of a row has another value by protocol and numerics."""
     if before and row.record.samples.get("plan_id"):
         raise DataError(
             f"{before[0].entry.where} and {row.entry.where} give plan {row.id} two values of"

@@ -8,6 +8,7 @@ without a place.
 import functools
 import itertools
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
@@ -34,6 +35,7 @@ class BoardRow:
         ties: ids of rows that cannot be told apart from it.
         replicates: how it stands with rows of its configuration on other seeds; None without one.
         beside: claims of its model.
+        apart: what tells it from other rows of its plan, in words; empty where there is none.
     """
 
     entry: Entry
@@ -44,6 +46,7 @@ class BoardRow:
     ties: tuple[str, ...] = ()
     replicates: "Replicates | None" = None
     beside: tuple[Reproduction, ...] = ()
+    apart: str = ""
 
     @property
     def id(self) -> str:
@@ -212,7 +215,19 @@ def _placed(rows: Sequence[BoardRow]) -> list[BoardRow]:
         )
         for i, row in enumerate(valued)
     ]
-    return [*placed, *(row for row in rows if row.record.value is None)]
+    return _told_apart([*placed, *(row for row in rows if row.record.value is None)])
+
+
+def _told_apart(rows: Sequence[BoardRow]) -> list[BoardRow]:
+    """Rows, those of one plan with words on the way in which each was made or scored."""
+    times = Counter(row.id for row in rows if row.entry.plan is not None)
+    return [replace(row, apart=_way_of(row.record)) if times[row.id] > 1 else row for row in rows]
+
+
+def _way_of(record: Record) -> str:
+    """Backend and numerics, which may move the last digits."""
+    numerics = "+".join(one[:8] for one in record.numerics_ids)
+    return f"by {record.protocol.backend}" + (f", numerics {numerics}" if numerics else "")
 
 
 def _ways(rows: Sequence[BoardRow]) -> Mapping[tuple[str, str], int]:

@@ -175,6 +175,24 @@ def test_what_was_scored_again_is_one_row(groups) -> None:
         groups([scale(2.0, 2.0), scale(2.1, 2.0)])
 
 
+def of_numerics(value: float, *ids: str, **changes) -> Record:
+    """A record of one plan whose samples were made by these kinds of machine."""
+    samples = make_record(value).samples | {"numerics_ids": list(ids)}
+    return make_record(value, 0.001, samples=samples, **changes)
+
+
+def test_one_plan_on_two_kinds_of_gpu_is_two_rows_that_tie(groups) -> None:
+    """The same bits are promised within one numerics id alone."""
+    (group,) = groups([of_numerics(2.0, "aa" * 32), of_numerics(2.3, "bb" * 32)])
+    assert places(group) == [(2.0, (1, 2)), (2.3, (1, 2))]
+    assert [row.apart for row in group.rows] == [
+        "by torch, numerics aaaaaaaa",
+        "by torch, numerics bbbbbbbb",
+    ]
+    with pytest.raises(DataError, match="two values of FID-50K"):
+        groups([of_numerics(2.0, "aa" * 32), of_numerics(2.3, "aa" * 32)])
+
+
 def replicate(value: float, place: int, error: float = 0.001) -> Record:
     plan = plan_of("pixnerd-xl-256", place * REPLICATE_STRIDE, guidance_scale=2.0)
     return make_record(value, error, plan=plan)

@@ -160,6 +160,13 @@ def test_two_values_of_one_plan_are_a_conflict(tmp_path: Path) -> None:
     assert "a.json, record 0 gives the same plan another value" in fault
 
 
+def test_two_values_of_two_kinds_of_gpu_are_none(tmp_path: Path) -> None:
+    for name, value in (("a", 1.94), ("b", 1.95)):
+        samples = make_record(value).samples | {"numerics_ids": [name * 8]}
+        write_records(tmp_path / f"{name}.json", make_record(value, samples=samples))
+    assert [one.faults for one in check_submissions([tmp_path])] == [(), ()]
+
+
 def test_a_record_with_a_fault_says_nothing_against_others(tmp_path: Path) -> None:
     """Whichever of the two is read first."""
     for names in (("a", "b"), ("b", "a")):
