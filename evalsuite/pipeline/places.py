@@ -33,7 +33,7 @@ class BoardRow:
         dagger: fields of its protocol that are unknown; it then has no place.
         places: the best and the worst place that its interval allows; None without a place.
         ties: ids of rows that cannot be told apart from it.
-        replicates: how it stands with rows of its configuration on other seeds; None without one.
+        replicates: of its configuration on seeds that share none with its own; None without one.
         beside: claims of its model.
         apart: what tells it from other rows of its plan, in words; empty where there is none.
     """
@@ -80,12 +80,12 @@ class BoardRow:
 
 
 class Replicates(NamedTuple):
-    """Rows that are one configuration on several ranges of seeds.
+    """One configuration on several ranges of seeds that share none.
 
     Attributes:
-        ids: of all of them.
+        ids: of the plans, one for each range.
         mean: of their values.
-        standard_error: of the mean; None where one has no error, or they share seeds.
+        standard_error: of the mean; None where one has no error.
     """
 
     ids: tuple[str, ...]
@@ -211,7 +211,7 @@ def _placed(rows: Sequence[BoardRow]) -> list[BoardRow]:
             row,
             places=(1 + better[i], len(valued) - worse[i]),
             ties=tuple(sorted(ties[i])),
-            replicates=alike.get(row.configuration),
+            replicates=alike.get(row.id),
         )
         for i, row in enumerate(valued)
     ]
@@ -243,25 +243,33 @@ def _ways(rows: Sequence[BoardRow]) -> Mapping[tuple[str, str], int]:
 
 
 def _replicates(rows: Sequence[BoardRow]) -> dict[str, Replicates]:
-    """Of each configuration that has several rows, all of which have values."""
-    members: dict[str, list[BoardRow]] = {}
-    for row in rows:
+    """By plan, where its configuration has other ranges of seeds too; all rows have values."""
+    members: dict[str, dict[str, list[BoardRow]]] = {}
+    for row in sorted(rows, key=lambda row: row.first_seed or 0):
         if row.entry.plan is not None:
-            members.setdefault(row.configuration, []).append(row)
-    return {name: _pooled(found) for name, found in members.items() if len(found) > 1}
+            members.setdefault(row.configuration, {}).setdefault(row.id, []).append(row)
+    pooled = (_pooled(_apart(list(plans.values()))) for plans in members.values())
+    return {one: found for found in pooled if len(found.ids) > 1 for one in found.ids}
 
 
-def _pooled(rows: Sequence[BoardRow]) -> Replicates:
-    values = [row.record.value for row in rows if row.record.value is not None]
-    errors = [e for row in rows if (e := row.record.standard_error) is not None]
-    apart = all(
-        sharing(a.entry.plan, b.entry.plan, n, n) is Sharing.DISJOINT
-        for a, b in itertools.combinations(rows, 2)
-        for n in [a.record.protocol.num_samples]
-    )
-    known = apart and len(errors) == len(rows)
-    ids = tuple(row.id for row in rows)
-    error = math.hypot(*errors) / len(rows) if known else None
+def _apart(plans: Sequence[Sequence[BoardRow]]) -> list[Sequence[BoardRow]]:
+    """The rows of plans that share no seed with one before; plans are in the order of seeds."""
+    kept: list[Sequence[BoardRow]] = []
+    for rows in plans:
+        count = rows[0].record.protocol.num_samples
+        plan = rows[0].entry.plan
+        if all(sharing(k[0].entry.plan, plan, count, count) is Sharing.DISJOINT for k in kept):
+            kept.append(rows)
+    return kept
+
+
+def _pooled(plans: Sequence[Sequence[BoardRow]]) -> Replicates:
+    """The mean over plans; one that was scored in several ways counts once, by their mean."""
+    values = [math.fsum(row.record.value or 0.0 for row in rows) / len(rows) for rows in plans]
+    errors = [[row.record.standard_error for row in rows] for rows in plans]
+    known = [max(e for e in found if e is not None) for found in errors if None not in found]
+    ids = tuple(rows[0].id for rows in plans)
+    error = math.hypot(*known) / len(plans) if len(known) == len(plans) else None
     return Replicates(ids, math.fsum(values) / len(values), error)
 
 

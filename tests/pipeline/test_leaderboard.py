@@ -193,6 +193,9 @@ def test_one_plan_on_two_kinds_of_gpu_is_two_rows_that_tie(groups) -> None:
         groups([of_numerics(2.0, "aa" * 32), of_numerics(2.3, "aa" * 32)])
 
 
+SHARED = plan_of("pixnerd-xl-256", guidance_scale=2.0)
+
+
 def replicate(value: float, place: int, error: float = 0.001) -> Record:
     plan = plan_of("pixnerd-xl-256", place * REPLICATE_STRIDE, guidance_scale=2.0)
     return make_record(value, error, plan=plan)
@@ -210,6 +213,25 @@ def test_replicates_of_one_configuration_are_a_tie_and_say_so(groups) -> None:
     assert first.replicates.mean == pytest.approx(2.1)
     assert first.replicates.standard_error == pytest.approx(0.001 / 2**0.5)
     assert (first.first_seed, second.first_seed) == (0, REPLICATE_STRIDE)
+
+
+def test_one_plan_by_two_backends_is_no_replicate(groups) -> None:
+    """A tie; beside another range of seeds it counts once, and so do seeds that overlap."""
+    twice = [replicate(2.0, 0), make_record(2.1, 0.001, plan=SHARED, backend="tensorflow")]
+    (group,) = groups(twice)
+    assert places(group) == [(2.0, (1, 2)), (2.1, (1, 2))]
+    assert [(row.replicates, row.apart) for row in group.rows] == [
+        (None, "by torch"),
+        (None, "by tensorflow"),
+    ]
+    overlapping = make_record(9.0, plan=plan_of("pixnerd-xl-256", 1000, guidance_scale=2.0))
+    (group,) = groups([*twice, replicate(2.25, 1), overlapping])
+    first, second, third, other = group.rows
+    assert other.replicates is None
+    assert first.replicates is second.replicates is third.replicates
+    assert first.replicates is not None
+    assert first.replicates.ids == (first.id, third.id)
+    assert first.replicates.mean == pytest.approx((2.05 + 2.25) / 2)
 
 
 def test_the_best_of_several_replicates_wins_nothing(groups) -> None:
