@@ -31,10 +31,11 @@ from evalsuite.config import (
 )
 from evalsuite.errors import CorruptionError, UsageError
 from evalsuite.metrics.registry import METRICS
+from evalsuite.pipeline.record_files import SWEEP
 from evalsuite.sweep.making import make_once
 
 SWEEP_SCHEMA = 1
-MANIFEST, RESULT = "sweep.json", "result.json"
+MANIFEST, RESULT = SWEEP, "result.json"
 
 
 class ConfigurationEntry(Frozen):

@@ -21,13 +21,14 @@ from evalsuite.artifacts.storage import Place, Storage, open_storage
 from evalsuite.config import Frozen, canonical_json
 from evalsuite.errors import CorruptionError, UsageError
 from evalsuite.pipeline.comparison_inputs import read_record
+from evalsuite.pipeline.record_files import WATCH
 from evalsuite.sweep.directory import place_from, read_model
 from evalsuite.sweep.making import make_once
 
 WATCH_SCHEMA = 1
 OF_WEIGHTS = frozenset({"weights_sha256", "ema"})
 """Fields of a plan in which the checkpoints of a watch differ."""
-MANIFEST, TABLE, CURVE = "watch.json", "table.csv", "curve.png"
+MANIFEST, TABLE, CURVE = WATCH, "table.csv", "curve.png"
 _FOLDER = "checkpoints"
 
 

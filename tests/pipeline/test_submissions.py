@@ -10,6 +10,7 @@ from board_kit import make_record, outside_record, plan_of, write_records
 
 from evalsuite.artifacts.records import Protocol, record_digest
 from evalsuite.errors import DataError
+from evalsuite.pipeline.record_files import inputs_of
 from evalsuite.pipeline.submissions import check_submissions
 
 
@@ -158,6 +159,39 @@ def test_two_values_of_one_plan_are_a_conflict(tmp_path: Path) -> None:
     assert first.faults == third.faults == ()
     (fault,) = second.faults
     assert "a.json, record 0 gives the same plan another value" in fault
+
+
+def test_what_boards_sweeps_and_watches_keep_is_no_record(tmp_path: Path) -> None:
+    """Records that lie beside it are found, and so are those behind links, each once."""
+    kept = {
+        "board/board.json": {"schema_version": 1, "files": ["index.html"]},
+        "sweep/sweep.json": {"sweep_id": "ab" * 32, "protocol": {}},
+        "sweep/rungs/00000100.json": {"num_samples": 100},
+        "sweep/result.json": {"winner": "a"},
+        "watch/watch.json": {"pattern": "/a/*.pt"},
+        "watch/checkpoints/0000001000.json": {"step": 1000},
+    }
+    for name, written in kept.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(json.dumps(written))
+    mine = [
+        write_records(tmp_path / folder / "mine.json", make_record(1.94))
+        for folder in ("board", "sweep", "watch")
+    ]
+    assert inputs_of(tmp_path) == mine
+    elsewhere = tmp_path / "given"
+    elsewhere.mkdir()
+    (elsewhere / "linked").symlink_to(tmp_path / "board")
+    (elsewhere / "again").symlink_to(elsewhere)
+    assert inputs_of(elsewhere) == [elsewhere / "linked" / "mine.json"]
+    (elsewhere / "lost.json").symlink_to(tmp_path / "nowhere")
+    assert "cannot read" in str([one.faults for one in check_submissions([elsewhere])])
+
+
+def test_a_record_called_as_our_files_are_is_a_record(tmp_path: Path) -> None:
+    for name in ("board.json", "sweep.json", "watch.json"):
+        write_records(tmp_path / name, make_record(1.94))
+    assert len(check_submissions([tmp_path])) == 3
 
 
 def test_two_values_of_two_kinds_of_gpu_are_none(tmp_path: Path) -> None:
