@@ -76,7 +76,7 @@ class BoardRow:
     def gpu_hours(self) -> float | None:
         """What making the samples took; None where no GPU was held or nobody measured."""
         hours = self.record.cost.get("gpu_hours")
-        return float(hours) if isinstance(hours, int | float) and hours > 0 else None
+        return float(hours) if hours is not None and hours > 0 else None
 
 
 class Replicates(NamedTuple):

@@ -1,6 +1,5 @@
 """Files of records, which comparisons, boards and checks read in one way."""
 
-import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -8,7 +7,7 @@ from typing import Any, NamedTuple
 
 from evalsuite.artifacts.records import Record
 from evalsuite.artifacts.run_directory import is_run
-from evalsuite.config import canonical_json
+from evalsuite.config import canonical_json, parse_json
 from evalsuite.errors import DataError
 
 BOARD, SWEEP, WATCH = "board.json", "sweep.json", "watch.json"
@@ -122,11 +121,13 @@ def written_in(path: Path) -> list[Written]:
 
 def _parsed(path: Path) -> Any:  # noqa: ANN401 - whatever is there
     try:
-        return json.loads(path.read_bytes())
+        return parse_json(path.read_bytes())
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{path} is not JSON: give a run, or a file that --json wrote") from error
+    except ValueError as error:
+        raise DataError(
+            f"{path} is not JSON ({error}): give a run, or a file that --json wrote"
+        ) from error
 
 
 def _listed(content: dict[str, Any]) -> Iterator[object]:

@@ -1,6 +1,5 @@
 """Records submitted to a board: read, recomputed where they can be, every fault named."""
 
-import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
@@ -193,7 +192,7 @@ def _numbers(record: Record) -> Iterator[str]:
     if record.standard_error is not None and record.standard_error < 0:
         yield f"its standard error is {record.standard_error:g}"
     for name, spent in record.cost.items():
-        if isinstance(spent, int | float) and not 0 <= spent < math.inf:
+        if spent is not None and spent < 0:
             yield f"its cost.{name} is {spent:g}"
     try:
         datetime.fromisoformat(record.created_at)

@@ -28,6 +28,7 @@ from evalsuite.config import (
     explain,
     load_spec,
     names_of,
+    parse_json,
 )
 from evalsuite.errors import CorruptionError, UsageError
 from evalsuite.metrics.registry import METRICS
@@ -306,6 +307,8 @@ def read_model(kind: Any, content: bytes, where: Place) -> Any:  # noqa: ANN401 
         CorruptionError: it cannot be read as one.
     """
     try:
-        return kind.model_validate_json(content)
+        return kind.model_validate(parse_json(content))
     except ValidationError as error:
         raise CorruptionError(f"{where}: {explain(error, kind)}") from error
+    except ValueError as error:
+        raise CorruptionError(f"{where} is not JSON: {error}") from error

@@ -18,7 +18,7 @@ from pydantic import Field
 from evalsuite.artifacts.records import Record
 from evalsuite.artifacts.run_directory import RunDirectory, is_run
 from evalsuite.artifacts.storage import Place, Storage, open_storage
-from evalsuite.config import Frozen, canonical_json
+from evalsuite.config import Frozen, canonical_json, parse_json
 from evalsuite.errors import CorruptionError, UsageError
 from evalsuite.pipeline.comparison_inputs import read_record
 from evalsuite.pipeline.record_files import WATCH
@@ -147,7 +147,7 @@ class WatchDirectory:
             for path, content in zip(missing, storage.contents(missing), strict=True):
                 where = f"a record in {storage.root}"
                 try:
-                    found = read_record(json.loads(content), where)
+                    found = read_record(parse_json(content), where)
                 except ValueError as error:
                     raise CorruptionError(f"{where}/{path} is not JSON: remove it") from error
                 self._records[entry.run, path] = found

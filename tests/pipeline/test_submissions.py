@@ -1,6 +1,9 @@
 """Submitted records: sound ones pass, and each kind of edit is named."""
 
+import hashlib
 import json
+import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +13,7 @@ from board_kit import make_record, outside_record, plan_of, write_records
 
 from evalsuite.artifacts.records import Protocol, record_digest
 from evalsuite.errors import DataError
+from evalsuite.pipeline.comparison_inputs import entries_for_board
 from evalsuite.pipeline.record_files import inputs_of
 from evalsuite.pipeline.submissions import check_submissions
 
@@ -125,6 +129,33 @@ def test_a_label_rule_with_all_hashes_renewed_still_contradicts_the_plan(tmp_pat
 def test_what_is_no_record_is_said(tmp_path: Path, changed: Any, said: str) -> None:
     (fault,) = faults_of(tmp_path, changed)
     assert said in fault
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "said"),
+    [
+        ("cost.gpu_hours", math.inf, "Infinity is no number in JSON"),
+        ("cost.gpu_hours", math.nan, "NaN is no number in JSON"),
+        ("cost.gpu_hours", 10**400, "a number has more than 300 digits"),
+        ("cost.gpu_hours", [1], "cost.gpu_hours"),
+        ("cost.gpu_hours", "a lot", "cost.gpu_hours"),
+        ("samples.model", ["x"], "samples.model must be text"),
+        ("samples.path", {"x": 1}, "samples.path must be text"),
+    ],
+)
+def test_values_of_other_kinds_are_a_fault_and_no_board(
+    tmp_path: Path, path: str, value: Any, said: str
+) -> None:
+    """Also with the hash computed again."""
+    changed = content()
+    change(path, value)(changed)
+    fields = {key: one for key, one in changed.items() if key != "record_sha256"}
+    text = json.dumps(fields, sort_keys=True, separators=(",", ":"))
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    (fault,) = faults_of(tmp_path, changed | {"record_sha256": digest})
+    assert said in fault
+    with pytest.raises(DataError, match=re.escape(said)):
+        entries_for_board(tmp_path)
 
 
 def test_what_is_not_json_is_said(tmp_path: Path) -> None:
