@@ -21,13 +21,10 @@ from evalsuite.artifacts.records import Protocol
 from evalsuite.artifacts.storage import Place, Storage, open_storage, place_of
 from evalsuite.config import (
     AxisValue,
-    ExtractorSpec,
     Frozen,
     Scalar,
     canonical_json,
     explain,
-    load_spec,
-    names_of,
     parse_json,
 )
 from evalsuite.errors import CorruptionError, UsageError
@@ -72,6 +69,8 @@ class SweepManifest(Frozen):
     """Of the metric on the last rung."""
     protocol_name: str | None
     reference: str | None
+    prefix: str
+    """Before names of metrics, as records have it; empty for ImageNet's Inception alone."""
 
     @property
     def identity(self) -> str:
@@ -83,14 +82,6 @@ class SweepManifest(Frozen):
         return self.model_dump(
             mode="json", exclude={"sweep_id": True, "configurations": {"__all__": {"run"}}}
         )
-
-    @property
-    def prefix(self) -> str:
-        """Before names of metrics of another extractor than ImageNet's, as records have it."""
-        name = self.protocol.extractor.rpartition("-")[0]
-        if name in names_of(ExtractorSpec):
-            return load_spec(ExtractorSpec, name).short
-        return f"{name}-"
 
     @property
     def display(self) -> str:

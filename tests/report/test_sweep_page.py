@@ -62,7 +62,7 @@ def make_sweep(root: Path, *, finished: bool = True, extrapolated: bool = False)
         sweep_id="", model=HOSTILE, axes=AXES, configurations=entries, rungs=(48, 96),
         strategy="halving", metric="fid", better="lower", budget=None, first_seed=0,
         fresh_first_seed=10**7, protocol=protocol, protocol_name="digits",
-        reference="digits-16-train",
+        reference="digits-16-train", prefix="digits-",
     )  # fmt: skip
     manifest = manifest.model_copy(update={"sweep_id": manifest.identity})
     directory = SweepDirectory.create_or_open(root / "sweep", manifest)
@@ -133,6 +133,15 @@ def test_the_page_says_what_was_asked_and_found(tmp_path: Path) -> None:
     assert "Names that begin with digits- are not the numbers" in page.text
     assert "digits-FID" in page.texts["dd"]
     assert "912, 95 % of the 960 of a grid" in asked
+
+
+def test_metrics_are_called_as_records_call_them(tmp_path: Path) -> None:
+    """Not by the extractor's name, which a file of the user may share with a registered one."""
+    manifest = make_sweep(tmp_path).manifest
+    protocol = manifest.protocol.model_copy(update={"extractor": "inception-2015-12-05-12345678"})
+    mine = manifest.model_copy(update={"protocol": protocol, "prefix": "mine-"})
+    assert mine.display == "mine-FID"
+    assert mine.identity != manifest.identity
 
 
 def test_the_curve_is_a_u_with_its_band(tmp_path: Path) -> None:

@@ -75,7 +75,7 @@ def conducted(folder: Path, values: Mapping[str, float | None], rungs: tuple[int
         sweep_id="", model="any", axes={"guidance_scale": (1.0,)}, configurations=entries,
         rungs=rungs, strategy="halving", metric="fid", better="lower", budget=None, first_seed=0,
         fresh_first_seed=None, protocol=make_record(1.0).protocol, protocol_name="adm",
-        reference=None,
+        reference=None, prefix="",
     )  # fmt: skip
     manifest = manifest.model_copy(update={"sweep_id": manifest.identity})
     directory = SweepDirectory.create_or_open(folder / "sweep", manifest)
