@@ -4,7 +4,7 @@ Claims never have places among our rows.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple
 
 from evalsuite.artifacts.records import same_number
@@ -78,16 +78,16 @@ def build_board(entries: Sequence[Entry], claims: Sequence[Claim]) -> list[Secti
         raise UsageError("nothing to show: give runs or records, or leave out --published none")
     groups: dict[str, list[Group]] = {}
     titles: dict[str, tuple[str, str]] = {}
-    for group in grouped(_rows(entries, claims)):
-        key, title = _section_of_group(group)
-        titles[key] = title, group.protocol.metric
-        groups.setdefault(key, []).append(group)
     claimed: dict[str, list[ClaimGroup]] = {}
     for metric in FIGURES:
         for found in _claim_groups(metric, claims):
             key, title = _section_of_claims(metric, found)
             titles.setdefault(key, (title, metric))
             claimed.setdefault(key, []).append(found)
+    for group in grouped(_rows(entries, claims)):
+        key, title = _section_of_group(group, claimed)
+        titles.setdefault(key, (title, group.protocol.metric))
+        groups.setdefault(key, []).append(group)
     order = {name: place for place, name in enumerate(METRICS)}
     sections = [
         Section(key, title, metric, tuple(groups.get(key, ())), tuple(claimed.get(key, ())))
@@ -178,17 +178,28 @@ def _check_no_conflict(before: Sequence[BoardRow], row: BoardRow) -> None:
         )
 
 
-def _section_of_group(group: Group) -> tuple[str, str]:
-    """(key, title): a named protocol at a size where the group is just that."""
-    row, protocol = group.rows[0], group.protocol
-    display = row.record.display
-    name, size = row.record.protocol_name, row.settings.resolution
+def _section_of_group(group: Group, claimed: Collection[str]) -> tuple[str, str]:
+    """(key, title): a named protocol at a size where the group is just that.
+
+    A number may be by several: the first that has claims decides, else the first. No row's name
+    alone decides, so a new best row moves no group.
+    """
+    protocol, records = group.protocol, [row.record for row in group.rows]
+    given = {name for record in records for name in record.protocol_names if name}
+    names = [*(n for n in names_of(ProtocolSpec) if n in given), *sorted(given)]
+    sizes = {row.settings.resolution for row in group.rows} - {None}
     standard = protocol.num_samples == Claim.model_fields["num_samples"].default
-    if name and size and standard and is_by_protocol(row.record, name):
-        return _named(protocol.metric, name, size)
-    against = f" against {row.record.reference}" if row.record.reference else ""
-    title = f"{display}, {name or 'no named protocol'}{against}"
-    key = f"{protocol.metric}/{title}/{canonical_json(measured(row.record)).decode()}"
+    if len(sizes) == 1 and standard:
+        size = next(iter(sizes))
+        by = [n for n in names if any(is_by_protocol(record, n) for record in records)]
+        found = [_named(protocol.metric, n, int(size or 0)) for n in by]
+        if found:
+            return next((one for one in found if one[0] in claimed), found[0])
+    reference = min((r.reference for r in records if r.reference), default=None)
+    against = f" against {reference}" if reference else ""
+    named = next(iter(names), "no named protocol")
+    title = f"{min(record.display for record in records)}, {named}{against}"
+    key = f"{protocol.metric}/{title}/{canonical_json(measured(records[0])).decode()}"
     return key, title
 
 

@@ -259,6 +259,18 @@ def test_claims_stand_in_the_section_of_their_protocol(tmp_path: Path) -> None:
     assert {one.verdict for one in other.beside} == {"no verdict"}
 
 
+@pytest.mark.parametrize("best", [("adm-float32", ()), ("mine", ("adm",)), ("adm", ())])
+def test_a_section_is_chosen_by_all_names_of_all_rows(tmp_path: Path, best: tuple) -> None:
+    """A FID is the same by `adm` and by `adm-float32`, whatever the best row calls it."""
+    name, also_of = best
+    first = scale(1.9, 2.0).model_copy(update={"protocol_name": name, "also_of": also_of}).sealed()
+    sections = board(tmp_path, [first, scale(2.5, 3.0)], load_claims())
+    (section,) = [section for section in sections if section.groups]
+    assert section.key == "fid/adm/256"
+    assert section.claims
+    assert [len(group.rows) for group in section.groups] == [2]
+
+
 def test_a_section_names_what_its_numbers_are(tmp_path: Path) -> None:
     """A distance of DINOv2's features is not called FID, though its metric in the registry is."""
     dino = make_record(80.0, protocol="edm2-dinov2", model="pixnerd-xl-512")
