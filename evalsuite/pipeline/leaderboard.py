@@ -156,7 +156,8 @@ def _rows(entries: Sequence[Entry], claims: Sequence[Claim]) -> list[BoardRow]:
             row = BoardRow(
                 entry, record, settings, beside=tuple(one for one in found if one is not None)
             )
-            apart = canonical_json([record.declared, record.numerics_ids])
+            pixels = record.samples.get("pixels_digest")
+            apart = canonical_json([record.declared, record.numerics_ids, pixels])
             key = (row.id, record.protocol_id, apart)
             alike = rows.setdefault(key, [])
             again = next((r for r in alike if same_number(r.record.value, record.value)), None)

@@ -59,7 +59,8 @@ class BoardRow:
         """What all but its seeds decides: of two replicates it is the same."""
         plan = self.entry.plan
         if plan is None:
-            return f"{self.id} in {self.entry.where}"
+            pixels = self.record.samples.get("pixels_digest")
+            return f"{self.id} in {self.entry.where}, {pixels}"
         return plan.model_copy(update={"first_seed": 0}).plan_id
 
     @property

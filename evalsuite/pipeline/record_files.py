@@ -20,6 +20,10 @@ _OWN = {
 """A key of each, which no record has, and what else in its folder is ours and holds no record."""
 
 
+_OF_SAMPLES = ("plan_id", "model", "path", "pixels_digest")
+"""What is equal in records of one set of samples; file names alone are not enough."""
+
+
 class Written(NamedTuple):
     """What stands where a record should be.
 
@@ -141,6 +145,6 @@ def by_samples(records: Sequence[Record]) -> list[list[Record]]:
     """The records of each set of samples, in the order of their first ones."""
     sets: dict[bytes, list[Record]] = {}
     for record in records:
-        about = [record.samples.get(key) for key in ("plan_id", "model", "path")]
+        about = [record.samples.get(key) for key in _OF_SAMPLES]
         sets.setdefault(canonical_json(about), []).append(record)
     return list(sets.values())

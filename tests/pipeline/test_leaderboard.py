@@ -94,6 +94,25 @@ def test_records_of_several_plans_in_one_file_are_each_their_own(tmp_path: Path)
         open_entry("A", path)
 
 
+def test_outside_samples_of_one_file_name_are_each_their_own(tmp_path: Path) -> None:
+    """Also by equal values: what is told apart by pixels is no second scoring."""
+    stated = {"label_rule": "balanced", "uint8_rule": "half_up", "codec": "lossless"}
+    records = []
+    for value, pixels in ((2.0, "00"), (3.0, "11"), (3.0, "22")):
+        samples = {"path": "samples.npz", "pixels_digest": pixels * 32}
+        unknown = dict.fromkeys(stated)
+        records.append(make_record(value, declared=stated, samples=samples, **unknown))
+    path = write_records(tmp_path / "all.json", *records)
+    entries = entries_for_board(path)
+    assert len(entries) == 3
+    (section,) = build_board(entries, [])
+    assert places(section.groups[0]) == [(2.0, (1, 1)), (3.0, (2, 3)), (3.0, (2, 3))]
+    with pytest.raises(
+        UsageError, match=r"\(pixels 0{12}\) and samples.npz \(pixels 1{12}\)"
+    ):
+        open_entry("A", path)
+
+
 def test_higher_may_be_better(groups) -> None:
     records = [scale(300.0, 2.0, 1.0, metric="inception_score")]
     records += [scale(280.0, 3.0, 1.0, metric="inception_score")]
