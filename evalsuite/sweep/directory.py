@@ -124,6 +124,11 @@ class RungTable(Frozen):
     rows: tuple[RungRow, ...]
     """The leader first."""
 
+    @property
+    def is_ranked(self) -> bool:
+        """Whether anybody leads: not where the metric is undefined for every configuration."""
+        return self.rows[0].ranked_by is not None
+
 
 class Fresh(Frozen):
     """The winner on seeds that had no part in choosing it."""
