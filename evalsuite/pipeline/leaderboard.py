@@ -22,6 +22,7 @@ from evalsuite.metrics.registry import METRICS
 from evalsuite.pipeline.claims import (
     Settings,
     beside_claim,
+    class_counts,
     contradicts,
     settings_of,
     settings_of_claim,
@@ -152,7 +153,12 @@ def _rows(entries: Sequence[Entry], claims: Sequence[Claim]) -> list[BoardRow]:
         settings = settings_of(entry.plan, entry.model)
         theirs = [claim for claim in claims if entry.model and claim.preset == entry.model]
         for record in entry.records:
-            found = (beside_claim(record, entry.plan, entry.model, c) for c in theirs)
+            run, count = entry.run, record.protocol.num_samples
+            counts = None if run is None else class_counts(run, count)
+            found = (
+                beside_claim(record, entry.plan, entry.model, claim, counts=counts)
+                for claim in theirs
+            )
             row = BoardRow(
                 entry, record, settings, beside=tuple(one for one in found if one is not None)
             )
