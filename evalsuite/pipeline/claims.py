@@ -270,7 +270,7 @@ def class_counts(run: RunDirectory, num_samples: int) -> ClassCounts | None:
 
 
 def contradicts(rule: str | None, claim: Claim) -> bool:
-    """Whether a label rule is known to be of another kind than a claim's; a file's may be of any."""
+    """Whether a label rule is known to be of another kind than a claim's; a file may be of any."""
     kind = _family(rule or "file")
     return kind != "file" and claim.label_rule not in {None, kind}
 

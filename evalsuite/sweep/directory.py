@@ -86,7 +86,8 @@ class SweepManifest(Frozen):
     @property
     def display(self) -> str:
         """The metric that decides as it stands in tables, without N: `digits-FID`."""
-        return f"{self.prefix}{METRICS[self.metric].display}"
+        spec = METRICS.get(self.metric)  # another version may have had others
+        return f"{self.prefix}{spec.display if spec else self.metric}"
 
     def entry(self, name: str) -> ConfigurationEntry:
         """A configuration by its name."""

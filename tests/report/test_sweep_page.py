@@ -215,6 +215,16 @@ def test_rungs_tell_who_was_dropped(tmp_path: Path) -> None:
     assert rungs.text.count("leads") == 2
 
 
+def test_metrics_that_are_not_registered_here_have_their_names(tmp_path: Path) -> None:
+    """A sweep of a version that had others is shown all the same."""
+    directory = make_sweep(tmp_path)
+    for table in directory.rungs():
+        rows = [row.model_copy(update={"others": {"beauty": 1.5}}) for row in table.rows]
+        directory.write_rung(table.model_copy(update={"rows": tuple(rows)}))
+    assert "digits-beauty" in part(render_sweep(directory), "rungs").texts["th"]
+    assert directory.manifest.model_copy(update={"metric": "beauty"}).display == "digits-beauty"
+
+
 def test_a_sweep_without_a_rung_has_nothing_to_show(tmp_path: Path) -> None:
     directory = make_sweep(tmp_path, finished=False)
     directory.storage.delete("rungs/00000048.json")
