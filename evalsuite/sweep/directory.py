@@ -195,10 +195,11 @@ class SweepDirectory:
             )
         pairs = zip(manifest.configurations, found.manifest.configurations, strict=True)
         for asked, before in pairs:
-            if asked.run != before.run:
+            there, here = found.place(before.run), found.place(asked.run)
+            if _resolved(there) != _resolved(here):
                 raise UsageError(
-                    f"{root} refers to runs such as {found.place(before.run)}, and is now asked to"
-                    f" use {found.place(asked.run)}: give the --runs of before, or another --output"
+                    f"{root} refers to runs such as {there}, and is now asked to use {here}: give"
+                    " the --runs of before, or another --output"
                 )
         return found
 
@@ -291,6 +292,11 @@ def place_from(root: Place, run: str) -> Place:
         return place_of(run)
     assert isinstance(root, Path)
     return Path(os.path.normpath(root.absolute() / run))
+
+
+def _resolved(place: Place) -> Place:
+    """The place behind links: the same one may be named in several ways."""
+    return place.resolve() if isinstance(place, Path) else place
 
 
 def _json(value: object) -> bytes:

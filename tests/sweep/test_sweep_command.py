@@ -24,7 +24,7 @@ from evalsuite.pipeline.plan import PlanOptions, resolve_plan
 from evalsuite.pipeline.stages import OutputFormat
 from evalsuite.runtime.session import SessionRequest
 from evalsuite.sweep.conducting import is_complete, with_count
-from evalsuite.sweep.directory import SweepDirectory
+from evalsuite.sweep.directory import SweepDirectory, reference_to
 
 FIXED = ("--model", "pixnerd-digits", "--num-steps", 3, "--batch-size", 50, "--num-workers", 1)
 SWEEP = ("sweep", *FIXED, "--guidance-scale", "1.5,5", "--rungs", "100,200")
@@ -297,3 +297,16 @@ def test_another_sweep_is_not_mixed_in(
     assert outcome.code == 2
     assert f"refers to runs such as {finished.run(GOOD)}" in outcome.complaints[-1]
     assert str(tmp_path / "elsewhere") in outcome.complaints[-1]
+
+
+def test_the_same_runs_behind_a_link_are_the_same(finished: Finished, tmp_path: Path) -> None:
+    manifest = SweepDirectory.open(finished.place).manifest
+    (tmp_path / "linked").symlink_to(finished.folder / "runs")
+    linked = [
+        entry.model_copy(update={"run": reference_to(tmp_path / "linked" / name, finished.place)})
+        for entry in manifest.configurations
+        for name in [Path(entry.run).name]
+    ]
+    again = manifest.model_copy(update={"configurations": tuple(linked)})
+    found = SweepDirectory.create_or_open(finished.place, again)
+    assert found.manifest == manifest
