@@ -98,7 +98,7 @@ def files_of(path: Path) -> list[Path]:
     Raises:
         DataError: as `inputs_of`, or a run without results.
     """
-    found = [f for one in inputs_of(path) for f in ([one] if one.is_file() else _results_of(one))]
+    found = [f for one in inputs_of(path) for f in (_results_of(one) if one.is_dir() else [one])]
     if not found:
         raise DataError(f"{path / 'results'} holds no JSON file: give a run that was scored")
     return found
