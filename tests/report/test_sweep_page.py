@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from page_reader import HOSTILE, Page
 from run_builder import add_attempt, make_plan, make_run
-from test_html import HOSTILE, Page
 
 from evalsuite.artifacts.records import Protocol
 from evalsuite.errors import UsageError
