@@ -35,7 +35,7 @@ class BoardRow:
         ties: ids of rows that cannot be told apart from it.
         replicates: of its configuration on seeds that share none with its own; None without one.
         beside: claims of its model.
-        apart: what tells it from other rows of its plan, in words; empty where there is none.
+        apart: what tells it from other rows of its id, in words; empty where there is none.
     """
 
     entry: Entry
@@ -175,7 +175,7 @@ def _divided(rows: Sequence[BoardRow]) -> list[Group]:
         [*_placed(p.rows), *map(_daggered, more)] for p, more in zip(known, joined, strict=True)
     ]
     found += [list(map(_daggered, pile.rows)) for pile in apart]
-    return [Group(rows[0].record.protocol, tuple(rows)) for rows in found]
+    return [Group(rows[0].record.protocol, tuple(_told_apart(rows))) for rows in found]
 
 
 def _pile_for(piles: list[_Pile], takes: Sequence[bool]) -> _Pile:
@@ -216,19 +216,25 @@ def _placed(rows: Sequence[BoardRow]) -> list[BoardRow]:
         )
         for i, row in enumerate(valued)
     ]
-    return _told_apart([*placed, *(row for row in rows if row.record.value is None)])
+    return [*placed, *(row for row in rows if row.record.value is None)]
 
 
 def _told_apart(rows: Sequence[BoardRow]) -> list[BoardRow]:
-    """Rows, those of one plan with words on the way in which each was made or scored."""
-    times = Counter(row.id for row in rows if row.entry.plan is not None)
+    """Rows, those of one plan or file name with words on what each is of."""
+    times = Counter(row.id for row in rows)
     return [replace(row, apart=_way_of(row.record)) if times[row.id] > 1 else row for row in rows]
 
 
 def _way_of(record: Record) -> str:
-    """Backend and numerics, which may move the last digits."""
+    """Pixels, backend and numerics, of which the last two may move the last digits."""
+    pixels = str(record.samples.get("pixels_digest") or "")[:8]
     numerics = "+".join(one[:8] for one in record.numerics_ids)
-    return f"by {record.protocol.backend}" + (f", numerics {numerics}" if numerics else "")
+    parts = (
+        f"by {record.protocol.backend}",
+        numerics and f"numerics {numerics}",
+        pixels and f"pixels {pixels}",
+    )
+    return ", ".join(part for part in parts if part)
 
 
 def _ways(rows: Sequence[BoardRow]) -> Mapping[tuple[str, str], int]:

@@ -323,7 +323,7 @@ def compute_of(settings: Settings) -> float | None:
 
 
 def settings_text(row: BoardRow) -> str:
-    """Solver and time shift in a few words, and what tells it from other rows of its plan."""
+    """Solver and time shift in a few words, and what tells it from other rows of its id."""
     shift = row.settings.timeshift
     words = None if shift in {None, 1.0} else f"time shift {shown(shift)}"
     parts = (row.settings.solver, words, row.apart)

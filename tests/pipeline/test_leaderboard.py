@@ -107,6 +107,7 @@ def test_outside_samples_of_one_file_name_are_each_their_own(tmp_path: Path) -> 
     assert len(entries) == 3
     (section,) = build_board(entries, [])
     assert places(section.groups[0]) == [(2.0, (1, 1)), (3.0, (2, 3)), (3.0, (2, 3))]
+    assert section.groups[0].rows[0].apart == "by torch, pixels 00000000"
     with pytest.raises(UsageError, match=r"\(pixels 0{12}\) and samples.npz \(pixels 1{12}\)"):
         open_entry("A", path)
 
