@@ -293,8 +293,8 @@ class RunDirectory:
             where = f"{self.root}/{folder}/{name}"
             try:
                 content = parse_json(data)
-            except ValueError as error:
-                damaged.append(f"{where} is not JSON ({error}): remove it")
+            except ValueError:
+                damaged.append(f"{where} is not JSON: remove it")
                 continue
             if isinstance(content, dict):
                 found[name] = content
