@@ -424,7 +424,12 @@ def test_json_of_others_is_a_value_or_one_short_error() -> None:
         ('{"a":' * 70 + "1" + "}" * 70, "more than 64 deep"),
         ("9" * 301, "more than 300 digits"),
         ("9" * 9999, "more than 300 digits"),
+        ("[NaN]", "NaN is no number in JSON"),
+        ("-Infinity", "-Infinity is no number in JSON"),
+        ("1e999", "a number is too large"),
+        (b"\xff{", "decode"),
     ]:
         with pytest.raises(ValueError, match=words) as raised:
             parse_json(bad)
-        assert len(str(raised.value)) < 60
+        assert len(str(raised.value)) < 90
+    assert parse_json(text.encode("utf-16")) == parse_json(text.encode()) == parse_json(text)

@@ -4,14 +4,18 @@ import hashlib
 import html
 import math
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import Field, Strict, field_validator
 
 from evalsuite.config import Frozen, canonical_json
 
 RECORD_SCHEMA = 1
 Detail = str | int | float | bool | None
+Spent = Annotated[int, Strict()] | Annotated[float, Strict()] | None
+"""Hours, seconds, joules or money; None where nobody measured."""
+_TEXTS = ("run", "plan_id", "model", "path", "pixels_digest")
+"""What `samples` says in text, where it says it."""
 
 
 class Protocol(Frozen):
@@ -73,11 +77,19 @@ class Record(Frozen):
     samples: dict[str, Any]
     """What was scored: run, plan_id, model and settings, or the path of outside samples."""
     provenance: dict[str, Any]
-    cost: dict[str, Any]
+    cost: dict[str, Spent]
     created_at: str
     record_sha256: str | None = None
     """Of everything else in it, so that an edited file is found; None of older records. It guards
     against slips, not against someone who computes it again: it is a hash, not a signature."""
+
+    @field_validator("samples")
+    @classmethod
+    def _named_in_text(cls, samples: dict[str, Any]) -> dict[str, Any]:
+        for key in _TEXTS:
+            if not isinstance(samples.get(key), str | None):
+                raise ValueError(f"samples.{key} must be text")
+        return samples
 
     def sealed(self) -> "Record":
         """The same record with its hash."""
@@ -88,6 +100,12 @@ class Record(Frozen):
     def protocol_names(self) -> tuple[str | None, ...]:
         """All named protocols whose number this is."""
         return (self.protocol_name, *self.also_of)
+
+    @property
+    def numerics_ids(self) -> tuple[str, ...]:
+        """Kinds of machine whose bits its samples are; empty where nobody recorded them."""
+        found = self.samples.get("numerics_ids")
+        return tuple(map(str, found)) if isinstance(found, list) else ()
 
     @property
     def path(self) -> str:

@@ -12,7 +12,7 @@ from evalsuite.artifacts.manifest import Manifest, read_manifest
 from evalsuite.artifacts.plan_fields import differences
 from evalsuite.artifacts.receipts import R, Receipt, ReceiptHead, Slice, cover, read_receipts
 from evalsuite.artifacts.storage import Place, Storage, open_storage
-from evalsuite.config import Plan
+from evalsuite.config import Plan, parse_json
 from evalsuite.errors import (
     CorruptionError,
     EnvironmentProblem,
@@ -316,8 +316,8 @@ class RunDirectory:
         for name, data in zip(names, contents, strict=True):
             where = f"{self.root}/{folder}/{name}"
             try:
-                content = json.loads(data)
-            except (json.JSONDecodeError, UnicodeDecodeError):
+                content = parse_json(data)
+            except ValueError:
                 damaged.append(f"{where} is not JSON: remove it")
                 continue
             if isinstance(content, dict):
@@ -339,7 +339,7 @@ def is_run(place: Place) -> bool:
 def _claimed_in(content: bytes, where: str) -> dict[str, Any]:
     """The content of numerics.json, which has `numerics_id` and `numerics`."""
     try:
-        claimed: dict[str, Any] = json.loads(content)
+        claimed: dict[str, Any] = parse_json(content)
         if isinstance(claimed["numerics_id"], str) and isinstance(claimed["numerics"], dict):
             return claimed
         reason = "its fields are of another kind"

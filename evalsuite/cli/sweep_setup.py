@@ -103,6 +103,7 @@ def set_up(values: dict[str, Any]) -> SweepSetup:
         protocol=scale.protocol(trials[0].request.resolved.plan, rungs[-1]),
         protocol_name=measure.protocol.name,
         reference=measure.reference.name if measure.reference else None,
+        prefix=measure.spec.short,
     )
     sweep_id = manifest.identity
     root = values["output"] or Path("sweeps") / f"{manifest.model}-{sweep_id[:8]}"

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 MOST_ROWS = 40
 _INDENT = " " * 8
+_UNDEFINED = "the metric is undefined for every configuration"
 _WORDS = "± is the standard error, [ ] the interval of the difference from the leader"
 
 
@@ -45,6 +46,8 @@ def plan_lines(setup: "SweepSetup") -> list[str]:
 def rung_line(table: "RungTable") -> str:
     """A rung in one line."""
     leader, going_on = table.rows[0], sum(row.goes_on for row in table.rows)
+    if not table.is_ranked:
+        return f"rung {table.num_samples}: {_UNDEFINED}"
     return (
         f"rung {table.num_samples}: {printable(leader.name)} leads with {_number(leader.value)};"
         f" {going_on} of {len(table.rows)} are left"
@@ -65,7 +68,7 @@ def rung_lines(table: "RungTable") -> list[str]:
 
 
 def _row(row: "RungRow", width: int) -> str:
-    behind = "leads" if row.half_width is None and row.difference == 0 else _behind(row)
+    behind = _behind(row)
     fate = "" if row.goes_on else "  dropped"
     value = _measured(row.value, row.standard_error, row.ranked_by)
     return f"{printable(row.name):{width}}  {value}  {behind}{fate}"
@@ -79,8 +82,10 @@ def _measured(value: float | None, error: float | None, ranked_by: float | None)
 
 
 def _behind(row: "RungRow") -> str:
-    if row.difference is None:
-        return "undefined"
+    if row.difference is None or row.ranked_by is None:
+        return "not ranked"
+    if row.half_width is None and row.difference == 0:
+        return "leads"
     if row.half_width is None:
         return f"{row.difference:+.4f} from the leader, no interval"
     pairs = "paired" if row.paired else "unpaired"
@@ -149,6 +154,8 @@ def standing_lines(directory: "SweepDirectory") -> list[str]:
         lines += rung_lines(table)
     if result is not None:
         return [*lines, *result_lines(directory, result)]
+    if tables and not tables[-1].is_ranked:
+        return [*lines, f"ended   {_UNDEFINED}: take another --metric, or larger --rungs"]
     alive = {row.name for row in tables[-1].rows if row.goes_on} if tables else None
     decided = {table.num_samples for table in tables}
     rung = next((one for one in manifest.rungs if one not in decided), None)

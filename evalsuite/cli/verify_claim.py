@@ -35,7 +35,7 @@ def verify_claim(**values: Any) -> None:  # noqa: ANN401 - click passes each opt
     from evalsuite.artifacts.run_directory import RunDirectory
     from evalsuite.cli.output import metrics_tables, notice, write_json
     from evalsuite.config import claims_of, load_claims
-    from evalsuite.pipeline.claims import beside_claim
+    from evalsuite.pipeline.claims import beside_claim, class_counts
     from evalsuite.pipeline.coverage import missing_ranges
     from evalsuite.pipeline.evaluation import payload, score_run_by
     from evalsuite.report.html import write_report
@@ -65,11 +65,12 @@ def verify_claim(**values: Any) -> None:  # noqa: ANN401 - click passes each opt
         records: list[Record] = score_run_by(run, prepared.scoring.measures, count)
         loggers.records(records, count)
     write_report(run)
+    counts = class_counts(run, count)
     found = [
         one
         for record in records
         for claim in claims
-        if (one := beside_claim(record, run.plan, preset.name, claim, preset)) is not None
+        if (one := beside_claim(record, run.plan, preset.name, claim, preset, counts)) is not None
     ]
     chosen = _chosen(found, claims[0])
     if values["json_path"]:

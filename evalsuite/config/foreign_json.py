@@ -1,8 +1,9 @@
 """JSON of other people, or of files that may be damaged: what cannot be used is one error."""
 
 import json
+import math
 import re
-from typing import Any
+from typing import Any, NoReturn
 
 DEEPEST = 64
 """Brackets within brackets; nothing that is read here needs more, and other code takes no more."""
@@ -13,17 +14,24 @@ _NO_BRACKET = re.compile(r"[^\[\]{}]+")
 _LONG_NUMBER = re.compile(rf"\d{{{MOST_DIGITS + 1}}}", re.ASCII)
 
 
-def parse_json(text: str) -> Any:  # noqa: ANN401 - whatever is there
-    """The value of a JSON text.
+class _NoNumberError(ValueError):
+    """What JSON does not know: NaN and infinities, of which no hash is taken."""
+
+
+def parse_json(content: str | bytes) -> Any:  # noqa: ANN401 - whatever is there
+    """The value of a JSON text, or of its bytes.
 
     Raises:
-        ValueError: it is no JSON, its brackets are too deep, or a number is too long; the message
-            is one short line.
+        ValueError: it is no JSON, its brackets are too deep, or a number is too long, too large or
+            none; the message is one short line.
     """
+    text = content if isinstance(content, str) else content.decode(json.detect_encoding(content))
     try:
-        value = json.loads(text)
+        value = json.loads(text, parse_constant=_refuse_constant, parse_float=_finite)
     except json.JSONDecodeError as error:
         raise ValueError(f"{error.msg} at character {error.pos}") from error
+    except _NoNumberError:
+        raise
     except RecursionError as error:
         raise ValueError(f"brackets are more than {DEEPEST} deep") from error
     except ValueError as error:
@@ -32,6 +40,17 @@ def parse_json(text: str) -> Any:  # noqa: ANN401 - whatever is there
         raise ValueError(f"a number has more than {MOST_DIGITS} digits")
     if text.count("[") + text.count("{") > DEEPEST and _is_deep(text):
         raise ValueError(f"brackets are more than {DEEPEST} deep")
+    return value
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise _NoNumberError(f"{name} is no number in JSON")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if math.isinf(value):
+        raise _NoNumberError("a number is too large")
     return value
 
 

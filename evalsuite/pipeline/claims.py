@@ -5,9 +5,11 @@ A claim has an error of its own, as large as ours, which nobody published.
 
 import functools
 import math
+from collections import Counter
 from typing import NamedTuple
 
 from evalsuite.artifacts.records import Record
+from evalsuite.artifacts.run_directory import RunDirectory
 from evalsuite.config import (
     Claim,
     ModelPreset,
@@ -46,6 +48,13 @@ class Settings(NamedTuple):
     guidance_interval: tuple[float, float] | None = None
     timeshift: float | None = None
     solver: str | None = None
+
+
+class ClassCounts(NamedTuple):
+    """Samples of the class that has the fewest, and of the one that has the most."""
+
+    fewest: int
+    most: int
 
 
 class Reproduction(NamedTuple):
@@ -135,6 +144,7 @@ def beside_claim(
     model: str | None,
     claim: Claim,
     preset: ModelPreset | None = None,
+    counts: ClassCounts | None = None,
 ) -> Reproduction | None:
     """A record beside a claim; None when the claim says nothing of its metric.
 
@@ -147,6 +157,7 @@ def beside_claim(
         model: of the plan.
         claim: what was published.
         preset: of the claim's weights; the shipped one by default.
+        counts: of the classes in the samples, where their labels are of a file that is known.
     """
     claimed = claim.figure(record.metric)
     if claimed is None:
@@ -165,7 +176,7 @@ def beside_claim(
         difference=difference,
         in_errors=in_errors,
         band=_band(record, claimed),
-        obstacles=tuple(_obstacles(record, plan, claim)),
+        obstacles=tuple(_obstacles(record, plan, claim, counts)),
         differing=tuple(differing),
         unstated=tuple(unstated),
     )
@@ -178,7 +189,9 @@ def _band(record: Record, claimed: float) -> float | None:
     return max(RETRAINING_PERCENT / 100 * claimed, sampling)
 
 
-def _obstacles(record: Record, plan: Plan | None, claim: Claim) -> list[str]:
+def _obstacles(
+    record: Record, plan: Plan | None, claim: Claim, counts: ClassCounts | None
+) -> list[str]:
     """What is known to differ in the protocols, or is too little known to compare at all."""
     found = []
     if record.value is None:
@@ -200,10 +213,12 @@ def _obstacles(record: Record, plan: Plan | None, claim: Claim) -> list[str]:
     if plan is not None and plan.size != (claim.resolution, claim.resolution):
         side = claim.resolution
         found.append(f"images are {plan.size[0]} x {plan.size[1]}, the claim's {side} x {side}")
-    return [*found, *_obstacles_of_labels(record, plan, claim)]
+    return [*found, *_obstacles_of_labels(record, plan, claim, counts)]
 
 
-def _obstacles_of_labels(record: Record, plan: Plan | None, claim: Claim) -> list[str]:
+def _obstacles_of_labels(
+    record: Record, plan: Plan | None, claim: Claim, counts: ClassCounts | None
+) -> list[str]:
     """Classes that were chosen, and rules that give other numbers of each class."""
     stated = record.protocol.label_rule or record.declared.get("label_rule")
     rule, chosen = (stated or "").partition(" of ")[::2]
@@ -215,7 +230,9 @@ def _obstacles_of_labels(record: Record, plan: Plan | None, claim: Claim) -> lis
     if not rule:
         return found
     kind = rule.partition(":")[0]
-    if contradicts(rule, claim):
+    if kind == "file":
+        found += _obstacles_of_file(rule, claim, counts)
+    elif contradicts(rule, claim):
         found.append(
             f"labels are {rule}, the claim's {claim.label_rule}: that alone is about 0.1 FID"
         )
@@ -227,9 +244,35 @@ def _obstacles_of_labels(record: Record, plan: Plan | None, claim: Claim) -> lis
     return found
 
 
+def _obstacles_of_file(rule: str, claim: Claim, counts: ClassCounts | None) -> list[str]:
+    """What the labels of a file forbid: they are of the kind that their counts say."""
+    if counts is None:
+        return [f"labels are {rule}, whose counts are not known; claims are of balanced or random"]
+    if counts.most - counts.fewest > 1:
+        span = f"{counts.fewest:,} to {counts.most:,} of a class"
+        return [f"labels are {rule}, {span}; claims are of balanced or random ones"]
+    if claim.label_rule == "random":
+        return [
+            f"labels are {rule}, which are balanced, the claim's random: that alone is about 0.1"
+            " FID"
+        ]
+    return []
+
+
+def class_counts(run: RunDirectory, num_samples: int) -> ClassCounts | None:
+    """How many samples the classes of a run have; None where its labels are of no file it keeps."""
+    labels = run.manifest.file_labels
+    if run.plan.labels.rule != "file" or labels is None or len(labels) < num_samples:
+        return None
+    found = Counter(labels[:num_samples])
+    each = [found[one] for one in run.plan.label_classes]
+    return ClassCounts(min(each), max(each))
+
+
 def contradicts(rule: str | None, claim: Claim) -> bool:
-    """Whether a label rule is known to be of another kind than a claim's."""
-    return bool(rule and claim.label_rule) and _family(str(rule)) != claim.label_rule
+    """Whether a label rule is known to be of another kind than a claim's; a file may be of any."""
+    kind = _family(rule or "file")
+    return kind != "file" and claim.label_rule not in {None, kind}
 
 
 def _family(rule: str) -> str:

@@ -139,7 +139,9 @@ def _records_in(path: Path) -> list[Record]:
 def _samples_of(record: Record) -> str:
     about = record.samples
     plan = f"plan {str(about['plan_id'])[:12]} of " if about.get("plan_id") else ""
-    return f"{plan}{about.get('model') or about.get('path') or 'unknown samples'}"
+    pixels = about.get("pixels_digest")
+    digest = f" (pixels {pixels[:12]})" if pixels else ""
+    return f"{plan}{about.get('model') or about.get('path') or 'unknown samples'}{digest}"
 
 
 def entries_for_board(place: Place) -> list[Entry]:

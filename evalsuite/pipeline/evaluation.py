@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ValidationError
 
 from evalsuite.artifacts.features import FeatureTable
 from evalsuite.artifacts.images import Images
@@ -20,7 +19,7 @@ from evalsuite.artifacts.plan_fields import differences
 from evalsuite.artifacts.records import Record, warnings_by_reference
 from evalsuite.artifacts.run_directory import IMAGES, STORED_PIXELS, RunDirectory, feature_stage
 from evalsuite.artifacts.samples import PORTION, SampleSet
-from evalsuite.config import ExtractorSpec
+from evalsuite.config import ExtractorSpec, parse_json
 from evalsuite.errors import CorruptionError, DataError, UsageError
 from evalsuite.metrics.intervals import mean_over_replicates
 from evalsuite.metrics.registry import METRICS
@@ -133,8 +132,8 @@ def found_record(
     protocol = protocol_of(METRICS[name], num_samples, measure, reference, fields)
     content = run.storage.find(f"results/{name}-{protocol.protocol_id}.json")
     try:
-        record = None if content is None else Record.model_validate_json(content)
-    except ValidationError:
+        record = None if content is None else Record.model_validate(parse_json(content))
+    except ValueError:
         return None
     return None if record is None or record.sealed() != record else record
 
@@ -169,10 +168,9 @@ def _names_before(run: RunDirectory, record: Record) -> set[str | None]:
     if not run.storage.exists(record.path):
         return set()
     try:
-        return set(Record.model_validate_json(run.storage.read(record.path)).protocol_names) - {
-            None
-        }
-    except ValidationError:
+        before = Record.model_validate(parse_json(run.storage.read(record.path)))
+        return set(before.protocol_names) - {None}
+    except ValueError:
         return set()
 
 

@@ -4,7 +4,7 @@ Claims never have places among our rows.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple
 
 from evalsuite.artifacts.records import same_number
@@ -22,6 +22,7 @@ from evalsuite.metrics.registry import METRICS
 from evalsuite.pipeline.claims import (
     Settings,
     beside_claim,
+    class_counts,
     contradicts,
     settings_of,
     settings_of_claim,
@@ -70,23 +71,24 @@ def build_board(entries: Sequence[Entry], claims: Sequence[Claim]) -> list[Secti
 
     Raises:
         UsageError: nothing to show.
-        DataError: two records give one plan two values by one protocol.
+        DataError: two records give one plan two values by one protocol, of samples of the same
+            numerics.
         CorruptionError: influence values that do not belong to their record.
     """
     if not entries and not claims:
         raise UsageError("nothing to show: give runs or records, or leave out --published none")
     groups: dict[str, list[Group]] = {}
     titles: dict[str, tuple[str, str]] = {}
-    for group in grouped(_rows(entries, claims)):
-        key, title = _section_of_group(group)
-        titles[key] = title, group.protocol.metric
-        groups.setdefault(key, []).append(group)
     claimed: dict[str, list[ClaimGroup]] = {}
     for metric in FIGURES:
         for found in _claim_groups(metric, claims):
             key, title = _section_of_claims(metric, found)
             titles.setdefault(key, (title, metric))
             claimed.setdefault(key, []).append(found)
+    for group in grouped(_rows(entries, claims)):
+        key, title = _section_of_group(group, claimed)
+        titles.setdefault(key, (title, group.protocol.metric))
+        groups.setdefault(key, []).append(group)
     order = {name: place for place, name in enumerate(METRICS)}
     sections = [
         Section(key, title, metric, tuple(groups.get(key, ())), tuple(claimed.get(key, ())))
@@ -140,6 +142,9 @@ def _count(section: Section) -> int:
 def _rows(entries: Sequence[Entry], claims: Sequence[Claim]) -> list[BoardRow]:
     """All records as rows; one that was only scored again stands once, by its last scoring.
 
+    The same plan gives the same bits within one kind of machine alone, so samples of other numerics
+    are other rows.
+
     Raises:
         DataError: two records give one plan two values.
     """
@@ -148,11 +153,18 @@ def _rows(entries: Sequence[Entry], claims: Sequence[Claim]) -> list[BoardRow]:
         settings = settings_of(entry.plan, entry.model)
         theirs = [claim for claim in claims if entry.model and claim.preset == entry.model]
         for record in entry.records:
-            found = (beside_claim(record, entry.plan, entry.model, c) for c in theirs)
+            run, count = entry.run, record.protocol.num_samples
+            counts = None if run is None else class_counts(run, count)
+            found = (
+                beside_claim(record, entry.plan, entry.model, claim, counts=counts)
+                for claim in theirs
+            )
             row = BoardRow(
                 entry, record, settings, beside=tuple(one for one in found if one is not None)
             )
-            key = (row.id, record.protocol_id, canonical_json(record.declared))
+            pixels = record.samples.get("pixels_digest")
+            apart = canonical_json([record.declared, record.numerics_ids, pixels])
+            key = (row.id, record.protocol_id, apart)
             alike = rows.setdefault(key, [])
             again = next((r for r in alike if same_number(r.record.value, record.value)), None)
             if again is None:
@@ -164,7 +176,7 @@ def _rows(entries: Sequence[Entry], claims: Sequence[Claim]) -> list[BoardRow]:
 
 
 def _check_no_conflict(before: Sequence[BoardRow], row: BoardRow) -> None:
-    """Raise DataError where the plan of a row has another value by the same protocol."""
+    """Raise DataError where the plan of a row has another value by protocol and numerics."""
     if before and row.record.samples.get("plan_id"):
         raise DataError(
             f"{before[0].entry.where} and {row.entry.where} give plan {row.id} two values of"
@@ -173,17 +185,28 @@ def _check_no_conflict(before: Sequence[BoardRow], row: BoardRow) -> None:
         )
 
 
-def _section_of_group(group: Group) -> tuple[str, str]:
-    """(key, title): a named protocol at a size where the group is just that."""
-    row, protocol = group.rows[0], group.protocol
-    display = row.record.display
-    name, size = row.record.protocol_name, row.settings.resolution
+def _section_of_group(group: Group, claimed: Collection[str]) -> tuple[str, str]:
+    """(key, title): a named protocol at a size where the group is just that.
+
+    A number may be by several: the first that has claims decides, else the first. No row's name
+    alone decides, so a new best row moves no group.
+    """
+    protocol, records = group.protocol, [row.record for row in group.rows]
+    given = {name for record in records for name in record.protocol_names if name}
+    names = [*(n for n in names_of(ProtocolSpec) if n in given), *sorted(given)]
+    sizes = {row.settings.resolution for row in group.rows} - {None}
     standard = protocol.num_samples == Claim.model_fields["num_samples"].default
-    if name and size and standard and is_by_protocol(row.record, name):
-        return _named(protocol.metric, name, size)
-    against = f" against {row.record.reference}" if row.record.reference else ""
-    title = f"{display}, {name or 'no named protocol'}{against}"
-    key = f"{protocol.metric}/{title}/{canonical_json(measured(row.record)).decode()}"
+    if len(sizes) == 1 and standard:
+        size = next(iter(sizes))
+        by = [n for n in names if any(is_by_protocol(record, n) for record in records)]
+        found = [_named(protocol.metric, n, int(size or 0)) for n in by]
+        if found:
+            return next((one for one in found if one[0] in claimed), found[0])
+    reference = min((r.reference for r in records if r.reference), default=None)
+    against = f" against {reference}" if reference else ""
+    named = next(iter(names), "no named protocol")
+    title = f"{min(record.display for record in records)}, {named}{against}"
+    key = f"{protocol.metric}/{title}/{canonical_json(measured(records[0])).decode()}"
     return key, title
 
 

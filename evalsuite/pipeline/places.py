@@ -8,6 +8,7 @@ without a place.
 import functools
 import itertools
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
@@ -32,8 +33,9 @@ class BoardRow:
         dagger: fields of its protocol that are unknown; it then has no place.
         places: the best and the worst place that its interval allows; None without a place.
         ties: ids of rows that cannot be told apart from it.
-        replicates: how it stands with rows of its configuration on other seeds; None without one.
+        replicates: of its configuration on seeds that share none with its own; None without one.
         beside: claims of its model.
+        apart: what tells it from other rows of its id, in words; empty where there is none.
     """
 
     entry: Entry
@@ -44,6 +46,7 @@ class BoardRow:
     ties: tuple[str, ...] = ()
     replicates: "Replicates | None" = None
     beside: tuple[Reproduction, ...] = ()
+    apart: str = ""
 
     @property
     def id(self) -> str:
@@ -56,7 +59,8 @@ class BoardRow:
         """What all but its seeds decides: of two replicates it is the same."""
         plan = self.entry.plan
         if plan is None:
-            return f"{self.id} in {self.entry.where}"
+            pixels = self.record.samples.get("pixels_digest")
+            return f"{self.id} in {self.entry.where}, {pixels}"
         return plan.model_copy(update={"first_seed": 0}).plan_id
 
     @property
@@ -73,16 +77,16 @@ class BoardRow:
     def gpu_hours(self) -> float | None:
         """What making the samples took; None where no GPU was held or nobody measured."""
         hours = self.record.cost.get("gpu_hours")
-        return float(hours) if isinstance(hours, int | float) and hours > 0 else None
+        return float(hours) if hours is not None and hours > 0 else None
 
 
 class Replicates(NamedTuple):
-    """Rows that are one configuration on several ranges of seeds.
+    """One configuration on several ranges of seeds that share none.
 
     Attributes:
-        ids: of all of them.
+        ids: of the plans, one for each range.
         mean: of their values.
-        standard_error: of the mean; None where one has no error, or they share seeds.
+        standard_error: of the mean; None where one has no error.
     """
 
     ids: tuple[str, ...]
@@ -171,7 +175,7 @@ def _divided(rows: Sequence[BoardRow]) -> list[Group]:
         [*_placed(p.rows), *map(_daggered, more)] for p, more in zip(known, joined, strict=True)
     ]
     found += [list(map(_daggered, pile.rows)) for pile in apart]
-    return [Group(rows[0].record.protocol, tuple(rows)) for rows in found]
+    return [Group(rows[0].record.protocol, tuple(_told_apart(rows))) for rows in found]
 
 
 def _pile_for(piles: list[_Pile], takes: Sequence[bool]) -> _Pile:
@@ -208,11 +212,29 @@ def _placed(rows: Sequence[BoardRow]) -> list[BoardRow]:
             row,
             places=(1 + better[i], len(valued) - worse[i]),
             ties=tuple(sorted(ties[i])),
-            replicates=alike.get(row.configuration),
+            replicates=alike.get(row.id),
         )
         for i, row in enumerate(valued)
     ]
     return [*placed, *(row for row in rows if row.record.value is None)]
+
+
+def _told_apart(rows: Sequence[BoardRow]) -> list[BoardRow]:
+    """Rows, those of one plan or file name with words on what each is of."""
+    times = Counter(row.id for row in rows)
+    return [replace(row, apart=_way_of(row.record)) if times[row.id] > 1 else row for row in rows]
+
+
+def _way_of(record: Record) -> str:
+    """Pixels, backend and numerics, of which the last two may move the last digits."""
+    pixels = str(record.samples.get("pixels_digest") or "")[:8]
+    numerics = "+".join(one[:8] for one in record.numerics_ids)
+    parts = (
+        f"by {record.protocol.backend}",
+        numerics and f"numerics {numerics}",
+        pixels and f"pixels {pixels}",
+    )
+    return ", ".join(part for part in parts if part)
 
 
 def _ways(rows: Sequence[BoardRow]) -> Mapping[tuple[str, str], int]:
@@ -228,25 +250,33 @@ def _ways(rows: Sequence[BoardRow]) -> Mapping[tuple[str, str], int]:
 
 
 def _replicates(rows: Sequence[BoardRow]) -> dict[str, Replicates]:
-    """Of each configuration that has several rows, all of which have values."""
-    members: dict[str, list[BoardRow]] = {}
-    for row in rows:
+    """By plan, where its configuration has other ranges of seeds too; all rows have values."""
+    members: dict[str, dict[str, list[BoardRow]]] = {}
+    for row in sorted(rows, key=lambda row: row.first_seed or 0):
         if row.entry.plan is not None:
-            members.setdefault(row.configuration, []).append(row)
-    return {name: _pooled(found) for name, found in members.items() if len(found) > 1}
+            members.setdefault(row.configuration, {}).setdefault(row.id, []).append(row)
+    pooled = (_pooled(_apart(list(plans.values()))) for plans in members.values())
+    return {one: found for found in pooled if len(found.ids) > 1 for one in found.ids}
 
 
-def _pooled(rows: Sequence[BoardRow]) -> Replicates:
-    values = [row.record.value for row in rows if row.record.value is not None]
-    errors = [e for row in rows if (e := row.record.standard_error) is not None]
-    apart = all(
-        sharing(a.entry.plan, b.entry.plan, n, n) is Sharing.DISJOINT
-        for a, b in itertools.combinations(rows, 2)
-        for n in [a.record.protocol.num_samples]
-    )
-    known = apart and len(errors) == len(rows)
-    ids = tuple(row.id for row in rows)
-    error = math.hypot(*errors) / len(rows) if known else None
+def _apart(plans: Sequence[Sequence[BoardRow]]) -> list[Sequence[BoardRow]]:
+    """The rows of plans that share no seed with one before; plans are in the order of seeds."""
+    kept: list[Sequence[BoardRow]] = []
+    for rows in plans:
+        count = rows[0].record.protocol.num_samples
+        plan = rows[0].entry.plan
+        if all(sharing(k[0].entry.plan, plan, count, count) is Sharing.DISJOINT for k in kept):
+            kept.append(rows)
+    return kept
+
+
+def _pooled(plans: Sequence[Sequence[BoardRow]]) -> Replicates:
+    """The mean over plans; one that was scored in several ways counts once, by their mean."""
+    values = [math.fsum(row.record.value or 0.0 for row in rows) / len(rows) for rows in plans]
+    errors = [[row.record.standard_error for row in rows] for rows in plans]
+    known = [max(e for e in found if e is not None) for found in errors if None not in found]
+    ids = tuple(rows[0].id for rows in plans)
+    error = math.hypot(*known) / len(plans) if len(known) == len(plans) else None
     return Replicates(ids, math.fsum(values) / len(values), error)
 
 

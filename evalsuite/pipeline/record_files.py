@@ -1,15 +1,27 @@
 """Files of records, which comparisons, boards and checks read in one way."""
 
-import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from evalsuite.artifacts.records import Record
 from evalsuite.artifacts.run_directory import is_run
-from evalsuite.config import canonical_json
+from evalsuite.config import canonical_json, parse_json
 from evalsuite.errors import DataError
+
+BOARD, SWEEP, WATCH = "board.json", "sweep.json", "watch.json"
+"""Files by which folders of boards, sweeps and watches are known."""
+_OWN = {
+    BOARD: ("files", {BOARD}),
+    SWEEP: ("sweep_id", {SWEEP, "result.json", "rungs"}),
+    WATCH: ("pattern", {WATCH, "checkpoints"}),
+}
+"""A key of each, which no record has, and what else in its folder is ours and holds no record."""
+
+
+_OF_SAMPLES = ("plan_id", "model", "path", "pixels_digest")
+"""What is equal in records of one set of samples; file names alone are not enough."""
 
 
 class Written(NamedTuple):
@@ -29,10 +41,12 @@ class Written(NamedTuple):
 def inputs_of(path: Path) -> list[Path]:
     """A file or a run itself; of another folder its runs with results, and JSON files outside runs.
 
-    Runs are found at any depth; in one nothing but its results is a record.
+    Runs are found at any depth, behind links too; in one nothing but its results is a record, and
+    what boards, sweeps and watches keep for themselves is none.
 
     Raises:
-        DataError: there is nothing, or neither a run with results nor a JSON file.
+        DataError: there is nothing, or neither a run with results nor a JSON file, or a folder that
+            cannot be listed.
     """
     if path.is_file() or is_run(path):
         return [path]
@@ -46,14 +60,36 @@ def inputs_of(path: Path) -> list[Path]:
 
 def _inputs_in(folder: Path) -> list[Path]:
     found: list[Path] = []
-    for where, folders, names in os.walk(folder):
-        here = Path(where)
-        if "manifest.json" in names:
+    seen: set[str] = set()
+    for where, folders, names in os.walk(folder, onerror=_refuse, followlinks=True):
+        here, real = Path(where), os.path.realpath(where)
+        if real in seen or "manifest.json" in names:
+            found += [here] if real not in seen and _results_of(here) else []
             folders.clear()
-            found += [here] if _results_of(here) else []
         else:
-            found += [here / name for name in names if name.endswith(".json")]
+            own = _own_in(here, names)
+            found += [here / name for name in names if name.endswith(".json") and name not in own]
+            folders[:] = sorted(name for name in folders if name not in own)
+        seen.add(real)
     return sorted(found)
+
+
+def _refuse(error: OSError) -> None:
+    raise DataError(f"cannot list {error.filename}: {error.strerror}") from error
+
+
+def _own_in(folder: Path, names: Iterable[str]) -> set[str]:
+    """Names of what a board, a sweep or a watch keeps for itself in its folder."""
+    own: set[str] = set()
+    for marker in _OWN.keys() & set(names):
+        key, theirs = _OWN[marker]
+        try:
+            content = _parsed(folder / marker)
+        except DataError:  # it is told of as any other file
+            continue
+        if isinstance(content, dict) and key in content:
+            own |= theirs
+    return own
 
 
 def files_of(path: Path) -> list[Path]:
@@ -62,7 +98,7 @@ def files_of(path: Path) -> list[Path]:
     Raises:
         DataError: as `inputs_of`, or a run without results.
     """
-    found = [f for one in inputs_of(path) for f in ([one] if one.is_file() else _results_of(one))]
+    found = [f for one in inputs_of(path) for f in (_results_of(one) if one.is_dir() else [one])]
     if not found:
         raise DataError(f"{path / 'results'} holds no JSON file: give a run that was scored")
     return found
@@ -78,16 +114,24 @@ def written_in(path: Path) -> list[Written]:
     Raises:
         DataError: it is not JSON, or a list of records in it is empty.
     """
-    try:
-        content = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{path} is not JSON: give a run, or a file that --json wrote") from error
+    content = _parsed(path)
     if not isinstance(content, dict) or not {"records", "runs"} & content.keys():
         return [Written(content, str(path), path.name)]
     found = [Written(one, f"{path}, record {at}", None) for at, one in enumerate(_listed(content))]
     if not found:
         raise DataError(f"{path} holds no records: give what `evalsuite evaluate --json` wrote")
     return found
+
+
+def _parsed(path: Path) -> Any:  # noqa: ANN401 - whatever is there
+    try:
+        return parse_json(path.read_bytes())
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror}") from error
+    except ValueError as error:
+        raise DataError(
+            f"{path} is not JSON ({error}): give a run, or a file that --json wrote"
+        ) from error
 
 
 def _listed(content: dict[str, Any]) -> Iterator[object]:
@@ -101,6 +145,6 @@ def by_samples(records: Sequence[Record]) -> list[list[Record]]:
     """The records of each set of samples, in the order of their first ones."""
     sets: dict[bytes, list[Record]] = {}
     for record in records:
-        about = [record.samples.get(key) for key in ("plan_id", "model", "path")]
+        about = [record.samples.get(key) for key in _OF_SAMPLES]
         sets.setdefault(canonical_json(about), []).append(record)
     return list(sets.values())

@@ -1,6 +1,5 @@
 """Records submitted to a board: read, recomputed where they can be, every fault named."""
 
-import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
@@ -193,7 +192,7 @@ def _numbers(record: Record) -> Iterator[str]:
     if record.standard_error is not None and record.standard_error < 0:
         yield f"its standard error is {record.standard_error:g}"
     for name, spent in record.cost.items():
-        if isinstance(spent, int | float) and not 0 <= spent < math.inf:
+        if spent is not None and spent < 0:
             yield f"its cost.{name} is {spent:g}"
     try:
         datetime.fromisoformat(record.created_at)
@@ -204,14 +203,16 @@ def _numbers(record: Record) -> Iterator[str]:
 def _with_conflicts(found: list[Submission]) -> list[Submission]:
     """Faults of records that give one plan two values by one protocol, added to the later one.
 
-    What has a fault of its own says nothing against others.
+    Samples of other numerics may have other values. What has a fault of its own says nothing
+    against others.
     """
-    seen: dict[tuple[str, str], Submission] = {}
+    seen: dict[tuple[str, str, tuple[str, ...]], Submission] = {}
     checked = []
     for one in found:
         plan_id = one.record.samples.get("plan_id") if one.record else None
         if one.record is not None and plan_id is not None and not one.faults:
-            first = seen.setdefault((str(plan_id), one.record.protocol_id), one)
+            key = (str(plan_id), one.record.protocol_id, one.record.numerics_ids)
+            first = seen.setdefault(key, one)
             assert first.record is not None
             if not same_number(first.record.value, one.record.value):
                 fault = (

@@ -47,6 +47,7 @@ SCHEMA = {
     "plan_id": _TEXT,
     "first_seed": _COUNT,
     "weights_sha256": _TEXT,
+    "numerics": _TEXT,
     "record_sha256": _TEXT,
     "source": _TEXT,
     "created_at": _TEXT,
@@ -273,6 +274,7 @@ def _of_result(section: Section, group: Group, row: BoardRow) -> dict[str, Any]:
         "plan_id": row.id,
         "first_seed": row.first_seed,
         "weights_sha256": plan.weights_sha256 if plan else None,
+        "numerics": "; ".join(record.numerics_ids),
         "record_sha256": record.record_sha256,
         "source": None,
         "created_at": record.created_at,
@@ -321,7 +323,8 @@ def compute_of(settings: Settings) -> float | None:
 
 
 def settings_text(row: BoardRow) -> str:
-    """Solver and time shift in a few words."""
+    """Solver and time shift in a few words, and what tells it from other rows of its id."""
     shift = row.settings.timeshift
-    parts = (row.settings.solver, None if shift in {None, 1.0} else f"time shift {shown(shift)}")
+    words = None if shift in {None, 1.0} else f"time shift {shown(shift)}"
+    parts = (row.settings.solver, words, row.apart)
     return ", ".join(part for part in parts if part)

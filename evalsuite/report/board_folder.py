@@ -5,9 +5,10 @@ from collections.abc import Iterable, Mapping
 
 from evalsuite.artifacts.storage import Storage
 from evalsuite.errors import CorruptionError
+from evalsuite.pipeline.record_files import BOARD
 from evalsuite.sweep.making import make_once
 
-MARKER = "board.json"
+MARKER = BOARD
 """Names what was written, so that the next board knows which files are its own."""
 
 

@@ -54,7 +54,7 @@ def run_cost(
     stages = [_stage_cost(stage, run.committed(stage)) for stage in (IMAGES, PIXELS)]
     others = [*run.feature_stages(), *judged_stages(run)]
     stages += [_stage_cost(stage, run.committed(stage)) for stage in others]
-    scorings = {(r.created_at, float(r.cost.get("evaluation_seconds", 0))) for r in records}
+    scorings = {(r.created_at, float(r.cost.get("evaluation_seconds") or 0)) for r in records}
     return Cost(
         worker_seconds=worker_s,
         images_per_second=images / worker_s if worker_s else None,

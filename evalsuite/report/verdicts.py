@@ -3,14 +3,13 @@
 They come from the files of rows that `t2i` and `run` leave in the run's `verdicts/`.
 """
 
-import json
 import shlex
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from evalsuite.artifacts.run_directory import RunDirectory
 from evalsuite.artifacts.storage import Place
-from evalsuite.config import BenchmarkSpec, PublishedScores, load_spec
+from evalsuite.config import BenchmarkSpec, PublishedScores, load_spec, parse_json
 from evalsuite.errors import CorruptionError
 from evalsuite.pipeline.exported import EXTERNAL
 from evalsuite.pipeline.geneval_run import summary_of as geneval_summary
@@ -276,18 +275,18 @@ def _external(run: RunDirectory, name: str) -> VerdictSet:
     """Somebody's numbers, with what they were made by."""
     where = f"{VERDICTS}/{name}"
     try:
-        found = json.loads(run.storage.find(where) or b"")
-        scores: dict[str, float] = found["scores"]
+        found = parse_json(run.storage.find(where) or b"")
+        scores = {str(name): float(value) for name, value in found["scores"].items()}
         of, command = found["provenance"]["of"], shlex.join(found["provenance"]["command"])
         title, plan_id, count = str(found["display"]), found["source"], int(of["num_images"])
-    except (ValueError, KeyError, TypeError) as error:
+        note = _EXTERNAL.format(command=command, files=of["num_files"], source=of["images"])
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise CorruptionError(f"{run.root}/{where} cannot be read: remove it") from error
     if plan_id != run.manifest.plan_id:
         raise CorruptionError(f"{run.root}/{where} is of other images than the run's: remove it")
     most = max([1.0, *scores.values()])
     most = most if most == 1.0 else max(most, 100.0)
     bars = [bar_of(k, {"score": v, "interval": None}, most, {}) for k, v in scores.items()]
-    note = _EXTERNAL.format(command=command, files=of["num_files"], source=of["images"])
     return VerdictSet(title, name, count, bars, [], most, (note,))
 
 

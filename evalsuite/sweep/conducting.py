@@ -148,11 +148,13 @@ def is_complete(request: SessionRequest) -> bool:
     if not is_run(request.root):
         return False
     run, demand = RunDirectory.open(request.root), request.demand
-    same = run.manifest.plan_id == request.resolved.plan.plan_id
-    if not same or missing_ranges(run, demand):
+    if run.manifest.plan_id != request.resolved.plan.plan_id:
         return False
     start, stop = demand.asked(run.plan.batch_size)
-    return not find_faults(run, demand.stages, start, stop, hash_all=request.hash_all)
+    # first, because a receipt that cannot be read is a fault here and an error to who counts
+    if find_faults(run, demand.stages, start, stop, hash_all=request.hash_all):
+        return False
+    return not missing_ranges(run, demand)
 
 
 def with_count(request: SessionRequest, num_samples: int) -> SessionRequest:
@@ -181,8 +183,8 @@ def _rung(work: Work, alive: Sequence[Trial], rung: int) -> tuple[RungTable, dic
         strata_N=strata_N,
         may_exclude=may_exclude,
     )
-    drops = manifest.strategy == "halving"
-    rows = tuple(_row(one, scored[one.name], drops=drops) for one in verdicts)
+    may_drop = manifest.strategy == "halving" and may_exclude
+    rows = tuple(_row(one, scored[one.name], may_drop=may_drop) for one in verdicts)
     table = RungTable(
         num_samples=rung,
         extrapolated=work.scale.extrapolates(rung),
@@ -191,7 +193,7 @@ def _rung(work: Work, alive: Sequence[Trial], rung: int) -> tuple[RungTable, dic
     )
     work.directory.write_rung(table)
     work.tell(table)
-    if rows[0].ranked_by is None:
+    if not table.is_ranked:
         notes = "; ".join(dict.fromkeys(n for one in scored.values() for n in one.record.notes))
         raise DataError(
             f"{manifest.metric} of {rung} samples is undefined for every configuration"
@@ -200,7 +202,7 @@ def _rung(work: Work, alive: Sequence[Trial], rung: int) -> tuple[RungTable, dic
     return table, scored
 
 
-def _row(verdict: Verdict, scored: Scored, *, drops: bool) -> RungRow:
+def _row(verdict: Verdict, scored: Scored, *, may_drop: bool) -> RungRow:
     record = scored.record
     return RungRow(
         name=verdict.name,
@@ -212,7 +214,7 @@ def _row(verdict: Verdict, scored: Scored, *, drops: bool) -> RungRow:
         paired=verdict.paired,
         half_width=finite_or_none(verdict.half_width),
         excluded=verdict.excluded,
-        goes_on=not (drops and (verdict.excluded or not math.isfinite(verdict.value))),
+        goes_on=not (may_drop and (verdict.excluded or not math.isfinite(verdict.value))),
         others={one.metric: one.value for one in scored.records if one.metric != record.metric},
     )
 

@@ -21,20 +21,19 @@ from evalsuite.artifacts.records import Protocol
 from evalsuite.artifacts.storage import Place, Storage, open_storage, place_of
 from evalsuite.config import (
     AxisValue,
-    ExtractorSpec,
     Frozen,
     Scalar,
     canonical_json,
     explain,
-    load_spec,
-    names_of,
+    parse_json,
 )
 from evalsuite.errors import CorruptionError, UsageError
 from evalsuite.metrics.registry import METRICS
+from evalsuite.pipeline.record_files import SWEEP
 from evalsuite.sweep.making import make_once
 
 SWEEP_SCHEMA = 1
-MANIFEST, RESULT = "sweep.json", "result.json"
+MANIFEST, RESULT = SWEEP, "result.json"
 
 
 class ConfigurationEntry(Frozen):
@@ -70,6 +69,8 @@ class SweepManifest(Frozen):
     """Of the metric on the last rung."""
     protocol_name: str | None
     reference: str | None
+    prefix: str
+    """Before names of metrics, as records have it; empty for ImageNet's Inception alone."""
 
     @property
     def identity(self) -> str:
@@ -83,17 +84,10 @@ class SweepManifest(Frozen):
         )
 
     @property
-    def prefix(self) -> str:
-        """Before names of metrics of another extractor than ImageNet's, as records have it."""
-        name = self.protocol.extractor.rpartition("-")[0]
-        if name in names_of(ExtractorSpec):
-            return load_spec(ExtractorSpec, name).short
-        return f"{name}-"
-
-    @property
     def display(self) -> str:
         """The metric that decides as it stands in tables, without N: `digits-FID`."""
-        return f"{self.prefix}{METRICS[self.metric].display}"
+        spec = METRICS.get(self.metric)  # another version may have had others
+        return f"{self.prefix}{spec.display if spec else self.metric}"
 
     def entry(self, name: str) -> ConfigurationEntry:
         """A configuration by its name."""
@@ -130,6 +124,11 @@ class RungTable(Frozen):
     may_exclude: bool
     rows: tuple[RungRow, ...]
     """The leader first."""
+
+    @property
+    def is_ranked(self) -> bool:
+        """Whether anybody leads: not where the metric is undefined for every configuration."""
+        return self.rows[0].ranked_by is not None
 
 
 class Fresh(Frozen):
@@ -196,10 +195,11 @@ class SweepDirectory:
             )
         pairs = zip(manifest.configurations, found.manifest.configurations, strict=True)
         for asked, before in pairs:
-            if asked.run != before.run:
+            there, here = found.place(before.run), found.place(asked.run)
+            if _resolved(there) != _resolved(here):
                 raise UsageError(
-                    f"{root} refers to runs such as {found.place(before.run)}, and is now asked to"
-                    f" use {found.place(asked.run)}: give the --runs of before, or another --output"
+                    f"{root} refers to runs such as {there}, and is now asked to use {here}: give"
+                    " the --runs of before, or another --output"
                 )
         return found
 
@@ -294,6 +294,11 @@ def place_from(root: Place, run: str) -> Place:
     return Path(os.path.normpath(root.absolute() / run))
 
 
+def _resolved(place: Place) -> Place:
+    """The place behind links: the same one may be named in several ways."""
+    return place.resolve() if isinstance(place, Path) else place
+
+
 def _json(value: object) -> bytes:
     return (json.dumps(value, indent=1) + "\n").encode()
 
@@ -305,6 +310,8 @@ def read_model(kind: Any, content: bytes, where: Place) -> Any:  # noqa: ANN401 
         CorruptionError: it cannot be read as one.
     """
     try:
-        return kind.model_validate_json(content)
+        return kind.model_validate(parse_json(content))
     except ValidationError as error:
         raise CorruptionError(f"{where}: {explain(error, kind)}") from error
+    except ValueError as error:
+        raise CorruptionError(f"{where} is not JSON: {error}") from error

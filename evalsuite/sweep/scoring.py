@@ -7,13 +7,12 @@ import functools
 import hashlib
 import io
 import math
-import zipfile
-import zlib
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from evalsuite.artifacts.images import UNREADABLE
 from evalsuite.artifacts.records import Protocol, Record
 from evalsuite.artifacts.run_directory import RunDirectory
 from evalsuite.config import Plan, canonical_json
@@ -169,7 +168,7 @@ def _read_limit(content: bytes | None, record: Record) -> FrechetLimit | None:
         with np.load(io.BytesIO(content), allow_pickle=False) as file:
             influence_N, seal = file["influence_N"], str(file["seal"])
             limit = FrechetLimit(float(file["value"]), float(file["coarser"]), influence_N)
-    except (ValueError, OSError, KeyError, EOFError, TypeError, zipfile.BadZipFile, zlib.error):
+    except (*UNREADABLE, RuntimeError, TypeError, MemoryError):
         return None
     fits = influence_N.shape == (record.protocol.num_samples,) and influence_N.dtype.kind == "f"
     finite = math.isfinite(limit.value) and math.isfinite(limit.coarser)

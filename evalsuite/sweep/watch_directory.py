@@ -18,16 +18,17 @@ from pydantic import Field
 from evalsuite.artifacts.records import Record
 from evalsuite.artifacts.run_directory import RunDirectory, is_run
 from evalsuite.artifacts.storage import Place, Storage, open_storage
-from evalsuite.config import Frozen, canonical_json
+from evalsuite.config import Frozen, canonical_json, parse_json
 from evalsuite.errors import CorruptionError, UsageError
 from evalsuite.pipeline.comparison_inputs import read_record
+from evalsuite.pipeline.record_files import WATCH
 from evalsuite.sweep.directory import place_from, read_model
 from evalsuite.sweep.making import make_once
 
 WATCH_SCHEMA = 1
 OF_WEIGHTS = frozenset({"weights_sha256", "ema"})
 """Fields of a plan in which the checkpoints of a watch differ."""
-MANIFEST, TABLE, CURVE = "watch.json", "table.csv", "curve.png"
+MANIFEST, TABLE, CURVE = WATCH, "table.csv", "curve.png"
 _FOLDER = "checkpoints"
 
 
@@ -146,7 +147,7 @@ class WatchDirectory:
             for path, content in zip(missing, storage.contents(missing), strict=True):
                 where = f"a record in {storage.root}"
                 try:
-                    found = read_record(json.loads(content), where)
+                    found = read_record(parse_json(content), where)
                 except ValueError as error:
                     raise CorruptionError(f"{where}/{path} is not JSON: remove it") from error
                 self._records[entry.run, path] = found

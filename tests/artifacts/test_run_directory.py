@@ -265,9 +265,10 @@ def test_json_folders(run: RunDirectory) -> None:
     run.write_json("results/a.json", {"a": 1})
     assert run.read_json_folder("results") == [{"a": 1}, {"b": 1}]
     assert run.read_json_folder("attempts") == []
-    (run.root / "results" / "c.json").write_text("{")
-    with pytest.raises(CorruptionError, match=r"results/c\.json is not JSON"):
-        run.read_json_folder("results")
+    for bad in ("{", "[" * 99999, '{"a": ' + "1" * 5000 + "}", '{"a": NaN}'):
+        (run.root / "results" / "c.json").write_text(bad)
+        with pytest.raises(CorruptionError, match=r"results/c\.json is not JSON"):
+            run.read_json_folder("results")
 
 
 def test_the_card_makes_the_run_a_data_set(run: RunDirectory, tmp_path: Path) -> None:

@@ -142,6 +142,10 @@ def test_check_and_build_take_the_same_files(
     assert call("leaderboard", "check", "records").stdout.count("ok     ") == 8
     built = call("leaderboard", "build", "records", "--published", "none", "--output", "board")
     assert "8 results in" in built.stderr
+    inside = ("records", "--published", "none", "--output", "records/board")
+    assert call("leaderboard", "build", *inside).code == 0
+    assert call("leaderboard", "check", "records").stdout.count("ok     ") == 8
+    assert "8 results in" in call("leaderboard", "build", *inside).stderr
     (records / "deep.json").write_text("[" * 200_000)
     for verb, options in (("check", ()), ("build", ("--output", "board"))):
         outcome = call("leaderboard", verb, "records", *options)

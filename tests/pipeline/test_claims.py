@@ -1,16 +1,22 @@
 """A number beside a claim: the band, the errors, and what forbids a verdict."""
 
 import math
+from pathlib import Path
 
 import pytest
 from board_kit import make_record, outside_record, plan_of
 
+from evalsuite.artifacts.manifest import Manifest
 from evalsuite.artifacts.records import Record
+from evalsuite.artifacts.run_directory import RunDirectory
 from evalsuite.config import Claim, GuideModel, LabelRule, ModelPreset, load_claims, load_spec
 from evalsuite.pipeline.claims import (
+    ClassCounts,
     Reproduction,
     beside_claim,
     changed_settings,
+    class_counts,
+    contradicts,
     settings_of,
 )
 
@@ -117,6 +123,41 @@ def test_other_samples_than_the_claims_get_no_verdict(changes: dict, said: str) 
     assert found is not None
     assert found.verdict == "no verdict"
     assert said in "; ".join(found.obstacles)
+
+
+def test_labels_of_a_file_are_what_their_counts_say() -> None:
+    """Balanced ones are as any balanced ones; of a file that nobody has nothing is known."""
+    plan = plan_of(MODEL, labels=LabelRule(rule="file", sha256="ab" * 32))
+    record = make_record(1.93, plan=plan, reference="adm-imagenet-256")
+    random = claim_of(1.93).model_copy(update={"protocol": "adm-tf (50k); random labels"})
+
+    def obstacles(claim: Claim, counts: ClassCounts | None) -> str:
+        found = beside_claim(record, plan, MODEL, claim, counts=counts)
+        assert found is not None
+        return "; ".join(found.obstacles)
+
+    even, uneven = ClassCounts(50, 50), ClassCounts(12, 90)
+    assert obstacles(claim_of(1.93), even) == ""
+    assert "which are balanced, the claim's random: that alone" in obstacles(random, even)
+    for claim in (claim_of(1.93), random):
+        assert "12 to 90 of a class; claims are of balanced or" in obstacles(claim, uneven)
+        assert "whose counts are not known" in obstacles(claim, None)
+        assert "0.1 FID" not in obstacles(claim, uneven) + obstacles(claim, None)
+        assert not contradicts("file:abababab", claim)
+    assert contradicts("modulo", random)
+
+
+def test_the_classes_of_a_label_file_are_counted(tmp_path: Path) -> None:
+    plan = plan_of(MODEL, labels=LabelRule(rule="file", sha256="ab" * 32))
+    manifest = Manifest(
+        model=MODEL, plan_id=plan.plan_id, plan=plan, class_names=None, prompts=None,
+        file_labels=tuple(range(1000)) * 2, formats={}, created_at="2026-01-31T12:00:00+00:00",
+    )  # fmt: skip
+    run = RunDirectory.create_or_open(tmp_path / "run", manifest)
+    assert class_counts(run, 2000) == (2, 2)
+    assert class_counts(run, 1500) == (1, 2)
+    assert class_counts(run, 999) == (0, 1)
+    assert class_counts(run, 3000) is None
 
 
 def test_other_weights_are_settings_that_differ() -> None:

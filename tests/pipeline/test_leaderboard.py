@@ -94,6 +94,24 @@ def test_records_of_several_plans_in_one_file_are_each_their_own(tmp_path: Path)
         open_entry("A", path)
 
 
+def test_outside_samples_of_one_file_name_are_each_their_own(tmp_path: Path) -> None:
+    """Also by equal values: what is told apart by pixels is no second scoring."""
+    stated = {"label_rule": "balanced", "uint8_rule": "half_up", "codec": "lossless"}
+    records = []
+    for value, pixels in ((2.0, "00"), (3.0, "11"), (3.0, "22")):
+        samples = {"path": "samples.npz", "pixels_digest": pixels * 32}
+        unknown = dict.fromkeys(stated)
+        records.append(make_record(value, declared=stated, samples=samples, **unknown))
+    path = write_records(tmp_path / "all.json", *records)
+    entries = entries_for_board(path)
+    assert len(entries) == 3
+    (section,) = build_board(entries, [])
+    assert places(section.groups[0]) == [(2.0, (1, 1)), (3.0, (2, 3)), (3.0, (2, 3))]
+    assert section.groups[0].rows[0].apart == "by torch, pixels 00000000"
+    with pytest.raises(UsageError, match=r"\(pixels 0{12}\) and samples.npz \(pixels 1{12}\)"):
+        open_entry("A", path)
+
+
 def test_higher_may_be_better(groups) -> None:
     records = [scale(300.0, 2.0, 1.0, metric="inception_score")]
     records += [scale(280.0, 3.0, 1.0, metric="inception_score")]
@@ -175,6 +193,27 @@ def test_what_was_scored_again_is_one_row(groups) -> None:
         groups([scale(2.0, 2.0), scale(2.1, 2.0)])
 
 
+def of_numerics(value: float, *ids: str, **changes) -> Record:
+    """A record of one plan whose samples were made by these kinds of machine."""
+    samples = make_record(value).samples | {"numerics_ids": list(ids)}
+    return make_record(value, 0.001, samples=samples, **changes)
+
+
+def test_one_plan_on_two_kinds_of_gpu_is_two_rows_that_tie(groups) -> None:
+    """The same bits are promised within one numerics id alone."""
+    (group,) = groups([of_numerics(2.0, "aa" * 32), of_numerics(2.3, "bb" * 32)])
+    assert places(group) == [(2.0, (1, 2)), (2.3, (1, 2))]
+    assert [row.apart for row in group.rows] == [
+        "by torch, numerics aaaaaaaa",
+        "by torch, numerics bbbbbbbb",
+    ]
+    with pytest.raises(DataError, match="two values of FID-50K"):
+        groups([of_numerics(2.0, "aa" * 32), of_numerics(2.3, "aa" * 32)])
+
+
+SHARED = plan_of("pixnerd-xl-256", guidance_scale=2.0)
+
+
 def replicate(value: float, place: int, error: float = 0.001) -> Record:
     plan = plan_of("pixnerd-xl-256", place * REPLICATE_STRIDE, guidance_scale=2.0)
     return make_record(value, error, plan=plan)
@@ -192,6 +231,25 @@ def test_replicates_of_one_configuration_are_a_tie_and_say_so(groups) -> None:
     assert first.replicates.mean == pytest.approx(2.1)
     assert first.replicates.standard_error == pytest.approx(0.001 / 2**0.5)
     assert (first.first_seed, second.first_seed) == (0, REPLICATE_STRIDE)
+
+
+def test_one_plan_by_two_backends_is_no_replicate(groups) -> None:
+    """A tie; beside another range of seeds it counts once, and so do seeds that overlap."""
+    twice = [replicate(2.0, 0), make_record(2.1, 0.001, plan=SHARED, backend="tensorflow")]
+    (group,) = groups(twice)
+    assert places(group) == [(2.0, (1, 2)), (2.1, (1, 2))]
+    assert [(row.replicates, row.apart) for row in group.rows] == [
+        (None, "by torch"),
+        (None, "by tensorflow"),
+    ]
+    overlapping = make_record(9.0, plan=plan_of("pixnerd-xl-256", 1000, guidance_scale=2.0))
+    (group,) = groups([*twice, replicate(2.25, 1), overlapping])
+    first, second, third, other = group.rows
+    assert other.replicates is None
+    assert first.replicates is second.replicates is third.replicates
+    assert first.replicates is not None
+    assert first.replicates.ids == (first.id, third.id)
+    assert first.replicates.mean == pytest.approx((2.05 + 2.25) / 2)
 
 
 def test_the_best_of_several_replicates_wins_nothing(groups) -> None:
@@ -217,6 +275,18 @@ def test_claims_stand_in_the_section_of_their_protocol(tmp_path: Path) -> None:
     assert verdicts[2.29] == "outside"
     (other,) = by_key["fid/jit/256"].groups[0].rows
     assert {one.verdict for one in other.beside} == {"no verdict"}
+
+
+@pytest.mark.parametrize("best", [("adm-float32", ()), ("mine", ("adm",)), ("adm", ())])
+def test_a_section_is_chosen_by_all_names_of_all_rows(tmp_path: Path, best: tuple) -> None:
+    """A FID is the same by `adm` and by `adm-float32`, whatever the best row calls it."""
+    name, also_of = best
+    first = scale(1.9, 2.0).model_copy(update={"protocol_name": name, "also_of": also_of}).sealed()
+    sections = board(tmp_path, [first, scale(2.5, 3.0)], load_claims())
+    (section,) = [section for section in sections if section.groups]
+    assert section.key == "fid/adm/256"
+    assert section.claims
+    assert [len(group.rows) for group in section.groups] == [2]
 
 
 def test_a_section_names_what_its_numbers_are(tmp_path: Path) -> None:

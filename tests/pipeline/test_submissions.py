@@ -1,6 +1,9 @@
 """Submitted records: sound ones pass, and each kind of edit is named."""
 
+import hashlib
 import json
+import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +13,8 @@ from board_kit import make_record, outside_record, plan_of, write_records
 
 from evalsuite.artifacts.records import Protocol, record_digest
 from evalsuite.errors import DataError
+from evalsuite.pipeline.comparison_inputs import entries_for_board
+from evalsuite.pipeline.record_files import inputs_of
 from evalsuite.pipeline.submissions import check_submissions
 
 
@@ -126,6 +131,33 @@ def test_what_is_no_record_is_said(tmp_path: Path, changed: Any, said: str) -> N
     assert said in fault
 
 
+@pytest.mark.parametrize(
+    ("path", "value", "said"),
+    [
+        ("cost.gpu_hours", math.inf, "Infinity is no number in JSON"),
+        ("cost.gpu_hours", math.nan, "NaN is no number in JSON"),
+        ("cost.gpu_hours", 10**400, "a number has more than 300 digits"),
+        ("cost.gpu_hours", [1], "cost.gpu_hours"),
+        ("cost.gpu_hours", "a lot", "cost.gpu_hours"),
+        ("samples.model", ["x"], "samples.model must be text"),
+        ("samples.path", {"x": 1}, "samples.path must be text"),
+    ],
+)
+def test_values_of_other_kinds_are_a_fault_and_no_board(
+    tmp_path: Path, path: str, value: Any, said: str
+) -> None:
+    """Also with the hash computed again."""
+    changed = content()
+    change(path, value)(changed)
+    fields = {key: one for key, one in changed.items() if key != "record_sha256"}
+    text = json.dumps(fields, sort_keys=True, separators=(",", ":"))
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    (fault,) = faults_of(tmp_path, changed | {"record_sha256": digest})
+    assert said in fault
+    with pytest.raises(DataError, match=re.escape(said)):
+        entries_for_board(tmp_path)
+
+
 def test_what_is_not_json_is_said(tmp_path: Path) -> None:
     (tmp_path / "x.json").write_bytes(b"\xff{")
     (one,) = check_submissions([tmp_path / "x.json"])
@@ -158,6 +190,46 @@ def test_two_values_of_one_plan_are_a_conflict(tmp_path: Path) -> None:
     assert first.faults == third.faults == ()
     (fault,) = second.faults
     assert "a.json, record 0 gives the same plan another value" in fault
+
+
+def test_what_boards_sweeps_and_watches_keep_is_no_record(tmp_path: Path) -> None:
+    """Records that lie beside it are found, and so are those behind links, each once."""
+    kept = {
+        "board/board.json": {"schema_version": 1, "files": ["index.html"]},
+        "sweep/sweep.json": {"sweep_id": "ab" * 32, "protocol": {}},
+        "sweep/rungs/00000100.json": {"num_samples": 100},
+        "sweep/result.json": {"winner": "a"},
+        "watch/watch.json": {"pattern": "/a/*.pt"},
+        "watch/checkpoints/0000001000.json": {"step": 1000},
+    }
+    for name, written in kept.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(json.dumps(written))
+    mine = [
+        write_records(tmp_path / folder / "mine.json", make_record(1.94))
+        for folder in ("board", "sweep", "watch")
+    ]
+    assert inputs_of(tmp_path) == mine
+    elsewhere = tmp_path / "given"
+    elsewhere.mkdir()
+    (elsewhere / "linked").symlink_to(tmp_path / "board")
+    (elsewhere / "again").symlink_to(elsewhere)
+    assert inputs_of(elsewhere) == [elsewhere / "linked" / "mine.json"]
+    (elsewhere / "lost.json").symlink_to(tmp_path / "nowhere")
+    assert "cannot read" in str([one.faults for one in check_submissions([elsewhere])])
+
+
+def test_a_record_called_as_our_files_are_is_a_record(tmp_path: Path) -> None:
+    for name in ("board.json", "sweep.json", "watch.json"):
+        write_records(tmp_path / name, make_record(1.94))
+    assert len(check_submissions([tmp_path])) == 3
+
+
+def test_two_values_of_two_kinds_of_gpu_are_none(tmp_path: Path) -> None:
+    for name, value in (("a", 1.94), ("b", 1.95)):
+        samples = make_record(value).samples | {"numerics_ids": [name * 8]}
+        write_records(tmp_path / f"{name}.json", make_record(value, samples=samples))
+    assert [one.faults for one in check_submissions([tmp_path])] == [(), ()]
 
 
 def test_a_record_with_a_fault_says_nothing_against_others(tmp_path: Path) -> None:

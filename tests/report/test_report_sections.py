@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 from harness import FinishedRun
+from page_reader import HOSTILE, Page, decoded, page_of, section
 from PIL import Image
 from run_builder import add_attempt, add_record, add_shard, make_plan, make_run, pictures, renamed
-from test_html import HOSTILE, Page, decoded, page_of, section
 
 from evalsuite.artifacts.references import open_reference
 from evalsuite.artifacts.run_directory import IMAGES, RunDirectory

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from page_reader import HOSTILE, Page
 from run_builder import add_attempt, make_plan, make_run
-from test_html import HOSTILE, Page
 
 from evalsuite.artifacts.records import Protocol
 from evalsuite.errors import UsageError
@@ -62,7 +62,7 @@ def make_sweep(root: Path, *, finished: bool = True, extrapolated: bool = False)
         sweep_id="", model=HOSTILE, axes=AXES, configurations=entries, rungs=(48, 96),
         strategy="halving", metric="fid", better="lower", budget=None, first_seed=0,
         fresh_first_seed=10**7, protocol=protocol, protocol_name="digits",
-        reference="digits-16-train",
+        reference="digits-16-train", prefix="digits-",
     )  # fmt: skip
     manifest = manifest.model_copy(update={"sweep_id": manifest.identity})
     directory = SweepDirectory.create_or_open(root / "sweep", manifest)
@@ -135,6 +135,15 @@ def test_the_page_says_what_was_asked_and_found(tmp_path: Path) -> None:
     assert "912, 95 % of the 960 of a grid" in asked
 
 
+def test_metrics_are_called_as_records_call_them(tmp_path: Path) -> None:
+    """Not by the extractor's name, which a file of the user may share with a registered one."""
+    manifest = make_sweep(tmp_path).manifest
+    protocol = manifest.protocol.model_copy(update={"extractor": "inception-2015-12-05-12345678"})
+    mine = manifest.model_copy(update={"protocol": protocol, "prefix": "mine-"})
+    assert mine.display == "mine-FID"
+    assert mine.identity != manifest.identity
+
+
 def test_the_curve_is_a_u_with_its_band(tmp_path: Path) -> None:
     """A line for each number of steps through the places of the values, with 1.96 errors."""
     text = render_sweep(make_sweep(tmp_path))
@@ -204,6 +213,16 @@ def test_rungs_tell_who_was_dropped(tmp_path: Path) -> None:
     assert f"{GONE} 7.5000 ± 0.2500 +4.0000 [+3.5000, +4.5000] paired 9.0000 dropped" in rungs.text
     assert rungs.text.count("dropped") == 1
     assert rungs.text.count("leads") == 2
+
+
+def test_metrics_that_are_not_registered_here_have_their_names(tmp_path: Path) -> None:
+    """A sweep of a version that had others is shown all the same."""
+    directory = make_sweep(tmp_path)
+    for table in directory.rungs():
+        rows = [row.model_copy(update={"others": {"beauty": 1.5}}) for row in table.rows]
+        directory.write_rung(table.model_copy(update={"rows": tuple(rows)}))
+    assert "digits-beauty" in part(render_sweep(directory), "rungs").texts["th"]
+    assert directory.manifest.model_copy(update={"metric": "beauty"}).display == "digits-beauty"
 
 
 def test_a_sweep_without_a_rung_has_nothing_to_show(tmp_path: Path) -> None:

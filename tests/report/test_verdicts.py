@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from run_builder import make_run
 
 from evalsuite.artifacts.run_directory import RunDirectory
 from evalsuite.config import BenchmarkSpec, load_spec
+from evalsuite.errors import CorruptionError
 from evalsuite.pipeline.export_t2i import export_geneval
 from evalsuite.pipeline.geneval_protocol import VIT_L_14
 from evalsuite.pipeline.geneval_scorer import run_lengths
@@ -41,6 +43,17 @@ def filled(path: str, height: int, width: int) -> np.ndarray:
             inside[low:high, x:] ^= True
             y = int(number)
     return inside
+
+
+@pytest.mark.parametrize(
+    "scores", ['{"a": NaN}', '{"a": [1]}', "[1]", "[" * 99999, '{"a": 1}, "provenance": {"of": {}}']
+)
+def test_damaged_numbers_of_others_are_one_error(tmp_path: Path, scores: str) -> None:
+    run = make_run(tmp_path / "run")
+    content = f'{{"display": "x", "source": "{run.manifest.plan_id}", "scores": {scores}}}'
+    run.storage.replace("verdicts/external-geneval.json", content.encode())
+    with pytest.raises(CorruptionError, match=r"external-geneval.json cannot be read: remove it"):
+        verdict_sets(run, "verdicts")
 
 
 @settings(max_examples=60, deadline=None)

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from board_kit import make_record
 
+from evalsuite.cli.sweep_view import rung_line, rung_lines, standing_lines
 from evalsuite.errors import DataError
 from evalsuite.pipeline.coverage import Demand
 from evalsuite.pipeline.plan import PlanOptions, resolve_plan
@@ -26,6 +27,7 @@ class _Numbers:
 
     def __init__(self, values: Mapping[str, float | None]) -> None:
         self.values, self.scored = values, []
+        self.excludes_from = 0
 
     def score(self, run: Any, num_samples: int, *, whole: bool = False) -> Scored:
         self.scored.append((run, num_samples))
@@ -42,7 +44,7 @@ class _Numbers:
         return False
 
     def may_exclude(self, num_samples: int) -> bool:
-        return True
+        return num_samples >= self.excludes_from
 
 
 def request_of_nothing(folder: Path) -> SessionRequest:
@@ -75,7 +77,7 @@ def conducted(folder: Path, values: Mapping[str, float | None], rungs: tuple[int
         sweep_id="", model="any", axes={"guidance_scale": (1.0,)}, configurations=entries,
         rungs=rungs, strategy="halving", metric="fid", better="lower", budget=None, first_seed=0,
         fresh_first_seed=None, protocol=make_record(1.0).protocol, protocol_name="adm",
-        reference=None,
+        reference=None, prefix="",
     )  # fmt: skip
     manifest = manifest.model_copy(update={"sweep_id": manifest.identity})
     directory = SweepDirectory.create_or_open(folder / "sweep", manifest)
@@ -94,6 +96,24 @@ def test_nobody_wins_where_the_metric_is_undefined(tmp_path: Path) -> None:
         conduct(work)
     assert "no image has a colour" in str(error.value)
     assert work.directory.result() is None
+    (table,) = work.directory.rungs()
+    ended = "the metric is undefined for every configuration"
+    assert rung_line(table) == f"rung 100: {ended}"
+    lines = standing_lines(work.directory)
+    assert lines[-1] == f"ended   {ended}: take another --metric, or larger --rungs"
+    assert [line.split() for line in lines[-3:-1]] == [
+        [name, "undefined", "not", "ranked", "dropped"] for name in ("a", "b")
+    ]
+
+
+def test_where_samples_are_too_few_an_undefined_configuration_stays(tmp_path: Path) -> None:
+    work, numbers = conducted(tmp_path, {"a": 2.0, "b": None}, (100, 200))
+    numbers.excludes_from = 200
+    conduct(work)
+    assert ("b", 200) in numbers.scored
+    first, second = work.directory.rungs()
+    assert [row.goes_on for row in first.rows] == [True, True]
+    assert [row.goes_on for row in second.rows] == [True, False]
 
 
 def test_an_undefined_configuration_is_dropped_and_is_level_with_nobody(tmp_path: Path) -> None:
@@ -109,5 +129,6 @@ def test_an_undefined_configuration_is_dropped_and_is_level_with_nobody(tmp_path
     ]
     assert [row.name for row in second.rows] == ["a", "c"]
     assert result.samples == 3 * 100 + 2 * 100
+    assert "undefined  not ranked  dropped" in rung_lines(first)[-1]
     alone, _ = conducted(tmp_path / "one", {"a": 2.0, "b": None}, (100,))
     assert conduct(alone).level_with_winner == ()

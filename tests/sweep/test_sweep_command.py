@@ -24,7 +24,7 @@ from evalsuite.pipeline.plan import PlanOptions, resolve_plan
 from evalsuite.pipeline.stages import OutputFormat
 from evalsuite.runtime.session import SessionRequest
 from evalsuite.sweep.conducting import is_complete, with_count
-from evalsuite.sweep.directory import SweepDirectory
+from evalsuite.sweep.directory import SweepDirectory, reference_to
 
 FIXED = ("--model", "pixnerd-digits", "--num-steps", 3, "--batch-size", 50, "--num-workers", 1)
 SWEEP = ("sweep", *FIXED, "--guidance-scale", "1.5,5", "--rungs", "100,200")
@@ -161,6 +161,11 @@ def test_a_damaged_shard_is_not_complete(finished: Finished, tmp_path: Path) -> 
         tags={},
     )
     assert is_complete(request)
+    receipt = sorted(root.glob("receipts/images/*.json"))[0]
+    content = receipt.read_bytes()
+    receipt.write_bytes(content[:20])
+    assert not is_complete(request)
+    receipt.write_bytes(content)
     features = sorted(root.glob("**/*.safetensors"))
     content = features[0].read_bytes()
     features[0].write_bytes(content[:-8])
@@ -217,6 +222,7 @@ def decided(place: Path) -> dict[str, bytes]:
 def test_a_killed_sweep_goes_on_to_the_same_result(
     finished: Finished, call: Callable[..., Outcome], tmp_path: Path
 ) -> None:
+    """Also where a receipt of a configuration that was complete cannot be read any more."""
     process = start(*SWEEP, cwd=tmp_path)
     wait_for(lambda: len(list(tmp_path.glob("runs/*/receipts/images/*.json"))) >= 3)
     os.killpg(process.pid, signal.SIGKILL)
@@ -225,6 +231,8 @@ def test_a_killed_sweep_goes_on_to_the_same_result(
     assert not (place / "result.json").exists()
     shown = call("status", place)
     assert f"{GOOD}: 100 of 100 samples" in shown.stdout
+    complete = tmp_path / "runs" / finished.run(GOOD).name
+    sorted(complete.glob("receipts/images/*.json"))[0].write_bytes(b"{")
     outcome = run_cli(*SWEEP, cwd=tmp_path)
     assert outcome.code == 0, outcome.stderr
     assert decided(place) == decided(finished.place)
@@ -289,3 +297,16 @@ def test_another_sweep_is_not_mixed_in(
     assert outcome.code == 2
     assert f"refers to runs such as {finished.run(GOOD)}" in outcome.complaints[-1]
     assert str(tmp_path / "elsewhere") in outcome.complaints[-1]
+
+
+def test_the_same_runs_behind_a_link_are_the_same(finished: Finished, tmp_path: Path) -> None:
+    manifest = SweepDirectory.open(finished.place).manifest
+    (tmp_path / "linked").symlink_to(finished.folder / "runs")
+    linked = [
+        entry.model_copy(update={"run": reference_to(tmp_path / "linked" / name, finished.place)})
+        for entry in manifest.configurations
+        for name in [Path(entry.run).name]
+    ]
+    again = manifest.model_copy(update={"configurations": tuple(linked)})
+    found = SweepDirectory.create_or_open(finished.place, again)
+    assert found.manifest == manifest

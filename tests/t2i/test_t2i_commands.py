@@ -617,7 +617,7 @@ def test_an_external_scorers_numbers_are_taken_with_their_provenance(tmp_path: P
     for mode, code, words in [
         ("fail", 6, "ended with 1: no kernel image is available"),
         ("garbage", 3, "gave no JSON in its last line: 'Overall: about 0.7'"),
-        ("nan", 3, "gave 'overall' = nan in its last line: no finite number"),
+        ("nan", 3, "NaN is no number in JSON"),
     ]:
         done = call_main(*base, "--scorer", f"{command} {mode}")
         assert (done.code, done.stderr.count("\n")) == (code, 2)  # of no run, and the error
