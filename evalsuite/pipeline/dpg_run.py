@@ -77,6 +77,7 @@ class DpgScorer:
     source: JudgeSource
     kind: str = ANSWERS
     portion: int = 1
+    portion_s: float = 0.0
     pads: bool = False
     tested_by: Mapping[str, Any] | None = None
 

@@ -28,7 +28,7 @@ LONGEST_S = 86_400.0
 _LONGEST = 300
 """Characters of a scorer's words that an error line repeats."""
 _WATCHER = 'read -r group || exit 0; read -r end || kill -s KILL -- "-$group"'
-"""Waits for two lines, the scorer's group and its end: where the second never comes, we are dead."""
+"""Waits for two lines, the scorer's group and its end: without the second, we were killed."""
 
 
 class Given(NamedTuple):
@@ -164,7 +164,7 @@ def _watcher() -> Iterator[IO[bytes]]:
     Only another process can do so after SIGKILL; that it is a session of its own keeps it from
     signals to ours.
     """
-    with subprocess.Popen(
+    with subprocess.Popen(  # noqa: S603 - our own words alone
         ["/bin/sh", "-c", _WATCHER],
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,

@@ -176,7 +176,8 @@ class _Work:
 
         remedy = "give a run" if self._judgements.of_run else "set EVALSUITE_CACHE to a folder"
         place = self._judgements.place
-        work = PieceWork(self.gaps, self._scorer.portion, self._stage, place, remedy)
+        scorer = self._scorer
+        work = PieceWork(self.gaps, scorer.portion, self._stage, place, remedy, scorer.portion_s)
         drive_pieces(
             cluster,
             work,
