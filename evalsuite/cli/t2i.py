@@ -9,7 +9,7 @@ from evalsuite.cli.options import PATH, PLACE
 from evalsuite.cli.t2i_judging import dpg, geneval, time_limit
 from evalsuite.cli.t2i_scores import score
 from evalsuite.cli.t2i_view import csv_of, interval, print_summary
-from evalsuite.errors import printable
+from evalsuite.errors import DataError, printable
 
 if TYPE_CHECKING:
     from evalsuite.artifacts.storage import Place
@@ -61,7 +61,9 @@ def compare(a: "Place", b: "Place", csv: Path | None, json_path: Path | None) ->
     from evalsuite.pipeline.prompt_scores import compare_scores
     from evalsuite.pipeline.row_file import benchmark_of
 
-    benchmark = benchmark_of(a)
+    benchmark, other = benchmark_of(a), benchmark_of(b)
+    if benchmark != other:
+        raise DataError(f"{a} is of {benchmark} and {b} of {other}: no comparison")
     if benchmark == "dpg":
         found = compare_answers(a, b, csv_of(a, csv))
     elif benchmark == "scores":

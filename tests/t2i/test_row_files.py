@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
@@ -108,3 +109,12 @@ def test_a_line_that_is_no_object_is_named(tmp_path: Path, line: str, place: int
     path.write_text("".join(f"{one}\n" for one in lines))
     with pytest.raises(CorruptionError, match=f"line {place + 1} is no"):
         read_rows(path)
+
+
+def test_files_of_two_benchmarks_are_not_compared(tmp_path: Path) -> None:
+    """Whatever is given besides, and whichever is the first."""
+    paths = {name: written(tmp_path / f"{name}.jsonl", name, lambda _: None) for name in FILES}
+    for a, b in permutations(FILES, 2):
+        refused = call_main("t2i", "compare", paths[a], paths[b], "--dpg-csv", tmp_path / "no.csv")
+        assert refused.code == 3, refused.stderr
+        assert f"is of {a} and {paths[b]} of {b}: no comparison" in refused.stderr
