@@ -22,7 +22,6 @@ Relation = Literal["left of", "right of", "above", "below"]
 class Clause(Frozen):
     """Objects that must be there."""
 
-    model_config = ConfigDict(populate_by_name=True)
     class_name: str = Field(alias="class", min_length=1)
     count: int = Field(ge=1)
     color: str | None = None
@@ -33,7 +32,6 @@ class Clause(Frozen):
 class Exclusion(Frozen):
     """A number of objects that must not be reached."""
 
-    model_config = ConfigDict(populate_by_name=True)
     class_name: str = Field(alias="class", min_length=1)
     count: int = Field(ge=1)
 

@@ -28,6 +28,8 @@ BAD = [
     ({**CUP, "prompt": "x" * 10_001}, "prompt"),
     ({**CUP, "include": [{"class": "cup", "count": 0}]}, "include.0.count: 0 is out of range"),
     ({**CUP, "include": [{"class": "cup", "cuont": 1}]}, "unknown key 'include.0.cuont'"),
+    ({**CUP, "include": [{"class_name": "cup", "count": 1}]}, "include.0.class"),
+    ({**CUP, "exclude": [{"class_name": "cup", "count": 2}]}, "exclude.0.class"),
     (
         {**CUP, "include": [{"class": "cup", "count": 1, "colour": "red"}]},
         r"unknown key 'include.0.colour': did you mean 'color'\?$",
