@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 from evalsuite.artifacts.digests import known_sha256
+from evalsuite.config import parse_json
 from evalsuite.errors import DataError, EnvironmentProblem, StorageError, UsageError
 from evalsuite.features.foundation.files import load_network, network_sha256, read_config
 from evalsuite.models.checkpoints.reading import open_checkpoint
@@ -20,6 +21,8 @@ from evalsuite.t2i.mask2former import Mask2FormerDetector
 from evalsuite.t2i.mmdet_weights import convert_mmdet, swin_s_config, with_unused
 
 ORIGIN = "evalsuite-origin.json"
+_CONVERTED = "network_sha256"
+"""Key in it: of the weights and the configuration as they were written."""
 OFFICIAL = "743b7d99"
 """How the SHA-256 of the official detector's file begins, by mmdet's naming."""
 _UNUSED = ("model.pixel_level_module.encoder.swin.layernorm.", "criterion.")
@@ -76,15 +79,33 @@ def detector_protocol(folder: Path, names: tuple[str, ...]) -> dict[str, Any]:
         DataError: another network, or files are missing.
     """
     read_config(folder, ("mask2former",))
-    official = str(_origin(folder).get("sha256", "")).startswith(OFFICIAL)
+    digest = network_sha256(folder)
     return {
-        "kind": "official detector" if official else "HF detector",
-        "weights_sha256": network_sha256(folder),
+        "kind": _kind_of(folder, digest),
+        "weights_sha256": digest,
         "names_sha256": hashlib.sha256("".join(f"{one}\n" for one in names).encode()).hexdigest(),
         "input": [Mask2FormerDetector.long_edge, Mask2FormerDetector.short_edge],
         "min_score": Mask2FormerDetector.min_score,
         "precision": "float32",
     }
+
+
+def _kind_of(folder: Path, digest: str) -> str:
+    """Whose training a detector is, by what its conversion noted; of its very weights alone.
+
+    Raises:
+        DataError: the note cannot be read, or is of other weights.
+    """
+    origin = _origin(folder)
+    if not origin:
+        return "HF detector"
+    if origin.get(_CONVERTED) != digest:
+        raise DataError(
+            f"{folder} holds other weights or another configuration than its {ORIGIN} was written"
+            " for: convert the detector again, or remove that file where the network is another"
+        )
+    official = str(origin.get("sha256", "")).startswith(OFFICIAL)
+    return "official detector" if official else "mmdet detector (other weights)"
 
 
 def load_colors(folder: Path, device: torch.device) -> Named:
@@ -159,6 +180,7 @@ def convert_detector(checkpoint: Path, folder: Path) -> str:
         save_file(with_unused(converted, num_classes), folder / "model.safetensors")
         (folder / "config.json").write_text(json.dumps(swin_s_config(num_classes), indent=1))
         origin = {"file": checkpoint.name, "sha256": digest, "converted_by": "evalsuite"}
+        origin[_CONVERTED] = network_sha256(folder)
         (folder / ORIGIN).write_text(json.dumps(origin, indent=1))
     except OSError as error:
         raise StorageError(f"cannot write {folder}: {error.strerror}") from error
@@ -170,10 +192,12 @@ def _origin(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise DataError(f"cannot read {path}: {error}") from error
-    return content if isinstance(content, dict) else {}
+    if not isinstance(content, dict) or not content:
+        raise DataError(f"{path} is no JSON object of what the detector was converted from")
+    return content
 
 
 def tokenizer_of(folder: Path) -> Any:  # noqa: ANN401 - transformers' own
