@@ -3,6 +3,7 @@
 import hashlib
 import importlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,7 +19,7 @@ from evalsuite.t2i.clip_colors import ClipColors
 from evalsuite.t2i.clip_network import ClipEmbedding
 from evalsuite.t2i.colors import CropOptions
 from evalsuite.t2i.mask2former import Mask2FormerDetector
-from evalsuite.t2i.mmdet_weights import convert_mmdet, swin_s_config, with_unused
+from evalsuite.t2i.mmdet_weights import SWIN_S, convert_mmdet, swin_s_config, with_unused
 
 ORIGIN = "evalsuite-origin.json"
 _CONVERTED = "network_sha256"
@@ -78,16 +79,26 @@ def detector_protocol(folder: Path, names: tuple[str, ...]) -> dict[str, Any]:
     Raises:
         DataError: another network, or files are missing.
     """
-    read_config(folder, ("mask2former",))
-    digest = network_sha256(folder)
+    config, digest = read_config(folder, ("mask2former",)), network_sha256(folder)
     return {
         "kind": _kind_of(folder, digest),
         "weights_sha256": digest,
+        "network": _sizes_of(config),
         "names_sha256": hashlib.sha256("".join(f"{one}\n" for one in names).encode()).hexdigest(),
         "input": [Mask2FormerDetector.long_edge, Mask2FormerDetector.short_edge],
         "min_score": Mask2FormerDetector.min_score,
         "precision": "float32",
     }
+
+
+def _sizes_of(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Of Mask2Former: its backbone and its queries; what is not said is what transformers takes."""
+    backbone = config.get("backbone_config")
+    if backbone is None:
+        backbone = {} if config.get("backbone") else {**SWIN_S, "model_type": "swin"}
+    sizes = {"backbone": backbone.get("model_type"), "embed_dim": backbone.get("embed_dim", 96)}
+    sizes["depths"] = list(backbone.get("depths", (2, 2, 6, 2)))
+    return {**sizes, "num_queries": config.get("num_queries", 100)}
 
 
 def _kind_of(folder: Path, digest: str) -> str:

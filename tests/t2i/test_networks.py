@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 from evalsuite.errors import DataError, EnvironmentProblem, UsageError
+from evalsuite.pipeline.geneval_protocol import SWIN_S
 from evalsuite.pipeline.t2i_judges import QWEN, JudgeSource
 from evalsuite.pipeline.t2i_networks import (
     convert_detector,
@@ -167,7 +168,12 @@ def test_official_weights_become_a_folder(
     kind = "mmdet detector (other weights)"
     assert detector_protocol(tmp_path / "folder", NAMES)["kind"] == kind
     monkeypatch.setattr("evalsuite.pipeline.t2i_networks.OFFICIAL", digest[:8])
-    assert detector_protocol(tmp_path / "folder", NAMES)["kind"] == "official detector"
+    official = detector_protocol(tmp_path / "folder", NAMES)
+    assert (official["kind"], official["network"]) == ("official detector", SWIN_S)
+    of_tiny = detector_protocol(folders["detector"], NAMES)["network"]
+    assert of_tiny == {
+        "backbone": "swin", "embed_dim": 8, "depths": [1, 1, 2, 1], "num_queries": 7,
+    }  # fmt: skip
     # the tiny sizes, not those of Swin-S, so that the written weights can be loaded and used
     config = (folders["detector"] / "config.json").read_text()
     (tmp_path / "folder" / "config.json").write_text(config)

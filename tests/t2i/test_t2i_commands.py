@@ -161,7 +161,8 @@ def test_a_run_is_judged_by_the_command_and_summed_up_again(kit: Kit, tmp_path: 
     assert done.code == 0, done.stderr
     assert "8 of 8 images are to be judged" in done.stderr
     assert list((kit.run.root / "receipts" / "detections").glob("mask2former-*"))
-    departures = ["other object names, or in another order", "a CLIP that is not ViT-L/14"]
+    departures = ["other object names, or in another order"]
+    departures += ["a detector that is not Mask2Former Swin-S", "a CLIP that is not ViT-L/14"]
     departures += ["other prompts than its 553", "images of each prompt 1, not 4"]
     name = f"GenEval (HF detector; {'; '.join(departures)})"
     assert f"{name}: 8 images of 8 prompts" in done.stdout
