@@ -393,11 +393,21 @@ class Blind:
         return [Detections() for _ in images]
 
 
+class Mended(Blind):
+    """The same detector, once what broke it is mended."""
+
+    def detect(self, images: Any) -> list[Detections]:
+        return [Detections((Detection("cup", (0, 0, 4, 4), 0.9),)) for _ in images]
+
+
 def test_a_detector_that_finds_nothing_gives_no_score(kit: Kit, tmp_path: Path) -> None:
-    for _ in range(2):
-        with pytest.raises(DataError, match="found nothing in any of 32 images"):
-            judged(kit, kit.run.root, tmp_path / "v.jsonl", Blind())
+    """And keeps no rows: the same command judges anew once the detector is mended."""
+    with pytest.raises(DataError, match="found nothing in any of 32 images"):
+        judged(kit, kit.run.root, tmp_path / "v.jsonl", Blind())
     assert not (tmp_path / "v.jsonl").exists()
+    assert garbage_files(kit.run) == []
+    assert not list(kit.run.root.glob("detections/blind-*/*"))
+    assert len(judged(kit, kit.run.root, tmp_path / "mended.jsonl", Mended())) == 32
     rows = judged(kit, kit.run.root, tmp_path / "seeing.jsonl")
     blind = [{**row, "kept": {}, "detections": []} for row in rows]
     write_rows(tmp_path / "v.jsonl", read_rows(tmp_path / "seeing.jsonl")[0], blind)
