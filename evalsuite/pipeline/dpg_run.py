@@ -219,8 +219,8 @@ def _check_csv(header: Mapping[str, Any], place: Place, csv: Path) -> None:
 def summary_of(path: Place, csv: Path) -> dict[str, Any]:
     """Both aggregations of a finished file of answers.
 
-    The corrected one is refused, with the reason, where questions are broken; the official one
-    drops their prompts.
+    Each is refused, with the reason, where it cannot be, and the other is given: the corrected one
+    where questions are broken, the official one where all prompts are among those that it drops.
 
     Raises:
         UsageError: `csv` is not the one by which was asked.
@@ -230,12 +230,11 @@ def summary_of(path: Place, csv: Path) -> dict[str, Any]:
     _check_csv(header, path, csv)
     rows, answers = read_dpg_rows(csv), answers_of(kept)
     neither = check_answers(answers)
-    published, _ = summarise_as_published(items_as_published(rows), answers)
     return {
         "benchmark": "dpg",
         "display": f"DPG ({header['judge']['name']})",
         "corrected": _corrected(rows, answers),
-        "official": {**_shown(published), "dropped": published.dropped, "note": _UNRELIABLE},
+        "official": {**_official(rows, answers), "note": _UNRELIABLE},
         "answers_neither_yes_nor_no": neither,
         "protocol": protocol_of(header),
         "source": header["source"],
@@ -265,18 +264,26 @@ def _corrected(rows: Sequence[Row], answers: Mapping[str, Sequence[Answers]]) ->
     except DataError as error:
         return {"refused": str(error)}
     found, results = summarise(items, answers)
-    overall = mean_within(clusters_of(results), MOST)
     broad = {name: one.interval for name, one in category_estimates(items, results).items()}
     return {
-        **_shown(found),
+        **_shown(found, results),
         "category_intervals": {k: None if v is None else list(v) for k, v in broad.items()},
-        "standard_error": overall.standard_error,
-        "interval": None if overall.interval is None else list(overall.interval),
     }
 
 
-def _shown(summary: DpgSummary) -> dict[str, Any]:
+def _official(rows: Sequence[Row], answers: Mapping[str, Sequence[Answers]]) -> dict[str, Any]:
+    try:
+        found, results = summarise_as_published(items_as_published(rows), answers)
+    except DataError as error:
+        return {"refused": str(error)}
+    return {**_shown(found, results), "dropped": found.dropped}
+
+
+def _shown(summary: DpgSummary, results: Mapping[str, PromptResult]) -> dict[str, Any]:
+    overall = mean_within(clusters_of(results), MOST)
     return {
+        "standard_error": overall.standard_error,
+        "interval": None if overall.interval is None else list(overall.interval),
         "overall": summary.overall,
         "categories": summary.broad,
         "detailed": summary.detailed,
