@@ -12,6 +12,7 @@ from evalsuite.artifacts.images import Images
 from evalsuite.artifacts.run_directory import RunDirectory, is_run
 from evalsuite.artifacts.storage import Place
 from evalsuite.errors import DataError, UsageError
+from evalsuite.pipeline.dpg_protocol import departures_of, display_of
 from evalsuite.pipeline.export_t2i import items_by_prompt
 from evalsuite.pipeline.judged_images import (
     GridImages,
@@ -229,10 +230,11 @@ def summary_of(path: Place, csv: Path) -> dict[str, Any]:
     header, kept = read_rows(path)
     _check_csv(header, path, csv)
     rows, answers = read_dpg_rows(csv), answers_of(kept)
-    neither = check_answers(answers)
+    neither, departures = check_answers(answers), departures_of(header, kept)
     return {
         "benchmark": "dpg",
-        "display": f"DPG ({header['judge']['name']})",
+        "display": display_of(header, departures),
+        "departures": list(departures),
         "corrected": _corrected(rows, answers),
         "official": {**_official(rows, answers), "note": _UNRELIABLE},
         "answers_neither_yes_nor_no": neither,

@@ -12,6 +12,8 @@ from evalsuite.artifacts.run_directory import RunDirectory
 from evalsuite.artifacts.storage import Place
 from evalsuite.config import BenchmarkSpec, PublishedScores, load_spec
 from evalsuite.errors import CorruptionError
+from evalsuite.pipeline.dpg_protocol import departures_of as dpg_departures
+from evalsuite.pipeline.dpg_protocol import display_of as dpg_display
 from evalsuite.pipeline.exported import EXTERNAL
 from evalsuite.pipeline.geneval_run import summary_of as geneval_summary
 from evalsuite.pipeline.judged_images import JudgedImages
@@ -220,16 +222,13 @@ def _colors_of(row: Row) -> dict[int, str]:
 
 
 def _dpg(source: _Source) -> VerdictSet:
-    title, rows = f"DPG ({source.header['judge']['name']})", source.rows
-    fault = fault_of(rows)
+    departures, rows = dpg_departures(source.header, source.rows), source.rows
+    title, fault = dpg_display(source.header, departures, "DPG, corrected"), fault_of(rows)
     if fault:
         return VerdictSet(title, source.place.name, len(rows), [], [], 100.0, (fault,))
     groups = answer_groups(rows, source.pictures.uris, source.pictures.stored.size)
-    spec = load_spec(BenchmarkSpec, "dpg")
-    prompts = sum(row["number"] == 0 for row in rows)
-    whole = (prompts, len(rows)) == (spec.num_prompts, spec.num_prompts * spec.images_per_prompt)
-    published = spec.published if whole else ()
-    departure = f"{prompts} prompts and {len(rows)} images, not {spec.num_prompts} and 4 of each"
+    published = () if departures else load_spec(BenchmarkSpec, "dpg").published
+    left_out = _OTHER_PROTOCOL.format(departures="; ".join(departures))
     return VerdictSet(
         title,
         source.place.name,
@@ -237,7 +236,7 @@ def _dpg(source: _Source) -> VerdictSet:
         answer_bars(rows, {one.model: one.overall for one in published}),
         groups,
         100.0,
-        (_JUDGES,) if whole else (_JUDGES, _OTHER_PROTOCOL.format(departures=departure)),
+        (_JUDGES, left_out) if departures else (_JUDGES,),
         published,
         "mPLUG",
     )

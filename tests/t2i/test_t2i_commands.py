@@ -17,6 +17,7 @@ from evalsuite.artifacts.run_directory import RunDirectory
 from evalsuite.cli.t2i_judging import benchmark_scoring
 from evalsuite.config import BenchmarkSpec, load_spec
 from evalsuite.errors import CorruptionError, DataError, EnvironmentProblem, UsageError
+from evalsuite.pipeline.dpg_protocol import prompts_sha256
 from evalsuite.pipeline.dpg_run import open_dpg
 from evalsuite.pipeline.dpg_run import summary_of as dpg_summary
 from evalsuite.pipeline.export_t2i import export_geneval
@@ -546,7 +547,11 @@ def test_dpg_asks_a_run_and_its_grids_the_same(
     assert 0 < found[0]["corrected"]["overall"] < 100
     assert found[0]["official"]["dropped"].keys() == {"i0"}  # its first row is skipped
     assert found[0]["official"]["overall"] == 0  # "Yes." is not exactly yes
-    (shown,) = [one for one in verdict_sets(kit.run, "verdicts") if one.title == "DPG (pixels)"]
+    departures = ["other prompts than its 1065"]
+    assert found[0]["departures"] == departures
+    assert found[0]["display"] == f"DPG (pixels; {departures[0]})"
+    (shown,) = [one for one in verdict_sets(kit.run, "verdicts") if "pixels" in one.title]
+    assert shown.title == f"DPG, corrected (pixels; {departures[0]})"
     assert [bar.name for bar in shown.bars] == ["entity", "attribute", "overall"]
     assert shown.bars[-1].value == found[0]["corrected"]["overall"]
     intervals = found[0]["corrected"]["category_intervals"]
@@ -554,11 +559,13 @@ def test_dpg_asks_a_run_and_its_grids_the_same(
         tuple(intervals[name]) for name in ("entity", "attribute")
     ]
     assert intervals["entity"][0] < shown.bars[0].value < intervals["entity"][1]
-    assert (shown.published, "8 prompts and 32 images, not 1065" in shown.notes[1]) == ((), True)
-    whole = load_spec(BenchmarkSpec, "dpg").model_copy(update={"num_prompts": 8})
+    assert (shown.published, departures[0] in shown.notes[1]) == ((), True)
+    ours = prompts_sha256((row.item_id, row.prompt.upper() + " ") for row in rows[::2])
+    whole = load_spec(BenchmarkSpec, "dpg").model_copy(update={"prompts_sha256": ours})
     with monkeypatch.context() as patch:
-        patch.setattr("evalsuite.report.verdicts.load_spec", lambda kind, name: whole)
+        patch.setattr("evalsuite.pipeline.dpg_protocol.load_spec", lambda kind, name: whole)
         (shown,) = [one for one in verdict_sets(kit.run, "verdicts") if "pixels" in one.title]
+    assert shown.title == "DPG, corrected (pixels)"
     models = [tick.model for tick in shown.bars[-1].ticks]
     assert models == [row.model for row in shown.published]
     assert "PixNerd-XXL/16" in models
@@ -575,7 +582,8 @@ def test_a_run_is_asked_by_the_command(kit: Kit, tmp_path: Path) -> None:
     judge = ("--judge", kit.blip, "--device", "cpu", "--output", answers)
     done = call_main("t2i", "dpg", kit.run.root, *options, *judge)
     assert done.code == 0, done.stderr
-    assert "DPG (blip-vqa): of official, published category scores" in done.stdout
+    departures = "other prompts than its 1065; images of each prompt 1, not 4"
+    assert f"DPG (blip-vqa; {departures}): of official, published category scores" in done.stdout
     header, rows = read_rows(answers)
     assert (len(rows), len(header["judge"]["weights_sha256"])) == (8, 64)
     assert {word for row in rows for word in row["answers"].values()} == {"yes", "no"}
