@@ -3,14 +3,14 @@
 They come from the files of rows that `t2i` and `run` leave in the run's `verdicts/`.
 """
 
-import json
+import math
 import shlex
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from evalsuite.artifacts.run_directory import RunDirectory
 from evalsuite.artifacts.storage import Place
-from evalsuite.config import BenchmarkSpec, PublishedScores, load_spec
+from evalsuite.config import BenchmarkSpec, PublishedScores, load_spec, parse_json
 from evalsuite.errors import CorruptionError
 from evalsuite.pipeline.dpg_protocol import departures_of as dpg_departures
 from evalsuite.pipeline.dpg_protocol import display_of as dpg_display
@@ -39,6 +39,8 @@ _OTHER_PROTOCOL = "Published scores are left out: they are of another protocol (
 _JUDGES = "Corrected aggregation; scores are this judge's, published ones are mPLUG's."
 _UNTESTED = "The detector was not tested on a photograph (--known-picture)."
 _EXTERNAL = "By {command}; {files} files of {source}."
+_COUNTS = ("total_", "num_", "dropped_")
+"""How names of numbers begin that are no scores, and so no bars."""
 
 Row = Mapping[str, Any]
 
@@ -275,19 +277,30 @@ def _external(run: RunDirectory, name: str) -> VerdictSet:
     """Somebody's numbers, with what they were made by."""
     where = f"{VERDICTS}/{name}"
     try:
-        found = json.loads(run.storage.find(where) or b"")
-        scores: dict[str, float] = found["scores"]
+        found = parse_json((run.storage.find(where) or b"").decode())
+        numbers = {str(name): _finite(value) for name, value in found["scores"].items()}
         of, command = found["provenance"]["of"], shlex.join(found["provenance"]["command"])
         title, plan_id, count = str(found["display"]), found["source"], int(of["num_images"])
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise CorruptionError(f"{run.root}/{where} cannot be read: remove it") from error
     if plan_id != run.manifest.plan_id:
         raise CorruptionError(f"{run.root}/{where} is of other images than the run's: remove it")
+    counts = {name: value for name, value in numbers.items() if name.startswith(_COUNTS)}
+    scores = {name: value for name, value in numbers.items() if name not in counts}
     most = max([1.0, *scores.values()])
     most = most if most == 1.0 else max(most, 100.0)
     bars = [bar_of(k, {"score": v, "interval": None}, most, {}) for k, v in scores.items()]
     note = _EXTERNAL.format(command=command, files=of["num_files"], source=of["images"])
-    return VerdictSet(title, name, count, bars, [], most, (note,))
+    listed = ", ".join(f"{name} {value:g}" for name, value in counts.items())
+    return VerdictSet(
+        title, name, count, bars, [], most, (note, f"{listed}.") if listed else (note,)
+    )
+
+
+def _finite(value: object) -> float:
+    if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
+        raise ValueError(f"{value!r} is no finite number")
+    return float(value)
 
 
 _BUILDERS: dict[str, Callable[[_Source], VerdictSet]] = {
