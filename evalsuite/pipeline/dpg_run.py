@@ -18,7 +18,7 @@ from evalsuite.pipeline.judged_images import (
     GridImages,
     JudgedImages,
     Shown,
-    digest_of_files,
+    digest_of_pictures,
     images_of_run,
 )
 from evalsuite.pipeline.judgements import Row as AnswerRow
@@ -144,7 +144,7 @@ def open_dpg(
 
     Raises:
         UsageError: options that do not fit.
-        DataError: other prompts, or a folder that lacks a grid or holds others.
+        DataError: other prompts, or a folder that lacks a grid, or holds others, or of another size.
         IncompleteError: pixels are missing.
     """
     if not is_run(place):
@@ -167,11 +167,17 @@ def _open_grids(place: Place, items: tuple[str, ...], resolution: int) -> DpgInp
         raise UsageError(f"{place} is neither a run nor a folder of grids")
     there = {file.name for file in place.iterdir()}
     wanted = {f"{item}.png" for item in items}
+    jpegs = {name for name in there if name.lower().endswith((".jpg", ".jpeg"))}
+    if jpegs:
+        raise DataError(
+            f"{place} holds {len(jpegs)} JPEGs such as {min(jpegs)}: PNG is wanted, which"
+            " keeps pixels, as `evalsuite export --format dpg` writes it"
+        )
     for names, what in ((wanted - there, "lacks"), (there - wanted, "holds, beside its grids,")):
         if names:
             raise DataError(f"{place} {what} {len(names)} files such as {min(names)}")
     files = tuple(str((place / f"{item}.png").absolute()) for item in items)
-    source = digest_of_files(files)
+    source = digest_of_pictures(files, resolution)
     return DpgInput(GridImages(str(place.absolute()), source, CELLS, files, resolution), items)
 
 

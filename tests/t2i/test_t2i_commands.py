@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -460,6 +461,9 @@ def test_what_cannot_be_judged_is_said(
         for one in records()[:1]
     )
     export_geneval(kit.run, 32, kit.metadata, tmp_path / "images")
+    shutil.copytree(tmp_path / "images", tmp_path / "grey")
+    last = tmp_path / "grey" / "00007" / "samples" / "00000.png"
+    Image.open(last).convert("L").save(last)  # found before any worker begins
     (tmp_path / "images" / "00003" / "samples" / "00002.png").unlink()
     for images, options, code, line in [
         (run, (), 2, "what do the prompts of"),
@@ -475,6 +479,7 @@ def test_what_cannot_be_judged_is_said(
         (tmp_path / "images", (*asked, "--num-samples", 8), 2, "--num-samples is of a run"),
         (tmp_path / "none", asked, 2, "neither a run nor a folder"),
         (kit.detector, asked, 3, "holds no folder whose name is a number"),
+        (tmp_path / "grey", asked, 3, "00000.png is greyscale (mode L), not RGB"),
     ]:
         done = kit.geneval(images, *output, *options)
         assert (done.code, done.stderr.count("\n")) == (code, 1), done.stderr
@@ -572,6 +577,15 @@ def test_dpg_asks_a_run_and_its_grids_the_same(
     lowest, highest = ([card.lines for card in group.cards] for group in shown.groups)
     assert (lowest[0][0], highest[0][0]) == ("0 of 100", "100 of 100")
     assert len(lowest[0]) == 3  # the score and two questions
+    with pytest.raises(DataError, match=r"i0\.png of 32x32 has no 2 x 2 cells of 8x8"):
+        open_dpg(grids, kit.csv, rows, None, 8)
+    (grids / "i3.png").rename(grids / "i3.JPG")
+    with pytest.raises(DataError, match=r"holds 1 JPEGs such as i3\.JPG: PNG is wanted"):
+        open_dpg(grids, kit.csv, rows, None, 16)
+    (grids / "i3.JPG").rename(grids / "i3.png")
+    (grids / "i3.png").write_bytes(b"no picture")
+    with pytest.raises(DataError, match=r"i3\.png cannot be read as an image"):
+        open_dpg(grids, kit.csv, rows, None, 16)
     (grids / "i3.png").unlink()
     with pytest.raises(DataError, match=r"lacks 1 files such as i3\.png"):
         open_dpg(grids, kit.csv, rows, None, 16)
