@@ -413,6 +413,9 @@ def test_folders_that_hold_no_judge(folders: dict[str, Path], tmp_path: Path) ->
         JudgeSource(folders["clip"])
     folder = save_qwen(tmp_path, "qwen2_5_vl")
     source = JudgeSource(folder)
+    (folder / "preprocessor_config.json").write_text("[" * 9000)
+    with pytest.raises(DataError, match="does not say how pictures are cut: brackets are more"):
+        JudgeSource(folder)
     (folder / "preprocessor_config.json").unlink()
     with pytest.raises(DataError, match="does not say how pictures are cut"):
         JudgeSource(folder)
