@@ -144,7 +144,7 @@ def open_dpg(
 
     Raises:
         UsageError: options that do not fit.
-        DataError: other prompts, or a folder that lacks a grid, or holds others, or of another size.
+        DataError: other prompts, or a folder that lacks a grid, or holds others or other sizes.
         IncompleteError: pixels are missing.
     """
     if not is_run(place):

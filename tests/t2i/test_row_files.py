@@ -114,7 +114,7 @@ def test_damage_is_named_by_its_line(
     with pytest.raises(CorruptionError, match=line) as raised:
         read_rows(path)
     assert "\n" not in str(raised.value)
-    done = call_main("t2i", "summary", path, "--dpg-csv", path)
+    done = call_main("t2i", "summary", path, *(("--dpg-csv", path) if benchmark == "dpg" else ()))
     assert (done.code, done.stderr.count("\n")) == (3, 1), done.stderr
 
 
@@ -136,3 +136,16 @@ def test_files_of_two_benchmarks_are_not_compared(tmp_path: Path) -> None:
         refused = call_main("t2i", "compare", paths[a], paths[b], "--dpg-csv", tmp_path / "no.csv")
         assert refused.code == 3, refused.stderr
         assert f"is of {a} and {paths[b]} of {b}: no comparison" in refused.stderr
+
+
+@pytest.mark.parametrize("benchmark", ["geneval", "scores"])
+def test_questions_are_of_dpg_alone(tmp_path: Path, benchmark: str) -> None:
+    path = written(tmp_path / "rows.jsonl", benchmark, lambda _: None)
+    for command in (("summary", path), ("compare", path, path)):
+        refused = call_main("t2i", *command, "--dpg-csv", path)
+        assert (refused.code, refused.stdout) == (2, "")
+        assert f"holds rows of {benchmark}: --dpg-csv is of" in refused.stderr
+    compared = call_main("t2i", "compare", path, path)
+    assert compared.code == 0, compared.stderr
+    for line in compared.stdout.splitlines():
+        assert line.endswith("+0.0000  no interval: one prompt alone tells nothing of others")

@@ -57,6 +57,7 @@ from tiny_scorers import (
 )
 
 CPU = torch.device("cpu")
+NO_DIFFERENCE = "no interval: it is the same for every prompt"
 CUP = {"class": "cup", "count": 1}
 
 
@@ -201,7 +202,8 @@ def test_a_run_and_its_export_get_the_same_verdicts(kit: Kit, tmp_path: Path) ->
             k: b[k] for k in ("prompt", "correct", "reasons", "kept", "colors")
         }
     compared = call_main("t2i", "compare", tmp_path / "run.jsonl", tmp_path / "run.jsonl")
-    assert compared.stdout.splitlines()[-1].split() == ["difference", "+0.0000"]
+    last = compared.stdout.splitlines()[-1]
+    assert last.split(None, 2) == ["difference", "+0.0000", NO_DIFFERENCE]
     assert len(compared.stdout.splitlines()) == 5  # four tags
     judged(kit, kit.run.root, tmp_path / "other.jsonl", SmallSource(kit, "another"))
     refused = call_main("t2i", "compare", tmp_path / "run.jsonl", tmp_path / "other.jsonl")
