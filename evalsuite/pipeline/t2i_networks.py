@@ -94,11 +94,14 @@ def detector_protocol(folder: Path, names: tuple[str, ...]) -> dict[str, Any]:
 def _sizes_of(config: Mapping[str, Any]) -> dict[str, Any]:
     """Of Mask2Former: its backbone and its queries; what is not said is what transformers takes."""
     backbone = config.get("backbone_config")
-    if backbone is None:
+    if not isinstance(backbone, dict):  # or named, which loads as another network
         backbone = {} if config.get("backbone") else {**SWIN_S, "model_type": "swin"}
-    sizes = {"backbone": backbone.get("model_type"), "embed_dim": backbone.get("embed_dim", 96)}
-    sizes["depths"] = list(backbone.get("depths", (2, 2, 6, 2)))
-    return {**sizes, "num_queries": config.get("num_queries", 100)}
+    return {
+        "backbone": backbone.get("model_type"),
+        "embed_dim": backbone.get("embed_dim", 96),
+        "depths": backbone.get("depths", [2, 2, 6, 2]),
+        "num_queries": config.get("num_queries", 100),
+    }
 
 
 def _kind_of(folder: Path, digest: str) -> str:
