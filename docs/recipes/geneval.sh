@@ -27,6 +27,5 @@ import json, re, sys
 text = open(sys.argv[1]).read()
 scores = {tag: float(share) / 100 for tag, share in re.findall(r"^(\w+)\s+= ([\d.]+)%", text, re.M)}
 scores["overall"] = float(re.search(r"Overall score \(avg\. over tasks\): ([\d.]+)", text)[1])
-scores["total_images"] = int(re.search(r"Total images: (\d+)", text)[1])
 json.dump(scores, open(sys.argv[2], "w"))
 PYTHON

@@ -8,8 +8,8 @@ import click
 from evalsuite.cli.options import PATH, PLACE
 from evalsuite.cli.t2i_judging import dpg, geneval, time_limit
 from evalsuite.cli.t2i_scores import score
-from evalsuite.cli.t2i_view import csv_of, interval, print_summary
-from evalsuite.errors import printable
+from evalsuite.cli.t2i_view import csv_of, difference_line, print_summary, refuse_csv
+from evalsuite.errors import DataError, printable
 
 if TYPE_CHECKING:
     from evalsuite.artifacts.storage import Place
@@ -61,7 +61,10 @@ def compare(a: "Place", b: "Place", csv: Path | None, json_path: Path | None) ->
     from evalsuite.pipeline.prompt_scores import compare_scores
     from evalsuite.pipeline.row_file import benchmark_of
 
-    benchmark = benchmark_of(a)
+    benchmark, other = benchmark_of(a), benchmark_of(b)
+    if benchmark != other:
+        raise DataError(f"{a} is of {benchmark} and {b} of {other}: no comparison")
+    refuse_csv(a, benchmark, csv)
     if benchmark == "dpg":
         found = compare_answers(a, b, csv_of(a, csv))
     elif benchmark == "scores":
@@ -71,8 +74,8 @@ def compare(a: "Place", b: "Place", csv: Path | None, json_path: Path | None) ->
     if json_path:
         write_json(json_path, found)
     for tag, one in found.get("tags", {}).items():
-        click.echo(f"{printable(tag):16} {one['difference']:+.4f}  {interval(one)}")
-    click.echo(f"{'difference':16} {found['difference']:+.4f}  {interval(found)}")
+        click.echo(difference_line(printable(tag), one))
+    click.echo(difference_line("difference", found))
 
 
 @t2i.command(

@@ -25,6 +25,7 @@ def print_summary(rows: "Place", csv: Path | None, json_path: Path | None) -> di
 
     found: dict[str, Any]
     benchmark = benchmark_of(rows)
+    refuse_csv(rows, benchmark, csv)
     if benchmark == "dpg":
         found = dpg_run.summary_of(rows, csv_of(rows, csv))
         _print_dpg(found)
@@ -37,6 +38,12 @@ def print_summary(rows: "Place", csv: Path | None, json_path: Path | None) -> di
     if json_path:
         write_json(json_path, found)
     return found
+
+
+def refuse_csv(rows: "Place", benchmark: str, csv: Path | None) -> None:
+    """Raise UsageError when DPG-Bench's questions were given for rows of another benchmark."""
+    if csv is not None and benchmark != "dpg":
+        raise UsageError(f"{rows} holds rows of {benchmark}: --dpg-csv is of DPG-Bench's answers")
 
 
 def csv_of(rows: "Place", csv: Path | None) -> Path:
@@ -94,6 +101,14 @@ def _print_scores(found: dict[str, Any]) -> None:
         f"{printable(found['display'])}: {found['total_images']} images of"
         f" {found['total_prompts']} prompts; intervals are of 95 %, by prompt"
     )
+
+
+def difference_line(name: str, one: dict[str, Any]) -> str:
+    """A difference with its interval, or why there is none."""
+    reason = "no interval: one prompt alone tells nothing of others"
+    if one["standard_error"] is not None:
+        reason = "no interval: it is the same for every prompt"
+    return f"{name:16} {one['difference']:+.4f}  {interval(one) or reason}"
 
 
 def interval(one: dict[str, Any]) -> str:

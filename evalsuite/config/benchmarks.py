@@ -48,7 +48,8 @@ class BenchmarkSpec(Frozen):
     published: tuple[PublishedScores, ...] = ()
     """Of the official scorer."""
     prompts_sha256: Sha256 | None = None
-    """Of the prompts that `published` is of, as the header of a file of verdicts names them."""
+    """Of the prompts that `published` is of: GenEval's as the header of a file of verdicts names
+    them, DPG-Bench's as `pipeline.dpg_protocol` takes their words."""
     licence: str
     source: str
     path: Path = Field(exclude=True)

@@ -4,11 +4,23 @@ import threading
 from collections import deque
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
-from typing import Generic, TypeVar
+from contextvars import ContextVar
+from typing import Any, Generic, TypeVar
 
 from evalsuite.errors import EvalsuiteError
 
 T = TypeVar("T")
+
+
+_FED: "ContextVar[Channel[Any] | None]" = ContextVar("fed", default=None)
+"""What this thread produces for."""
+
+
+def check_wanted() -> None:
+    """Raise Closed when nobody reads any more what this thread makes; for what takes long."""
+    channel = _FED.get()
+    if channel is not None and channel.is_closed:
+        raise Closed
 
 
 class Closed(Exception):  # noqa: N818 - a signal between two threads
@@ -68,6 +80,7 @@ class Channel(Generic[T]):
 
         A fault goes to the consumer, which raises it; a consumer that gave up ends the block.
         """
+        before = _FED.set(self)
         try:
             yield
             self.put(None)
@@ -75,6 +88,8 @@ class Channel(Generic[T]):
             pass
         except BaseException as error:  # noqa: BLE001 - the thread's boundary: the consumer raises it
             self.fail(error)
+        finally:
+            _FED.reset(before)
 
     def withdraw(self) -> None:
         """End the stream for both sides, from a third thread: the items are not wanted."""

@@ -12,12 +12,13 @@ from evalsuite.artifacts.images import Images
 from evalsuite.artifacts.run_directory import RunDirectory, is_run
 from evalsuite.artifacts.storage import Place
 from evalsuite.errors import DataError, UsageError
+from evalsuite.pipeline.dpg_protocol import departures_of, display_of
 from evalsuite.pipeline.export_t2i import items_by_prompt
 from evalsuite.pipeline.judged_images import (
     GridImages,
     JudgedImages,
     Shown,
-    digest_of_files,
+    digest_of_pictures,
     images_of_run,
 )
 from evalsuite.pipeline.judgements import Row as AnswerRow
@@ -77,6 +78,7 @@ class DpgScorer:
     source: JudgeSource
     kind: str = ANSWERS
     portion: int = 1
+    portion_s: float = 0.0
     pads: bool = False
     tested_by: Mapping[str, Any] | None = None
 
@@ -142,7 +144,7 @@ def open_dpg(
 
     Raises:
         UsageError: options that do not fit.
-        DataError: other prompts, or a folder that lacks a grid or holds others.
+        DataError: other prompts, or a folder that lacks a grid, or holds others or other sizes.
         IncompleteError: pixels are missing.
     """
     if not is_run(place):
@@ -165,11 +167,17 @@ def _open_grids(place: Place, items: tuple[str, ...], resolution: int) -> DpgInp
         raise UsageError(f"{place} is neither a run nor a folder of grids")
     there = {file.name for file in place.iterdir()}
     wanted = {f"{item}.png" for item in items}
+    jpegs = {name for name in there if name.lower().endswith((".jpg", ".jpeg"))}
+    if jpegs:
+        raise DataError(
+            f"{place} holds {len(jpegs)} JPEGs such as {min(jpegs)}: PNG is wanted, which"
+            " keeps pixels, as `evalsuite export --format dpg` writes it"
+        )
     for names, what in ((wanted - there, "lacks"), (there - wanted, "holds, beside its grids,")):
         if names:
             raise DataError(f"{place} {what} {len(names)} files such as {min(names)}")
     files = tuple(str((place / f"{item}.png").absolute()) for item in items)
-    source = digest_of_files(files)
+    source = digest_of_pictures(files, resolution)
     return DpgInput(GridImages(str(place.absolute()), source, CELLS, files, resolution), items)
 
 
@@ -218,8 +226,8 @@ def _check_csv(header: Mapping[str, Any], place: Place, csv: Path) -> None:
 def summary_of(path: Place, csv: Path) -> dict[str, Any]:
     """Both aggregations of a finished file of answers.
 
-    The corrected one is refused, with the reason, where questions are broken; the official one
-    drops their prompts.
+    Each is refused, with the reason, where it cannot be, and the other is given: the corrected one
+    where questions are broken, the official one where all prompts are among those that it drops.
 
     Raises:
         UsageError: `csv` is not the one by which was asked.
@@ -228,13 +236,13 @@ def summary_of(path: Place, csv: Path) -> dict[str, Any]:
     header, kept = read_rows(path)
     _check_csv(header, path, csv)
     rows, answers = read_dpg_rows(csv), answers_of(kept)
-    neither = check_answers(answers)
-    published, _ = summarise_as_published(items_as_published(rows), answers)
+    neither, departures = check_answers(answers), departures_of(header, kept)
     return {
         "benchmark": "dpg",
-        "display": f"DPG ({header['judge']['name']})",
+        "display": display_of(header, departures),
+        "departures": list(departures),
         "corrected": _corrected(rows, answers),
-        "official": {**_shown(published), "dropped": published.dropped, "note": _UNRELIABLE},
+        "official": {**_official(rows, answers), "note": _UNRELIABLE},
         "answers_neither_yes_nor_no": neither,
         "protocol": protocol_of(header),
         "source": header["source"],
@@ -264,18 +272,26 @@ def _corrected(rows: Sequence[Row], answers: Mapping[str, Sequence[Answers]]) ->
     except DataError as error:
         return {"refused": str(error)}
     found, results = summarise(items, answers)
-    overall = mean_within(clusters_of(results), MOST)
     broad = {name: one.interval for name, one in category_estimates(items, results).items()}
     return {
-        **_shown(found),
+        **_shown(found, results),
         "category_intervals": {k: None if v is None else list(v) for k, v in broad.items()},
-        "standard_error": overall.standard_error,
-        "interval": None if overall.interval is None else list(overall.interval),
     }
 
 
-def _shown(summary: DpgSummary) -> dict[str, Any]:
+def _official(rows: Sequence[Row], answers: Mapping[str, Sequence[Answers]]) -> dict[str, Any]:
+    try:
+        found, results = summarise_as_published(items_as_published(rows), answers)
+    except DataError as error:
+        return {"refused": str(error)}
+    return {**_shown(found, results), "dropped": found.dropped}
+
+
+def _shown(summary: DpgSummary, results: Mapping[str, PromptResult]) -> dict[str, Any]:
+    overall = mean_within(clusters_of(results), MOST)
     return {
+        "standard_error": overall.standard_error,
+        "interval": None if overall.interval is None else list(overall.interval),
         "overall": summary.overall,
         "categories": summary.broad,
         "detailed": summary.detailed,

@@ -12,12 +12,13 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 from evalsuite.config import parse_json
 from evalsuite.errors import DataError, EnvironmentProblem
+from evalsuite.pipeline.channel import check_wanted
 from evalsuite.pipeline.exported import ExportedImages
 from evalsuite.pipeline.scorer_command import ScorerCommand
 
@@ -25,6 +26,8 @@ LONGEST_S = 86_400.0
 """A day: what one call of a scorer may take where nothing else is said."""
 _LONGEST = 300
 """Characters of a scorer's words that an error line repeats."""
+_WATCHER = 'read -r group || exit 0; read -r end || kill -s KILL -- "-$group"'
+"""Waits for two lines, the scorer's group and its end: without the second, we were killed."""
 
 
 class Given(NamedTuple):
@@ -74,6 +77,7 @@ def run_command(command: ScorerCommand, images: Path, limit_s: float = LONGEST_S
     Raises:
         EnvironmentProblem: it cannot be started, fails, or takes longer than `limit_s`.
         DataError: it gave no numbers, or something else.
+        Closed: this thread works for another, which gave up.
     """
     with tempfile.TemporaryDirectory(prefix="evalsuite-scorer-") as folder:
         output = Path(folder) / "scores.json"
@@ -110,9 +114,9 @@ def _finished(line: Sequence[str], folder: Path, limit_s: float) -> str:
     """Its output once it has ended well.
 
     However it ends, the processes that it started end with it, as far as they stayed in its
-    session; and it ends with us.
+    group; and it ends with us, even if we are killed.
     """
-    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err, _watcher() as watcher:
         try:
             process = subprocess.Popen(  # noqa: S603 - the command that the user gave
                 line,
@@ -127,11 +131,16 @@ def _finished(line: Sequence[str], folder: Path, limit_s: float) -> str:
                 f"cannot start {line[0]} in {folder}: {error.strerror}"
             ) from error
         try:
+            watcher.write(f"{process.pid}\n".encode())
+            watcher.flush()
             in_time = _has_ended(process.pid, limit_s)
         finally:
             # until it is waited for, its id is nobody else's
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
+            with contextlib.suppress(BrokenPipeError):
+                watcher.write(b"end\n")
+                watcher.flush()
             process.wait()
         stdout, stderr = _text_of(out), _text_of(err)
     if not in_time:
@@ -146,10 +155,33 @@ def _finished(line: Sequence[str], folder: Path, limit_s: float) -> str:
     return stdout
 
 
+@contextlib.contextmanager
+def _watcher() -> Iterator[IO[bytes]]:
+    """A process that kills the group that it is told of, should we end before we tell its end.
+
+    Only another process can do so after SIGKILL; that it is a session of its own keeps it from
+    signals to ours.
+    """
+    with subprocess.Popen(  # noqa: S603 - our own words alone
+        ["/bin/sh", "-c", _WATCHER],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    ) as process:
+        assert process.stdin is not None
+        yield process.stdin
+
+
 def _has_ended(pid: int, limit_s: float) -> bool:
-    """Wait until a child has ended, without taking its id away; False when it takes longer."""
+    """Wait until a child has ended, without taking its id away; False when it takes longer.
+
+    Raises:
+        Closed: nobody waits for it any more.
+    """
     deadline, pause_s = time.monotonic() + limit_s, 0.01
     while os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+        check_wanted()
         if time.monotonic() > deadline:
             return False
         time.sleep(pause_s)

@@ -1,6 +1,6 @@
 """In what a score of GenEval departs from the published protocol; none that does is its equal.
 
-The detector's kind is no departure: it stands in the score's name.
+The detector's kind, whose training it is, is no departure: it stands in the score's name.
 """
 
 from collections.abc import Iterator, Mapping
@@ -12,6 +12,8 @@ from evalsuite.t2i.geneval import GenevalOptions
 
 VIT_L_14 = {"width": 1024, "layers": 24, "patch": 14, "side": 224}
 """The side of CLIP that sees; published colours are its answers."""
+SWIN_S = {"backbone": "swin", "embed_dim": 96, "depths": [2, 2, 18, 2], "num_queries": 100}
+"""The official detector's network."""
 
 
 def departures_of(header: Mapping[str, Any], num_prompts: int, num_images: int) -> tuple[str, ...]:
@@ -51,5 +53,7 @@ def _of_networks(header: Mapping[str, Any], spec: BenchmarkSpec) -> Iterator[str
     names = next(file.place for file in spec.files if file.role == "object-names")
     if names is not None and header["detector"].get("names_sha256") != names.sha256:
         yield "other object names, or in another order"
+    if header["detector"].get("network") != SWIN_S:
+        yield "a detector that is not Mask2Former Swin-S"
     if header["colors"] is not None and header["colors"].get("network") != VIT_L_14:
         yield "a CLIP that is not ViT-L/14"

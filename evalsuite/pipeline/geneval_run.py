@@ -24,7 +24,7 @@ from evalsuite.pipeline.geneval_scorer import (
 from evalsuite.pipeline.judged_images import (
     FolderImages,
     JudgedImages,
-    digest_of_files,
+    digest_of_pictures,
     images_of_run,
 )
 from evalsuite.pipeline.row_file import TESTED_BY, protocol_of, read_both, read_rows
@@ -69,7 +69,8 @@ def open_geneval(place: Place, metadata: Path, num_samples: int | None) -> Genev
 
     Raises:
         UsageError: `num_samples` of a folder, or not every prompt has the same number.
-        DataError: prompts are missing, surplus or there twice, or a folder is not in the layout.
+        DataError: prompts are missing, surplus or there twice, a folder is not in the layout, or
+            an image is none that can be judged.
         IncompleteError: pixels are missing.
     """
     if not is_run(place):
@@ -104,7 +105,7 @@ def _open_folder(place: Place, metadata: Path, num_samples: int | None) -> Genev
 def _source_of(files: Sequence[str], prompts: Sequence[GenevalPrompt], per_prompt: int) -> str:
     """SHA-256 of the images and of the prompt that each was made of: metadata can be corrected."""
     records = [prompt.record for prompt in prompts]
-    said = {"images": digest_of_files(files), "prompts": records, "per_prompt": per_prompt}
+    said = {"images": digest_of_pictures(files), "prompts": records, "per_prompt": per_prompt}
     return hashlib.sha256(canonical_json(said)).hexdigest()
 
 

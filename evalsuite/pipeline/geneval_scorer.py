@@ -196,6 +196,7 @@ class GenevalScorer:
     options: GenevalOptions
     source: DetectorSource
     kind: str = DETECTIONS
+    portion_s: float = 0.0
     pads: bool = True
 
     @property

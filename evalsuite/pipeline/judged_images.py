@@ -18,7 +18,7 @@ from evalsuite.artifacts.samples.pictures import PictureReader
 from evalsuite.artifacts.storage import Place, place_of
 from evalsuite.errors import UsageError
 from evalsuite.pipeline.judgements import Judgements
-from evalsuite.t2i.grids import cut_cells
+from evalsuite.t2i.grids import check_grid, cut_cells
 
 
 class Shown(NamedTuple):
@@ -178,9 +178,23 @@ def images_of_run(run: RunDirectory, num_samples: int | None, what: str) -> RunI
     return RunImages(str(run.root.absolute()), run.manifest.plan_id, prompts, count)
 
 
-def digest_of_files(files: Sequence[str]) -> str:
-    """SHA-256 of the files' bytes in their order."""
-    digest = hashlib.sha256()
+def digest_of_pictures(files: Sequence[str], resolution: int | None = None) -> str:
+    """SHA-256 of the files' bytes in their order, each a picture that can be judged.
+
+    Their headers are looked at, so that one that cannot is named before any network is loaded.
+
+    Args:
+        files: paths.
+        resolution: of grids, the side of one cell.
+
+    Raises:
+        DataError: a file is no picture, one that would be refused, or a grid of another size.
+    """
+    digest, reader = hashlib.sha256(), PictureReader(may_convert=False)
     for path in files:
-        digest.update(read_file(Path(path)))
+        content = read_file(Path(path))
+        header = reader.header(content, path)
+        if resolution is not None:
+            check_grid(header.size, resolution, path)
+        digest.update(content)
     return digest.hexdigest()

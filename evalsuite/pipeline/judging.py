@@ -57,6 +57,11 @@ class Scorer(Protocol):
         ...
 
     @property
+    def portion_s(self) -> float:
+        """Seconds that a portion may take by what a person allowed; 0 where nobody said."""
+        ...
+
+    @property
     def pads(self) -> bool:
         """Whether a portion must be whole, so that its size cannot change a number."""
         ...

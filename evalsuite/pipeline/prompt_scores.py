@@ -51,6 +51,11 @@ class ScoreSource(Protocol):
         ...
 
     @property
+    def limit_s(self) -> float:
+        """Seconds that a portion may take by what a person allowed; 0 where nobody said."""
+        ...
+
+    @property
     def pads(self) -> bool:
         """Whether a portion must be whole."""
         ...
@@ -73,6 +78,7 @@ class ClipSource:
     protocol: Mapping[str, Any] = field(init=False)
     name: str = "clipscore"
     portion: int = 16
+    limit_s: float = 0.0
     pads: bool = True
 
     def __post_init__(self) -> None:
@@ -101,6 +107,7 @@ class PythonSource:
     """Where its module is looked for first."""
     protocol: Mapping[str, Any] = field(init=False)
     portion: int = 16
+    limit_s: float = 0.0
     pads: bool = True
 
     @property
@@ -243,6 +250,11 @@ class PromptScorer:
     def portion(self) -> int:
         """The score's."""
         return self.source.portion
+
+    @property
+    def portion_s(self) -> float:
+        """The score's."""
+        return self.source.limit_s
 
     @property
     def pads(self) -> bool:

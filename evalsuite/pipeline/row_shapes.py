@@ -37,8 +37,16 @@ class _GenevalHeader(_Open):
     detector: _Detector
     colors: dict[str, Any] | None
 
+    @model_validator(mode="after")
+    def _says_every_option(self) -> "_GenevalHeader":
+        missing = GenevalOptions.model_fields.keys() - self.options.model_fields_set
+        if missing:
+            raise ValueError(f"options lack {min(missing)}")
+        return self
+
 
 class _Detection(_Open):
+    class_name: str = Field(alias="class")
     score: _Real
     box: _Box
     mask: list[_Count] | None
@@ -54,6 +62,20 @@ class _GenevalRow(_Open):
     kept: dict[str, list[_Count]]
     colors: dict[_Number, list[str]]
     detections: list[_Detection]
+
+    @model_validator(mode="after")
+    def _agree(self) -> "_GenevalRow":
+        if self.correct == bool(self.reasons):
+            raise ValueError(f"correct is {self.correct}, with {len(self.reasons)} reasons")
+        if self.tag != self.prompt.get("tag", self.tag):
+            raise ValueError(f"tag is {self.tag!r}, its prompt's is {self.prompt['tag']!r}")
+        pixels = self.size[0] * self.size[1]
+        for place, one in enumerate(self.detections):
+            if one.mask is not None and sum(one.mask) != pixels:
+                raise ValueError(
+                    f"mask of detection {place} is of {sum(one.mask)} pixels, not {pixels}"
+                )
+        return self
 
     @model_validator(mode="after")
     def _refer_to_what_is_there(self) -> "_GenevalRow":
@@ -73,10 +95,28 @@ class _DpgHeader(_Open):
     judge: _Judge
 
 
+class _Question(_Open):
+    id: _Count
+    parents: list[_Count]
+    category: str
+    text: str
+
+
 class _DpgRow(_Open):
     item_id: str
     number: _Count
     answers: dict[_Number, str]
+    prompt: str | None = None
+    questions: list[_Question] | None = None
+
+    @model_validator(mode="after")
+    def _says_what_was_asked_once(self) -> "_DpgRow":
+        if self.number == 0:
+            if self.prompt is None or self.questions is None:
+                raise ValueError("the first image of an item is without prompt or questions")
+            if {str(one.id) for one in self.questions} != self.answers.keys():
+                raise ValueError("questions are others than were answered")
+        return self
 
 
 class _Score(_Open):
@@ -118,6 +158,10 @@ def _check_geneval(rows: Sequence[Mapping[str, Any]], place: Place) -> None:
 
 def _check_dpg(rows: Sequence[Mapping[str, Any]], place: Place) -> None:
     _refuse_twice([(row["item_id"], row["number"]) for row in rows], place)
+    known = {row["item_id"] for row in rows if row["number"] == 0}
+    for line, row in enumerate(rows, start=2):
+        if row["item_id"] not in known:
+            raise _damaged(place, line, f"no row is of the first image of {row['item_id'][:60]!r}")
 
 
 def _check_scores(rows: Sequence[Mapping[str, Any]], place: Place) -> None:

@@ -1,6 +1,5 @@
 """Judges of DPG-Bench from local folders: which network a folder holds, and what names it."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import Any
 
 import torch
 
+from evalsuite.config import parse_json
 from evalsuite.errors import DataError
 from evalsuite.features.foundation.files import load_network, network_sha256, read_config
 from evalsuite.pipeline.t2i_networks import tokenizer_of
@@ -103,7 +103,7 @@ def _patch_options(folder: Path) -> PatchOptions:
     """
     path = folder / _PREPROCESSOR
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse_json(path.read_text(encoding="utf-8"))
         size = content.get("size") or {}
         return PatchOptions(
             patch_size=content["patch_size"],

@@ -3,6 +3,7 @@
 import hashlib
 import importlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,6 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from evalsuite.artifacts.digests import known_sha256
+from evalsuite.config import parse_json
 from evalsuite.errors import DataError, EnvironmentProblem, StorageError, UsageError
 from evalsuite.features.foundation.files import load_network, network_sha256, read_config
 from evalsuite.models.checkpoints.reading import open_checkpoint
@@ -17,9 +19,11 @@ from evalsuite.t2i.clip_colors import ClipColors
 from evalsuite.t2i.clip_network import ClipEmbedding
 from evalsuite.t2i.colors import CropOptions
 from evalsuite.t2i.mask2former import Mask2FormerDetector
-from evalsuite.t2i.mmdet_weights import convert_mmdet, swin_s_config, with_unused
+from evalsuite.t2i.mmdet_weights import SWIN_S, convert_mmdet, swin_s_config, with_unused
 
 ORIGIN = "evalsuite-origin.json"
+_CONVERTED = "network_sha256"
+"""Key in it: of the weights and the configuration as they were written."""
 OFFICIAL = "743b7d99"
 """How the SHA-256 of the official detector's file begins, by mmdet's naming."""
 _UNUSED = ("model.pixel_level_module.encoder.swin.layernorm.", "criterion.")
@@ -75,16 +79,47 @@ def detector_protocol(folder: Path, names: tuple[str, ...]) -> dict[str, Any]:
     Raises:
         DataError: another network, or files are missing.
     """
-    read_config(folder, ("mask2former",))
-    official = str(_origin(folder).get("sha256", "")).startswith(OFFICIAL)
+    config, digest = read_config(folder, ("mask2former",)), network_sha256(folder)
     return {
-        "kind": "official detector" if official else "HF detector",
-        "weights_sha256": network_sha256(folder),
+        "kind": _kind_of(folder, digest),
+        "weights_sha256": digest,
+        "network": _sizes_of(config),
         "names_sha256": hashlib.sha256("".join(f"{one}\n" for one in names).encode()).hexdigest(),
         "input": [Mask2FormerDetector.long_edge, Mask2FormerDetector.short_edge],
         "min_score": Mask2FormerDetector.min_score,
         "precision": "float32",
     }
+
+
+def _sizes_of(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Of Mask2Former: its backbone and its queries; what is not said is what transformers takes."""
+    backbone = config.get("backbone_config")
+    if not isinstance(backbone, dict):  # or named, which loads as another network
+        backbone = {} if config.get("backbone") else {**SWIN_S, "model_type": "swin"}
+    return {
+        "backbone": backbone.get("model_type"),
+        "embed_dim": backbone.get("embed_dim", 96),
+        "depths": backbone.get("depths", [2, 2, 6, 2]),
+        "num_queries": config.get("num_queries", 100),
+    }
+
+
+def _kind_of(folder: Path, digest: str) -> str:
+    """Whose training a detector is, by what its conversion noted; of its very weights alone.
+
+    Raises:
+        DataError: the note cannot be read, or is of other weights.
+    """
+    origin = _origin(folder)
+    if not origin:
+        return "HF detector"
+    if origin.get(_CONVERTED) != digest:
+        raise DataError(
+            f"{folder} holds other weights or another configuration than its {ORIGIN} was written"
+            " for: convert the detector again, or remove that file where the network is another"
+        )
+    official = str(origin.get("sha256", "")).startswith(OFFICIAL)
+    return "official detector" if official else "mmdet detector (other weights)"
 
 
 def load_colors(folder: Path, device: torch.device) -> Named:
@@ -159,6 +194,7 @@ def convert_detector(checkpoint: Path, folder: Path) -> str:
         save_file(with_unused(converted, num_classes), folder / "model.safetensors")
         (folder / "config.json").write_text(json.dumps(swin_s_config(num_classes), indent=1))
         origin = {"file": checkpoint.name, "sha256": digest, "converted_by": "evalsuite"}
+        origin[_CONVERTED] = network_sha256(folder)
         (folder / ORIGIN).write_text(json.dumps(origin, indent=1))
     except OSError as error:
         raise StorageError(f"cannot write {folder}: {error.strerror}") from error
@@ -170,10 +206,12 @@ def _origin(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise DataError(f"cannot read {path}: {error}") from error
-    return content if isinstance(content, dict) else {}
+    if not isinstance(content, dict) or not content:
+        raise DataError(f"{path} is no JSON object of what the detector was converted from")
+    return content
 
 
 def tokenizer_of(folder: Path) -> Any:  # noqa: ANN401 - transformers' own

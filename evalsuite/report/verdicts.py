@@ -3,6 +3,7 @@
 They come from the files of rows that `t2i` and `run` leave in the run's `verdicts/`.
 """
 
+import math
 import shlex
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -11,6 +12,8 @@ from evalsuite.artifacts.run_directory import RunDirectory
 from evalsuite.artifacts.storage import Place
 from evalsuite.config import BenchmarkSpec, PublishedScores, load_spec, parse_json
 from evalsuite.errors import CorruptionError
+from evalsuite.pipeline.dpg_protocol import departures_of as dpg_departures
+from evalsuite.pipeline.dpg_protocol import display_of as dpg_display
 from evalsuite.pipeline.exported import EXTERNAL
 from evalsuite.pipeline.geneval_run import summary_of as geneval_summary
 from evalsuite.pipeline.judged_images import JudgedImages
@@ -36,6 +39,8 @@ _OTHER_PROTOCOL = "Published scores are left out: they are of another protocol (
 _JUDGES = "Corrected aggregation; scores are this judge's, published ones are mPLUG's."
 _UNTESTED = "The detector was not tested on a photograph (--known-picture)."
 _EXTERNAL = "By {command}; {files} files of {source}."
+_COUNTS = ("total_", "num_", "dropped_")
+"""How names of numbers begin that are no scores, and so no bars."""
 
 Row = Mapping[str, Any]
 
@@ -219,16 +224,13 @@ def _colors_of(row: Row) -> dict[int, str]:
 
 
 def _dpg(source: _Source) -> VerdictSet:
-    title, rows = f"DPG ({source.header['judge']['name']})", source.rows
-    fault = fault_of(rows)
+    departures, rows = dpg_departures(source.header, source.rows), source.rows
+    title, fault = dpg_display(source.header, departures, "DPG, corrected"), fault_of(rows)
     if fault:
         return VerdictSet(title, source.place.name, len(rows), [], [], 100.0, (fault,))
     groups = answer_groups(rows, source.pictures.uris, source.pictures.stored.size)
-    spec = load_spec(BenchmarkSpec, "dpg")
-    prompts = sum(row["number"] == 0 for row in rows)
-    whole = (prompts, len(rows)) == (spec.num_prompts, spec.num_prompts * spec.images_per_prompt)
-    published = spec.published if whole else ()
-    departure = f"{prompts} prompts and {len(rows)} images, not {spec.num_prompts} and 4 of each"
+    published = () if departures else load_spec(BenchmarkSpec, "dpg").published
+    left_out = _OTHER_PROTOCOL.format(departures="; ".join(departures))
     return VerdictSet(
         title,
         source.place.name,
@@ -236,7 +238,7 @@ def _dpg(source: _Source) -> VerdictSet:
         answer_bars(rows, {one.model: one.overall for one in published}),
         groups,
         100.0,
-        (_JUDGES,) if whole else (_JUDGES, _OTHER_PROTOCOL.format(departures=departure)),
+        (_JUDGES, left_out) if departures else (_JUDGES,),
         published,
         "mPLUG",
     )
@@ -276,18 +278,29 @@ def _external(run: RunDirectory, name: str) -> VerdictSet:
     where = f"{VERDICTS}/{name}"
     try:
         found = parse_json(run.storage.find(where) or b"")
-        scores = {str(name): float(value) for name, value in found["scores"].items()}
+        numbers = {str(name): _finite(value) for name, value in found["scores"].items()}
         of, command = found["provenance"]["of"], shlex.join(found["provenance"]["command"])
         title, plan_id, count = str(found["display"]), found["source"], int(of["num_images"])
-        note = _EXTERNAL.format(command=command, files=of["num_files"], source=of["images"])
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise CorruptionError(f"{run.root}/{where} cannot be read: remove it") from error
     if plan_id != run.manifest.plan_id:
         raise CorruptionError(f"{run.root}/{where} is of other images than the run's: remove it")
+    counts = {name: value for name, value in numbers.items() if name.startswith(_COUNTS)}
+    scores = {name: value for name, value in numbers.items() if name not in counts}
     most = max([1.0, *scores.values()])
     most = most if most == 1.0 else max(most, 100.0)
     bars = [bar_of(k, {"score": v, "interval": None}, most, {}) for k, v in scores.items()]
-    return VerdictSet(title, name, count, bars, [], most, (note,))
+    note = _EXTERNAL.format(command=command, files=of["num_files"], source=of["images"])
+    listed = ", ".join(f"{name} {value:g}" for name, value in counts.items())
+    return VerdictSet(
+        title, name, count, bars, [], most, (note, f"{listed}.") if listed else (note,)
+    )
+
+
+def _finite(value: object) -> float:
+    if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
+        raise ValueError(f"{value!r} is no finite number")
+    return float(value)
 
 
 _BUILDERS: dict[str, Callable[[_Source], VerdictSet]] = {

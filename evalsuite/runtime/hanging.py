@@ -26,6 +26,9 @@ class Limits(NamedTuple):
     """Until it has loaded, while others work already."""
     first_batch_s: float = 1800.0
     """Until its first batch, at least: a large one on a slow device, or one that compiles."""
+    piece_s: float = 0.0
+    """That one piece may take by what its user allowed, and that whoever makes it ends by itself; 0
+    where nobody said."""
 
     def hung(self, worker: Worker, shard_seconds: Sequence[float], *, others_work: bool) -> str:
         """How a worker hangs, in a few words; "" while it may go on.
@@ -53,7 +56,9 @@ class Limits(NamedTuple):
 
     def _still_s(self, worker: Worker, shard_seconds: Sequence[float]) -> float:
         """Seconds without progress that a worker is given."""
+        # a piece that is allowed so long has its images written before, and its rows read after
+        allowed_s = self.piece_s + OWN_BATCHES * self.silence_s if self.piece_s else 0.0
         if worker.slowest_s:
-            return OWN_BATCHES * max(self.silence_s, worker.slowest_s)
+            return max(allowed_s, OWN_BATCHES * max(self.silence_s, worker.slowest_s))
         median_s = statistics.median(shard_seconds) if shard_seconds else 0.0
-        return max(self.first_batch_s, SLOWEST_OF_ALL * median_s)
+        return max(allowed_s, self.first_batch_s, SLOWEST_OF_ALL * median_s)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from evalsuite.artifacts.storage import Place
-from evalsuite.errors import IncompleteError, UsageError
+from evalsuite.errors import DataError, IncompleteError, UsageError
 from evalsuite.pipeline.judged_images import JudgedImages
 from evalsuite.pipeline.judgements import Judgements
 from evalsuite.pipeline.judging import JudgeJob, JudgeWorker, Scorer, header_of, stage_of
@@ -176,7 +176,8 @@ class _Work:
 
         remedy = "give a run" if self._judgements.of_run else "set EVALSUITE_CACHE to a folder"
         place = self._judgements.place
-        work = PieceWork(self.gaps, self._scorer.portion, self._stage, place, remedy)
+        scorer = self._scorer
+        work = PieceWork(self.gaps, scorer.portion, self._stage, place, remedy, scorer.portion_s)
         drive_pieces(
             cluster,
             work,
@@ -206,6 +207,7 @@ def judge_into(
 
     Raises:
         UsageError: `output` holds rows of another scoring, or a folder's rows have no place.
+        DataError: all rows together show that the judge is broken; they are removed.
         EvalsuiteError: as `Judging` raises.
     """
     header, stage = header_of(scorer, images), stage_of(scorer)
@@ -220,7 +222,11 @@ def judge_into(
         rows = read_rows(output)[1]
     else:
         rows = judging(images, scorer)
-        scorer.check(rows)
+        try:
+            scorer.check(rows)
+        except DataError:
+            judgements.discard()  # kept, they would be refused again when the judge is mended
+            raise
     places = [output] if output is not None else []
     if judgements.of_run:
         places.append(judgements.place / verdicts_name(stage, images.num_images))

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from evalsuite.pipeline.outside import shard_size_of, tasks_of
 from evalsuite.pipeline.ranges import total
 from evalsuite.runtime.cluster import Cluster
-from evalsuite.runtime.driver import Driver, DriverReport
+from evalsuite.runtime.driver import LIMITS, Driver, DriverReport
 from evalsuite.runtime.progress import Progress
 from evalsuite.runtime.signals import StopRequest, signals_to
 from evalsuite.runtime.team import look_around
@@ -45,7 +45,9 @@ def drive_pieces(
         count = team.target(nodes, 0, -(-missing // work.batch_size))
         size = shard_size_of(missing, count, work.batch_size, team.kind)
         tasks = tasks_of(work.gaps, size, work.batch_size, work.stage)
-        driver = Driver(job_on(nodes, team.kind), team, secrets.token_hex(4), listener, stop)
+        limits = LIMITS._replace(piece_s=work.piece_s)
+        job, invocation_id = job_on(nodes, team.kind), secrets.token_hex(4)
+        driver = Driver(job, team, invocation_id, listener, stop, limits=limits)
         try:
             driver.run(tasks)
         finally:

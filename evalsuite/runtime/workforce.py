@@ -34,3 +34,5 @@ class PieceWork(NamedTuple):
     """Where it is kept, which every node must see."""
     remedy: str
     """What a person is told to do where one does not."""
+    piece_s: float = 0.0
+    """Seconds that one batch may take by what a person allowed; 0 where nobody said."""

@@ -18,6 +18,8 @@ from scipy.special import stdtrit
 from evalsuite.errors import DataError
 
 LEVEL = 0.95
+_ROUNDING = 1e-12
+"""Standard errors below this share of the largest score are rounding: nothing varied."""
 
 
 class Cluster(NamedTuple):
@@ -49,6 +51,8 @@ class _Linear(NamedTuple):
 
     value: float
     influence_G: NDArray[np.float64]
+    scale: float
+    """The largest mean of a prompt that went into it: what rounding is measured against."""
 
 
 def share(clusters: Sequence[Cluster]) -> Estimate:
@@ -155,7 +159,8 @@ def _linear(clusters: Sequence[Cluster]) -> _Linear:
     if not counts.sum() > 0:
         raise DataError("there are no images to average")
     value = float(totals.sum() / counts.sum())
-    return _Linear(value, (totals - value * counts) / counts.sum())
+    scale = float(np.abs(totals / np.maximum(counts, 1)).max())
+    return _Linear(value, (totals - value * counts) / counts.sum(), scale)
 
 
 def _paired(a: Sequence[Cluster], b: Sequence[Cluster]) -> _Linear:
@@ -166,14 +171,17 @@ def _paired(a: Sequence[Cluster], b: Sequence[Cluster]) -> _Linear:
             " paired comparison needs the same prompts on both sides"
         )
     first, second = _linear(a), _linear(b)
-    return _Linear(first.value - second.value, first.influence_G - second.influence_G)
+    influence_G = first.influence_G - second.influence_G
+    return _Linear(first.value - second.value, influence_G, max(first.scale, second.scale))
 
 
 def _variance(linear: _Linear) -> float | None:
+    """Of the mean; 0 where no more than rounding varies, None of one prompt alone."""
     prompts = len(linear.influence_G)
     if prompts < 2:
         return None
-    return float(linear.influence_G @ linear.influence_G) * prompts / (prompts - 1)
+    variance = float(linear.influence_G @ linear.influence_G) * prompts / (prompts - 1)
+    return variance if variance > (_ROUNDING * linear.scale) ** 2 else 0.0
 
 
 def _scaled(linear: _Linear, num_tags: int) -> tuple[float | None, int]:

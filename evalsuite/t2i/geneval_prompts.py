@@ -14,6 +14,8 @@ from evalsuite.errors import StorageError, UsageError
 
 TAGS = ("single_object", "two_object", "counting", "colors", "position", "color_attr")
 """Of the published prompts, in the order of every table."""
+_MISTAKEN = 0.8
+"""How like a published tag another may be: `countign` is no tag of its own (difflib's ratio)."""
 LONGEST_PROMPT = 10_000
 """Characters; what is longer is a file taken for a prompt."""
 Relation = Literal["left of", "right of", "above", "below"]
@@ -22,7 +24,6 @@ Relation = Literal["left of", "right of", "above", "below"]
 class Clause(Frozen):
     """Objects that must be there."""
 
-    model_config = ConfigDict(populate_by_name=True)
     class_name: str = Field(alias="class", min_length=1)
     count: int = Field(ge=1)
     color: str | None = None
@@ -33,7 +34,6 @@ class Clause(Frozen):
 class Exclusion(Frozen):
     """A number of objects that must not be reached."""
 
-    model_config = ConfigDict(populate_by_name=True)
     class_name: str = Field(alias="class", min_length=1)
     count: int = Field(ge=1)
 
@@ -120,6 +120,8 @@ def check_words(
 ) -> None:
     """Raise UsageError when a prompt asks for what no image can be found to show.
 
+    A tag may be any word, but none that is nearly one of GenEval's: thresholds go by them.
+
     Args:
         prompts: that are to be judged.
         classes: that the detector knows.
@@ -128,13 +130,15 @@ def check_words(
     """
     for prompt in prompts:
         clauses: list[Clause | Exclusion] = [*prompt.include, *prompt.exclude]
-        for clause in clauses:
+        for clause in prompt.include:  # one too many to exclude may be more than are counted
             if clause.count > most:
                 raise UsageError(
                     f"the metadata of {prompt.prompt[:60]!r} has a count of {clause.count}, but of"
                     f" one class {most} objects are counted at most"
                 )
-        words: list[tuple[str, str, Sequence[str]]] = [("tag", prompt.tag, TAGS)]
+        words: list[tuple[str, str, Sequence[str]]] = []
+        if difflib.get_close_matches(prompt.tag, TAGS, 1, _MISTAKEN):
+            words.append(("tag", prompt.tag, TAGS))
         words += [("object", clause.class_name, classes) for clause in clauses]
         words += [("colour", one.color, colors) for one in prompt.include if one.color is not None]
         for what, word, known in words:

@@ -32,6 +32,16 @@ def join_cells(images: Sequence[Images]) -> Images:
     return np.concatenate([top, bottom], axis=0)
 
 
+def check_grid(size: tuple[int, int], resolution: int, name: str) -> None:
+    """Raise DataError unless a picture of `size`, (H, W), is 2 x 2 cells of `resolution`."""
+    side = 2 * resolution
+    if size != (side, side):
+        raise DataError(
+            f"{name} of {size[0]}x{size[1]} has no 2 x 2 cells of {resolution}x{resolution}: give"
+            " the side of one cell, and one grid for each prompt"
+        )
+
+
 def cut_cells(picture: Images, resolution: int, num_cells: int = CELLS) -> list[Images]:
     """The first cells of a grid, each uint8 [resolution,resolution,3].
 
@@ -44,12 +54,7 @@ def cut_cells(picture: Images, resolution: int, num_cells: int = CELLS) -> list[
         DataError: the picture is not 2 x 2 cells of this size.
     """
     height, width, _ = picture.shape
-    side = 2 * resolution
-    if (height, width) != (side, side):
-        raise DataError(
-            f"a grid of {height}x{width} has no 2 x 2 cells of {resolution}x{resolution}: give the"
-            " side of one cell, and one grid for each prompt"
-        )
+    check_grid((height, width), resolution, "a grid")
     cells = []
     for row, column in _PLACES[:num_cells]:
         y, x = row * resolution, column * resolution

@@ -15,7 +15,7 @@ from evalsuite.artifacts.run_directory import RunDirectory
 from evalsuite.config import BenchmarkSpec, load_spec
 from evalsuite.errors import CorruptionError
 from evalsuite.pipeline.export_t2i import export_geneval
-from evalsuite.pipeline.geneval_protocol import VIT_L_14
+from evalsuite.pipeline.geneval_protocol import SWIN_S, VIT_L_14
 from evalsuite.pipeline.geneval_scorer import run_lengths
 from evalsuite.pipeline.row_file import read_rows, write_rows
 from evalsuite.pipeline.stage_names import judged_stages
@@ -179,6 +179,10 @@ DEPARTURES = [
     ({"prompts_sha256": "0" * 64}, "other prompts than its 553"),
     ({"options": {"threshold": 0.5}}, "threshold 0.5, not 0.3"),
     ({"detector": {"names_sha256": "0" * 64}}, "other object names, or in another order"),
+    (
+        {"detector": {"network": {**SWIN_S, "depths": [2, 2, 6, 2]}}},
+        "a detector that is not Mask2F",
+    ),
     ({"colors": {"network": {"patch": 32}}}, "a CLIP that is not ViT-L/14"),
 ]
 
@@ -193,14 +197,14 @@ def test_published_scores_stand_beside_their_own_protocol_alone(
     header, rows = read_rows(tmp_path / "run/verdicts" / name)
     spec = load_spec(BenchmarkSpec, "geneval")
     (names,) = (file.place.sha256 for file in spec.files if file.role == "object-names")
-    header["detector"] = {"kind": "official detector", "names_sha256": names}
+    header["detector"] = {"kind": "official detector", "names_sha256": names, "network": SWIN_S}
     header |= {"prompts_sha256": spec.prompts_sha256, "colors": {"network": VIT_L_14}}
     header["options"] = GenevalOptions().model_dump()
     for key, value in changed.items():
         header[key] = {**header[key], **value} if isinstance(value, dict) else value
     write_rows(tmp_path / "run/verdicts" / name, header, rows)
     (found,) = verdict_sets(run, "verdicts")
-    assert found.title == f"GenEval (official detector{'; ' * bool(departure)}{departure})"
+    assert found.title.startswith(f"GenEval (official detector{'; ' * bool(departure)}{departure}")
     assert found.published == (() if departure else spec.published)
     assert any(bar.ticks for bar in found.bars) == (not departure)
     (note,) = found.notes

@@ -185,3 +185,63 @@ def test_what_to_do_follows_from_how_workers_were_lost(error: Exception, words: 
         crew.lose(worker, loss_of(error))
     with pytest.raises(WorkerError, match=f"loading lost a worker 4 times .{words}"):
         crew.lose(crew.workers[0], loss_of(error))
+
+
+def test_a_piece_is_given_what_its_user_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A command of `--scorer command:` may take a day for its images, and tells nothing till then;
+    what has no answer is hung all the same."""
+    from evalsuite.runtime.hanging import Limits
+    from evalsuite.runtime.workers import Worker
+
+    now_s = 10.0**6
+    monkeypatch.setattr(time, "monotonic", lambda: now_s)
+    worker = Worker("patient", actor=None, loading=None)
+    worker.flights = [Flight(ShardTask(0, 256, ("scores/x",)), "one", None)]
+    limits = Limits(piece_s=86_400.0)
+    for slowest_s in (0.0, 5.0):  # before its first piece, and after quick ones
+        worker.slowest_s, worker.answered_s = slowest_s, now_s
+        worker.advanced_s = now_s - 86_400
+        assert limits.hung(worker, [], others_work=True) == ""
+        worker.advanced_s = now_s - 86_700
+        assert "no progress in 86580 s" in limits.hung(worker, [], others_work=True)
+        worker.advanced_s, worker.answered_s = now_s - 90, now_s - 61
+        assert limits.hung(worker, [], others_work=True) == "it hung: no answer"
+
+
+def test_workers_are_told_how_long_a_command_may_take(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import sys
+
+    from evalsuite.pipeline.prompt_scores import CommandOptions, PromptScorer, score_source
+    from evalsuite.runtime import piecework
+    from evalsuite.runtime.hanging import Limits
+    from evalsuite.runtime.team import Site, Team
+    from evalsuite.runtime.workers import WorkerSize
+    from evalsuite.runtime.workforce import PieceWork, Workforce
+
+    (tmp_path / "s.py").write_text("")
+    command = f"command:{sys.executable} s.py {{images}}"
+    source = score_source(command, tmp_path, CommandOptions(None, 7200.0), trust_code=False)
+    scorer = PromptScorer(("a cup",), (), source)
+    seen: list[Limits] = []
+
+    class Told(Exception):  # noqa: N818 - no fault
+        pass
+
+    class Asked:
+        report = None
+
+        def __init__(self, *_: object, limits: Limits) -> None:
+            seen.append(limits)
+
+        def run(self, tasks: object) -> None:
+            raise Told
+
+    monkeypatch.setattr(piecework, "Driver", Asked)
+    team = Team("cpu", WorkerSize(1, 0), 1, is_private=True)
+    monkeypatch.setattr(piecework, "look_around", lambda *_, **__: Site([], team))
+    work, asked = PieceWork([(0, 4)], 4, "scores/x", tmp_path, "", scorer.portion_s), Workforce(1)
+    with pytest.raises(Told):
+        piecework.drive_pieces(None, work, asked, lambda _: None, print, print)  # type: ignore[arg-type]
+    assert [one.piece_s for one in seen] == [7200.0]

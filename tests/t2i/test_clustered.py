@@ -151,3 +151,20 @@ def test_other_prompts_are_no_pairs() -> None:
         difference_of_tags({"a": clusters(ones)}, {"b": clusters(ones)})
     with pytest.raises(DataError, match="there twice"):
         share([Cluster("a", 1, 1), Cluster("a", 1, 1)])
+
+
+@pytest.mark.parametrize("score", [1 / 3, 100 / 3, 0.1])
+def test_rounding_is_no_variance(score: float) -> None:
+    """Equal scores that no binary fraction is: the interval is that of scores which do not vary."""
+    parts = [Cluster(str(i), score, 1) for i in range(1065)]
+    most = 100.0 if score > 1 else 1.0
+    within = mean_within(parts, most)
+    assert (within.value, within.standard_error) == (pytest.approx(score), 0)
+    assert within.interval is not None
+    assert within.interval[1] - within.interval[0] > 0.02 * score
+    assert mean(parts)[1:3] == (0, None)
+    twice = [Cluster(str(i), 3 * score, 3) for i in range(1065)]
+    assert difference(parts, twice)[1:3] == (0, None)
+    images = share([Cluster(str(i), 2.0 * (i % 2), 6) for i in range(2)])
+    assert images.standard_error
+    assert images.standard_error > 0.1  # what varies still does

@@ -1,5 +1,6 @@
 """DPG-Bench beyond its goldens: the corrected aggregation, and files that are wrong."""
 
+import re
 from pathlib import Path
 from typing import ClassVar
 
@@ -124,6 +125,29 @@ def test_official_is_given_where_corrected_is_refused(
     assert corrected.startswith(f"corrected  refused: {reason}")
     assert reason in fault_of(found)
     assert fault_of(found[:1]) == ""
+
+
+def test_corrected_is_given_where_official_is_impossible(tmp_path: Path) -> None:
+    """It skips the only row that there is; where it is possible, it has an interval by prompt."""
+    for names in ("a", "abc"):
+        csv = write(tmp_path, *[(name, 1, "0", "x") for name in names])
+        rows = read_dpg_rows(csv)
+        scorer = DpgInput(Path(), tuple(names)).scorer(rows, csv, Judges())
+        shown = [Shown(place, 0) for place in range(len(names))]
+        found = scorer.load(CPU).rows(shown, [np.zeros((8, 8, 3), np.uint8)] * len(names))
+        header = {"source": "x", "num_images": len(names), **scorer.decides}
+        write_rows(tmp_path / "answers.jsonl", header, found)
+        done = call_main("t2i", "summary", tmp_path / "answers.jsonl", "--dpg-csv", csv)
+        assert done.code == 0, done.stderr
+        official, *_ = done.stdout.splitlines()
+        (corrected,) = [line for line in done.stdout.splitlines() if line.startswith("corrected")]
+        assert corrected.startswith("corrected  100.00")
+        if names == "a":
+            assert official == "official   refused: no prompt of DPG-Bench could be scored"
+        else:  # a is dropped with its row
+            assert re.fullmatch(
+                r"official   100.00  \(\d+\.\d+ to 100\.0000\)  2 prompts", official
+            )
 
 
 class Judges:

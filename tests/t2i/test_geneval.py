@@ -28,6 +28,8 @@ BAD = [
     ({**CUP, "prompt": "x" * 10_001}, "prompt"),
     ({**CUP, "include": [{"class": "cup", "count": 0}]}, "include.0.count: 0 is out of range"),
     ({**CUP, "include": [{"class": "cup", "cuont": 1}]}, "unknown key 'include.0.cuont'"),
+    ({**CUP, "include": [{"class_name": "cup", "count": 1}]}, "include.0.class"),
+    ({**CUP, "exclude": [{"class_name": "cup", "count": 2}]}, "exclude.0.class"),
     (
         {**CUP, "include": [{"class": "cup", "count": 1, "colour": "red"}]},
         r"unknown key 'include.0.colour': did you mean 'color'\?$",
@@ -71,6 +73,14 @@ def test_what_a_scorer_does_not_know_is_refused() -> None:
     many = parse_geneval_prompt({**CUP, "include": [{"class": "cup", "count": 17}]}, "")
     with pytest.raises(UsageError, match="has a count of 17, but of one class 16 objects"):
         check_words([many], ("cup",), COLORS, 16)
+    exactly = {"include": [{"class": "cup", "count": 16}]}
+    exactly["exclude"] = [{"class": "cup", "count": 17}]
+    check_words([parse_geneval_prompt({**CUP, **exactly}, "")], ("cup",), COLORS, 16)
+    for tag in ("texture", "three_object", "style", "negation", "COUNT"):  # any word of its own
+        check_words([parse_geneval_prompt({**CUP, "tag": tag}, "")], ("cup",), COLORS, 16)
+    for tag in ("countign", "color", "positions", "two_objects", "colour_attr"):
+        with pytest.raises(UsageError, match=f"has the tag '{tag}', which .* did you mean"):
+            check_words([parse_geneval_prompt({**CUP, "tag": tag}, "")], ("cup",), COLORS, 16)
     for classes, colors, line in [
         (("cup",), COLORS, "the object 'dog', which"),
         (("cup", "dog"), ("red", "blue"), "the colour 'black', which"),

@@ -13,9 +13,11 @@ import torch
 from PIL import Image
 
 from evalsuite.errors import DataError, EnvironmentProblem, UsageError
+from evalsuite.pipeline.geneval_protocol import SWIN_S
 from evalsuite.pipeline.t2i_judges import QWEN, JudgeSource
 from evalsuite.pipeline.t2i_networks import (
     convert_detector,
+    detector_protocol,
     load_colors,
     load_detector,
     read_object_names,
@@ -142,7 +144,9 @@ def test_detections_are_those_of_the_raw_outputs(detector: Mask2FormerDetector) 
     assert [list(d.box) for d in found.found] == wanted.boxes_D4[kept].tolist()
 
 
-def test_official_weights_become_a_folder(folders: dict[str, Path], tmp_path: Path) -> None:
+def test_official_weights_become_a_folder(
+    folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """From mmdet's names and order back to every tensor, through a pickle as mmdet writes it."""
     from safetensors.torch import load_file
 
@@ -161,9 +165,24 @@ def test_official_weights_become_a_folder(folders: dict[str, Path], tmp_path: Pa
     assert written.keys() == converted.keys() | {"criterion.empty_weight"}
     with pytest.raises(UsageError, match="exists already"):
         convert_detector(tmp_path / "official.pth", tmp_path / "folder")
+    kind = "mmdet detector (other weights)"
+    assert detector_protocol(tmp_path / "folder", NAMES)["kind"] == kind
+    monkeypatch.setattr("evalsuite.pipeline.t2i_networks.OFFICIAL", digest[:8])
+    official = detector_protocol(tmp_path / "folder", NAMES)
+    assert (official["kind"], official["network"]) == ("official detector", SWIN_S)
+    of_tiny = detector_protocol(folders["detector"], NAMES)["network"]
+    assert of_tiny == {
+        "backbone": "swin", "embed_dim": 8, "depths": [1, 1, 2, 1], "num_queries": 7,
+    }  # fmt: skip
     # the tiny sizes, not those of Swin-S, so that the written weights can be loaded and used
     config = (folders["detector"] / "config.json").read_text()
     (tmp_path / "folder" / "config.json").write_text(config)
+    with pytest.raises(DataError, match="holds other weights or another configuration than its"):
+        detector_protocol(tmp_path / "folder", NAMES)
+    (tmp_path / "folder" / "evalsuite-origin.json").write_text("9" * 5000)
+    with pytest.raises(DataError, match=r"cannot read .*origin"):
+        detector_protocol(tmp_path / "folder", NAMES)
+    (tmp_path / "folder" / "evalsuite-origin.json").unlink()
     again = replace(load_detector(tmp_path / "folder", NAMES, CPU).network, **SMALL)
     first = replace(load_detector(folders["detector"], NAMES, CPU).network, **SMALL)
     for a, b in zip(again.logits(pictures(2))[:2], first.logits(pictures(2))[:2], strict=True):
@@ -394,6 +413,9 @@ def test_folders_that_hold_no_judge(folders: dict[str, Path], tmp_path: Path) ->
         JudgeSource(folders["clip"])
     folder = save_qwen(tmp_path, "qwen2_5_vl")
     source = JudgeSource(folder)
+    (folder / "preprocessor_config.json").write_text("[" * 9000)
+    with pytest.raises(DataError, match="does not say how pictures are cut: brackets are more"):
+        JudgeSource(folder)
     (folder / "preprocessor_config.json").unlink()
     with pytest.raises(DataError, match="does not say how pictures are cut"):
         JudgeSource(folder)

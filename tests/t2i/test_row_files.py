@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,13 @@ FILES: dict[str, list[dict[str, Any]]] = {
     ],
     "dpg": [
         {"csv_sha256": "c", "judge": {"name": "j"}},
-        {"item_id": "a", "number": 0, "answers": {"1": "yes"}},
+        {
+            "item_id": "a",
+            "number": 0,
+            "answers": {"1": "yes"},
+            "prompt": "a cup",
+            "questions": [{"id": 1, "parents": [], "category": "entity - whole", "text": "A cup?"}],
+        },
         {"item_id": "a", "number": 1, "answers": {"1": "no"}},
     ],
     "scores": [
@@ -81,6 +88,18 @@ DAMAGE: list[tuple[str, Callable[[list[Any]], object], str]] = [
     ("geneval", lambda f: f[2].update(correct="yes"), "line 3 is damaged: correct"),
     ("geneval", lambda f: f[2]["prompt"].pop("tag"), "line 3 is damaged: its prompt: tag"),
     ("geneval", lambda f: f[0]["options"].update(threshold="x"), "line 1 .* options.threshold"),
+    ("geneval", lambda f: f[0]["options"].pop("threshold"), "line 1 .* options lack threshold"),
+    ("geneval", lambda f: f[1]["detections"][0].pop("class"), "line 2 .* detections.0.class"),
+    ("geneval", lambda f: f[1]["detections"][0]["mask"].append(4), "mask of .* 0 is of 20 pixels"),
+    ("geneval", lambda f: f[1].update(size=[4, 5]), "mask of .* is of 16 pixels, not 20"),
+    ("geneval", lambda f: f[2].update(tag="counting"), "line 3 .* its prompt's is 'colors'"),
+    ("geneval", lambda f: f[1].update(correct=False), "line 2 .* correct is False, with 0 reas"),
+    ("geneval", lambda f: f[1].update(reasons=["no"]), "line 2 .* correct is True, with 1 reas"),
+    ("dpg", lambda f: f[1].pop("prompt"), "line 2 .* without prompt or questions"),
+    ("dpg", lambda f: f[1].pop("questions"), "line 2 .* without prompt or questions"),
+    ("dpg", lambda f: f[1]["questions"][0].pop("text"), "line 2 .* questions.0.text"),
+    ("dpg", lambda f: f[1]["questions"][0].update(id=2), "line 2 .* others than were answered"),
+    ("dpg", lambda f: f[2].update(item_id="b"), "line 3 .* first image of 'b'"),
     ("scores", lambda f: f[1].pop("score"), "line 2 is damaged: score: "),
     ("scores", lambda f: f[0].update(scorer={}), "line 1 is damaged: scorer"),
     ("scores", lambda f: (f.append(f[1]), f[0].update(num_images=3)), "rows are there twice"),
@@ -95,7 +114,7 @@ def test_damage_is_named_by_its_line(
     with pytest.raises(CorruptionError, match=line) as raised:
         read_rows(path)
     assert "\n" not in str(raised.value)
-    done = call_main("t2i", "summary", path, "--dpg-csv", path)
+    done = call_main("t2i", "summary", path, *(("--dpg-csv", path) if benchmark == "dpg" else ()))
     assert (done.code, done.stderr.count("\n")) == (3, 1), done.stderr
 
 
@@ -108,3 +127,25 @@ def test_a_line_that_is_no_object_is_named(tmp_path: Path, line: str, place: int
     path.write_text("".join(f"{one}\n" for one in lines))
     with pytest.raises(CorruptionError, match=f"line {place + 1} is no"):
         read_rows(path)
+
+
+def test_files_of_two_benchmarks_are_not_compared(tmp_path: Path) -> None:
+    """Whatever is given besides, and whichever is the first."""
+    paths = {name: written(tmp_path / f"{name}.jsonl", name, lambda _: None) for name in FILES}
+    for a, b in permutations(FILES, 2):
+        refused = call_main("t2i", "compare", paths[a], paths[b], "--dpg-csv", tmp_path / "no.csv")
+        assert refused.code == 3, refused.stderr
+        assert f"is of {a} and {paths[b]} of {b}: no comparison" in refused.stderr
+
+
+@pytest.mark.parametrize("benchmark", ["geneval", "scores"])
+def test_questions_are_of_dpg_alone(tmp_path: Path, benchmark: str) -> None:
+    path = written(tmp_path / "rows.jsonl", benchmark, lambda _: None)
+    for command in (("summary", path), ("compare", path, path)):
+        refused = call_main("t2i", *command, "--dpg-csv", path)
+        assert (refused.code, refused.stdout) == (2, "")
+        assert f"holds rows of {benchmark}: --dpg-csv is of" in refused.stderr
+    compared = call_main("t2i", "compare", path, path)
+    assert compared.code == 0, compared.stderr
+    for line in compared.stdout.splitlines():
+        assert line.endswith("+0.0000  no interval: one prompt alone tells nothing of others")

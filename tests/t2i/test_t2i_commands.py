@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from evalsuite.artifacts.run_directory import RunDirectory
 from evalsuite.cli.t2i_judging import benchmark_scoring
 from evalsuite.config import BenchmarkSpec, load_spec
 from evalsuite.errors import CorruptionError, DataError, EnvironmentProblem, UsageError
+from evalsuite.pipeline.dpg_protocol import prompts_sha256
 from evalsuite.pipeline.dpg_run import open_dpg
 from evalsuite.pipeline.dpg_run import summary_of as dpg_summary
 from evalsuite.pipeline.export_t2i import export_geneval
@@ -55,6 +57,7 @@ from tiny_scorers import (
 )
 
 CPU = torch.device("cpu")
+NO_DIFFERENCE = "no interval: it is the same for every prompt"
 CUP = {"class": "cup", "count": 1}
 
 
@@ -161,7 +164,8 @@ def test_a_run_is_judged_by_the_command_and_summed_up_again(kit: Kit, tmp_path: 
     assert done.code == 0, done.stderr
     assert "8 of 8 images are to be judged" in done.stderr
     assert list((kit.run.root / "receipts" / "detections").glob("mask2former-*"))
-    departures = ["other object names, or in another order", "a CLIP that is not ViT-L/14"]
+    departures = ["other object names, or in another order"]
+    departures += ["a detector that is not Mask2Former Swin-S", "a CLIP that is not ViT-L/14"]
     departures += ["other prompts than its 553", "images of each prompt 1, not 4"]
     name = f"GenEval (HF detector; {'; '.join(departures)})"
     assert f"{name}: 8 images of 8 prompts" in done.stdout
@@ -198,7 +202,8 @@ def test_a_run_and_its_export_get_the_same_verdicts(kit: Kit, tmp_path: Path) ->
             k: b[k] for k in ("prompt", "correct", "reasons", "kept", "colors")
         }
     compared = call_main("t2i", "compare", tmp_path / "run.jsonl", tmp_path / "run.jsonl")
-    assert compared.stdout.splitlines()[-1].split() == ["difference", "+0.0000"]
+    last = compared.stdout.splitlines()[-1]
+    assert last.split(None, 2) == ["difference", "+0.0000", NO_DIFFERENCE]
     assert len(compared.stdout.splitlines()) == 5  # four tags
     judged(kit, kit.run.root, tmp_path / "other.jsonl", SmallSource(kit, "another"))
     refused = call_main("t2i", "compare", tmp_path / "run.jsonl", tmp_path / "other.jsonl")
@@ -392,11 +397,21 @@ class Blind:
         return [Detections() for _ in images]
 
 
+class Mended(Blind):
+    """The same detector, once what broke it is mended."""
+
+    def detect(self, images: Any) -> list[Detections]:
+        return [Detections((Detection("dog", (0, 0, 4, 4), 0.9),)) for _ in images]
+
+
 def test_a_detector_that_finds_nothing_gives_no_score(kit: Kit, tmp_path: Path) -> None:
-    for _ in range(2):
-        with pytest.raises(DataError, match="found nothing in any of 32 images"):
-            judged(kit, kit.run.root, tmp_path / "v.jsonl", Blind())
+    """And keeps no rows: the same command judges anew once the detector is mended."""
+    with pytest.raises(DataError, match="found nothing in any of 32 images"):
+        judged(kit, kit.run.root, tmp_path / "v.jsonl", Blind())
     assert not (tmp_path / "v.jsonl").exists()
+    assert garbage_files(kit.run) == []
+    assert not list(kit.run.root.glob("detections/blind-*/*"))
+    assert len(judged(kit, kit.run.root, tmp_path / "mended.jsonl", Mended())) == 32
     rows = judged(kit, kit.run.root, tmp_path / "seeing.jsonl")
     blind = [{**row, "kept": {}, "detections": []} for row in rows]
     write_rows(tmp_path / "v.jsonl", read_rows(tmp_path / "seeing.jsonl")[0], blind)
@@ -448,6 +463,9 @@ def test_what_cannot_be_judged_is_said(
         for one in records()[:1]
     )
     export_geneval(kit.run, 32, kit.metadata, tmp_path / "images")
+    shutil.copytree(tmp_path / "images", tmp_path / "grey")
+    last = tmp_path / "grey" / "00007" / "samples" / "00000.png"
+    Image.open(last).convert("L").save(last)  # found before any worker begins
     (tmp_path / "images" / "00003" / "samples" / "00002.png").unlink()
     for images, options, code, line in [
         (run, (), 2, "what do the prompts of"),
@@ -463,6 +481,7 @@ def test_what_cannot_be_judged_is_said(
         (tmp_path / "images", (*asked, "--num-samples", 8), 2, "--num-samples is of a run"),
         (tmp_path / "none", asked, 2, "neither a run nor a folder"),
         (kit.detector, asked, 3, "holds no folder whose name is a number"),
+        (tmp_path / "grey", asked, 3, "00000.png is greyscale (mode L), not RGB"),
     ]:
         done = kit.geneval(images, *output, *options)
         assert (done.code, done.stderr.count("\n")) == (code, 1), done.stderr
@@ -535,7 +554,11 @@ def test_dpg_asks_a_run_and_its_grids_the_same(
     assert 0 < found[0]["corrected"]["overall"] < 100
     assert found[0]["official"]["dropped"].keys() == {"i0"}  # its first row is skipped
     assert found[0]["official"]["overall"] == 0  # "Yes." is not exactly yes
-    (shown,) = [one for one in verdict_sets(kit.run, "verdicts") if one.title == "DPG (pixels)"]
+    departures = ["other prompts than its 1065"]
+    assert found[0]["departures"] == departures
+    assert found[0]["display"] == f"DPG (pixels; {departures[0]})"
+    (shown,) = [one for one in verdict_sets(kit.run, "verdicts") if "pixels" in one.title]
+    assert shown.title == f"DPG, corrected (pixels; {departures[0]})"
     assert [bar.name for bar in shown.bars] == ["entity", "attribute", "overall"]
     assert shown.bars[-1].value == found[0]["corrected"]["overall"]
     intervals = found[0]["corrected"]["category_intervals"]
@@ -543,17 +566,28 @@ def test_dpg_asks_a_run_and_its_grids_the_same(
         tuple(intervals[name]) for name in ("entity", "attribute")
     ]
     assert intervals["entity"][0] < shown.bars[0].value < intervals["entity"][1]
-    assert (shown.published, "8 prompts and 32 images, not 1065" in shown.notes[1]) == ((), True)
-    whole = load_spec(BenchmarkSpec, "dpg").model_copy(update={"num_prompts": 8})
+    assert (shown.published, departures[0] in shown.notes[1]) == ((), True)
+    ours = prompts_sha256((row.item_id, row.prompt.upper() + " ") for row in rows[::2])
+    whole = load_spec(BenchmarkSpec, "dpg").model_copy(update={"prompts_sha256": ours})
     with monkeypatch.context() as patch:
-        patch.setattr("evalsuite.report.verdicts.load_spec", lambda kind, name: whole)
+        patch.setattr("evalsuite.pipeline.dpg_protocol.load_spec", lambda kind, name: whole)
         (shown,) = [one for one in verdict_sets(kit.run, "verdicts") if "pixels" in one.title]
+    assert shown.title == "DPG, corrected (pixels)"
     models = [tick.model for tick in shown.bars[-1].ticks]
     assert models == [row.model for row in shown.published]
     assert "PixNerd-XXL/16" in models
     lowest, highest = ([card.lines for card in group.cards] for group in shown.groups)
     assert (lowest[0][0], highest[0][0]) == ("0 of 100", "100 of 100")
     assert len(lowest[0]) == 3  # the score and two questions
+    with pytest.raises(DataError, match=r"i0\.png of 32x32 has no 2 x 2 cells of 8x8"):
+        open_dpg(grids, kit.csv, rows, None, 8)
+    (grids / "i3.png").rename(grids / "i3.JPG")
+    with pytest.raises(DataError, match=r"holds 1 JPEGs such as i3\.JPG: PNG is wanted"):
+        open_dpg(grids, kit.csv, rows, None, 16)
+    (grids / "i3.JPG").rename(grids / "i3.png")
+    (grids / "i3.png").write_bytes(b"no picture")
+    with pytest.raises(DataError, match=r"i3\.png cannot be read as an image"):
+        open_dpg(grids, kit.csv, rows, None, 16)
     (grids / "i3.png").unlink()
     with pytest.raises(DataError, match=r"lacks 1 files such as i3\.png"):
         open_dpg(grids, kit.csv, rows, None, 16)
@@ -564,7 +598,8 @@ def test_a_run_is_asked_by_the_command(kit: Kit, tmp_path: Path) -> None:
     judge = ("--judge", kit.blip, "--device", "cpu", "--output", answers)
     done = call_main("t2i", "dpg", kit.run.root, *options, *judge)
     assert done.code == 0, done.stderr
-    assert "DPG (blip-vqa): of official, published category scores" in done.stdout
+    departures = "other prompts than its 1065; images of each prompt 1, not 4"
+    assert f"DPG (blip-vqa; {departures}): of official, published category scores" in done.stdout
     header, rows = read_rows(answers)
     assert (len(rows), len(header["judge"]["weights_sha256"])) == (8, 64)
     assert {word for row in rows for word in row["answers"].values()} == {"yes", "no"}
@@ -584,7 +619,7 @@ elif mode == "names":
 elif mode == "line":
     print("hello"); print(json.dumps({"overall": 0.25}))
 else:
-    json.dump({"overall": 0.5, "counting": 1}, open(output, "w"))
+    json.dump({"overall": 0.5, "counting": 1, "total_images": 2212}, open(output, "w"))
 """
 
 
@@ -600,7 +635,7 @@ def test_an_external_scorers_numbers_are_taken_with_their_provenance(tmp_path: P
     assert (odd.code, odd.stdout.split()) == (0, ["\\x9b31m", "1"])
     done = call_main(*base, "--scorer", f"{command} file", "--json", out)
     assert done.code == 0, done.stderr
-    assert done.stdout.split() == ["overall", "0.5", "counting", "1"]
+    assert done.stdout.split() == ["overall", "0.5", "counting", "1", "total_images", "2212"]
     assert "images is of is not known" in done.stderr
     provenance = json.loads(out.read_text())["provenance"]
     assert provenance["command"][1] == str(script)
@@ -638,6 +673,16 @@ def test_an_external_scorers_numbers_enter_the_run_and_its_page(kit: Kit, tmp_pa
     (shown,) = [one for one in verdict_sets(kit.run, "verdicts") if "external" in one.title]
     assert [(bar.name, bar.value) for bar in shown.bars] == [("counting", 1.0), ("overall", 0.5)]
     assert (shown.num_images, str(script) in shown.notes[0]) == (32, True)
+    assert (shown.most, shown.notes[1]) == (1.0, "total_images 2212.")  # no bar, and no scale
+    kept = kit.run.root / "verdicts" / shown.name
+    sound = kept.read_text()
+    damaged = ["[" * 9000, "[]", '{"scores": []}', sound.replace("0.5", "9" * 5000)]
+    damaged += [sound.replace("0.5", value) for value in ("NaN", '"x"', "1e999", "true", "[1]")]
+    for text in damaged:
+        kept.write_text(text)
+        with pytest.raises(CorruptionError, match="cannot be read: remove it"):
+            verdict_sets(kit.run, "verdicts")
+    kept.write_text(sound)
     again = call_main(*base, "geneval", *scorer, "--run", kit.run.root)
     assert again.stdout == done.stdout
     assert call_main(*base, "dpg", *scorer).stderr.endswith("was exported as geneval, not dpg\n")
@@ -755,7 +800,7 @@ def test_the_recipes_read_what_the_official_programs_print(
     )
     images = open_exported(tmp_path, "geneval")
     scores = run_scorer(geneval, images, "geneval")["scores"]
-    expected = {"colors": 0.8191, "overall": 0.73456, "total_images": 2212}
+    expected = {"colors": 0.8191, "overall": 0.73456}
     assert scores == pytest.approx(expected)
     dpg = parse_command(f"command:{RECIPES / 'dpg.sh'} {{images}} {{output}} 512", tmp_path.parent)
     assert run_scorer(dpg, images, "dpg")["scores"] == {

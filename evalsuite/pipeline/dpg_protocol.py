@@ -1,0 +1,54 @@
+"""In what a score of DPG-Bench departs from the published protocol; none that does is its equal.
+
+The judge is no departure: it stands in the score's name, and published scores are mPLUG's.
+"""
+
+import hashlib
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from evalsuite.config import BenchmarkSpec, canonical_json, load_spec
+
+_WORD = re.compile(r"[a-z0-9]+")
+
+
+def departures_of(header: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    """What a file of answers was made by, as far as it is not what published scores are made by.
+
+    Args:
+        header: of the file.
+        rows: all of it; the first image of each prompt says what it is.
+    """
+    spec, found = load_spec(BenchmarkSpec, "dpg"), []
+    prompts = [(row["item_id"], row["prompt"]) for row in rows if row["number"] == 0]
+    if prompts_sha256(prompts) != spec.prompts_sha256:
+        found.append(f"other prompts than its {spec.num_prompts}")
+    places = (file.place for file in spec.files if file.role == "dpg-csv")
+    csv_sha256 = next((place.sha256 for place in places if place is not None), None)
+    if csv_sha256 is not None and header["csv_sha256"] != csv_sha256:
+        found.append("other questions than its dpg_bench.csv")
+    if len(rows) != len(prompts) * spec.images_per_prompt:
+        each = f"{len(rows) / len(prompts):g}, not {spec.images_per_prompt}"
+        found.append(f"images of each prompt {each}")
+    return tuple(found)
+
+
+def prompts_sha256(prompts: Iterable[tuple[str, str]]) -> str:
+    """SHA-256 of items with their prompts' words, whatever their order.
+
+    Copies of the prompts differ in blanks, quotes and accents, so these do not count.
+    """
+    words = sorted((item, " ".join(_WORD.findall(text.lower()))) for item, text in prompts)
+    return hashlib.sha256(canonical_json(words)).hexdigest()
+
+
+def display_of(header: Mapping[str, Any], departures: tuple[str, ...], name: str = "DPG") -> str:
+    """What a score is called wherever it stands.
+
+    Args:
+        header: of its file.
+        departures: from `departures_of`.
+        name: `DPG, corrected` for the corrected score alone.
+    """
+    return f"{name} ({'; '.join((header['judge']['name'], *departures))})"
