@@ -6,7 +6,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from evalsuite.cli.options import PATH, PLACE, POSITIVE, NumberRange, device_option
+from evalsuite.cli.options import (
+    PATH,
+    PLACE,
+    POSITIVE,
+    NumberRange,
+    device_option,
+    gpus_per_worker_option,
+)
 from evalsuite.cli.t2i_view import print_summary
 from evalsuite.errors import UsageError
 
@@ -45,6 +52,7 @@ _WORKER_OPTIONS = [
     click.option("--num-workers", type=POSITIVE, help="[default: all, if it is long]."),
     click.option("--address", metavar="ADDR", help="Ray: local, auto or host:port."),
     device_option,
+    gpus_per_worker_option,
 ]
 _OUTPUT = click.option(
     "--output", type=PLACE, help="A file for what is found; a run keeps it in any case."
@@ -186,7 +194,8 @@ def judged(images: "JudgedImages", scorer: "Scorer", values: dict[str, Any]) -> 
     from evalsuite.runtime.workforce import Workforce
 
     address = values["address"] or os.environ.get(JOB_ADDRESS)
-    workforce = Workforce(values["num_workers"], address, values["device"])
+    share = values["gpus_per_worker"] or 1.0
+    workforce = Workforce(values["num_workers"], address, values["device"], share)
     with ProgressView() as view:
         return judge_into(
             Judging(workforce, view.show, notice), images, scorer, values.get("output")

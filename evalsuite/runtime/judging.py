@@ -7,7 +7,7 @@ judged stays, whoever is killed.
 import secrets
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -23,7 +23,7 @@ from evalsuite.pipeline.ranges import Range, ShardTask, total
 from evalsuite.pipeline.row_file import TESTED_BY, is_written, read_rows, test_of, write_rows
 from evalsuite.pipeline.stage_names import verdicts_name
 from evalsuite.runtime.cluster import Cluster, connected
-from evalsuite.runtime.machine import default_cpu_workers
+from evalsuite.runtime.machine import room_for_workers
 from evalsuite.runtime.patience import PATIENCE_S, Patience
 from evalsuite.runtime.progress import Progress
 from evalsuite.runtime.workforce import PieceWork, Workforce
@@ -104,7 +104,7 @@ class _Work:
         device = resolve_device(self._asked.device)
         numerics = numerics_id(numerics_there(device.type))
         self._judgements.check_numerics(numerics)
-        room = torch.cuda.device_count() if device.type == "cuda" else default_cpu_workers()
+        room = room_for_workers(device.type, self._asked.gpus_per_worker)
         portions = -(-total(self.gaps) // self._scorer.portion)
         team = min(self._asked.num_workers or room, portions)
         if team == 1 or self._asked.num_workers is None:
@@ -112,7 +112,9 @@ class _Work:
             self.gaps = self._judgements.gaps(self._images.num_images)
         if self.gaps:
             self._notice(f"{total(self.gaps):,} images are left for {team} workers")
-            workforce = Workforce(self._asked.num_workers or team, None, device.type)
+            workforce = replace(
+                self._asked, num_workers=self._asked.num_workers or team, device=device.type
+            )
             on_gpu = device.type == "cuda"
             with connected(None, workforce.num_workers, use_gpu=on_gpu) as cluster:
                 self._by_workers(cluster, workforce, numerics)
@@ -123,8 +125,9 @@ class _Work:
         with connected(asked.address, asked.num_workers, use_gpu=asked.device != "cpu") as cluster:
             from evalsuite.runtime.team import look_around, numerics_of_workers
 
-            kind = look_around(cluster, asked.num_workers, asked.device).team.kind
-            numerics = numerics_id(numerics_of_workers(kind))
+            share = asked.gpus_per_worker
+            kind = look_around(cluster, asked.num_workers, asked.device, share).team.kind
+            numerics = numerics_id(numerics_of_workers(kind, share))
             self._judgements.check_numerics(numerics)
             self._by_workers(cluster, asked, numerics)
 

@@ -156,14 +156,19 @@ def gather_team(
     return Team("cuda" if on_gpu else "cpu", size, asked, is_private, grows)
 
 
-def numerics_of_workers(kind: str) -> dict[str, Any]:
+def numerics_of_workers(kind: str, gpus_per_worker: float = 1.0) -> dict[str, Any]:
     """What decides bits where a worker of this kind would run.
+
+    Args:
+        kind: `cuda` or `cpu`.
+        gpus_per_worker: the part of a GPU that it waits for.
 
     Raises:
         EnvironmentProblem: nobody answers.
     """
     on_gpu = kind == "cuda"
-    asked = ray.remote(num_cpus=1, num_gpus=1 if on_gpu else 0, max_retries=0)(numerics_there)
+    gpus = gpus_per_worker if on_gpu else 0
+    asked = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=0)(numerics_there)
     there = asked.options(runtime_env={"env_vars": environment_of(on_gpu=on_gpu)})
 
     def ask() -> dict[str, Any]:
