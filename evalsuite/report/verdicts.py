@@ -35,7 +35,6 @@ _ORIENTATION = (
 )
 _OTHER_PROTOCOL = "Published scores are left out: they are of another protocol ({departures})."
 _JUDGES = "Corrected aggregation; scores are this judge's, published ones are mPLUG's."
-_UNTESTED = "The detector was not tested on a photograph (--known-picture)."
 _EXTERNAL = "By {command}; {files} files of {source}."
 
 Row = Mapping[str, Any]
@@ -146,7 +145,7 @@ def _geneval(source: _Source) -> VerdictSet:
         len(rows),
         bars,
         groups,
-        notes=notes if found["tested_by"] is not None else (*notes, _UNTESTED),
+        notes=notes,
         published=published,
         published_by="the official detector",
         files=dict(files.values()),

@@ -59,8 +59,16 @@ class Judging:
     notice: Callable[[str], None]
     report: JudgingReport = field(default_factory=JudgingReport)
 
-    def __call__(self, images: JudgedImages, scorer: Scorer) -> list[dict[str, Any]]:
+    def __call__(
+        self, images: JudgedImages, scorer: Scorer, *, tested: bool
+    ) -> list[dict[str, Any]]:
         """The rows of all images, in their order.
+
+        Args:
+            images: of a run or a folder.
+            scorer: that gives rows.
+            tested: there is no picture to look at, or a record says that this very judge has named
+                it: where nothing is left to judge, it need not be loaded.
 
         Raises:
             EvalsuiteError: images, weights or workers cannot be used, or a self-test fails; what
@@ -73,18 +81,17 @@ class Judging:
                 work.on_cluster()
             else:
                 work.on_this_machine()
-        else:
+        elif not tested:
             self.test(scorer)
         return work.finished()
 
     def test(self, scorer: Scorer) -> None:
-        """Put the judge to the picture that was given; whoever judges has done it already.
+        """Put the judge to its known picture; whoever judges has done it already.
 
         Raises:
             EnvironmentProblem: it does not name what the picture shows.
         """
-        if scorer.tested_by is not None:
-            scorer.load(resolve_device(self.workforce.device))
+        scorer.load(resolve_device(self.workforce.device))
 
 
 class _Work:
@@ -216,20 +223,23 @@ def judge_into(
     if output is None and not judgements.of_run:
         raise UsageError(f"{images.place} is no run: give --output, a file for what is found")
     written = output is not None and is_written(output, header)
+    places = [output] if output is not None else []
+    if judgements.of_run:
+        places.append(judgements.place / verdicts_name(stage, images.num_images))
+    passed = [test for test in map(test_of, places) if test is not None]
+    tested = tested_by is None or tested_by in passed
     if output is not None and written and not judgements.of_run:
-        if tested_by is None or tested_by == test_of(output):
+        if tested:
             return output
         judging.test(scorer)
         rows = read_rows(output)[1]
     else:
-        rows = judging(images, scorer)
+        rows = judging(images, scorer, tested=tested)
         scorer.check(rows)
-    places = [output] if output is not None else []
-    if judgements.of_run:
-        places.append(judgements.place / verdicts_name(stage, images.num_images))
+    # a test that these very networks once passed stays said
+    said = tested_by or next(iter(passed), None)
     for place in places:
-        # a test that these very networks once passed stays said
-        write_rows(place, {**header, TESTED_BY: tested_by or test_of(place)}, rows)
+        write_rows(place, {**header, TESTED_BY: said}, rows)
     judgements.forget()
     return places[0]
 

@@ -167,6 +167,7 @@ DEPARTURES = [
     ({"options": {"threshold": 0.5}}, "threshold 0.5, not 0.3"),
     ({"detector": {"names_sha256": "0" * 64}}, "other object names, or in another order"),
     ({"colors": {"network": {"patch": 32}}}, "a CLIP that is not ViT-L/14"),
+    ({"tested_by": None}, "not tested on a photograph"),
 ]
 
 
