@@ -51,7 +51,8 @@ class KnownPicture:
                 f"the detector fails its self-test: on a picture of {', '.join(self.expected)}"
                 f" ({self.name}) it finds {instead}, at a threshold of {self.threshold:g}: its"
                 " weights, --object-names or its kernels are wrong, and so would every score be;"
-                f" give the right ones, or {_OPTION} {NO_PICTURE} for a score that says so"
+                f" give the right ones; with {_OPTION} {NO_PICTURE} the score says that it was not"
+                " tested"
             )
 
 

@@ -99,7 +99,7 @@ def test_random_weights_are_refused_before_anything_is_judged(kit: Kit) -> None:
     assert (done.code, done.stdout) == (6, "")
     (line,) = [one for one in done.stderr.splitlines() if "images are to be judged" not in one]
     assert re.search(kit.refusal(), line)
-    assert line.endswith("or --known-picture none for a score that says so")
+    assert line.endswith("; with --known-picture none the score says that it was not tested")
     assert not (kit.run.root / "verdicts").exists()
     assert not (kit.run.root / "detections").exists()
 
