@@ -215,9 +215,9 @@ class RunDirectory:
     def kept_indices(self, stop: int) -> list[int]:
         """The samples below `stop` whose pixels are stored, in order."""
         found: set[int] = set()
-        for receipt in self._image_receipts(0, stop):
+        for receipt in self.image_shards(0, stop):
             every = range(receipt.start, min(receipt.stop, stop))
-            found.update(index for index in every if self._keeps(receipt, index))
+            found.update(index for index in every if self.keeps(receipt, index))
         return sorted(found)
 
     def find_images(self, indices: Iterable[int]) -> Iterator[tuple[int, images.Images]]:
@@ -230,19 +230,19 @@ class RunDirectory:
         """
         missing = set(indices)
         low, high = min(missing, default=0), max(missing, default=-1) + 1
-        for receipt in self._image_receipts(low, high):
-            wanted = {index for index in missing if self._keeps(receipt, index)}
+        for receipt in self.image_shards(low, high):
+            wanted = {index for index in missing if self.keeps(receipt, index)}
             missing -= wanted
             for index, image in self.read_shard(receipt, wanted) if wanted else ():
                 if image is None:
                     raise CorruptionError(f"{self.root}: shard lacks the pixels of sample {index}")
                 yield index, image
 
-    def _image_receipts(self, start: int, stop: int) -> list[ReceiptHead]:
-        """Shards of start..stop-1 in which pixels may be stored."""
+    def image_shards(self, start: int = 0, stop: int | None = None) -> list[ReceiptHead]:
+        """Shards of start..stop-1 in which pixels may be stored; see `keeps`."""
         return [*self.committed(IMAGES, start, stop), *self.committed(PIXELS, start, stop)]
 
-    def _keeps(self, receipt: ReceiptHead, index: int) -> bool:
+    def keeps(self, receipt: ReceiptHead, index: int) -> bool:
         """Whether a shard holds the pixels of a sample."""
         if not receipt.start <= index < receipt.stop:
             return False

@@ -1,4 +1,7 @@
-"""Single images of a run, read where they lie: of a shard no more than one batch is held."""
+"""Single images of a run, read where they lie: of a shard no more than one batch is held.
+
+Of many images of a shard, `RunDirectory.find_images` reads the whole file once.
+"""
 
 import functools
 import io
@@ -11,9 +14,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from evalsuite.artifacts.images import Images, decode_checked, is_kept, pixel_sha256
+from evalsuite.artifacts.images import Images, decode_checked, pixel_sha256
 from evalsuite.artifacts.receipts import NO_END, RangeIndex, ReceiptHead, cover, read_receipt
-from evalsuite.artifacts.run_directory import IMAGES, PIXELS, RunDirectory
+from evalsuite.artifacts.run_directory import RunDirectory
 from evalsuite.artifacts.storage import FileEntry, Storage
 from evalsuite.artifacts.storage.base import REPAIR
 from evalsuite.errors import CorruptionError, DataError, IncompleteError
@@ -36,7 +39,7 @@ class SingleImages:
 
     @functools.cached_property
     def _shards(self) -> RangeIndex[ReceiptHead]:
-        return RangeIndex([*self._run.committed(PIXELS), *self._run.committed(IMAGES)])
+        return RangeIndex(self._run.image_shards())
 
     def kept(self) -> Iterator[int]:
         """Indices of samples whose pixels were kept, in order."""
@@ -74,11 +77,8 @@ class SingleImages:
 
     def _shard_with(self, index: int) -> ReceiptHead | None:
         """A shard that keeps the pixels of a sample."""
-        for head in self._shards.touching(index, index + 1):
-            keeps: Any = head.kept if head.stage == IMAGES else "all"
-            if keeps is not None and is_kept(keeps, self._run.plan, index):
-                return head
-        return None
+        shards = self._shards.touching(index, index + 1)
+        return next((head for head in shards if self._run.keeps(head, index)), None)
 
     def _from_parquet(self, entry: FileEntry, index: int) -> Images:
         where = str(self._run.storage.path(entry.path))

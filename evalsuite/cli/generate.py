@@ -14,6 +14,7 @@ from evalsuite.cli.options import (
     RememberedCommand,
     WorkerCount,
     device_option,
+    gpus_per_worker_option,
     measure_options,
     parse_part,
     parse_tag,
@@ -43,12 +44,7 @@ _WORK_OPTIONS = [
         help="[default: auto, one for each GPU, or core; follows a cluster that grows or shrinks]."
         " More than there are cores share them, and the memory must hold them all.",
     ),
-    click.option(
-        "--gpus-per-worker",
-        type=NumberRange(min=0, max=1, min_open=True),
-        metavar="SHARE",
-        help="Below 1, several workers share one GPU [default: 1].",
-    ),
+    gpus_per_worker_option,
     click.option("--address", metavar="ADDR", help="local, auto or host:port [default: local]."),
     click.option("--part", type=parse_part, metavar="I/N", help="Only share I of N of the run."),
     click.option("--output", type=PLACE, help="Run directory [default: runs/MODEL-PLAN]."),

@@ -251,6 +251,15 @@ _DEVICE = click.option(
 )
 
 
+gpus_per_worker_option = click.option(
+    "--gpus-per-worker",
+    type=NumberRange(min=0, max=1, min_open=True),
+    metavar="SHARE",
+    help="Below 1, several workers share one GPU [default: 1].",
+)
+"""Of commands with workers that compute."""
+
+
 def plan_options(function: F) -> F:
     """Options that decide pixels."""
     return _apply(_PLAN_OPTIONS, function)

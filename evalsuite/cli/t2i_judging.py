@@ -6,7 +6,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from evalsuite.cli.options import PATH, PLACE, POSITIVE, NumberRange, device_option
+from evalsuite.cli.options import (
+    PATH,
+    PLACE,
+    POSITIVE,
+    NumberRange,
+    device_option,
+    gpus_per_worker_option,
+)
 from evalsuite.cli.t2i_view import print_summary
 from evalsuite.errors import UsageError
 
@@ -36,14 +43,16 @@ _DETECTOR_OPTIONS = [
     click.option("--clip", type=PATH, help="Folder of CLIP ViT-L/14, for prompts with colours."),
     click.option(
         "--known-picture",
-        metavar="FILE=CLASS,...",
-        help="A photograph, and what the detector must find best in it before it judges.",
+        metavar="FILE=CLASS,...|none",
+        help="A photograph, and what the detector must find best in it before it judges [default:"
+        " one of a cat]. With `none` the score says that it was not tested.",
     ),
 ]
 _JUDGE = "Folder of BLIP for visual questions, or of Qwen-VL."
 _WORKER_OPTIONS = [
     click.option("--num-workers", type=POSITIVE, help="[default: all, if it is long]."),
     click.option("--address", metavar="ADDR", help="Ray: local, auto or host:port."),
+    gpus_per_worker_option,
     device_option,
 ]
 _OUTPUT = click.option(
@@ -122,6 +131,7 @@ def geneval(**values: Any) -> None:  # noqa: ANN401 - click passes each option
     printed.
     """
     from evalsuite.cli.output import check_json_target, check_rows_target
+    from evalsuite.config import BenchmarkSpec, load_spec
     from evalsuite.pipeline.geneval_run import open_geneval
 
     check_json_target(values["json_path"])
@@ -129,7 +139,7 @@ def geneval(**values: Any) -> None:  # noqa: ANN401 - click passes each option
     if values["detector"] is None:
         raise UsageError("give --detector, a folder of Mask2Former, or shapes")
     given = open_geneval(values["images"], _metadata(values), values["num_samples"])
-    found = _detection(values, given.prompts)
+    found = _detection(values, given.prompts, load_spec(BenchmarkSpec, "geneval"))
     rows = judged(given.images, given.scorer(found.source, found.options), values)
     print_summary(rows, None, values["json_path"])
     _write_page(given.images, rows, values["page"])
@@ -186,7 +196,8 @@ def judged(images: "JudgedImages", scorer: "Scorer", values: dict[str, Any]) -> 
     from evalsuite.runtime.workforce import Workforce
 
     address = values["address"] or os.environ.get(JOB_ADDRESS)
-    workforce = Workforce(values["num_workers"], address, values["device"])
+    share = values["gpus_per_worker"] or 1.0
+    workforce = Workforce(values["num_workers"], address, values["device"], share)
     with ProgressView() as view:
         return judge_into(
             Judging(workforce, view.show, notice), images, scorer, values.get("output")
@@ -213,9 +224,12 @@ def _metadata(values: dict[str, Any]) -> Path:
         ) from error
 
 
-def _detection(values: dict[str, Any], prompts: "Sequence[GenevalPrompt]") -> _Detection:
-    """The detector that was asked for, which knows all that `prompts` ask for."""
-    from evalsuite.pipeline.geneval_scorer import FolderSource, ShapesSource, parse_known_picture
+def _detection(
+    values: dict[str, Any], prompts: "Sequence[GenevalPrompt]", spec: "BenchmarkSpec"
+) -> _Detection:
+    """The detector that was asked for, which knows all that `prompts` of `spec` ask for."""
+    from evalsuite.pipeline.geneval_scorer import FolderSource, ShapesSource
+    from evalsuite.pipeline.known_pictures import known_picture
     from evalsuite.pipeline.t2i_networks import read_object_names
     from evalsuite.t2i import shapes
     from evalsuite.t2i.colors import COLORS
@@ -232,13 +246,12 @@ def _detection(values: dict[str, Any], prompts: "Sequence[GenevalPrompt]") -> _D
         return _Detection(ShapesSource(), _thresholds(values, shapes.OPTIONS, 0.0))
     if values["object_names"] is None:
         raise UsageError("--detector needs --object-names, the class names of its network")
-    names, clip, known = read_object_names(values["object_names"]), values["clip"], None
+    names, clip = read_object_names(values["object_names"]), values["clip"]
     check_words(prompts, names, COLORS, GenevalOptions().max_objects)
     options = _thresholds(values, GenevalOptions(), Mask2FormerDetector.min_score)
     if clip is None and any(prompt.asks_color for prompt in prompts):
         raise UsageError("prompts ask for colours: give --clip, the folder of CLIP ViT-L/14")
-    if values["known_picture"] is not None:
-        known = parse_known_picture(values["known_picture"], names)
+    known = known_picture(values["known_picture"], spec, names, options.threshold)
     folder = Path(values["detector"]).absolute()
     source = FolderSource(folder, names, clip.absolute() if clip else None, known)
     return _Detection(source, options)
@@ -325,4 +338,4 @@ def benchmark_scoring(
     if values["object_names"] is None and values["detector"] != SHAPES:
         values = {**values, "object_names": benchmark_file(spec, "object-names")}
     prompts = read_geneval_prompts(benchmark_file(spec, "metadata"))
-    return BenchmarkScoring(spec, _detection(values, prompts), None)
+    return BenchmarkScoring(spec, _detection(values, prompts, spec), None)

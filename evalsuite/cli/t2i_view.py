@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 UNTESTED = (
     "the detector was not tested on a photograph: random weights would pass too; the same command"
-    " with --known-picture FILE=CLASS,... tests it, and judges nothing again"
+    " without `--known-picture none` tests it, and judges nothing again"
 )
 
 

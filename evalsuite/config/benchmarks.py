@@ -25,6 +25,18 @@ class BenchmarkFile(Frozen):
         return self
 
 
+class ShippedPicture(Frozen):
+    """A photograph that comes with a benchmark, to test its detector before it judges."""
+
+    file: str
+    """Relative to the YAML file."""
+    sha256: Sha256
+    objects: tuple[str, ...] = Field(min_length=1)
+    """Names of the classes that are found best in it, one for each object."""
+    licence: str
+    source: str
+
+
 class PublishedScores(Frozen):
     """What a publication reports of one model; read for orientation, never ranked with results."""
 
@@ -45,6 +57,8 @@ class BenchmarkSpec(Frozen):
     files: tuple[BenchmarkFile, ...] = Field(min_length=1)
     detector: Literal["shapes"] | None = None
     """A detector that comes with evalsuite, by which `run` scores without being asked."""
+    known_picture: ShippedPicture | None = None
+    """For a network that detects; None takes GenEval's."""
     published: tuple[PublishedScores, ...] = ()
     """Of the official scorer."""
     prompts_sha256: Sha256 | None = None

@@ -16,7 +16,6 @@ import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,20 +24,13 @@ from numpy.typing import NDArray
 
 from evalsuite.artifacts.digests import cache_root
 from evalsuite.artifacts.features import FeatureTable, decode_features, encode_features
-from evalsuite.artifacts.receipts import (
-    Receipt,
-    ReceiptFile,
-    commit_receipt,
-    cover,
-    digest_of_pixels,
-    range_name,
-    read_receipt,
-)
+from evalsuite.artifacts.receipts import Receipt, cover, digest_of_pixels, read_receipt
 from evalsuite.artifacts.run_directory import gaps_of
 from evalsuite.artifacts.storage import LocalStorage
 from evalsuite.config import canonical_json
 from evalsuite.errors import CorruptionError, DataError, StorageError
 from evalsuite.pipeline.ranges import Range
+from evalsuite.pipeline.shard_files import Maker, ShardFile, commit_file, forget_file
 from evalsuite.pipeline.stages import STAGE_VERSION
 
 KEPT_BYTES = 10 * 2**30
@@ -142,7 +134,7 @@ class FeatureCache:
             try:
                 table = self._table(receipt)
             except CorruptionError:
-                self._forget(receipt)
+                forget_file(self._storage, receipt)
                 continue
             hashes = receipt.pixel_sha256[part.start - receipt.start : part.stop - receipt.start]
             rows.take(Shard(table.rows(part.start, part.stop), hashes))
@@ -156,34 +148,10 @@ class FeatureCache:
             ReproducibilityError: the other attempt was made of other pixels.
             StorageError: the cache cannot be written.
         """
-        start, stop = shard.table.start, shard.table.start + len(shard.table.pool_ND)
-        path = f"{STAGE}/{range_name(start, stop)}-{attempt_id}.safetensors"
-        with self._storage.create(path) as target:
-            target.write(encode_features(shard.table))
-        file = ReceiptFile(path=path, num_bytes=target.num_bytes, sha256=target.sha256)
-        numerics = worker["numerics"]
-        receipt = Receipt(
-            plan_id=self.key,
-            stage=STAGE,
-            stage_version=STAGE_VERSION,
-            start=start,
-            stop=stop,
-            attempt_id=attempt_id,
-            files=(file,),
-            pixel_sha256=tuple(shard.pixel_sha256),
-            pixels_digest=digest_of_pixels(shard.pixel_sha256),
-            nfe=0,
-            seconds={"total": round(seconds, 4)},
-            numerics_id=worker["numerics_id"],
-            numerics=numerics,
-            worker={key: worker[key] for key in ("host", "pid", "device")},
-            created_at=datetime.now(UTC).isoformat(timespec="seconds"),
-        )
-        try:
-            return commit_receipt(self._storage, receipt)
-        except BaseException:
-            self._storage.delete(path)
-            raise
+        content, start = encode_features(shard.table), shard.table.start
+        file = ShardFile(self.key, STAGE, start, shard.pixel_sha256, content, ".safetensors")
+        maker = Maker(attempt_id, seconds, worker)
+        return commit_file(self._storage, file, maker, keep_hashes=True)
 
     @property
     def checked(self) -> bool:
@@ -235,11 +203,6 @@ class FeatureCache:
         if (table.start, len(table.pool_ND)) != (receipt.start, receipt.stop - receipt.start):
             raise CorruptionError(f"{self.folder}/{file.path} holds other samples than it should")
         return table
-
-    def _forget(self, receipt: Receipt) -> None:
-        self._storage.delete(receipt.name)
-        for file in receipt.files:
-            self._storage.delete(file.path)
 
 
 class ShardKeeper:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from evalsuite.config import BenchmarkSpec, load_spec
+from evalsuite.pipeline.row_file import TESTED_BY
 from evalsuite.t2i import shapes
 from evalsuite.t2i.geneval import GenevalOptions
 
@@ -14,6 +15,8 @@ VIT_L_14 = {"width": 1024, "layers": 24, "patch": 14, "side": 224}
 """The side of CLIP that sees; published colours are its answers."""
 SWIN_S = {"backbone": "swin", "embed_dim": 96, "depths": [2, 2, 18, 2], "num_queries": 100}
 """The official detector's network."""
+UNTESTED = "not tested on a photograph"
+"""Of a detector: random weights give scores that look like scores, too."""
 
 
 def departures_of(header: Mapping[str, Any], num_prompts: int, num_images: int) -> tuple[str, ...]:
@@ -29,7 +32,8 @@ def departures_of(header: Mapping[str, Any], num_prompts: int, num_images: int) 
     if header["detector"]["kind"] == shapes.ShapeDetector.protocol["kind"]:
         return tuple(_of_options(header, shapes.OPTIONS))
     spec = load_spec(BenchmarkSpec, "geneval")
-    found = [*_of_options(header, GenevalOptions()), *_of_networks(header, spec)]
+    found = [] if header.get(TESTED_BY) else [UNTESTED]
+    found += [*_of_options(header, GenevalOptions()), *_of_networks(header, spec)]
     if header["prompts_sha256"] != spec.prompts_sha256:
         found.append(f"other prompts than its {spec.num_prompts}")
     if num_images != num_prompts * spec.images_per_prompt:

@@ -12,13 +12,11 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import torch
 
-from evalsuite.artifacts.digests import known_sha256
 from evalsuite.artifacts.images import Images
-from evalsuite.artifacts.samples.folder import read_file
-from evalsuite.artifacts.samples.pictures import PictureReader
-from evalsuite.errors import DataError, UsageError
+from evalsuite.errors import DataError
 from evalsuite.pipeline.judged_images import Shown
 from evalsuite.pipeline.judgements import Row
+from evalsuite.pipeline.known_pictures import KnownPicture
 from evalsuite.pipeline.stage_names import DETECTIONS
 from evalsuite.pipeline.t2i_networks import (
     colors_protocol,
@@ -31,7 +29,6 @@ from evalsuite.t2i.detector_checks import (
     check_against_cpu,
     check_alive,
     check_colors_alive,
-    check_known_picture,
     check_shapes,
 )
 from evalsuite.t2i.geneval import RULES_VERSION, GenevalOptions, Judged, judge_image
@@ -75,47 +72,6 @@ class DetectorSource(Protocol):
     def load(self, device: torch.device) -> Networks:
         """Both, once they have passed their self-tests."""
         ...
-
-
-@dataclass(frozen=True)
-class KnownPicture:
-    """A photograph that shows what a detector must find."""
-
-    path: Path
-    expected: tuple[str, ...]
-    """Class names of the objects that are found best, one for each object."""
-
-    @property
-    def about(self) -> dict[str, Any]:
-        """What a file of verdicts says of it."""
-        return {
-            "picture": self.path.name,
-            "sha256": known_sha256(self.path),
-            "found": sorted(self.expected),
-        }
-
-    def check(self, detector: Detector) -> None:
-        """Raise EnvironmentProblem unless they are found."""
-        image = PictureReader(may_convert=False).decode(read_file(self.path), str(self.path))
-        check_known_picture(detector, image, self.expected)
-
-
-def parse_known_picture(text: str, names: Sequence[str]) -> KnownPicture:
-    """`photo.jpg=cat,cat,tv remote`.
-
-    Raises:
-        UsageError: it has no such form, there is no such file, or a class is unknown.
-    """
-    path, equals, listed = text.rpartition("=")
-    expected = tuple(word.strip() for word in listed.split(",") if word.strip())
-    if not equals or not path or not expected:
-        raise UsageError(f"--known-picture {text!r} is not FILE=CLASS[,CLASS...]")
-    unknown = sorted(set(expected) - set(names))
-    if unknown:
-        raise UsageError(f"--known-picture: {unknown[0]!r} is no class of --object-names")
-    if not Path(path).is_file():
-        raise UsageError(f"--known-picture: {path} is no file")
-    return KnownPicture(Path(path).absolute(), expected)
 
 
 @dataclass(frozen=True)
@@ -166,7 +122,7 @@ class FolderSource:
 
     @property
     def tested_by(self) -> Mapping[str, Any] | None:
-        """See `DetectorSource`: a photograph, which the user has to give."""
+        """See `DetectorSource`: a photograph, unless it was declined."""
         return None if self.known is None else self.known.about
 
     def load(self, device: torch.device) -> Networks:

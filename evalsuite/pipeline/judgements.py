@@ -12,25 +12,16 @@ import json
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from evalsuite.artifacts.digests import cache_root
-from evalsuite.artifacts.receipts import (
-    RangeIndex,
-    Receipt,
-    ReceiptFile,
-    commit_receipt,
-    cover,
-    digest_of_pixels,
-    range_name,
-    read_receipts,
-)
+from evalsuite.artifacts.receipts import RangeIndex, Receipt, cover, read_receipts
 from evalsuite.artifacts.run_directory import IMAGES, RunDirectory, gaps_of
 from evalsuite.artifacts.storage import Place, Storage, open_storage, place_of
 from evalsuite.errors import CorruptionError, EnvironmentProblem
 from evalsuite.pipeline.ranges import Range
+from evalsuite.pipeline.shard_files import Maker, ShardFile, commit_file, forget_file
 from evalsuite.pipeline.stages import STAGE_VERSION
 
 Row = Mapping[str, Any]
@@ -42,11 +33,6 @@ class RowShard(NamedTuple):
     start: int
     rows: Sequence[Row]
     pixel_sha256: Sequence[str]
-
-    @property
-    def stop(self) -> int:
-        """One past the last image."""
-        return self.start + len(self.rows)
 
 
 @dataclass(frozen=True)
@@ -126,31 +112,11 @@ class Judgements:
             ReproducibilityError: the other attempt was made of other pixels.
             StorageError: it cannot be written.
         """
-        path = f"{self.stage}/{range_name(shard.start, shard.stop)}-{attempt_id}.jsonl"
         lines = [json.dumps(row, sort_keys=True, allow_nan=False) for row in shard.rows]
-        with self._storage.create(path) as target:
-            target.write("".join(f"{line}\n" for line in lines).encode())
-        receipt = Receipt(
-            plan_id=self.owner,
-            stage=self.stage,
-            stage_version=STAGE_VERSION,
-            start=shard.start,
-            stop=shard.stop,
-            attempt_id=attempt_id,
-            files=(ReceiptFile(path=path, num_bytes=target.num_bytes, sha256=target.sha256),),
-            pixels_digest=digest_of_pixels(shard.pixel_sha256),
-            nfe=0,
-            seconds={"total": round(seconds, 4)},
-            numerics_id=worker["numerics_id"],
-            numerics=worker["numerics"],
-            worker={key: worker[key] for key in ("host", "pid", "device")},
-            created_at=datetime.now(UTC).isoformat(timespec="seconds"),
-        )
-        try:
-            return commit_receipt(self._storage, receipt)
-        except BaseException:
-            self._storage.delete(path)
-            raise
+        content = "".join(f"{line}\n" for line in lines).encode()
+        file = ShardFile(self.owner, self.stage, shard.start, shard.pixel_sha256, content, ".jsonl")
+        maker = Maker(attempt_id, seconds, worker)
+        return commit_file(self._storage, file, maker, keep_hashes=False)
 
     def discard(self) -> None:
         """Remove all rows of this stage, whose judge is broken; they are to be made anew."""
@@ -188,7 +154,5 @@ class Judgements:
             if of_now and whole and digest in {None, receipt.pixels_digest}:
                 sound.append(receipt)
                 continue
-            self._storage.delete(receipt.name)
-            for file in receipt.files:
-                self._storage.delete(file.path)
+            forget_file(self._storage, receipt)
         return sound

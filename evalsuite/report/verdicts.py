@@ -37,7 +37,6 @@ _ORIENTATION = (
 )
 _OTHER_PROTOCOL = "Published scores are left out: they are of another protocol ({departures})."
 _JUDGES = "Corrected aggregation; scores are this judge's, published ones are mPLUG's."
-_UNTESTED = "The detector was not tested on a photograph (--known-picture)."
 _EXTERNAL = "By {command}; {files} files of {source}."
 _COUNTS = ("total_", "num_", "dropped_")
 """How names of numbers begin that are no scores, and so no bars."""
@@ -150,7 +149,7 @@ def _geneval(source: _Source) -> VerdictSet:
         len(rows),
         bars,
         groups,
-        notes=notes if found["tested_by"] is not None else (*notes, _UNTESTED),
+        notes=notes,
         published=published,
         published_by="the official detector",
         files=dict(files.values()),

@@ -8,10 +8,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
-
-import torch
 
 from evalsuite.artifacts.samples import SampleSet
 from evalsuite.config import ExtractorSpec
@@ -43,7 +41,7 @@ from evalsuite.pipeline.outside import (
 from evalsuite.pipeline.ranges import Range, total
 from evalsuite.pipeline.source import Source, identity_of, stamp_of
 from evalsuite.runtime.cluster import Cluster, connected
-from evalsuite.runtime.machine import default_cpu_workers, num_cores
+from evalsuite.runtime.machine import num_cores, room_for_workers
 from evalsuite.runtime.patience import PATIENCE_S, Patience
 from evalsuite.runtime.progress import Progress
 from evalsuite.runtime.workforce import PieceWork, Workforce
@@ -145,7 +143,7 @@ class _Work:
         numerics = numerics_there(device.type)
         cache = self._opened(numerics)
         gaps = self._rows.gaps()
-        room = torch.cuda.device_count() if device.type == "cuda" else default_cpu_workers()
+        room = room_for_workers(device.type, self._asked.gpus_per_worker)
         team = min(self._asked.num_workers or room, -(-total(gaps) // self._spec.batch_size))
         if team > 1 and not self._samples.random_access:
             self._say_one_reader()
@@ -173,7 +171,7 @@ class _Work:
         with connected(asked.address, asked.num_workers, use_gpu=asked.device != "cpu") as cluster:
             from evalsuite.runtime.team import look_around, numerics_of_workers
 
-            team = look_around(cluster, asked.num_workers, asked.device).team
+            team = look_around(cluster, asked.num_workers, asked.device, asked.gpus_per_worker).team
             numerics = numerics_of_workers(team, self._notice)
             cache = self._opened(numerics, must_write=True)
             assert cache is not None
@@ -252,7 +250,7 @@ class _Work:
                 self._source, self._stamp, cache, self._spec, kind, numerics, decoders
             )
 
-        asked = Workforce(self._asked.num_workers, self._asked.address, device)
+        asked = replace(self._asked, device=device)
         drive_pieces(cluster, work, asked, job_on, self._listener, self._note)
         for low, high in gaps:
             cache.fill(self._rows, low, high)

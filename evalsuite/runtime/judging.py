@@ -7,7 +7,7 @@ judged stays, whoever is killed.
 import secrets
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -23,7 +23,7 @@ from evalsuite.pipeline.ranges import Range, ShardTask, total
 from evalsuite.pipeline.row_file import TESTED_BY, is_written, read_rows, test_of, write_rows
 from evalsuite.pipeline.stage_names import verdicts_name
 from evalsuite.runtime.cluster import Cluster, connected
-from evalsuite.runtime.machine import default_cpu_workers
+from evalsuite.runtime.machine import room_for_workers
 from evalsuite.runtime.patience import PATIENCE_S, Patience
 from evalsuite.runtime.progress import Progress
 from evalsuite.runtime.workforce import PieceWork, Workforce
@@ -59,8 +59,16 @@ class Judging:
     notice: Callable[[str], None]
     report: JudgingReport = field(default_factory=JudgingReport)
 
-    def __call__(self, images: JudgedImages, scorer: Scorer) -> list[dict[str, Any]]:
+    def __call__(
+        self, images: JudgedImages, scorer: Scorer, *, tested: bool
+    ) -> list[dict[str, Any]]:
         """The rows of all images, in their order.
+
+        Args:
+            images: of a run or a folder.
+            scorer: that gives rows.
+            tested: there is no picture to look at, or a record says that this very judge has named
+                it: where nothing is left to judge, it need not be loaded.
 
         Raises:
             EvalsuiteError: images, weights or workers cannot be used, or a self-test fails; what
@@ -73,18 +81,17 @@ class Judging:
                 work.on_cluster()
             else:
                 work.on_this_machine()
-        else:
+        elif not tested:
             self.test(scorer)
         return work.finished()
 
     def test(self, scorer: Scorer) -> None:
-        """Put the judge to the picture that was given; whoever judges has done it already.
+        """Put the judge to its known picture; whoever judges has done it already.
 
         Raises:
             EnvironmentProblem: it does not name what the picture shows.
         """
-        if scorer.tested_by is not None:
-            scorer.load(resolve_device(self.workforce.device))
+        scorer.load(resolve_device(self.workforce.device))
 
 
 class _Work:
@@ -104,7 +111,7 @@ class _Work:
         device = resolve_device(self._asked.device)
         numerics = numerics_id(numerics_there(device.type))
         self._judgements.check_numerics(numerics)
-        room = torch.cuda.device_count() if device.type == "cuda" else default_cpu_workers()
+        room = room_for_workers(device.type, self._asked.gpus_per_worker)
         portions = -(-total(self.gaps) // self._scorer.portion)
         team = min(self._asked.num_workers or room, portions)
         if team == 1 or self._asked.num_workers is None:
@@ -112,7 +119,9 @@ class _Work:
             self.gaps = self._judgements.gaps(self._images.num_images)
         if self.gaps:
             self._notice(f"{total(self.gaps):,} images are left for {team} workers")
-            workforce = Workforce(self._asked.num_workers or team, None, device.type)
+            workforce = replace(
+                self._asked, num_workers=self._asked.num_workers or team, device=device.type
+            )
             on_gpu = device.type == "cuda"
             with connected(None, workforce.num_workers, use_gpu=on_gpu) as cluster:
                 self._by_workers(cluster, workforce, numerics)
@@ -123,7 +132,7 @@ class _Work:
         with connected(asked.address, asked.num_workers, use_gpu=asked.device != "cpu") as cluster:
             from evalsuite.runtime.team import look_around, numerics_of_workers
 
-            team = look_around(cluster, asked.num_workers, asked.device).team
+            team = look_around(cluster, asked.num_workers, asked.device, asked.gpus_per_worker).team
             numerics = numerics_id(numerics_of_workers(team, self._notice))
             self._judgements.check_numerics(numerics)
             self._by_workers(cluster, asked, numerics)
@@ -215,24 +224,27 @@ def judge_into(
     if output is None and not judgements.of_run:
         raise UsageError(f"{images.place} is no run: give --output, a file for what is found")
     written = output is not None and is_written(output, header)
+    places = [output] if output is not None else []
+    if judgements.of_run:
+        places.append(judgements.place / verdicts_name(stage, images.num_images))
+    passed = [test for test in map(test_of, places) if test is not None]
+    tested = tested_by is None or tested_by in passed
     if output is not None and written and not judgements.of_run:
-        if tested_by is None or tested_by == test_of(output):
+        if tested:
             return output
         judging.test(scorer)
         rows = read_rows(output)[1]
     else:
-        rows = judging(images, scorer)
+        rows = judging(images, scorer, tested=tested)
         try:
             scorer.check(rows)
         except DataError:
             judgements.discard()  # kept, they would be refused again when the judge is mended
             raise
-    places = [output] if output is not None else []
-    if judgements.of_run:
-        places.append(judgements.place / verdicts_name(stage, images.num_images))
+    # a test that these very networks once passed stays said
+    said = tested_by or next(iter(passed), None)
     for place in places:
-        # a test that these very networks once passed stays said
-        write_rows(place, {**header, TESTED_BY: tested_by or test_of(place)}, rows)
+        write_rows(place, {**header, TESTED_BY: said}, rows)
     judgements.forget()
     return places[0]
 

@@ -19,6 +19,15 @@ def default_cpu_workers() -> int:
     return max(1, min(num_cores(), _available_bytes() // WORKER_BYTES))
 
 
+def room_for_workers(kind: str, gpus_per_worker: float) -> int:
+    """Workers of a kind, `cuda` or `cpu`, that this machine holds, where they share its GPUs."""
+    if kind != "cuda":
+        return default_cpu_workers()
+    import torch
+
+    return torch.cuda.device_count() * int(1 / gpus_per_worker + 1e-6)
+
+
 def _cgroup_quota() -> int | None:
     """Whole cores of a cgroup v2 quota; None without one."""
     try:

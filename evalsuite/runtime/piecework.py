@@ -40,7 +40,12 @@ def drive_pieces(
     with signals_to(stop):
         missing = total(work.gaps)
         nodes, team = look_around(
-            cluster, asked.num_workers, asked.device, shared=work.shared, remedy=work.remedy
+            cluster,
+            asked.num_workers,
+            asked.device,
+            asked.gpus_per_worker,
+            shared=work.shared,
+            remedy=work.remedy,
         )
         count = team.target(nodes, 0, -(-missing // work.batch_size))
         size = shard_size_of(missing, count, work.batch_size, team.kind)

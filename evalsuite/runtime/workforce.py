@@ -16,11 +16,13 @@ class Workforce:
         num_workers: as `--num-workers`; one for each GPU or core when None, where it pays off.
         address: as `--address`; None is this machine.
         device: `auto`, `cuda` or `cpu`.
+        gpus_per_worker: as `--gpus-per-worker`; below 1, several workers share a GPU.
     """
 
     num_workers: int | None = None
     address: str | None = None
     device: str = "auto"
+    gpus_per_worker: float = 1.0
 
 
 class PieceWork(NamedTuple):

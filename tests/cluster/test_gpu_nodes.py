@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 import ray
-from harness import descendants, environment, wait_for
+from harness import descendants, environment, run_cli, wait_for
 
 from evalsuite.errors import EnvironmentProblem, UsageError
 from evalsuite.pipeline.channel import NotWantedError
@@ -29,9 +29,14 @@ from evalsuite.runtime import workers
 from evalsuite.runtime.cluster import Cluster, connected
 from evalsuite.runtime.driver import Driver, DriverReport
 from evalsuite.runtime.events import Event
+from evalsuite.runtime.piecework import drive_pieces
 from evalsuite.runtime.signals import StopRequest
 from evalsuite.runtime.team import Team, gather_team
 from evalsuite.runtime.watch import current_nodes
+from evalsuite.runtime.workforce import PieceWork, Workforce
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "t2i"))
+from drawn_run import Drawn
 
 pytestmark = pytest.mark.ray
 NODES = [{"num_cpus": 2, "num_gpus": 2}, {"num_cpus": 8, "num_gpus": 1}]
@@ -120,18 +125,26 @@ def unlike() -> Iterator[Cluster]:
             wait_for(lambda: not any(process.alive for process in below), 30)
 
 
+@contextlib.contextmanager
+def waiting_workers(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """What loads a `WaitingJob` waits."""
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    monkeypatch.setitem(workers._PLAIN, WaitingJob, WaitingWorker)
+    try:
+        yield
+    finally:
+        ray.cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
+
+
 def driven(
     team: Team, job: WaitingJob, num_shards: int, monkeypatch: pytest.MonkeyPatch
 ) -> tuple[DriverReport, list[Event]]:
     """All events of a run of so many shards of ten."""
-    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
-    monkeypatch.setitem(workers._PLAIN, WaitingJob, WaitingWorker)
     events: list[Event] = []
     tasks = [ShardTask(10 * i, 10 * i + 10, ("images",)) for i in range(num_shards)]
     given: Any = job
     one = Driver(given, team, "test", lambda progress: None, StopRequest(), events.append)
-    with contextlib.ExitStack() as stack:
-        stack.callback(ray.cloudpickle.unregister_pickle_by_value, sys.modules[__name__])
+    with waiting_workers(monkeypatch):
         return one.run(tasks), events
 
 
@@ -172,3 +185,29 @@ def test_parts_of_a_gpu(unlike: Cluster, monkeypatch: pytest.MonkeyPatch, tmp_pa
         gather_team(unlike, current_nodes(), 7, "cuda", 0.5)
     with pytest.raises(UsageError, match="a worker uses one GPU or a part of one"):
         gather_team(unlike, current_nodes(), None, "cuda", 2)
+
+
+def test_workers_that_judge_share_gpus(
+    unlike: Cluster, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Four on three GPUs, as verdicts and outside features are made; none begins before all are."""
+    (tmp_path / "met").mkdir()
+    work = PieceWork([(0, 80)], 10, "scores/waiting", tmp_path, "give a run")
+    job: Any = WaitingJob(0.1, slow_node(), 1.0, tmp_path / "met", 4)
+    reports: list[DriverReport] = []
+    asked = Workforce(4, unlike.address, "cuda", 0.5)
+    with waiting_workers(monkeypatch):
+        drive_pieces(unlike, work, asked, lambda kind: job, lambda progress: None, reports.append)
+    assert [report.num_workers for report in reports] == [4]
+
+
+def test_the_share_of_a_gpu_is_taken_by_the_command_that_judges(
+    unlike: Cluster, tmp_path: Path
+) -> None:
+    drawn = Drawn(tmp_path, 4)
+    command = ("t2i", "geneval", drawn.run.root, "--metadata", drawn.metadata)
+    command += ("--detector", "shapes", "--address", unlike.address, "--device", "cuda")
+    done = run_cli(*command, "--num-workers", 7, "--gpus-per-worker", 0.5, cwd=tmp_path)
+    assert done.code == 6
+    assert "--num-workers 7: Ray at" in done.stderr
+    assert "has 3 GPUs for workers of 0.5 each" in done.stderr

@@ -184,6 +184,7 @@ DEPARTURES = [
         "a detector that is not Mask2F",
     ),
     ({"colors": {"network": {"patch": 32}}}, "a CLIP that is not ViT-L/14"),
+    ({"tested_by": None}, "not tested on a photograph"),
 ]
 
 

@@ -28,7 +28,6 @@ from evalsuite.pipeline.geneval_run import open_geneval, summary_of
 from evalsuite.pipeline.geneval_scorer import (
     FolderSource,
     Networks,
-    parse_known_picture,
     run_lengths,
     verdict_row,
 )
@@ -79,7 +78,8 @@ class Kit:
         self.csv.write_text(head + "".join(rows))
 
     def geneval(self, images: object, *options: object) -> Outcome:
-        networks = ("--detector", self.detector, "--object-names", self.names, "--clip", self.clip)
+        networks: tuple[object, ...] = ("--detector", self.detector, "--clip", self.clip)
+        networks += ("--object-names", self.names, "--known-picture", "none")  # random weights
         return call_main("t2i", "geneval", images, *networks, "--device", "cpu", *options)
 
 
@@ -164,7 +164,7 @@ def test_a_run_is_judged_by_the_command_and_summed_up_again(kit: Kit, tmp_path: 
     assert done.code == 0, done.stderr
     assert "8 of 8 images are to be judged" in done.stderr
     assert list((kit.run.root / "receipts" / "detections").glob("mask2former-*"))
-    departures = ["other object names, or in another order"]
+    departures = ["not tested on a photograph", "other object names, or in another order"]
     departures += ["a detector that is not Mask2Former Swin-S", "a CLIP that is not ViT-L/14"]
     departures += ["other prompts than its 553", "images of each prompt 1, not 4"]
     name = f"GenEval (HF detector; {'; '.join(departures)})"
@@ -290,15 +290,11 @@ def test_run_refuses_networks_that_score_nothing(kit: Kit) -> None:
     others = {"detector": str(kit.detector), "object_names": kit.names}
     with pytest.raises(UsageError, match="the object 'square', which this scorer does not"):
         benchmark_scoring(shapes, {**asked, **others})
-    known = ("cup,bird", "x=", "=cup", f"{kit.names}=cup,unicorn", "nowhere.jpg=cup")
-    for text in known:
-        with pytest.raises(UsageError, match="--known-picture"):
-            parse_known_picture(text, NAMES)
-    found = parse_known_picture(f"{kit.names}=cup, bird", NAMES)
-    assert found.expected == ("cup", "bird")
 
 
-def test_a_known_picture_is_looked_at_before_anything_is_judged(kit: Kit, tmp_path: Path) -> None:
+def test_a_picture_of_ones_own_is_looked_at_also_of_what_is_judged(
+    kit: Kit, tmp_path: Path
+) -> None:
     picture = tmp_path / "known.png"
     Image.fromarray(next(iter(kit.run.read_images(0, 1)))[1]).save(picture)
     source = FolderSource(kit.detector, NAMES, kit.clip)
@@ -312,12 +308,13 @@ def test_a_known_picture_is_looked_at_before_anything_is_judged(kit: Kit, tmp_pa
     # all is judged now, and the picture is looked at all the same
     refused = kit.geneval(kit.run.root, *asked, "--known-picture", f"{picture}={other}")
     assert (refused.code, refused.stdout) == (6, "")
-    assert f"on a picture of {other} it finds {best}" in refused.stderr
+    assert f"on a picture of {other} (known.png) it finds {best} (" in refused.stderr
     tested = kit.geneval(kit.run.root, *asked, "--known-picture", f"{picture}={best}")
     assert (tested.code, tested.stderr) == (0, "")
-    assert tested.stdout.splitlines() == untested.stdout.splitlines()[:-1]
+    said = untested.stdout.replace("(HF detector; not tested on a photograph; ", "(HF detector; ")
+    assert tested.stdout.splitlines() == said.splitlines()[:-1]
     digest = hashlib.sha256(picture.read_bytes()).hexdigest()
-    expected = {"picture": "known.png", "sha256": digest, "found": [best]}
+    expected = {"picture": "known.png", "sha256": digest, "found": [best], "threshold": 0.3}
     kept = [
         header["tested_by"]
         for path in (kit.run.root / "verdicts").glob("mask2former-*-8.jsonl")
@@ -328,13 +325,15 @@ def test_a_known_picture_is_looked_at_before_anything_is_judged(kit: Kit, tmp_pa
     assert again.stdout == tested.stdout
 
 
-def test_a_folder_that_is_judged_is_tested_when_a_picture_is_given(
-    kit: Kit, tmp_path: Path
+@pytest.mark.parametrize("layout", ["run", "folder"])
+def test_what_is_judged_is_tested_once_when_a_picture_is_given(
+    kit: Kit, tmp_path: Path, layout: str
 ) -> None:
     """And the file of verdicts says so; its rows stay."""
-    export_geneval(kit.run, 8, kit.metadata, tmp_path / "images")
-    output = tmp_path / "v.jsonl"
-
+    images, output, kind = kit.run.root, tmp_path / "v.jsonl", f"tested {layout}"
+    if layout == "folder":
+        images = tmp_path / "images"
+        export_geneval(kit.run, 8, kit.metadata, images)
     loads = []
 
     class Tested(SmallSource):
@@ -343,9 +342,9 @@ def test_a_folder_that_is_judged_is_tested_when_a_picture_is_given(
             return super().load(device)
 
     about = {"picture": "x.png", "sha256": "0" * 64, "found": ["cup"]}
-    rows = judged(kit, tmp_path / "images", output)
+    rows = judged(kit, images, output, SmallSource(kit, kind))
     for _ in range(2):
-        assert judged(kit, tmp_path / "images", output, Tested(kit, tested_by=about)) == rows
+        assert judged(kit, images, output, Tested(kit, kind, tested_by=about)) == rows
     assert len(loads) == 1
     assert read_rows(output)[0]["tested_by"] == summary_of(output)["tested_by"] == about
 

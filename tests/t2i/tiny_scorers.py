@@ -1,6 +1,7 @@
 """Small networks of the scorers with random weights, real ones of transformers, on disk."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -349,9 +350,9 @@ def to_unfolded(tensor: torch.Tensor) -> torch.Tensor:
     return tensor[..., order]
 
 
-def write_names(path: Path) -> Path:
+def write_names(path: Path, names: Sequence[str] = NAMES) -> Path:
     """The detector's class names."""
-    path.write_text("".join(f"{name}\n" for name in NAMES))
+    path.write_text("".join(f"{name}\n" for name in names))
     return path
 
 
