@@ -15,6 +15,8 @@ class KilledRun(NamedTuple):
     path: Path
     num_processes: int
     """Processes that the driver had."""
+    idle: list[str]
+    """Those among them that Ray had started for nobody."""
     left: list[str]
     """Those that still ran half a minute later."""
 

@@ -91,6 +91,11 @@ def race(run: Path, attempt_id: str, mode: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, Path(__file__).with_name("racer.py"), run, attempt_id, mode],
         env=environment(private=True),
+def test_a_private_ray_has_no_process_but_those_that_work(killed_run: KilledRun) -> None:
+    """It would start one for each core before it is asked, and none of them could be ours."""
+    assert killed_run.idle == []
+
+
         stdout=subprocess.PIPE,
         text=True,
     )
