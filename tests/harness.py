@@ -1,10 +1,12 @@
 """What tests share besides fixtures: commands, pixel hashes, processes, small disks."""
 
 import contextlib
+import fcntl
 import hashlib
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -98,6 +100,37 @@ def run_cli(*arguments: object, cwd: Path, **env: str) -> Outcome:
 def call_main(*arguments: object) -> Outcome:
     """Run a command in this process, which is quicker where no private Ray is needed."""
     from evalsuite.cli.main import main
+def made_once(
+    tmp_path_factory: pytest.TempPathFactory, name: str, make: Callable[[Path], Outcome]
+) -> tuple[Path, Outcome]:
+    """What a command leaves in a folder; with `-n` one process has it made, and all have a copy.
+
+    Args:
+        tmp_path_factory: of pytest.
+        name: of the folder, once in all tests.
+        make: runs the command in a new folder; nothing in it may name its place.
+    """
+    own = tmp_path_factory.mktemp(name, numbered=False)
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        return own, make(own)
+    shared = tmp_path_factory.getbasetemp().parent / name
+    with shared.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        said = shared.with_suffix(".said")
+        if not said.exists():
+            shutil.rmtree(shared, ignore_errors=True)
+            shared.mkdir()
+            said.write_text(json.dumps(make(shared)))
+    shutil.copytree(shared, own, dirs_exist_ok=True)
+    return own, Outcome(*json.loads(said.read_text()))
+
+
+def call_in(folder: Path, *arguments: object) -> Outcome:
+    """Run a command in this process, whose working directory is `folder` meanwhile."""
+    with contextlib.chdir(folder):
+        return call_main(*arguments)
+
+
 
     stdout, stderr = io.StringIO(), io.StringIO()
     code: object = None
