@@ -100,9 +100,6 @@ def run_cli(*arguments: object, cwd: Path, **env: str) -> Outcome:
     return finish(start(*arguments, cwd=cwd, **env))
 
 
-def call_main(*arguments: object) -> Outcome:
-    """Run a command in this process, which is quicker where no private Ray is needed."""
-    from evalsuite.cli.main import main
 def made_once(
     tmp_path_factory: pytest.TempPathFactory, name: str, make: Callable[[Path], Outcome]
 ) -> tuple[Path, Outcome]:
@@ -134,6 +131,9 @@ def call_in(folder: Path, *arguments: object) -> Outcome:
         return call_main(*arguments)
 
 
+def call_main(*arguments: object) -> Outcome:
+    """Run a command in this process: quicker by seconds than one that imports torch first."""
+    from evalsuite.cli.main import main
 
     stdout, stderr = io.StringIO(), io.StringIO()
     code: object = None
