@@ -276,9 +276,10 @@ def small_disk(folder: Path, size: str) -> Iterator[Path]:
 def wait_for(happened: Callable[[], object], seconds: float = 90) -> object:
     """Wait until `happened` gives something true, and give it."""
     deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
+    while (began := time.monotonic()) < deadline:
         value = happened()
         if value:
             return value
-        time.sleep(0.02)
+        looked_s = time.monotonic() - began  # at all processes, or by a command: it takes a while
+        time.sleep(min(max(0.02, 4 * looked_s), 0.5))
     pytest.fail(f"it did not happen within {seconds} s")

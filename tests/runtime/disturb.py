@@ -61,7 +61,7 @@ def watched_workers(
     over = threading.Event()
 
     def watch() -> None:
-        while not over.wait(0.05):
+        while not over.wait(0.15):
             for worker in set(workers_below(pid)) - seen:
                 seen.add(worker)
                 meet(worker)

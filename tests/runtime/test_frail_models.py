@@ -115,9 +115,10 @@ def events_of(run: Path, kind: str) -> list[dict]:
 
 
 def test_a_shard_that_kills_every_worker_is_set_aside_and_the_rest_is_made(
-    generate: Generate, tmp_path: Path
+    generate: Generate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Four processes die of sample 25, each a fresh one."""
+    monkeypatch.setattr("evalsuite.runtime.board.BACK_OFF_S", 0.1)
     (tmp_path / "poison").write_text("25")
     outcome = generate("--num-workers", 1)
     assert outcome.code == 6
