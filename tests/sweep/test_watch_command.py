@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 import torch
-from harness import HostedCluster, Outcome, attempts, bytes_of, call_in, pixel_hashes, wait_for
+from harness import HostedCluster, Outcome, attempts, bytes_of, pixel_hashes, run_cli, wait_for
 from PIL import Image
 from watched_training import MODEL, settle, weights, write_checkpoint
 
@@ -77,7 +77,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, cluster: HostedCluster) -
     diverged = {key: value * float("nan") for key, value in weights().items()}
     torch.save(diverged, ckpts / "step_700.pt")
     more = ("--log", "tensorboard:boards", "--tag", "seed=1", "--address", cluster.address)
-    outcome = call_in(folder, *ONCE, *more)
+    outcome = run_cli(*ONCE, *more, cwd=folder)
     (ckpts / "step_700.pt").unlink()  # the others are refused without a worker
     return Finished(folder, outcome)
 
