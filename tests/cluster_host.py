@@ -23,7 +23,7 @@ def main() -> None:
     from ray.cluster_utils import Cluster
 
     nodes = [{**one, "object_store_memory": OBJECT_STORE_BYTES} for one in asked]
-    head = {**nodes[0], "include_dashboard": False}
+    head = {**nodes[0], "include_dashboard": False, "include_log_monitor": False}
     cluster = Cluster(initialize_head=True, head_node_args=head)
     for node in nodes[1:]:
         cluster.add_node(**node)

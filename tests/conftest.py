@@ -22,14 +22,33 @@ from harness import (
     call_main,
     descendants,
     environment,
+    made_once,
     pixel_hashes,
     run_cli,
     wait_for,
 )
 from shim import preloaded_where_possible
 
-LONG_GROUPS = ("cluster", "chaos", "run", "golden")
-"""For `-n`: what one process runs in minutes, and so begins first."""
+LONG_GROUPS = ("losses", "cluster", "golden", "heads")
+"""For `-n`: what one process runs in minutes, and so begins first. All but one need a cluster and
+wait for it half of the time; that one computes meanwhile."""
+LONG_FILES = (
+    "sweep/test_sweep_command.py",
+    "cli/test_store_run.py",
+    "pipeline/test_scorer.py",
+    "cli/test_compare.py",
+    "diagnosis/test_probes.py",
+    "t2i/test_shapes.py",
+    "artifacts/test_object_storage.py",
+    "conditioning/test_text_cache.py",
+    "test_wheel.py",
+    "cli/test_run.py",
+    "cli/test_offline.py",
+    "browser/test_full_pages.py",
+    "t2i/test_t2i_commands.py",
+    "runtime/observing/test_loggers.py",
+)
+"""Files that take half a minute and more: after the long groups, before all others."""
 
 
 def pytest_configure() -> None:
@@ -48,25 +67,29 @@ def pytest_configure() -> None:
 
 @pytest.hookimpl(tryfirst=True)  # before xdist puts the groups into the names of the tests
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """For `-n`: who needs a cluster or the finished run shares a process, others only a file."""
+    """For `-n`: who needs a cluster shares a process with others that do, the rest only a file."""
     groups = {item: _group_of(item) for item in items}
     for item, group in groups.items():
         item.add_marker(pytest.mark.xdist_group(group))
     if "PYTEST_XDIST_WORKER" in os.environ:
-        places = {group: place for place, group in enumerate(LONG_GROUPS)}
+        places = {group: place for place, group in enumerate((*LONG_GROUPS, *LONG_FILES))}
         items.sort(key=lambda item: places.get(groups[item], len(places)))
 
 
 def _group_of(item: pytest.Item) -> str:
-    folder = item.path.relative_to(Path(__file__).parent).parts[0]
+    file = item.path.relative_to(Path(__file__).parent)
     fixtures = set(getattr(item, "fixturenames", ()))
-    if folder in {"chaos", "cluster"}:
-        return "chaos"
-    if "cluster" in fixtures or folder == "runtime":
+    if file.parts[0] == "cluster" or file.name == "test_elastic.py":
+        return "heads"
+    if file.parts[0] == "chaos" or file.name in {
+        "test_failures.py",
+        "test_cluster.py",
+        "test_identity.py",
+    }:
+        return "losses"
+    if "cluster" in fixtures or file.name in {"test_text_run.py", "test_extraction.py"}:
         return "cluster"
-    if fixtures & {"digits_run", "run_copy", "expected"} or item.get_closest_marker("ray"):
-        return "run"
-    return "golden" if folder == "golden" else str(item.path)
+    return "golden" if file.parts[0] == "golden" else str(file)
 
 
 _GOLDENS: dict[str, dict[str, Any]] = {}
@@ -105,10 +128,15 @@ def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Outco
 @pytest.fixture(scope="session")
 def digits_run(tmp_path_factory: pytest.TempPathFactory) -> FinishedRun:
     """200 samples by one worker of a private Ray, every image kept. Not to be changed."""
-    folder = tmp_path_factory.mktemp("digits")
-    options = ("--num-samples", NUM_SAMPLES, "--images", "all", "--num-workers", 1)
-    outcome = run_cli("run", *PLAN, *options, "--output", "made", "--json", "out.json", cwd=folder)
-    assert outcome.code == 0, outcome.stderr
+
+    def make(folder: Path) -> Outcome:
+        options = ("--num-samples", NUM_SAMPLES, "--images", "all", "--num-workers", 1)
+        where = ("--output", "made", "--json", "out.json")
+        outcome = run_cli("run", *PLAN, *options, *where, cwd=folder)
+        assert outcome.code == 0, outcome.stderr
+        return outcome
+
+    folder, outcome = made_once(tmp_path_factory, "digits", make)
     return FinishedRun(folder / "made", json.loads((folder / "out.json").read_text()), outcome)
 
 

@@ -1,10 +1,12 @@
 """What tests share besides fixtures: commands, pixel hashes, processes, small disks."""
 
 import contextlib
+import fcntl
 import hashlib
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,6 +23,9 @@ NUM_SAMPLES = 200
 PLAN = ("--model", "pixnerd-digits", "--num-steps", "4", "--batch-size", "10")
 """The plan of most runs in these tests: real, and quick."""
 TIMEOUT_S = 240
+NONE_BEFOREHAND = {"RAY_prestart_worker_first_driver": "0"}
+"""For a cluster: workers that Ray starts before it is asked are never ours, which have variables of
+their own; each takes a second of a core."""
 
 
 class Outcome(NamedTuple):
@@ -95,8 +100,39 @@ def run_cli(*arguments: object, cwd: Path, **env: str) -> Outcome:
     return finish(start(*arguments, cwd=cwd, **env))
 
 
+def made_once(
+    tmp_path_factory: pytest.TempPathFactory, name: str, make: Callable[[Path], Outcome]
+) -> tuple[Path, Outcome]:
+    """What a command leaves in a folder; with `-n` one process has it made, and all have a copy.
+
+    Args:
+        tmp_path_factory: of pytest.
+        name: of the folder, once in all tests.
+        make: runs the command in a new folder; nothing in it may name its place.
+    """
+    own = tmp_path_factory.mktemp(name, numbered=False)
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        return own, make(own)
+    shared = tmp_path_factory.getbasetemp().parent / name
+    with shared.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        said = shared.with_suffix(".said")
+        if not said.exists():
+            shutil.rmtree(shared, ignore_errors=True)
+            shared.mkdir()
+            said.write_text(json.dumps(make(shared)))
+    shutil.copytree(shared, own, dirs_exist_ok=True)
+    return own, Outcome(*json.loads(said.read_text()))
+
+
+def call_in(folder: Path, *arguments: object) -> Outcome:
+    """Run a command in this process, whose working directory is `folder` meanwhile."""
+    with contextlib.chdir(folder):
+        return call_main(*arguments)
+
+
 def call_main(*arguments: object) -> Outcome:
-    """Run a command in this process, which is quicker where no private Ray is needed."""
+    """Run a command in this process: quicker by seconds than one that imports torch first."""
     from evalsuite.cli.main import main
 
     stdout, stderr = io.StringIO(), io.StringIO()
@@ -240,9 +276,10 @@ def small_disk(folder: Path, size: str) -> Iterator[Path]:
 def wait_for(happened: Callable[[], object], seconds: float = 90) -> object:
     """Wait until `happened` gives something true, and give it."""
     deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
+    while (began := time.monotonic()) < deadline:
         value = happened()
         if value:
             return value
-        time.sleep(0.02)
+        looked_s = time.monotonic() - began  # at all processes, or by a command: it takes a while
+        time.sleep(min(max(0.02, 4 * looked_s), 0.5))
     pytest.fail(f"it did not happen within {seconds} s")

@@ -14,18 +14,17 @@ import tempfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from harness import NONE_BEFOREHAND
+
 SOURCE = Path(__file__).with_name("shim.c")
 FAST_RAY = {
     "RAY_health_check_initial_delay_ms": "5000",
     "RAY_health_check_period_ms": "500",
     "RAY_health_check_timeout_ms": "5000",
     "RAY_health_check_failure_threshold": "6",
-    "RAY_prestart_worker_first_driver": "0",
+    **NONE_BEFOREHAND,
 }
-"""A dead node is known after some three seconds, and not after half a minute.
-
-Workers that Ray starts before it is asked are never ours, which have an environment of their own.
-"""
+"""A dead node is known after some three seconds, and not after half a minute."""
 
 
 class NoCompilerError(Exception):

@@ -31,6 +31,8 @@ from evalsuite.runtime.signals import stop_code
 
 OBJECT_STORE_BYTES = 80 * 2**20
 """Pixels and features never pass the object store, so Ray's minimum is enough."""
+_NONE_BEFOREHAND = {"prestart_worker_first_driver": False}
+"""Ray would start a process for each core that is never ours: those have variables of their own."""
 JOB_ADDRESS = "EVALSUITE_ADDRESS"
 """Set in a submitted job: where its `evaluate` finds workers, should its samples want any."""
 PROBE_S = 5.0
@@ -289,6 +291,7 @@ def _private_cluster(num_workers: int | None, *, use_gpu: bool) -> Iterator[None
                         logging_level=logging.ERROR,
                         _temp_dir=folder,
                         _node_ip_address="127.0.0.1",
+                        _system_config=dict(_NONE_BEFOREHAND),  # Ray adds to it
                     )
             except EvalsuiteError:
                 raise

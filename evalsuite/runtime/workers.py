@@ -1,12 +1,8 @@
 """Worker processes: plain worker classes wrapped as Ray actors, one for each GPU or core."""
 
 import contextlib
-import functools
-import os
-import signal
 import time
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import ray
@@ -17,6 +13,7 @@ from evalsuite.pipeline.judging import JudgeJob, JudgeWorker
 from evalsuite.pipeline.outside import FeatureJob, FeatureWorker
 from evalsuite.pipeline.ranges import ShardTask
 from evalsuite.pipeline.worker import ShardWorker, WorkerJob
+from evalsuite.runtime.placement import actor_class, kill_process
 
 Job = WorkerJob | FeatureJob | JudgeJob
 IN_FLIGHT = 2
@@ -171,9 +168,9 @@ class Worker:
         if "pid" not in self.about:
             return
         if self.is_ours:
-            _kill_process(self.about["pid"], self.about["began"])
+            kill_process(self.about["pid"], self.about["began"])
         elif self.about.get("node_id"):
-            killer = ray.remote(num_cpus=0, max_retries=0)(_kill_process)
+            killer = ray.remote(num_cpus=0, max_retries=0)(kill_process)
             here = NodeAffinitySchedulingStrategy(self.about["node_id"], soft=False)
             with contextlib.suppress(RayError):
                 killer.options(scheduling_strategy=here).remote(
@@ -191,7 +188,7 @@ _PLAIN: dict[type, type] = {
 def start_worker(name: str, job: Job, size: WorkerSize, *, is_ours: bool) -> Worker:
     """Start a fresh process and let it load."""
     actor = (
-        actor_class(_PLAIN[type(job)])
+        actor_class(_PLAIN[type(job)], GROUPS)
         .options(
             num_cpus=size.num_cpus,
             num_gpus=size.num_gpus,
@@ -204,46 +201,6 @@ def start_worker(name: str, job: Job, size: WorkerSize, *, is_ours: bool) -> Wor
     )
     loading = actor.load.options(concurrency_group="gpu").remote()
     return Worker(name, actor, loading, is_ours=is_ours)
-
-
-@functools.cache
-def actor_class(plain: type) -> Any:  # noqa: ANN401 - Ray's ActorClass
-    """The plain class for Ray, which also tells the node that it runs on, and its process.
-
-    One for all workers: Ray sends each class to the cluster once, and keeps it there.
-    """
-
-    def load(self: Any) -> dict[str, Any]:  # noqa: ANN401 - an instance of `plain`
-        return _with_place(plain.load(self))  # type: ignore[attr-defined]
-
-    def retarget(self: Any, job: Job) -> dict[str, Any]:  # noqa: ANN401 - likewise
-        return _with_place(plain.retarget(self, job))  # type: ignore[attr-defined]
-
-    placed = type(plain.__name__, (plain,), {"load": load, "retarget": retarget})
-    return ray.remote(concurrency_groups=dict.fromkeys(GROUPS, 1))(placed)
-
-
-def _with_place(about: dict[str, Any]) -> dict[str, Any]:
-    return {
-        **about,
-        "node_id": ray.get_runtime_context().get_node_id(),
-        "began": _start_of(os.getpid()),
-    }
-
-
-def _start_of(pid: int) -> str | None:
-    """When a process started, in the kernel's ticks: its number may be given again."""
-    try:
-        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return None
-    return text.rpartition(")")[2].split()[19]
-
-
-def _kill_process(pid: int, began: str | None = None) -> None:
-    if began is None or _start_of(pid) == began:
-        with contextlib.suppress(OSError):
-            os.kill(pid, signal.SIGKILL)
 
 
 def environment_of(*, on_gpu: bool) -> dict[str, str]:

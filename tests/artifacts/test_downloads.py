@@ -118,7 +118,15 @@ def test_a_server_that_does_not_resume_sends_all_again(site: Site) -> None:
 
 
 @pytest.mark.parametrize("num_bytes", [len(CONTENT), None])
-@pytest.mark.parametrize("left", [b"stale" * 1000, CONTENT + b"much", CONTENT[:-1] + b"!", CONTENT])
+@pytest.mark.parametrize(
+    "left",
+    [
+        pytest.param(b"stale" * 1000, id="of another file"),
+        pytest.param(CONTENT + b"much", id="too long"),
+        pytest.param(CONTENT[:-1] + b"!", id="other bytes"),
+        pytest.param(CONTENT, id="whole"),
+    ],
+)
 def test_what_an_older_download_left_is_checked(
     site: Site, left: bytes, num_bytes: int | None
 ) -> None:

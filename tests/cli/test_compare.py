@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from harness import NUM_SAMPLES, PLAN, FinishedRun, Outcome, run_cli
+from harness import NUM_SAMPLES, PLAN, FinishedRun, Outcome, call_in
 
 Call = Callable[..., Outcome]
 SCORE = ("--reference", "digits-16-train", "--extractor", "digits-convnet", "--metrics", "fid")
@@ -17,18 +17,8 @@ def guided(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The plan of `digits_run` with another guidance scale. Not to be changed."""
     folder = tmp_path_factory.mktemp("guided")
     options = ("--num-samples", NUM_SAMPLES, "--num-workers", 1, "--guidance-scale", 3)
-    outcome = run_cli(
-        "run",
-        *PLAN,
-        *options,
-        "--tag",
-        "scale=3",
-        "--output",
-        "g3",
-        "--json",
-        "g3.json",
-        cwd=folder,
-    )
+    where = ("--tag", "scale=3", "--output", "g3", "--json", "g3.json")
+    outcome = call_in(folder, "run", *PLAN, *options, *where)
     assert outcome.code == 0, outcome.stderr
     return folder / "g3"
 
@@ -37,9 +27,7 @@ def guided(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def outside(digits_run: FinishedRun, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The images of `digits_run` as an NPZ that says nothing of their making."""
     folder = tmp_path_factory.mktemp("outside")
-    outcome = run_cli(
-        "export", digits_run.path, "--format", "adm-npz", "--output", "x.npz", cwd=folder
-    )
+    outcome = call_in(folder, "export", digits_run.path, "--format", "adm-npz", "--output", "x.npz")
     assert outcome.code == 0, outcome.stderr
     return folder / "x.npz"
 

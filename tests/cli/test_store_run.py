@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from flaky_store import FlakyStore, one_in
-from harness import NUM_SAMPLES, PLAN, FinishedRun, call_main, run_cli, start
+from harness import NUM_SAMPLES, PLAN, FinishedRun, call_in, call_main, start
 from store_server import S3Server, environment_of, s3_server, speaking_to
 
 from evalsuite.artifacts.run_directory import RunDirectory
@@ -66,7 +66,7 @@ def test_a_killed_run_resumes_to_the_same_bytes(
     wait_for_receipts(server, bucket, 2)
     os.kill(driver.pid, signal.SIGKILL)
     driver.communicate()
-    outcome = run_cli(*command, cwd=tmp_path, **env)
+    outcome = call_in(tmp_path, *command)
     assert outcome.code == 0, outcome.stderr
     assert f"report  {url}/report/index.html" in outcome.stdout
     assert proxy.faults() > 0

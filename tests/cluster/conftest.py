@@ -1,4 +1,4 @@
-"""A real Ray head for the session, and a tree to submit from."""
+"""A real Ray head, and a tree to submit from."""
 
 import subprocess
 from collections.abc import Callable, Iterator
@@ -9,9 +9,9 @@ from harness import Outcome, call_main
 from heads import Head, free_ports, running_head
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def head() -> Iterator[Head]:
-    """One head for all tests."""
+    """One head for all tests of a file; its dashboard is not idle while nobody asks."""
     with running_head(free_ports()) as started:
         yield started
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import requests
-from harness import Process, descendants, environment, wait_for
+from harness import NONE_BEFOREHAND, Process, descendants, environment, wait_for
 
 
 class Head(NamedTuple):
@@ -53,7 +53,7 @@ def running_head(ports: Ports, *options: str, num_cpus: int = 2, **env: str) -> 
         process = subprocess.Popen(
             [
                 *(f"{binaries}/ray", "start", "--head", "--block", f"--num-cpus={num_cpus}"),
-                *options,
+                *("--include-log-monitor=False", *options),
                 *("--node-ip-address=127.0.0.1", f"--port={ports.gcs}"),
                 *("--dashboard-host=127.0.0.1", f"--dashboard-port={ports.dashboard}"),
                 *(f"--dashboard-agent-listen-port={ports.agent}", f"--temp-dir={folder}"),
@@ -62,7 +62,9 @@ def running_head(ports: Ports, *options: str, num_cpus: int = 2, **env: str) -> 
                     f"--ray-client-server-port={ports.client}",
                 ),
             ],
-            env=environment(private=False, PATH=f"{binaries}:{os.environ['PATH']}", **env),
+            env=environment(
+                private=False, PATH=f"{binaries}:{os.environ['PATH']}", **NONE_BEFOREHAND, **env
+            ),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,

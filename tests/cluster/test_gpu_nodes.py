@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 import ray
-from harness import descendants, environment, run_cli, wait_for
+from harness import NONE_BEFOREHAND, descendants, environment, run_cli, wait_for
 
 from evalsuite.errors import EnvironmentProblem, UsageError
 from evalsuite.pipeline.channel import NotWantedError
@@ -110,7 +110,7 @@ def unlike() -> Iterator[Cluster]:
     with tempfile.TemporaryDirectory(prefix="es-", ignore_cleanup_errors=True) as folder:
         host = subprocess.Popen(
             [sys.executable, program, json.dumps(NODES), folder],
-            env=environment(private=False),
+            env=environment(private=False, **NONE_BEFOREHAND),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

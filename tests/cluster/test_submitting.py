@@ -48,13 +48,8 @@ def test_a_submitted_run_makes_the_pixels_of_a_local_one(
     assert len(hashes) < NUM_SAMPLES
 
 
-def test_the_exit_code_is_the_jobs(head: Head, small_tree: Path) -> None:
+def test_the_exit_code_is_the_jobs(at_head: Submit) -> None:
     """The preset is a file of the package; the job's own line says what is wrong."""
-
-    def at_head(*words: str) -> Outcome:
-        env = with_token(RAY_API_SERVER_ADDRESS=head.address)
-        return run_cli(*words, cwd=small_tree, **env)
-
     words = ("models", "show", "./mine.yaml", "--yaml")
     outcome = at_head("submit", "--id", "twice", "--", *words)
     assert outcome.code == 0, outcome.stdout + outcome.stderr

@@ -39,6 +39,7 @@ def killed_run(tmp_path_factory: pytest.TempPathFactory) -> KilledRun:
     driver = start("generate", *ALL, *options, cwd=folder)
     wait_for(lambda: num_receipts(run) >= 3)
     below = descendants(driver.pid)
+    idle = [process.title for process in below if process.title.startswith("ray::IDLE")]
     os.killpg(driver.pid, signal.SIGKILL)
     assert finish(driver).code == -signal.SIGKILL
     deadline = time.monotonic() + 30
@@ -46,7 +47,7 @@ def killed_run(tmp_path_factory: pytest.TempPathFactory) -> KilledRun:
         time.sleep(0.05)
     left = [process.title for process in below if process.alive]
     assert num_receipts(run) < 20, "the run was over before it was killed"
-    return KilledRun(run, len(below), left)
+    return KilledRun(run, len(below), idle, left)
 
 
 @pytest.fixture(scope="session")

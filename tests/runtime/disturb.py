@@ -15,6 +15,8 @@ class KilledRun(NamedTuple):
     path: Path
     num_processes: int
     """Processes that the driver had."""
+    idle: list[str]
+    """Those among them that Ray had started for nobody."""
     left: list[str]
     """Those that still ran half a minute later."""
 
@@ -59,7 +61,7 @@ def watched_workers(
     over = threading.Event()
 
     def watch() -> None:
-        while not over.wait(0.05):
+        while not over.wait(0.15):
             for worker in set(workers_below(pid)) - seen:
                 seen.add(worker)
                 meet(worker)

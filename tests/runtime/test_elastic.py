@@ -9,7 +9,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from harness import PLAN, attempts, descendants, environment, finish, pixel_hashes, start, wait_for
+from harness import (
+    NONE_BEFOREHAND,
+    PLAN,
+    attempts,
+    descendants,
+    environment,
+    finish,
+    pixel_hashes,
+    start,
+    wait_for,
+)
 
 pytestmark = pytest.mark.ray
 NUM_IMAGES = 1200
@@ -22,7 +32,7 @@ class Growing:
         program = Path(__file__).parents[1] / "cluster_host.py"
         self.process = subprocess.Popen(
             [sys.executable, program, "1", folder],
-            env=environment(private=False, RAY_health_check_period_ms="500"),
+            env=environment(private=False, RAY_health_check_period_ms="500", **NONE_BEFOREHAND),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

@@ -128,7 +128,11 @@ def test_a_killed_worker_is_replaced(
 
 
 def test_a_killed_driver_is_resumed(
-    call: Callable[..., Outcome], sets: Sets, tmp_path: Path, cache_folder: Path
+    cluster: HostedCluster,
+    call: Callable[..., Outcome],
+    sets: Sets,
+    tmp_path: Path,
+    cache_folder: Path,
 ) -> None:
     """SIGKILL to a private Ray's driver and all its group after two shards, from Parquet."""
     path = sets.folder / "parquet.parquet"
@@ -140,7 +144,8 @@ def test_a_killed_driver_is_resumed(
     wait_for(lambda: not any(process.alive for process in below), 30)
     done = num_shards(cache_folder)
     assert 2 <= done < 9
-    outcome = call("evaluate", path, *ASKED, "--num-workers", 1, "--json", "out.json")
+    where = ("--address", cluster.address, "--num-workers", 1, "--json", "out.json")
+    outcome = call("evaluate", path, *ASKED, *where)
     assert outcome.code == 0, outcome.stderr
     made = assert_same(tmp_path / "out.json", sets)
     assert made["images_kept"] == COUNT - made["images_extracted"]

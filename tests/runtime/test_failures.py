@@ -64,8 +64,13 @@ def test_the_lost_worker_leaves_only_garbage_that_gc_removes(losing_run: LosingR
 
 
 def test_a_worker_that_dies_every_time_ends_the_run(
-    cluster: HostedCluster, call: Callable[..., Outcome], tmp_path: Path
+    cluster: HostedCluster,
+    call: Callable[..., Outcome],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr("evalsuite.runtime.crew._START_BACK_OFF_S", (0.0, 0.0, 0.2, 0.4))
+
     def shoot(worker) -> None:
         os.kill(worker.pid, signal.SIGKILL)
 
@@ -84,6 +89,11 @@ def test_a_worker_that_dies_every_time_ends_the_run(
 def test_a_killed_driver_leaves_no_process(killed_run: KilledRun) -> None:
     assert killed_run.num_processes >= 5
     assert killed_run.left == []
+
+
+def test_a_private_ray_has_no_process_but_those_that_work(killed_run: KilledRun) -> None:
+    """It would start one for each core before it is asked, and none of them could be ours."""
+    assert killed_run.idle == []
 
 
 def race(run: Path, attempt_id: str, mode: str) -> subprocess.Popen[str]:

@@ -24,7 +24,8 @@ from harness import (
 from evalsuite.artifacts.receipts import digest_of_pixels
 from evalsuite.pipeline.worker import ShardWorker, WorkerJob
 from evalsuite.runtime.hanging import Limits
-from evalsuite.runtime.workers import Worker, WorkerSize, actor_class, start_worker
+from evalsuite.runtime.placement import actor_class
+from evalsuite.runtime.workers import GROUPS, Worker, WorkerSize, start_worker
 
 pytestmark = pytest.mark.ray
 NUM_SAMPLES = 50
@@ -114,9 +115,10 @@ def events_of(run: Path, kind: str) -> list[dict]:
 
 
 def test_a_shard_that_kills_every_worker_is_set_aside_and_the_rest_is_made(
-    generate: Generate, tmp_path: Path
+    generate: Generate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Four processes die of sample 25, each a fresh one."""
+    monkeypatch.setattr("evalsuite.runtime.board.BACK_OFF_S", 0.1)
     (tmp_path / "poison").write_text("25")
     outcome = generate("--num-workers", 1)
     assert outcome.code == 6
@@ -154,7 +156,7 @@ def test_a_node_that_cannot_start_a_process_is_left_out(
     def start(name: str, job: WorkerJob, size: WorkerSize, *, is_ours: bool) -> Worker:
         if name != "worker-0":
             return start_worker(name, job, size, is_ours=is_ours)
-        broken = actor_class(ShardWorker).options(
+        broken = actor_class(ShardWorker, GROUPS).options(
             num_cpus=1, max_restarts=0, runtime_env={"conda": "there-is-no-such-environment"}
         )
         actor = broken.remote(job)

@@ -6,6 +6,8 @@ import time
 from pathlib import Path
 
 import pytest
+from harness import environment
+from ray import cloudpickle
 
 from evalsuite.errors import EnvironmentProblem, UsageError
 from evalsuite.pipeline.outside import FeatureWorker
@@ -13,10 +15,11 @@ from evalsuite.pipeline.ranges import ShardTask
 from evalsuite.pipeline.worker import ShardWorker
 from evalsuite.runtime.board import Board
 from evalsuite.runtime.cluster import Cluster
+from evalsuite.runtime.placement import actor_class, kill_process
 from evalsuite.runtime.stragglers import seconds_left, stragglers
 from evalsuite.runtime.team import Team, gather_team
 from evalsuite.runtime.watch import Node, is_configured, monitors_here
-from evalsuite.runtime.workers import Flight, Worker, WorkerSize, actor_class
+from evalsuite.runtime.workers import GROUPS, Flight, Worker, WorkerSize
 
 
 def node(name: str, cpus: float = 8, gpus: float = 0, taken: float = 0) -> Node:
@@ -100,8 +103,21 @@ def test_a_share_of_a_gpu_is_at_most_one(share: float) -> None:
 
 def test_all_workers_are_of_one_class() -> None:
     """A class of its own for each would stay in the head's memory, thousands in a long run."""
-    assert actor_class(ShardWorker) is actor_class(ShardWorker)
-    assert actor_class(ShardWorker) is not actor_class(FeatureWorker)
+    assert actor_class(ShardWorker, GROUPS) is actor_class(ShardWorker, GROUPS)
+    assert actor_class(ShardWorker, GROUPS) is not actor_class(FeatureWorker, GROUPS)
+
+
+def test_whoever_ends_a_process_loads_no_torch_for_it() -> None:
+    """Ray runs the function in a new process, which imports the function's module."""
+    code = "import pickle, sys; pickle.load(sys.stdin.buffer); print('torch' in sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        input=cloudpickle.dumps(kill_process),
+        env=environment(private=True),
+        capture_output=True,
+        check=True,
+    )
+    assert done.stdout == b"False\n"
 
 
 def worker(name: str, flights: list[tuple[int, int]], computed: int, age_s: float) -> Worker:

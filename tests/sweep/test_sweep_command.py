@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
-from harness import Outcome, bytes_of, finish, pixel_hashes, receipts, run_cli, start, wait_for
+from harness import Outcome, bytes_of, call_in, finish, pixel_hashes, receipts, start, wait_for
 
 from evalsuite.artifacts.run_directory import RunDirectory
 from evalsuite.config import ExtractorSpec, load_spec
@@ -55,7 +55,7 @@ class Finished(NamedTuple):
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
     folder = tmp_path_factory.mktemp("sweep")
-    outcome = run_cli(*SWEEP, "--json", "out.json", cwd=folder)
+    outcome = call_in(folder, *SWEEP, "--json", "out.json")
     assert outcome.code == 0, outcome.stderr
     return Finished(folder, outcome, json.loads((folder / "out.json").read_text()))
 
@@ -233,7 +233,7 @@ def test_a_killed_sweep_goes_on_to_the_same_result(
     assert f"{GOOD}: 100 of 100 samples" in shown.stdout
     complete = tmp_path / "runs" / finished.run(GOOD).name
     sorted(complete.glob("receipts/images/*.json"))[0].write_bytes(b"{")
-    outcome = run_cli(*SWEEP, cwd=tmp_path)
+    outcome = call(*SWEEP)
     assert outcome.code == 0, outcome.stderr
     assert decided(place) == decided(finished.place)
     for name in (GOOD, BAD):

@@ -118,7 +118,11 @@ def test_damage_is_named_by_its_line(
     assert (done.code, done.stderr.count("\n")) == (3, 1), done.stderr
 
 
-@pytest.mark.parametrize("line", ["[" * 9000, '{"schema": 2, "x": ' + "9" * 5000 + "}", "[1]", ""])
+@pytest.mark.parametrize(
+    "line",
+    ["[" * 9000, '{"schema": 2, "x": ' + "9" * 5000 + "}", "[1]", ""],
+    ids=["too deep", "too long a number", "a list", "nothing"],
+)
 @pytest.mark.parametrize("place", [0, 2])
 def test_a_line_that_is_no_object_is_named(tmp_path: Path, line: str, place: int) -> None:
     path = written(tmp_path / "rows.jsonl", "dpg", lambda _: None)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from harness import call_main, run_cli
+from harness import call_in, call_main
 from safetensors.torch import load_file
 
 from evalsuite.artifacts.run_directory import RunDirectory
@@ -281,9 +281,8 @@ def test_a_run_is_scored_well_above_chance(tmp_path: Path) -> None:
     """The whole path with Ray: prompts, encoder, images, detection, rules; then judged again."""
     options = ("--model", "pixnerd-shapes", "--benchmark", "shapes", "--num-samples", 132)
     options += ("--num-steps", 12)
-    done = run_cli(
-        "run", *options, "--output", "run", "--json", "run.json", "--num-workers", 1, cwd=tmp_path
-    )
+    where = ("--output", "run", "--json", "run.json", "--num-workers", 1)
+    done = call_in(tmp_path, "run", *options, *where)
     assert done.code == 0, done.stderr
     result = json.loads((tmp_path / "run.json").read_text())
     tags = result["benchmark"]["tags"]
