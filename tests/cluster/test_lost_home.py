@@ -15,7 +15,7 @@ from harness import descendants, environment, finish, wait_for
 
 from evalsuite.runtime.driver import GRACE_S
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
 NODES = [{"num_cpus": 0}, {"num_cpus": 2}]
 """Drivers join the first; their workers stand on the second."""
 
