@@ -27,6 +27,11 @@ from evalsuite.runtime.workers import WorkerSize
 SHARD_S = 120.0
 
 
+def parent_of_worker() -> int:
+    """The node manager that started the process which is asked."""
+    return os.getppid()
+
+
 def main() -> None:
     """Drive until something ends it."""
     address, told = sys.argv[1], Path(sys.argv[2])
@@ -45,7 +50,7 @@ def main() -> None:
 
     with connected(address, None, use_gpu=False), signals_to(stop):
         home = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        parent = ray.remote(num_cpus=0)(os.getppid).options(scheduling_strategy=home)
+        parent = ray.remote(num_cpus=0)(parent_of_worker).options(scheduling_strategy=home)
         raylet = ray.get(parent.remote())
         team = Team("cpu", WorkerSize(1, 0), None, is_private=False)
         driver = Driver(job, team, "homeless", heard, stop)
