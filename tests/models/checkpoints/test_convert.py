@@ -227,7 +227,7 @@ def test_inspect_says_fits_only_of_what_loads(
     ],
 )
 def test_inspect_prints_why_a_preset_does_not_fit(
-    tmp_path: Path, key: str, shape: tuple[int, int] | None, fault: str
+    tmp_path: Path, key: str, shape: tuple[int, ...] | None, fault: str
 ) -> None:
     """A real file of which one tensor is missing or has another shape; one may count layers."""
     preset = load_spec(ModelPreset, "pixnerd-digits")
@@ -242,6 +242,13 @@ def test_inspect_prints_why_a_preset_does_not_fit(
 
 
 def test_the_summary_says_what_will_not_load(tmp_path: Path) -> None:
+        ("s_embedder.proj.weight", None, "missing s_embedder.proj.weight"),
+        ("y_embedder.embedding_table.weight", None, "missing y_embedder.embedding_table.weight"),
+        (
+            "y_embedder.embedding_table.weight",
+            (7, 7, 7),
+            "y_embedder.embedding_table.weight is (7, 7, 7), not (11, 128)",
+        ),
     """The file is written as it was asked."""
     state = {"a": torch.tensor([1.0, float("nan")]), "b": torch.ones(2, dtype=torch.int8)}
     path = saved({**state, "c": state["a"] * 2}, tmp_path / "w.pt")
