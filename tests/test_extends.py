@@ -83,6 +83,58 @@ def test_a_solver_in_a_file_is_what_it_is_as_an_option(
 
 def test_what_a_file_says_of_its_solver_goes_before_what_comes_with_it(tmp_path: Path) -> None:
     sampling = {"solver": "adams", "order": 3, "interval_ends": "closed"}
+LEFT_OUT: dict[str, dict[str, Any]] = {
+    "interval": {
+        "sampling": {"solver": "euler"},
+        "with_solver": {
+            "heun": {"guidance_interval": [0.2, 0.8], "interval_ends": "closed", "noise_scale": 2.0}
+        },
+    },
+    "null": {
+        "sampling": {"solver": "euler"},
+        "with_solver": {"heun": {"last_step": 0.01}, "adams": {"order": 4, "last_step": 0.02}},
+    },
+    "restored": {
+        "sampling": {"solver": "adams", "order": 3, "coefficients": "float32"},
+        "with_solver": {"dpmpp_2m": {"timeshift": 3.0}},
+    },
+    "grid of its own": {
+        "sampling": {"solver": "heun", "grid": "linspace", "corrector_guidance": "start"},
+        "with_solver": {"euler": {"step": "sde", "grid": None}},
+    },
+}
+
+
+@pytest.mark.parametrize("case", LEFT_OUT)
+@pytest.mark.parametrize("own", SOLVERS)
+def test_what_a_base_leaves_out_is_its_default_again(
+    tmp_path: Path, case: str, own: SolverName
+) -> None:
+    """A base that writes only what it needs; from a file with another solver, and from one more."""
+    base = yaml.safe_load((BUILT_IN / "pixnerd-xl-256.yaml").read_text(encoding="utf-8"))
+    few = {"num_steps": 4, "guidance_scale": 2.0, **LEFT_OUT[case]["sampling"]}
+    path = written(tmp_path, "base", **{**base, **LEFT_OUT[case], "sampling": few, "sources": {}})
+    ours = load_spec(ModelPreset, path)
+    found = mine(tmp_path, "base.yaml", sampling={"solver": own})
+    assert found.sampling == native_settings(ours, {"solver": own})
+    written(tmp_path, "middle", extends="base.yaml", name="m", sampling={"solver": "heun_reuse"})
+    far = mine(tmp_path, "middle.yaml", sampling={"solver": own})
+    for solver in SOLVERS:
+        wanted = native_settings(ours, {"solver": solver})
+        assert native_settings(found, {"solver": solver}) == wanted
+        assert native_settings(far, {"solver": solver}) == wanted
+
+
+def test_a_base_without_a_solver_keeps_the_order_that_it_states(tmp_path: Path) -> None:
+    base = yaml.safe_load((BUILT_IN / "pixnerd-xl-256.yaml").read_text(encoding="utf-8"))
+    del base["sampling"]["solver"]
+    base["sampling"]["order"] = 3
+    written(tmp_path, "base", **base)
+    found = mine(tmp_path, "base.yaml", sampling={"solver": "adams"})
+    assert found.sampling is not None
+    assert found.sampling.order == 3
+
+
     found = mine(tmp_path, "pixelgen-xl-256", sampling=sampling)
     assert found.sampling is not None
     assert (found.sampling.order, found.sampling.interval_ends) == (3, "closed")
