@@ -9,7 +9,9 @@ import yaml
 
 from evalsuite.config import ModelPreset, ReferenceSpec, SolverName, data_root, load_spec
 from evalsuite.errors import ConfigError
+from evalsuite.pipeline.plan import PlanOptions, resolve_plan
 from evalsuite.pipeline.settings import native_settings
+from evalsuite.pipeline.weights import WeightsRequest
 
 BUILT_IN = data_root() / "configs" / "models"
 
@@ -138,6 +140,35 @@ def test_a_base_without_a_solver_keeps_the_order_that_it_states(tmp_path: Path) 
     found = mine(tmp_path, "pixelgen-xl-256", sampling=sampling)
     assert found.sampling is not None
     assert (found.sampling.order, found.sampling.interval_ends) == (3, "closed")
+
+
+def test_a_setting_that_a_file_states_stays_under_every_solver(tmp_path: Path) -> None:
+    """PixNerd's Heun has another interval; the file's own entry for a solver goes before both."""
+    stated = {"guidance_interval": [0.2, 0.8]}
+    found = mine(tmp_path, sampling=stated)
+    heun = native_settings(found, {"solver": "heun"})
+    assert (heun.guidance_interval, heun.interval_ends) == ((0.2, 0.8), "closed")
+    back = mine(tmp_path, sampling={"solver": "heun", **stated})
+    assert native_settings(back, {"solver": "euler"}).guidance_interval == (0.2, 0.8)
+    entry = {"heun": {"guidance_interval": [0.3, 0.7]}}
+    own = mine(tmp_path, sampling=stated, with_solver=entry)
+    assert native_settings(own, {"solver": "heun"}).guidance_interval == (0.3, 0.7)
+    assert native_settings(own, {"solver": "adams"}).guidance_interval == (0.2, 0.8)
+    over = mine(tmp_path, with_solver=entry)
+    assert native_settings(over, {"solver": "heun"}).guidance_interval == (0.3, 0.7)
+
+
+def test_an_interval_that_comes_with_a_solver_is_said(tmp_path: Path) -> None:
+    def notices(model: str, **asked: Any) -> tuple[str, ...]:
+        weights = WeightsRequest("random:0")
+        return resolve_plan(PlanOptions(model, weights, sampling=asked)).notices
+
+    (notice,) = notices("pixnerd-xl-256", solver="heun")
+    assert "solver heun comes with the guidance interval 0 1 in pixnerd-xl-256, not 0.1 1" in notice
+    assert notices("pixnerd-xl-256", solver="heun", guidance_interval=(0.1, 1.0)) == ()
+    assert notices("pixnerd-xl-256", solver="adams") == ()
+    mine(tmp_path, sampling={"guidance_interval": [0.2, 0.8]})
+    assert notices(str(tmp_path / "mine.yaml"), solver="heun") == ()
 
 
 def test_claims_of_the_base_are_not_inherited(tmp_path: Path) -> None:

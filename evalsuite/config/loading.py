@@ -1,7 +1,7 @@
 """Reading presets from YAML: by name or path, with `extends`, every fault in one line."""
 
 import typing
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -105,10 +105,31 @@ def _extended(content: dict[str, Any], path: Path, below: tuple[Path, ...]) -> d
         raise ConfigError(f"{path}: extends {content['extends']!r} comes back to itself")
     base = _extended(read_yaml(base_path), base_path, above)
     own = {key: value for key, value in content.items() if key != "extends"}
-    inherited = _inheritable(base, own, base_path.parent)
     sampling = own.get("sampling")
-    solver = sampling.get("solver") if isinstance(sampling, dict) else None
-    return _laid_over(rebased(inherited, solver), own)
+    stated = sampling if isinstance(sampling, dict) else {}
+    turned = rebased(base, stated.get("solver"))
+    changed = {*_keys({k: v for k, v in own.items() if k != "sources"}), *_changed(base, turned)}
+    inherited = _inheritable(turned, own, changed, base_path.parent)
+    return _laid_over(_without(inherited, stated.keys()), own)
+
+
+def _changed(base: Mapping[str, Any], turned: Mapping[str, Any]) -> Iterator[str]:
+    """The settings that another solver has changed."""
+    before, after = base.get("sampling"), turned.get("sampling")
+    if isinstance(before, dict) and isinstance(after, dict):
+        yield from (name for name in after if after[name] != before.get(name))
+
+
+def _without(inherited: dict[str, Any], stated: Collection[str]) -> dict[str, Any]:
+    """What is inherited, where no solver brings another value of a setting that the file states."""
+    entries = inherited.get("with_solver")
+    if not isinstance(entries, dict) or not all(isinstance(e, dict) for e in entries.values()):
+        return inherited
+    left = {
+        solver: {name: value for name, value in entry.items() if name not in stated}
+        for solver, entry in entries.items()
+    }
+    return {**inherited, "with_solver": left}
 
 
 def _base_path(base: object, path: Path) -> Path:
@@ -125,11 +146,13 @@ def _base_path(base: object, path: Path) -> Path:
     return (data_root() / _FOLDERS[ModelPreset][0] / f"{base}.yaml").resolve()
 
 
-def _inheritable(base: dict[str, Any], own: dict[str, Any], folder: Path) -> dict[str, Any]:
+def _inheritable(
+    base: dict[str, Any], own: dict[str, Any], changed: Collection[str], folder: Path
+) -> dict[str, Any]:
     """What a file takes over from its base, which lies in `folder`.
 
-    Left out are claims about the base alone, the sources of settings that the file sets itself, and
-    the base's weights when the file names its own: only which EMA to take stays.
+    Left out are claims about the base alone, the sources of settings that are `changed`, and the
+    base's weights when the file names its own: only which EMA to take stays.
     """
     kept = {key: value for key, value in base.items() if key not in _NEVER_INHERITED}
     kept = rooted(kept, folder)
@@ -139,7 +162,6 @@ def _inheritable(base: dict[str, Any], own: dict[str, Any], folder: Path) -> dic
         if isinstance(inherited, dict) and "ema" in inherited:
             kept["weights"] = {"ema": inherited["ema"]}
     if isinstance(kept.get("sources"), dict):
-        changed = set(_keys({key: value for key, value in own.items() if key != "sources"}))
         kept["sources"] = {k: v for k, v in kept["sources"].items() if k not in changed}
     return kept
 
