@@ -83,8 +83,6 @@ def test_a_solver_in_a_file_is_what_it_is_as_an_option(
         )
 
 
-def test_what_a_file_says_of_its_solver_goes_before_what_comes_with_it(tmp_path: Path) -> None:
-    sampling = {"solver": "adams", "order": 3, "interval_ends": "closed"}
 LEFT_OUT: dict[str, dict[str, Any]] = {
     "interval": {
         "sampling": {"solver": "euler"},
@@ -137,6 +135,8 @@ def test_a_base_without_a_solver_keeps_the_order_that_it_states(tmp_path: Path) 
     assert found.sampling.order == 3
 
 
+def test_what_a_file_says_of_its_solver_goes_before_what_comes_with_it(tmp_path: Path) -> None:
+    sampling = {"solver": "adams", "order": 3, "interval_ends": "closed"}
     found = mine(tmp_path, "pixelgen-xl-256", sampling=sampling)
     assert found.sampling is not None
     assert (found.sampling.order, found.sampling.interval_ends) == (3, "closed")
@@ -195,6 +195,38 @@ def test_a_setting_that_is_changed_loses_its_source(tmp_path: Path) -> None:
     assert not text_model.sources.keys() & {"negative_prompt", "empty_prompt"}
     assert "base_size" in text_model.sources
     assert "ema" not in mine(tmp_path, "jit-b-16-256", weights={"ema": "model_ema2"}).sources
+
+
+def test_a_setting_that_another_solver_changes_loses_its_source(tmp_path: Path) -> None:
+    """It is not the published program's any more, though the file does not name it."""
+    base = load_spec(ModelPreset, "pixnerd-xl-256")
+    found = mine(tmp_path, sampling={"solver": "heun"})
+    lost = {"solver", "guidance_interval", "interval_ends"}
+    assert lost <= base.sources.keys()
+    assert found.sources == {key: text for key, text in base.sources.items() if key not in lost}
+    text_model = mine(tmp_path, "pixnerd-xxl-t2i", sampling={"solver": "euler"})
+    assert not text_model.sources.keys() & {"solver", "order"}
+    assert "guidance_interval" in text_model.sources
+
+
+WRONG_ENTRIES = [
+    ({"heun": {"guidence_interval": [0, 1]}}, "with_solver.heun: unknown key 'guidence_interval'"),
+    ({"heun": {"order": 2}}, "with_solver.heun: order is for solver 'adams' alone"),
+    ({"adams": {"order": 9}}, "with_solver.adams: order: 9 is out of range"),
+    ({"dpmpp_2m": {"last_step": 0.1}}, "with_solver.dpmpp_2m: solver 'dpmpp_2m' has a grid of"),
+    ({"adams": {"solver": "heun"}}, "with_solver.adams: it cannot hold 'solver'"),
+    ({"euler": {"timeshift": 2.0}}, "with_solver.euler: it is the preset's own solver"),
+]
+
+
+@pytest.mark.parametrize(("entries", "words"), WRONG_ENTRIES)
+def test_what_comes_with_a_solver_is_checked_when_it_is_read(
+    tmp_path: Path, entries: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        mine(tmp_path, with_solver=entries)
+    assert "mine.yaml: " in str(caught.value)
+    assert words in str(caught.value)
 
 
 def test_own_weights_replace_the_published_ones(tmp_path: Path) -> None:

@@ -11,10 +11,11 @@ from pydantic_core import ErrorDetails
 
 from evalsuite.config.benchmarks import BenchmarkSpec
 from evalsuite.config.jobs import JobSpec
-from evalsuite.config.other_solver import rebased
+from evalsuite.config.other_solver import of_other_solver, rebased
 from evalsuite.config.presets import ExtractorSpec, ModelPreset
 from evalsuite.config.protocols import ProtocolSpec
 from evalsuite.config.references import ReferenceSpec
+from evalsuite.config.sampling import SamplingSettings
 from evalsuite.config.selftests import SelftestSpec
 from evalsuite.config.sweeps import SweepSpec
 from evalsuite.errors import ConfigError, StorageError, UsageError, nearest
@@ -237,10 +238,32 @@ def parse_spec(kind: type[_Spec], content: Mapping[str, Any], path: Path) -> _Sp
     if "path" in content:
         raise ConfigError(f"{path}: unknown key 'path': {nearest('path', kind.model_fields)}")
     try:
-        return kind.model_validate({**content, "path": path.resolve()})
+        spec = kind.model_validate({**content, "path": path.resolve()})
     except ValidationError as error:
         raise ConfigError(f"{path}: {explain(error, kind)}") from error
 
+    if isinstance(spec, ModelPreset):
+        _check_with_solver(spec, path)
+    return spec
+
+
+def _check_with_solver(preset: ModelPreset, path: Path) -> None:
+    """Raise ConfigError unless what comes with each other solver makes settings."""
+    own = preset.sampling
+    for solver, entry in preset.with_solver.items():
+        where = f"{path}: with_solver.{solver}"
+        if "solver" in entry:
+            raise ConfigError(f"{where}: it cannot hold 'solver'")
+        if own is None or solver == own.solver:
+            why = "it is the preset's own solver" if own else "there is no `sampling`"
+            raise ConfigError(f"{where}: {why}, so nothing comes with it")
+        fields = {**own.model_dump(), "solver": solver}
+        try:
+            SamplingSettings.model_validate(
+                fields | of_other_solver({"with_solver": {solver: entry}}, solver)
+            )
+        except ValidationError as error:
+            raise ConfigError(f"{where}: {explain(error, SamplingSettings)}") from error
 
 def explain(error: ValidationError, kind: type[BaseModel]) -> str:
     """Three faults of a validation in one line; unknown keys come first, with the nearest name."""
