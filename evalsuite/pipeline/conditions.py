@@ -187,7 +187,7 @@ def _prompts(preset: ModelPreset, request: TextRequest) -> tuple[tuple[str, ...]
 def _own_seeds(preset: ModelPreset, request: TextRequest) -> tuple[str, ...]:
     """A notice where a list of prompts gets other noises than the published figures are of."""
     shares = preset.text is not None and preset.text.shared_seeds
-    if not shares or request.shared_seeds or request.prompts is None:
+    if not shares or not preset.published or request.shared_seeds or request.prompts is None:
         return ()
     return (
         f"every image has a seed of its own; {preset.name}'s published figures are of the same few"

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from tiny_text import LONG, NEGATIVE, PROMPTS, D, T, TinyText, network_of, tiny_text, write_preset
+import yaml
 
 from evalsuite.artifacts.digests import cache_root
 from evalsuite.conditioning.text_encoder import load_encoder
@@ -169,6 +170,7 @@ def test_presets_bring_prompts_for_a_first_look(model: TinyText) -> None:
     found = resolved(model, weights="random:0", prompts=None, encoder=None)
     assert "no prompts were given" in found.notices[0]
     assert found.materials.prompts
+@pytest.mark.parametrize("name", ["pixnerd-xxl-t2i", "pixeldit-t2i-1024", "own"])
 
 
 def test_random_weights_need_no_encoder_and_take_none(model: TinyText) -> None:
