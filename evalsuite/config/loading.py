@@ -178,8 +178,9 @@ def _keys(section: Mapping[str, Any]) -> Iterator[str]:
 def rooted(content: dict[str, Any], folder: Path) -> dict[str, Any]:
     """A model's content with its paths absolute, so that it means the same in any file.
 
-    In YAML they are relative to their own file, which lies in `folder`. A pipeline's family names a
-    folder where there is one, and a repository of a hub elsewhere.
+    In YAML they are relative to their own file, which lies in `folder`. Links stay as they are: a
+    hub's cache links an index to a file of another name, away from its shards. A pipeline's family
+    names a folder where there is one, and a repository of a hub elsewhere.
     """
     moved = dict(content)
     for section, names in _PATHS.items():
@@ -188,13 +189,13 @@ def rooted(content: dict[str, Any], folder: Path) -> dict[str, Any]:
     moved = _absolute(moved, _PATHS[""], folder)
     kind, colon, name = str(moved.get("family", "")).partition(":")
     if kind + colon == _OF_PIPELINES and (folder / name).is_dir():
-        moved["family"] = kind + colon + str((folder / name).resolve())
+        moved["family"] = kind + colon + str((folder / name).absolute())
     return moved
 
 
 def _absolute(section: dict[str, Any], names: Iterable[str], folder: Path) -> dict[str, Any]:
     given = {name: section[name] for name in names if isinstance(section.get(name), str)}
-    return {**section, **{name: str((folder / path).resolve()) for name, path in given.items()}}
+    return {**section, **{name: str((folder / path).absolute()) for name, path in given.items()}}
 
 
 def _laid_over(base: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
@@ -241,7 +242,6 @@ def parse_spec(kind: type[_Spec], content: Mapping[str, Any], path: Path) -> _Sp
         spec = kind.model_validate({**content, "path": path.resolve()})
     except ValidationError as error:
         raise ConfigError(f"{path}: {explain(error, kind)}") from error
-
     if isinstance(spec, ModelPreset):
         _check_with_solver(spec, path)
     return spec
@@ -264,6 +264,7 @@ def _check_with_solver(preset: ModelPreset, path: Path) -> None:
             )
         except ValidationError as error:
             raise ConfigError(f"{where}: {explain(error, SamplingSettings)}") from error
+
 
 def explain(error: ValidationError, kind: type[BaseModel]) -> str:
     """Three faults of a validation in one line; unknown keys come first, with the nearest name."""

@@ -104,7 +104,7 @@ def _given(given: str, request: WeightsRequest, ema: str) -> FoundWeights:
     path = Path(given)
     if not path.exists():
         raise DataError(f"--weights {given} does not exist")
-    return _checked(path.resolve(), None, ema, {})
+    return _checked(path.absolute(), None, ema, {})
 
 
 def _of_place(preset: ModelPreset, request: WeightsRequest, ema: str) -> FoundWeights:

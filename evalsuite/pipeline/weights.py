@@ -85,7 +85,8 @@ def find_weights(preset: ModelPreset, request: WeightsRequest) -> FoundWeights:
     path = Path(given)
     if not path.exists():
         raise DataError(f"{request.option} {given} does not exist")
-    return _of_file(path.resolve(), preset, request.ema, {})
+    # absolute, but for links: a hub's cache links an index to a file away from its shards
+    return _of_file(path.absolute(), preset, request.ema, {})
 
 
 def check_weights(path: Path, sha256: str) -> None:

@@ -162,6 +162,21 @@ def test_an_index_stands_for_the_bytes_of_its_shards(preset: str, tmp_path: Path
     assert first.plan_id != second.plan_id
 
 
+def test_an_index_may_be_a_link(preset: str, tmp_path: Path) -> None:
+    """A hub's cache links every name of a snapshot to a file that is called as its digest is."""
+    index = sharded(small_state(2), tmp_path / "a")
+    (tmp_path / "snapshot").mkdir()
+    for number, path in enumerate(sorted(index.parent.iterdir())):
+        (tmp_path / "snapshot" / path.name).symlink_to(path.rename(path.with_name(f"{number}")))
+    link = tmp_path / "snapshot" / index.name
+    given = resolved(preset, link)
+    content = {"extends": preset, "name": "linked", "weights": {"file": f"snapshot/{link.name}"}}
+    (tmp_path / "base.yaml").write_text(yaml.safe_dump(content))
+    (tmp_path / "over.yaml").write_text("{extends: base.yaml, name: over}")
+    named = resolve_plan(PlanOptions(str(tmp_path / "over.yaml")))
+    assert named.plan.weights_sha256 == given.plan.weights_sha256
+
+
 def test_a_converted_file_keeps_its_name(preset: str, lightning: Path, tmp_path: Path) -> None:
     """Raw weights stay raw weights: they are taken when that is said."""
     path = tmp_path / "raw.safetensors"
