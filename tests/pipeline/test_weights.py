@@ -24,7 +24,7 @@ from evalsuite.models.checkpoints.convert import convert
 from evalsuite.pipeline.generation import BatchSampler
 from evalsuite.pipeline.lock import Lock, LockedItem, read_lock, write_lock
 from evalsuite.pipeline.plan import PlanOptions, ResolvedPlan, resolve_plan
-from evalsuite.pipeline.weights import UNSTATED, WeightsRequest, weights_sha256
+from evalsuite.pipeline.weights import UNSTATED, WeightsRequest, from_hub, weights_sha256
 
 NETWORK: dict[str, Any] = {
     "hidden_size": 16,
@@ -319,6 +319,16 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lightning: Path) -> Ite
         monkeypatch.setenv("HF_ENDPOINT", served.endpoint)
         monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
         yield served
+
+
+def test_other_bytes_than_the_stated_ones_stay_a_corruption(hub: Any) -> None:
+    """What a preset says of a place is for a file that is not there."""
+    request, note = WeightsRequest(), "it may be written otherwise"
+    with pytest.raises(CorruptionError) as caught:
+        from_hub(request, hub.repo, None, "model.ckpt", "0" * 64, note)
+    assert note not in str(caught.value)
+    with pytest.raises(DataError, match=rf"no such file.*\({note}\)$"):
+        from_hub(request, hub.repo, None, "other.ckpt", None, note)
 
 
 def test_weights_of_a_hub(preset: str, lightning: Path, hub: Any) -> None:
