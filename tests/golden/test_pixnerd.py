@@ -15,6 +15,7 @@ import pytest
 import torch
 from golden.coefficients import check_coefficients
 from golden.pixnerd_runs import (
+    BFLOAT16_RUN,
     FINAL,
     TIMES,
     check_run,
@@ -116,6 +117,37 @@ def test_runs(pixnerd_c2i_case: Any, fill: ModuleType) -> None:
         check_run(network, labels, null, noise, pixnerd_c2i_case, k)
 
 
+def scaled(tensor: Tensor) -> Tensor:
+    return tensor * 1.05
+
+
+def with_halves_swapped(tensor: Tensor) -> Tensor:
+    return tensor.roll(len(tensor) // 2, 0)
+
+
+MISTAKES = [
+    ("final_layer.linear.weight", scaled),
+    ("blocks.0.adaLN_modulation.0.weight", with_halves_swapped),
+    ("t_embedder.mlp.0.weight", with_halves_swapped),
+]
+
+
+def test_one_mistake_is_seen_in_bfloat16(pixnerd_c2i_case: Any, fill: ModuleType) -> None:
+    """The right network under autocast passes beside float32; each of these does not."""
+    meta, z = pixnerd_c2i_case.meta, pixnerd_c2i_case.arrays()
+    narrow = {"cpu_autocast_bf16": True}
+    x, t, y = (
+        fill.noise_for(meta["x_label"], z["x"].shape),
+        *map(torch.from_numpy, (z["t"], z["y"])),
+    )
+    comparison_of(narrow)(in_dtype_of(network_of(meta, fill), narrow)(x, t, y), z["out"], FORWARD)
+    for key, mistake in MISTAKES:
+        network = network_of(meta, fill)
+        network.load_state_dict({**network.state_dict(), key: mistake(network.get_parameter(key))})
+        with pytest.raises(AssertionError):
+            comparison_of(narrow)(in_dtype_of(network, narrow)(x, t, y), z["out"], FORWARD)
+
+
 def test_leaving_out_unguided_passes_changes_nothing_beyond_rounding(
     pixnerd_c2i_case: Any, fill: ModuleType
 ) -> None:
@@ -127,7 +159,8 @@ def test_leaving_out_unguided_passes_changes_nothing_beyond_rounding(
         labels = torch.tensor(run["labels"])
         null, guidance = torch.full_like(labels, run["null_label"]), guidance_for(run, skip=True)
         velocity = GuidedVelocity(network, labels, null, guidance)
-        comparison_of(meta)(integrate(run, velocity, noise), z["run0_x_final"], FINAL)
+        near = comparison_of(meta, BFLOAT16_RUN)
+        near(integrate(run, velocity, noise), z["run0_x_final"], FINAL)
         guided = [guidance.acts_at(t) and run["guidance"] != 1 for t in grid_of(run)[:-1]]
         if "interval" in run:
             assert velocity.nfe == len(guided) + sum(guided)
