@@ -1,5 +1,6 @@
 """Reading presets from YAML: by name or path, with `extends`, every fault in one line."""
 
+import os
 import typing
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -189,13 +190,18 @@ def rooted(content: dict[str, Any], folder: Path) -> dict[str, Any]:
     moved = _absolute(moved, _PATHS[""], folder)
     kind, colon, name = str(moved.get("family", "")).partition(":")
     if kind + colon == _OF_PIPELINES and (folder / name).is_dir():
-        moved["family"] = kind + colon + str((folder / name).absolute())
+        moved["family"] = kind + colon + _lasting(folder / name)
     return moved
 
 
 def _absolute(section: dict[str, Any], names: Iterable[str], folder: Path) -> dict[str, Any]:
     given = {name: section[name] for name in names if isinstance(section.get(name), str)}
-    return {**section, **{name: str((folder / path).absolute()) for name, path in given.items()}}
+    return {**section, **{name: _lasting(folder / path) for name, path in given.items()}}
+
+
+def _lasting(path: Path) -> str:
+    """A path that is absolute, without following links."""
+    return os.path.normpath(path.absolute())
 
 
 def _laid_over(base: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:

@@ -61,8 +61,8 @@ class FamilyLayout:
 
     Attributes:
         name: the family's name in the registry of models.
-        marks: keys, or parts of them, that this family has; every other family, and the public
-            networks that share layers with it, lack at least two.
+        marks: keys, or parts of them, that this family has; public networks that share layers
+            with it lack at least two, and another family lacks more than its own.
         sizes: the constructor's arguments from the shapes, each by itself.
         to_upstream: the authors' spelling of a key that another export spells otherwise.
     """
@@ -81,17 +81,16 @@ def recognise(shapes: Shapes) -> Recognised | None:
     """
     if all(_has_part(shapes, part) for part in _FORK):
         return Recognised("pixnerd-class", {}, "with the other decoder of a fork")
-    best, fewest, most = None, 2, 0
-    for layout in FAMILIES.values():
+    matches = []
+    for place, layout in enumerate(FAMILIES.values()):
         renamed = {layout.to_upstream(key): shape for key, shape in shapes.items()}
         parts = {part for key in renamed for part in key.split(".")}
         found = sum(mark in renamed or mark in parts for mark in layout.marks)
-        missing = len(layout.marks) - found
-        if (missing, -found) < (fewest, -most):
-            best, fewest, most = (layout, renamed), missing, found
-    if best is None:
+        if len(layout.marks) - found <= 1:
+            matches.append((len(layout.marks) - found, -found, place, layout, renamed))
+    if not matches:
         return None
-    layout, renamed = best
+    *_, layout, renamed = min(matches)
     return Recognised(layout.name, _inferred(layout, renamed), _note(layout.name, renamed))
 
 

@@ -114,15 +114,15 @@ def test_an_average_in_a_form_of_its_own_is_never_passed_over(
             choose_group(opened, "auto", None)
 
 
-LOSS = {"loss": torch.ones(())}
+LOSSES = {name: {"loss": torch.ones(())} for name in ("train", "val")}
 BESIDE = [
-    ({"state_dict": S, "train_metrics": LOSS, "val_metrics": LOSS}, {""}),
-    ({"net": S, "train": LOSS, "val": LOSS}, {"net"}),
-    ({"model_state_dict": S, "train": LOSS, "val": LOSS}, {"model_state_dict"}),
-    ({"net": S, "copy": S, "train": LOSS, "val": LOSS}, {"net", "copy"}),
-    ({"weights": S, "ema": S, "train": LOSS, "val": LOSS}, {"weights", "ema"}),
-    ({"mine": S, "ema": prefixed("shadow.", S), "train": LOSS}, {"mine", "ema", "train"}),
-    ({"mine": S, "other": LOSS}, {"mine", "other"}),
+    ({"state_dict": S, **LOSSES}, {""}),
+    ({"net": S, **LOSSES}, {"net"}),
+    ({"model_state_dict": S, **LOSSES}, {"model_state_dict"}),
+    ({"net": S, "copy": S, **LOSSES}, {"net", "copy"}),
+    ({"weights": S, "ema": S, **LOSSES}, {"weights", "ema"}),
+    ({"mine": S, "ema": prefixed("shadow.", S), **LOSSES}, {"mine", "ema", "train", "val"}),
+    ({"mine": S, **LOSSES}, {"mine", "train", "val"}),
 ]
 
 

@@ -155,13 +155,18 @@ def digits_shapes() -> dict[str, tuple[int, ...]]:
         return {key: tuple(opened.get_slice(key).get_shape()) for key in opened.keys()}  # noqa: SIM118
 
 
+def of_first_blocks(shapes: dict[str, tuple[int, ...]]) -> list[str]:
+    """Keys without those of all blocks but the first, which have the same names."""
+    return [key for key in shapes if re.search(r"\.[1-9]\d*\.", key) is None]
+
+
 @pytest.mark.parametrize("name", [*FULL_SIZE, "digits"])
 def test_a_family_is_known_by_what_is_left_without_any_one_tensor(name: str) -> None:
     """No size that is told is another than the whole network's, and few are not told."""
     shapes = digits_shapes() if name == "digits" else full_size_shapes(name)
     whole = recognise(shapes)
     assert whole is not None
-    for key in shapes:
+    for key in shapes if name == "digits" else of_first_blocks(shapes):
         found = recognise({other: shape for other, shape in shapes.items() if other != key})
         assert found is not None, key
         assert found.family == whole.family, key
@@ -179,7 +184,7 @@ def test_tensors_of_any_rank_are_recognised(name: str, shape: tuple[int, ...]) -
     shapes = full_size_shapes(name)
     whole = recognise(shapes)
     assert whole is not None
-    for key in shapes:
+    for key in of_first_blocks(shapes):
         found = recognise({**shapes, key: shape})
         assert found is not None, key
         assert found.family == whole.family, key
