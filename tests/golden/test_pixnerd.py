@@ -118,7 +118,7 @@ def test_runs(pixnerd_c2i_case: Any, fill: ModuleType) -> None:
 
 
 def test_one_mistake_is_seen_in_bfloat16(pixnerd_c2i_case: Any, fill: ModuleType) -> None:
-    """A weight that is 5 % too large moves a forward by more than its bound."""
+    """A weight that is 5 % too large, and halves that are swapped, pass the bound of a forward."""
     meta, z = pixnerd_c2i_case.meta, pixnerd_c2i_case.arrays()
     narrow = {"cpu_autocast_bf16": True}
     x = fill.noise_for(meta["x_label"], z["x"].shape)
@@ -127,7 +127,12 @@ def test_one_mistake_is_seen_in_bfloat16(pixnerd_c2i_case: Any, fill: ModuleType
     forward = in_dtype_of(network, narrow)
     right = forward(x, t, y).float().numpy()
     near(forward(x, t, y), right, FORWARD)
-    network.final_layer.linear.weight.mul_(1.05)
+    last, first = network.final_layer.linear.weight, network.blocks[0].attn.qkv.weight
+    last.mul_(1.05)
+    with pytest.raises(AssertionError):
+        near(forward(x, t, y), right, FORWARD)
+    last.div_(1.05)
+    first.copy_(first.roll(len(first) // 2, 0))
     with pytest.raises(AssertionError):
         near(forward(x, t, y), right, FORWARD)
 
