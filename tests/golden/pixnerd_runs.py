@@ -32,8 +32,8 @@ FINAL_EXACT_WEIGHTS = 1e-3  # upstream's float32 coefficients of orders 3 and 4 
 TIMES = 1e-7
 UINT8_SHARE = 0.002
 BFLOAT16_FORWARD, BFLOAT16_RUN = 0.02, 0.05
-"""Measured with one more rounding: 0.008 and 0.02; beside float32: 0.014 and 0.031. Of a mistake: 0.03
-to 0.96 in a forward."""
+"""Measured with one more rounding: 0.008 and 0.02; beside float32: 0.014 and 0.031. A mistake is
+0.03 to 0.96 of a forward."""
 
 
 def check_run(
