@@ -9,7 +9,9 @@ import yaml
 
 from evalsuite.config import ModelPreset, ReferenceSpec, SolverName, data_root, load_spec
 from evalsuite.errors import ConfigError
+from evalsuite.pipeline.plan import PlanOptions, resolve_plan
 from evalsuite.pipeline.settings import native_settings
+from evalsuite.pipeline.weights import WeightsRequest
 
 BUILT_IN = data_root() / "configs" / "models"
 
@@ -81,11 +83,92 @@ def test_a_solver_in_a_file_is_what_it_is_as_an_option(
         )
 
 
+LEFT_OUT: dict[str, dict[str, Any]] = {
+    "interval": {
+        "sampling": {"solver": "euler"},
+        "with_solver": {
+            "heun": {"guidance_interval": [0.2, 0.8], "interval_ends": "closed", "noise_scale": 2.0}
+        },
+    },
+    "null": {
+        "sampling": {"solver": "euler"},
+        "with_solver": {"heun": {"last_step": 0.01}, "adams": {"order": 4, "last_step": 0.02}},
+    },
+    "restored": {
+        "sampling": {"solver": "adams", "order": 3, "coefficients": "float32"},
+        "with_solver": {"dpmpp_2m": {"timeshift": 3.0}},
+    },
+    "grid of its own": {
+        "sampling": {"solver": "heun", "grid": "linspace", "corrector_guidance": "start"},
+        "with_solver": {"euler": {"step": "sde", "grid": None}},
+    },
+}
+
+
+@pytest.mark.parametrize("case", LEFT_OUT)
+@pytest.mark.parametrize("own", SOLVERS)
+def test_what_a_base_leaves_out_is_its_default_again(
+    tmp_path: Path, case: str, own: SolverName
+) -> None:
+    """A base that writes only what it needs; from a file with another solver, and from one more."""
+    base = yaml.safe_load((BUILT_IN / "pixnerd-xl-256.yaml").read_text(encoding="utf-8"))
+    few = {"num_steps": 4, "guidance_scale": 2.0, **LEFT_OUT[case]["sampling"]}
+    path = written(tmp_path, "base", **{**base, **LEFT_OUT[case], "sampling": few, "sources": {}})
+    ours = load_spec(ModelPreset, path)
+    found = mine(tmp_path, "base.yaml", sampling={"solver": own})
+    assert found.sampling == native_settings(ours, {"solver": own})
+    written(tmp_path, "middle", extends="base.yaml", name="m", sampling={"solver": "heun_reuse"})
+    far = mine(tmp_path, "middle.yaml", sampling={"solver": own})
+    for solver in SOLVERS:
+        wanted = native_settings(ours, {"solver": solver})
+        assert native_settings(found, {"solver": solver}) == wanted
+        assert native_settings(far, {"solver": solver}) == wanted
+
+
+def test_a_base_without_a_solver_keeps_the_order_that_it_states(tmp_path: Path) -> None:
+    base = yaml.safe_load((BUILT_IN / "pixnerd-xl-256.yaml").read_text(encoding="utf-8"))
+    del base["sampling"]["solver"]
+    base["sampling"]["order"] = 3
+    written(tmp_path, "base", **base)
+    found = mine(tmp_path, "base.yaml", sampling={"solver": "adams"})
+    assert found.sampling is not None
+    assert found.sampling.order == 3
+
+
 def test_what_a_file_says_of_its_solver_goes_before_what_comes_with_it(tmp_path: Path) -> None:
     sampling = {"solver": "adams", "order": 3, "interval_ends": "closed"}
     found = mine(tmp_path, "pixelgen-xl-256", sampling=sampling)
     assert found.sampling is not None
     assert (found.sampling.order, found.sampling.interval_ends) == (3, "closed")
+
+
+def test_a_setting_that_a_file_states_stays_under_every_solver(tmp_path: Path) -> None:
+    """PixNerd's Heun has another interval; the file's own entry for a solver goes before both."""
+    stated = {"guidance_interval": [0.2, 0.8]}
+    found = mine(tmp_path, sampling=stated)
+    heun = native_settings(found, {"solver": "heun"})
+    assert (heun.guidance_interval, heun.interval_ends) == ((0.2, 0.8), "closed")
+    back = mine(tmp_path, sampling={"solver": "heun", **stated})
+    assert native_settings(back, {"solver": "euler"}).guidance_interval == (0.2, 0.8)
+    entry = {"heun": {"guidance_interval": [0.3, 0.7]}}
+    own = mine(tmp_path, sampling=stated, with_solver=entry)
+    assert native_settings(own, {"solver": "heun"}).guidance_interval == (0.3, 0.7)
+    assert native_settings(own, {"solver": "adams"}).guidance_interval == (0.2, 0.8)
+    over = mine(tmp_path, with_solver=entry)
+    assert native_settings(over, {"solver": "heun"}).guidance_interval == (0.3, 0.7)
+
+
+def test_an_interval_that_comes_with_a_solver_is_said(tmp_path: Path) -> None:
+    def notices(model: str, **asked: Any) -> tuple[str, ...]:
+        weights = WeightsRequest("random:0")
+        return resolve_plan(PlanOptions(model, weights, sampling=asked)).notices
+
+    (notice,) = notices("pixnerd-xl-256", solver="heun")
+    assert "solver heun comes with the guidance interval 0 1 in pixnerd-xl-256, not 0.1 1" in notice
+    assert notices("pixnerd-xl-256", solver="heun", guidance_interval=(0.1, 1.0)) == ()
+    assert notices("pixnerd-xl-256", solver="adams") == ()
+    mine(tmp_path, sampling={"guidance_interval": [0.2, 0.8]})
+    assert notices(str(tmp_path / "mine.yaml"), solver="heun") == ()
 
 
 def test_claims_of_the_base_are_not_inherited(tmp_path: Path) -> None:
@@ -112,6 +195,38 @@ def test_a_setting_that_is_changed_loses_its_source(tmp_path: Path) -> None:
     assert not text_model.sources.keys() & {"negative_prompt", "empty_prompt"}
     assert "base_size" in text_model.sources
     assert "ema" not in mine(tmp_path, "jit-b-16-256", weights={"ema": "model_ema2"}).sources
+
+
+def test_a_setting_that_another_solver_changes_loses_its_source(tmp_path: Path) -> None:
+    """It is not the published program's any more, though the file does not name it."""
+    base = load_spec(ModelPreset, "pixnerd-xl-256")
+    found = mine(tmp_path, sampling={"solver": "heun"})
+    lost = {"solver", "guidance_interval", "interval_ends"}
+    assert lost <= base.sources.keys()
+    assert found.sources == {key: text for key, text in base.sources.items() if key not in lost}
+    text_model = mine(tmp_path, "pixnerd-xxl-t2i", sampling={"solver": "euler"})
+    assert not text_model.sources.keys() & {"solver", "order"}
+    assert "guidance_interval" in text_model.sources
+
+
+WRONG_ENTRIES = [
+    ({"heun": {"guidence_interval": [0, 1]}}, "with_solver.heun: unknown key 'guidence_interval'"),
+    ({"heun": {"order": 2}}, "with_solver.heun: order is for solver 'adams' alone"),
+    ({"adams": {"order": 9}}, "with_solver.adams: order: 9 is out of range"),
+    ({"dpmpp_2m": {"last_step": 0.1}}, "with_solver.dpmpp_2m: solver 'dpmpp_2m' has a grid of"),
+    ({"adams": {"solver": "heun"}}, "with_solver.adams: it cannot hold 'solver'"),
+    ({"euler": {"timeshift": 2.0}}, "with_solver.euler: it is the preset's own solver"),
+]
+
+
+@pytest.mark.parametrize(("entries", "words"), WRONG_ENTRIES)
+def test_what_comes_with_a_solver_is_checked_when_it_is_read(
+    tmp_path: Path, entries: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        mine(tmp_path, with_solver=entries)
+    assert "mine.yaml: " in str(caught.value)
+    assert words in str(caught.value)
 
 
 def test_own_weights_replace_the_published_ones(tmp_path: Path) -> None:

@@ -43,17 +43,15 @@ def fetched_benchmark(
     values: dict[str, Any], *, allow_unverified: bool
 ) -> "tuple[LockedItem, ...]":
     """The files of `--benchmark`, fetched where they are not here, as items of a lock file."""
-    from evalsuite.artifacts.digests import known_sha256
     from evalsuite.config import BenchmarkSpec, load_spec
-    from evalsuite.pipeline.lock import LockedItem
+    from evalsuite.pipeline.fetching import benchmark_items
 
     if values["benchmark"] is None:
         return ()
     spec = load_spec(BenchmarkSpec, values["benchmark"])
-    paths = [benchmark_path(spec, file, allow_unverified=allow_unverified) for file in spec.files]
-    return tuple(
-        LockedItem(what="benchmark", name=path.name, sha256=known_sha256(path)) for path in paths
-    )
+    for file in spec.files:
+        benchmark_path(spec, file, allow_unverified=allow_unverified)
+    return benchmark_items(spec)
 
 
 def benchmark_path(spec: "BenchmarkSpec", file: "BenchmarkFile", *, allow_unverified: bool) -> Path:

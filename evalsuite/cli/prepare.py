@@ -58,7 +58,7 @@ def prepare(
     from evalsuite.cli.resolve import plan_options_of
     from evalsuite.config import BenchmarkSpec, load_spec
     from evalsuite.pipeline.coverage import Demand
-    from evalsuite.pipeline.fetching import fetched_items
+    from evalsuite.pipeline.fetching import benchmark_items, fetched_items
     from evalsuite.pipeline.numerics import resolve_device
     from evalsuite.pipeline.plan import check_count, resolve_plan
     from evalsuite.pipeline.stages import OutputFormat
@@ -70,6 +70,8 @@ def prepare(
     log = tuple(parse_target(text) for text in values["log"])
     check_installed(log)
     values = with_benchmark(values)
+    asked = values.get("benchmark")
+    benchmark = load_spec(BenchmarkSpec, asked) if asked else None
     options = options or plan_options_of(values)
     resolved = resolve_plan(options)
     preset, plan = resolved.preset, resolved.plan
@@ -83,7 +85,8 @@ def prepare(
     specs = _extractors(values, scoring)
     if options.weights.lock is not None:
         references = [m.reference for m in scoring.measures if m.reference is not None]
-        options.weights.lock.check(fetched_items(resolved, references, specs))
+        found = fetched_items(resolved, references, specs)
+        options.weights.lock.check(found + (benchmark_items(benchmark) if benchmark else ()))
     for spec in specs:
         if spec.input_size not in {None, plan.size}:
             raise UsageError(
@@ -115,8 +118,7 @@ def prepare(
         tags=dict(values["tags"]),
         price_per_gpu_hour=values["price_per_gpu_hour"],
     )
-    asked = values.get("benchmark")
-    return Prepared(request, scoring, log, load_spec(BenchmarkSpec, asked) if asked else None)
+    return Prepared(request, scoring, log, benchmark)
 
 
 def with_benchmark(values: dict[str, Any]) -> dict[str, Any]:

@@ -133,7 +133,13 @@ def _sampling(console: Console, preset: ModelPreset) -> None:
         values = {key: value for key, value in values.items() if key in given}
     else:
         values = dict(preset.settings or {})
-    _values(console, values | {"uint8_rule": preset.uint8_rule}, preset.sources)
+    with_others = {
+        f"with {solver}": ", ".join(f"{key} {_shown(value)}" for key, value in entry.items())
+        for solver, entry in preset.with_solver.items()
+        if entry
+    }
+    values |= {"uint8_rule": preset.uint8_rule, **with_others}
+    _values(console, values, preset.sources)
 
 
 def _values(console: Console, values: Mapping[str, Any], sources: Mapping[str, str]) -> None:
@@ -143,9 +149,12 @@ def _values(console: Console, values: Mapping[str, Any], sources: Mapping[str, s
     table.add_column(overflow="fold", min_width=6)
     table.add_column(overflow="fold", style="dim")
     for key, value in values.items():
-        shown = " ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
-        table.add_row(Text(key), Text(shown), Text(sources.get(key, "")))
+        table.add_row(Text(key), Text(_shown(value)), Text(sources.get(key, "")))
     console.print(Padding(table, (0, 0, 0, 2)))
+
+
+def _shown(value: object) -> str:
+    return " ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
 def _published(console: Console, results: Iterable[PublishedResult]) -> None:

@@ -62,6 +62,23 @@ class TextCache:
             with _locked(self._lock_path()):
                 self._encode(self._missing(paths), folder, device)
 
+    def take_over(self, other: "TextCache", prompts: Iterable[Prompt]) -> None:
+        """Copy what another place has of these prompts; what is damaged there is left to `prepare`.
+
+        Raises:
+            StorageError: a place cannot be read or written.
+        """
+        if other.root == self.root:
+            return
+        ours, theirs = open_storage(self.root), open_storage(other.root)
+        for path in self._missing({prompt: self._path(prompt) for prompt in prompts}):
+            content = theirs.find(path)
+            if content is None:
+                continue
+            with contextlib.suppress(CorruptionError):
+                _decode(content, theirs.path(path))
+                ours.commit(path, content)
+
     def read(self, prompts: Sequence[Prompt]) -> list[Tensor]:
         """The features [T,D] of prompts that `prepare` was given, on the CPU in their own dtype.
 

@@ -1,7 +1,8 @@
 """Reading presets from YAML: by name or path, with `extends`, every fault in one line."""
 
+import os
 import typing
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -11,10 +12,11 @@ from pydantic_core import ErrorDetails
 
 from evalsuite.config.benchmarks import BenchmarkSpec
 from evalsuite.config.jobs import JobSpec
-from evalsuite.config.other_solver import rebased
+from evalsuite.config.other_solver import of_other_solver, rebased
 from evalsuite.config.presets import ExtractorSpec, ModelPreset
 from evalsuite.config.protocols import ProtocolSpec
 from evalsuite.config.references import ReferenceSpec
+from evalsuite.config.sampling import SamplingSettings
 from evalsuite.config.selftests import SelftestSpec
 from evalsuite.config.sweeps import SweepSpec
 from evalsuite.errors import ConfigError, StorageError, UsageError, nearest
@@ -105,10 +107,31 @@ def _extended(content: dict[str, Any], path: Path, below: tuple[Path, ...]) -> d
         raise ConfigError(f"{path}: extends {content['extends']!r} comes back to itself")
     base = _extended(read_yaml(base_path), base_path, above)
     own = {key: value for key, value in content.items() if key != "extends"}
-    inherited = _inheritable(base, own, base_path.parent)
     sampling = own.get("sampling")
-    solver = sampling.get("solver") if isinstance(sampling, dict) else None
-    return _laid_over(rebased(inherited, solver), own)
+    stated = sampling if isinstance(sampling, dict) else {}
+    turned = rebased(base, stated.get("solver"))
+    changed = {*_keys({k: v for k, v in own.items() if k != "sources"}), *_changed(base, turned)}
+    inherited = _inheritable(turned, own, changed, base_path.parent)
+    return _laid_over(_without(inherited, stated.keys()), own)
+
+
+def _changed(base: Mapping[str, Any], turned: Mapping[str, Any]) -> Iterator[str]:
+    """The settings that another solver has changed."""
+    before, after = base.get("sampling"), turned.get("sampling")
+    if isinstance(before, dict) and isinstance(after, dict):
+        yield from (name for name in after if after[name] != before.get(name))
+
+
+def _without(inherited: dict[str, Any], stated: Collection[str]) -> dict[str, Any]:
+    """What is inherited, where no solver brings another value of a setting that the file states."""
+    entries = inherited.get("with_solver")
+    if not isinstance(entries, dict) or not all(isinstance(e, dict) for e in entries.values()):
+        return inherited
+    left = {
+        solver: {name: value for name, value in entry.items() if name not in stated}
+        for solver, entry in entries.items()
+    }
+    return {**inherited, "with_solver": left}
 
 
 def _base_path(base: object, path: Path) -> Path:
@@ -125,11 +148,13 @@ def _base_path(base: object, path: Path) -> Path:
     return (data_root() / _FOLDERS[ModelPreset][0] / f"{base}.yaml").resolve()
 
 
-def _inheritable(base: dict[str, Any], own: dict[str, Any], folder: Path) -> dict[str, Any]:
+def _inheritable(
+    base: dict[str, Any], own: dict[str, Any], changed: Collection[str], folder: Path
+) -> dict[str, Any]:
     """What a file takes over from its base, which lies in `folder`.
 
-    Left out are claims about the base alone, the sources of settings that the file sets itself, and
-    the base's weights when the file names its own: only which EMA to take stays.
+    Left out are claims about the base alone, the sources of settings that are `changed`, and the
+    base's weights when the file names its own: only which EMA to take stays.
     """
     kept = {key: value for key, value in base.items() if key not in _NEVER_INHERITED}
     kept = rooted(kept, folder)
@@ -139,7 +164,6 @@ def _inheritable(base: dict[str, Any], own: dict[str, Any], folder: Path) -> dic
         if isinstance(inherited, dict) and "ema" in inherited:
             kept["weights"] = {"ema": inherited["ema"]}
     if isinstance(kept.get("sources"), dict):
-        changed = set(_keys({key: value for key, value in own.items() if key != "sources"}))
         kept["sources"] = {k: v for k, v in kept["sources"].items() if k not in changed}
     return kept
 
@@ -155,8 +179,9 @@ def _keys(section: Mapping[str, Any]) -> Iterator[str]:
 def rooted(content: dict[str, Any], folder: Path) -> dict[str, Any]:
     """A model's content with its paths absolute, so that it means the same in any file.
 
-    In YAML they are relative to their own file, which lies in `folder`. A pipeline's family names a
-    folder where there is one, and a repository of a hub elsewhere.
+    In YAML they are relative to their own file, which lies in `folder`. Links stay as they are: a
+    hub's cache links an index to a file of another name, away from its shards. A pipeline's family
+    names a folder where there is one, and a repository of a hub elsewhere.
     """
     moved = dict(content)
     for section, names in _PATHS.items():
@@ -165,13 +190,18 @@ def rooted(content: dict[str, Any], folder: Path) -> dict[str, Any]:
     moved = _absolute(moved, _PATHS[""], folder)
     kind, colon, name = str(moved.get("family", "")).partition(":")
     if kind + colon == _OF_PIPELINES and (folder / name).is_dir():
-        moved["family"] = kind + colon + str((folder / name).resolve())
+        moved["family"] = kind + colon + _lasting(folder / name)
     return moved
 
 
 def _absolute(section: dict[str, Any], names: Iterable[str], folder: Path) -> dict[str, Any]:
     given = {name: section[name] for name in names if isinstance(section.get(name), str)}
-    return {**section, **{name: str((folder / path).resolve()) for name, path in given.items()}}
+    return {**section, **{name: _lasting(folder / path) for name, path in given.items()}}
+
+
+def _lasting(path: Path) -> str:
+    """A path that is absolute, without following links."""
+    return os.path.normpath(path.absolute())
 
 
 def _laid_over(base: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
@@ -215,9 +245,31 @@ def parse_spec(kind: type[_Spec], content: Mapping[str, Any], path: Path) -> _Sp
     if "path" in content:
         raise ConfigError(f"{path}: unknown key 'path': {nearest('path', kind.model_fields)}")
     try:
-        return kind.model_validate({**content, "path": path.resolve()})
+        spec = kind.model_validate({**content, "path": path.resolve()})
     except ValidationError as error:
         raise ConfigError(f"{path}: {explain(error, kind)}") from error
+    if isinstance(spec, ModelPreset):
+        _check_with_solver(spec, path)
+    return spec
+
+
+def _check_with_solver(preset: ModelPreset, path: Path) -> None:
+    """Raise ConfigError unless what comes with each other solver makes settings."""
+    own = preset.sampling
+    for solver, entry in preset.with_solver.items():
+        where = f"{path}: with_solver.{solver}"
+        if "solver" in entry:
+            raise ConfigError(f"{where}: it cannot hold 'solver'")
+        if own is None or solver == own.solver:
+            why = "it is the preset's own solver" if own else "there is no `sampling`"
+            raise ConfigError(f"{where}: {why}, so nothing comes with it")
+        fields = {**own.model_dump(), "solver": solver}
+        try:
+            SamplingSettings.model_validate(
+                fields | of_other_solver({"with_solver": {solver: entry}}, solver)
+            )
+        except ValidationError as error:
+            raise ConfigError(f"{where}: {explain(error, SamplingSettings)}") from error
 
 
 def explain(error: ValidationError, kind: type[BaseModel]) -> str:

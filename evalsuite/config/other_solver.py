@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from evalsuite.config.base import SOLVERS_WITH, SolverName
+from evalsuite.config.sampling import SamplingSettings
 
 _OWN_GRID, _GRID = "dpmpp_2m", {"last_step", "grid"}
 """The solver that has times of its own, and the settings of those of the others."""
@@ -29,25 +30,33 @@ def of_other_solver(preset: Mapping[str, Any], solver: str) -> dict[str, Any]:
 def rebased(preset: Mapping[str, Any], solver: object) -> dict[str, Any]:
     """A preset's content with another solver as its own, so that going back restores the rest.
 
-    Nothing changes where `solver` is the preset's or no solver's name.
+    What the content leaves out counts as its default. Nothing changes where `solver` is the
+    preset's or no solver's name; where the preset names none, only what comes with `solver` does.
     """
     sampling = preset.get("sampling")
     own = sampling.get("solver") if isinstance(sampling, dict) else None
     if not isinstance(sampling, dict) or not isinstance(solver, str) or solver == own:
         return dict(preset)
     entries = _entries(preset)
-    varying = {name for entry in entries.values() for name in entry}
+    comes = of_other_solver(preset, solver) if own else entries.get(solver, {})
+    changed = {**sampling, **comes, "solver": solver}
     others = {}
     for other in typing.get_args(SolverName):
-        names = varying | {name for name, solvers in SOLVERS_WITH.items() if other in solvers}
-        names |= {"order"} if other == own else set()
-        names |= _GRID if solver == _OWN_GRID != other else set()
-        kept = {name: sampling[name] for name in sorted(names) if sampling.get(name) is not None}
-        entry = {**kept, **entries.get(other, {})}
+        switched = {} if other == own else of_other_solver(preset, other)
+        wanted = _complete({**sampling, **switched, "solver": other})
+        got = _complete({**changed, **of_other_solver({}, other), "solver": other})
+        entry = {name: wanted[name] for name in wanted if wanted[name] != got.get(name)}
         if entry and other != solver:
             others[other] = entry
-    sampling = {**sampling, **of_other_solver(preset, solver), "solver": solver}
-    return {**preset, "sampling": sampling, "with_solver": others}
+    return {**preset, "sampling": changed, "with_solver": others}
+
+
+def _complete(sampling: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings with the defaults of those that are left out; lists as the tree holds them."""
+    fields = SamplingSettings.model_fields
+    defaults = {name: field.default for name, field in fields.items() if not field.is_required()}
+    given = {name: tuple(v) if isinstance(v, list) else v for name, v in sampling.items()}
+    return {**defaults, **given}
 
 
 def _entries(preset: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

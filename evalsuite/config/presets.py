@@ -162,7 +162,7 @@ class ModelPreset(Frozen):
     sampling: SamplingSettings | None = None
     settings: dict[str, Scalar | None] | None = None
     """Of a model that brings its own sampler; absent ones are its own defaults."""
-    with_solver: dict[SolverName, dict[str, Scalar | tuple[float, float]]] = Field(
+    with_solver: dict[SolverName, dict[str, Scalar | tuple[float, float] | None]] = Field(
         default_factory=dict
     )
     """Settings that come with another solver than the preset's, as the original program has it."""

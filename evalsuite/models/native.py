@@ -1,5 +1,7 @@
 """A network of the registry with our samplers around it: every preset of ours is one of these."""
 
+import threading
+from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -85,23 +87,52 @@ class NativeModel:
 
 
 class TextFeatures:
-    """Features [T, D] of a plan's prompts, read when a batch needs them, and of the negative one.
+    """Features [T, D] of a plan's prompts, read ahead of the batches, and of the negative one.
 
-    All prompts of a benchmark of 30,000 would be 16 GB in every worker.
+    All prompts of a benchmark of 30,000 would be 16 GB in every worker: those of a few are kept.
     """
 
     def __init__(
-        self, read: Callable[[Sequence[str]], Sequence[Tensor]], negative_TD: Tensor
+        self,
+        read: Callable[[Sequence[str]], Sequence[Tensor]],
+        negative_TD: Tensor,
+        num_kept: int = 64,
     ) -> None:
-        """Args: what reads the features of some prompts, and those of the negative prompt."""
-        self._read, self._negative_TD = read, negative_TD
+        """Args: what reads features of some prompts, those of the negative, how many are kept."""
+        self._read, self._negative_TD, self._num_kept = read, negative_TD, num_kept
+        self._kept: OrderedDict[str, Tensor] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def read_ahead(self, prompts: Sequence[str]) -> None:
+        """Read what a later `positive` takes; another thread may use what is there meanwhile."""
+        self._found(prompts)
 
     def positive(self, prompts: Sequence[str]) -> Tensor:
         """Features [B, T, D] of the prompts of a batch."""
-        distinct = list(dict.fromkeys(prompts))
-        found = dict(zip(distinct, self._read(distinct), strict=True))
+        found = self._found(prompts)
         return torch.stack([found[prompt] for prompt in prompts])
 
     def negative(self) -> Tensor:
         """Features [T, D] of the negative prompt."""
         return self._negative_TD
+
+    def turn_to(self, other: "TextFeatures") -> None:
+        """Read from where `other` does from now on; nothing may be in hand."""
+        with self._lock:
+            self._read, self._negative_TD = other._read, other._negative_TD
+            self._kept.clear()
+
+    def _found(self, prompts: Sequence[str]) -> dict[str, Tensor]:
+        distinct = list(dict.fromkeys(prompts))
+        with self._lock:
+            found = {prompt: self._kept[prompt] for prompt in distinct if prompt in self._kept}
+        missing = [prompt for prompt in distinct if prompt not in found]
+        if missing:
+            found |= zip(missing, self._read(missing), strict=True)
+        with self._lock:
+            for prompt, features_TD in found.items():
+                self._kept[prompt] = features_TD
+                self._kept.move_to_end(prompt)
+            while len(self._kept) > self._num_kept:
+                self._kept.popitem(last=False)
+        return found

@@ -121,7 +121,7 @@ def _typed(kind: type[Any], network: Mapping[str, Scalar]) -> Any:  # noqa: ANN4
         if key not in fields:
             raise ConfigError(f"unknown key 'network.{key}': {nearest(key, fields)}")
         _check_type(key, value, hints[key])
-    network = {key: _as_hinted(value, hints[key]) for key, value in network.items()}
+    network = {key: _as_hinted(key, value, hints[key]) for key, value in network.items()}
     missing = [
         n for n, f in fields.items() if f.default is dataclasses.MISSING and n not in network
     ]
@@ -129,14 +129,17 @@ def _typed(kind: type[Any], network: Mapping[str, Scalar]) -> Any:  # noqa: ANN4
         raise ConfigError(f"network lacks {', '.join(missing)}")
     try:
         return kind(**network)
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:
         raise ConfigError(f"network: {error}") from error
 
 
-def _as_hinted(value: Scalar, hint: Any) -> Scalar:  # noqa: ANN401 - a type hint
+def _as_hinted(key: str, value: Scalar, hint: Any) -> Scalar:  # noqa: ANN401 - a type hint
     """A whole number for a field of fractions as one of these: 4 and 4.0 are the same network."""
     kinds = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
-    return float(value) if type(value) is int and int not in kinds else value
+    try:
+        return float(value) if type(value) is int and int not in kinds else value
+    except OverflowError as error:
+        raise ConfigError(f"network.{key} is too large for a number with a fraction") from error
 
 
 def _check_type(key: str, value: Scalar, hint: Any) -> None:  # noqa: ANN401 - a type hint

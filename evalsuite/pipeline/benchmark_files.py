@@ -37,6 +37,15 @@ def metadata_of(name: str) -> Path:
     return benchmark_file(load_spec(BenchmarkSpec, name), "metadata")
 
 
+def files_here(spec: BenchmarkSpec) -> list[Path]:
+    """All files of a benchmark.
+
+    Raises:
+        UsageError: one has not been fetched.
+    """
+    return [_here(spec, file) for file in spec.files]
+
+
 def _here(spec: BenchmarkSpec, file: BenchmarkFile) -> Path:
     path = spec.path.parent / str(file.file) if file.place is None else cached_file(file.place)
     if path is None:

@@ -1,7 +1,7 @@
 """Prompts of an invocation: which, through which encoder, and their features for the workers."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -36,6 +36,9 @@ _FLAGS = {
     "cut": "--cut-prompts",
     "shared_seeds": "--shared-seeds",
 }
+_KEPT_BATCHES = 6
+"""Batches whose prompts' features stay in memory: those of two shards that are drawn ahead, the one
+that is computed, and a little room."""
 
 
 @dataclass(frozen=True)
@@ -126,8 +129,18 @@ def features_of(
     cache: Place,
     device: torch.device,
     numerics_id: str,
+    earlier: Place | None = None,
 ) -> TextFeatures:
     """Features of all prompts of a plan, encoded by whichever worker comes first.
+
+    Args:
+        plan: of a text model of ours.
+        prompts: its list.
+        folder: of the encoder; None with random weights.
+        cache: where the features are, or are put.
+        device: where the encoder computes.
+        numerics_id: of that device and its libraries.
+        earlier: another such cache, of which is copied what is there.
 
     Raises:
         DataError: the encoder is missing or not the plan's.
@@ -137,7 +150,7 @@ def features_of(
     assert text.encoder is not None
     if prompts_sha256(prompts) != text.prompts.sha256:
         raise DataError("the prompts are not the plan's: their SHA-256 is another")
-    spec = text.encoder
+    spec, num_kept = text.encoder, _KEPT_BATCHES * plan.batch_size
     if plan.has_random_weights:
         seed = int(plan.ema.removeprefix(RANDOM_WEIGHTS))
         length, width = spec.max_length, spec.width
@@ -145,14 +158,18 @@ def features_of(
         def made(some: Sequence[str]) -> list[Tensor]:
             return [random_features(prompt, seed, length, width) for prompt in some]
 
-        return TextFeatures(made, made([text.negative_prompt])[0])
+        return TextFeatures(made, made([text.negative_prompt])[0], num_kept)
     if folder is None:
         raise DataError("the plan's text encoder is not here: give --text-encoder FOLDER")
     last = Prompt(text.negative_prompt, negative=True)
     stored = TextCache(cache, spec, text.encoder_sha256 or "", numerics_id)
+    if earlier is not None:
+        stored.take_over(replace(stored, root=earlier), [*map(Prompt, prompts), last])
     stored.prepare([*map(Prompt, prompts), last], folder, device)
     return TextFeatures(
-        lambda some: stored.read([Prompt(prompt) for prompt in some]), stored.read([last])[0]
+        lambda some: stored.read([Prompt(prompt) for prompt in some]),
+        stored.read([last])[0],
+        num_kept,
     )
 
 
@@ -187,7 +204,7 @@ def _prompts(preset: ModelPreset, request: TextRequest) -> tuple[tuple[str, ...]
 def _own_seeds(preset: ModelPreset, request: TextRequest) -> tuple[str, ...]:
     """A notice where a list of prompts gets other noises than the published figures are of."""
     shares = preset.text is not None and preset.text.shared_seeds
-    if not shares or request.shared_seeds or request.prompts is None:
+    if not shares or not preset.published or request.shared_seeds or request.prompts is None:
         return ()
     return (
         f"every image has a seed of its own; {preset.name}'s published figures are of the same few"

@@ -5,7 +5,8 @@ from pathlib import Path
 
 from evalsuite.artifacts.digests import known_sha256
 from evalsuite.artifacts.references import Reference
-from evalsuite.config import ExtractorSpec, Scalar
+from evalsuite.config import BenchmarkSpec, ExtractorSpec, Scalar
+from evalsuite.pipeline.benchmark_files import files_here
 from evalsuite.pipeline.extractor_weights import place_of_weights
 from evalsuite.pipeline.lock import LockedItem
 from evalsuite.pipeline.plan import ResolvedPlan
@@ -40,6 +41,18 @@ def fetched_items(
             name = reference.name if reference.spec is not None else path.name
             items.append(LockedItem(what="reference", name=name, sha256=known_sha256(path)))
     return tuple(items)
+
+
+def benchmark_items(spec: BenchmarkSpec) -> tuple[LockedItem, ...]:
+    """The files of a benchmark.
+
+    Raises:
+        UsageError: one has not been fetched.
+    """
+    return tuple(
+        LockedItem(what="benchmark", name=path.name, sha256=known_sha256(path))
+        for path in files_here(spec)
+    )
 
 
 def plan_items(resolved: ResolvedPlan) -> tuple[LockedItem, ...]:

@@ -14,6 +14,7 @@ from evalsuite.pipeline.weights import (
     WeightsRequest,
     from_hub,
     parse_hub_name,
+    weights_sha256,
 )
 
 AS_SAVED = "as saved"
@@ -58,10 +59,11 @@ def find_foreign_weights(foreign: ForeignModel, request: WeightsRequest) -> Foun
 def foreign_weights_sha256(path: Path) -> str:
     """SHA-256 of a file; of a folder that of all its files by name, but hidden ones.
 
-    Of a pipeline's folder only what decides pixels counts; see `pipeline_sha256`.
+    Of an index its shards count, see `weights_sha256`; of a pipeline's folder what decides pixels,
+    see `pipeline_sha256`.
     """
     if path.is_file():
-        return known_sha256(path)
+        return weights_sha256(path)
     if (path / INDEX).is_file():
         return pipeline_sha256(path)
     files = {file.relative_to(path): file for file in sorted(path.rglob("*")) if file.is_file()}
@@ -104,7 +106,7 @@ def _given(given: str, request: WeightsRequest, ema: str) -> FoundWeights:
     path = Path(given)
     if not path.exists():
         raise DataError(f"--weights {given} does not exist")
-    return _checked(path.resolve(), None, ema, {})
+    return _checked(path.absolute(), None, ema, {})
 
 
 def _of_place(preset: ModelPreset, request: WeightsRequest, ema: str) -> FoundWeights:

@@ -79,18 +79,27 @@ class BatchSampler:
         self.numerics_id = numerics_id(self.numerics)
         self._materials = materials
         check_materials(plan, materials)
-        features = self._features(text_cache or cache_root() / "conditions")
+        self._text_cache = text_cache or cache_root() / "conditions"
+        self._text = self._features(self._text_cache)
         self._model = load_model(
-            plan, materials.weights, device, materials.guide, features, materials.code_folder
+            plan, materials.weights, device, materials.guide, self._text, materials.code_folder
         )
         kind = type(self._model).Settings
         self._settings = plan.sampling or kind.model_validate(plan.settings)
         noise_shape: NoiseShape = getattr(self._model, "noise_shape", lambda size: (3, *size))
         self._noise_shape = noise_shape(plan.size)
 
-    def retarget(self, plan: Plan, materials: Materials) -> None:
-        """Turn to a plan of the same networks, whose settings, seeds or labels may differ."""
+    def retarget(self, plan: Plan, materials: Materials, text_cache: Place | None = None) -> None:
+        """Turn to a plan of the same networks, whose settings, seeds or labels may differ.
+
+        Prompts' features are read from `text_cache` then, as by `__init__`; what is not there is
+        copied from where they were.
+        """
         self.plan, self._materials = plan, materials
+        before, self._text_cache = self._text_cache, text_cache or cache_root() / "conditions"
+        text = self._features(self._text_cache, before) if before != self._text_cache else None
+        if self._text is not None and text is not None:
+            self._text.turn_to(text)
         self._settings = plan.sampling or type(self._model).Settings.model_validate(plan.settings)
 
     def unload(self) -> None:
@@ -103,12 +112,17 @@ class BatchSampler:
 
     @torch.inference_mode()
     def inputs(self, batch_index: int) -> BatchInputs:
-        """Draw the noise of a batch; another thread may do so while this one samples."""
+        """Draw the noise of a batch and read its prompts' features.
+
+        Another thread may do so while this one samples.
+        """
         plan = self.plan
         start, stop = batch_index * plan.batch_size, (batch_index + 1) * plan.batch_size
         seeds = seeds_of(plan, start, stop)
         labels = labels_of(plan, start, stop, self._materials.file_labels)
         generators = sample_generators(seeds)
+        if self._text is not None and self._materials.prompts is not None:
+            self._text.read_ahead([self._materials.prompts[label] for label in labels])
         return BatchInputs(
             start, seeds, labels, generators, draw_noise(generators, self._noise_shape)
         )
@@ -149,7 +163,7 @@ class BatchSampler:
             raise ValueError(f"the model gave images {tuple(x_BCHW.shape)}, not {expected}")
         return UINT8_RULES[self.plan.uint8_rule](x_BCHW)
 
-    def _features(self, cache: Place) -> TextFeatures | None:
+    def _features(self, cache: Place, earlier: Place | None = None) -> TextFeatures | None:
         """Features of the prompts, for a text model of ours; the encoder is gone afterwards."""
         plan, prompts = self.plan, self._materials.prompts
         if plan.text is None or plan.text.encoder is None:
@@ -157,7 +171,7 @@ class BatchSampler:
         if prompts is None:
             raise DataError("the plan's prompts are not here")
         folder = self._materials.encoder
-        return features_of(plan, prompts, folder, cache, self.device, self.numerics_id)
+        return features_of(plan, prompts, folder, cache, self.device, self.numerics_id, earlier)
 
 
 def _encoding_versions(plan: Plan) -> dict[str, str]:

@@ -31,7 +31,12 @@ from evalsuite.pipeline.extractor_weights import extractor_weights_sha256
 from evalsuite.pipeline.foreign_weights import find_foreign_weights
 from evalsuite.pipeline.labels import parse_label_rule
 from evalsuite.pipeline.materials import Materials
-from evalsuite.pipeline.settings import check_grid, foreign_settings, native_settings
+from evalsuite.pipeline.settings import (
+    check_grid,
+    foreign_settings,
+    native_settings,
+    notices_of_solver,
+)
 from evalsuite.pipeline.weights import FoundWeights, WeightsRequest, find_weights
 from evalsuite.seeding import REPLICATE_STRIDE, SEED_LIMIT, first_seed_of
 
@@ -180,7 +185,7 @@ def _resolve(
         origin |= {f"guide_{key}": value for key, value in guide.weights.origin.items()}
     if text is not None and text.encoder is not None:
         origin |= text.encoder.origin
-    notices = text.notices if text else ()
+    notices = notices_of_solver(preset, options.sampling) + (text.notices if text else ())
     return ResolvedPlan(plan, preset, materials, notices, origin)
 
 

@@ -38,6 +38,25 @@ def native_settings(preset: ModelPreset, asked: Mapping[str, Any]) -> SamplingSe
     return settings
 
 
+def notices_of_solver(preset: ModelPreset, asked: Mapping[str, Any]) -> tuple[str, ...]:
+    """A notice where another solver brings a guidance interval that nobody asked for."""
+    own, solver = preset.sampling, asked.get("solver")
+    brought = preset.with_solver.get(solver, {}) if solver is not None else {}
+    if own is None or solver == own.solver or "guidance_interval" in asked:
+        return ()
+    interval = brought.get("guidance_interval", own.guidance_interval)
+    if interval == own.guidance_interval or not isinstance(interval, tuple):
+        return ()
+    return (
+        f"solver {solver} comes with the guidance interval {_words(interval)} in {preset.name}, not"
+        f" {_words(own.guidance_interval)}: --guidance-interval takes another",
+    )
+
+
+def _words(interval: tuple[float, float]) -> str:
+    return f"{interval[0]:g} {interval[1]:g}"
+
+
 def _check_fits(preset: ModelPreset, settings: SamplingSettings) -> None:
     """Settings that only make sense for what the network predicts."""
     is_clean = family_named(preset.family).prediction == "clean"

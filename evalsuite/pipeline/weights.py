@@ -12,7 +12,7 @@ from evalsuite.artifacts.digests import combined_sha256, known_sha256
 from evalsuite.artifacts.hub import HubFile, hub_file
 from evalsuite.artifacts.shard_index import read_json
 from evalsuite.config import RANDOM_WEIGHTS, ModelPreset, Scalar, load_spec, names_of
-from evalsuite.errors import DataError, UsageError
+from evalsuite.errors import CorruptionError, DataError, UsageError
 from evalsuite.models.checkpoints.choosing import choose_group
 from evalsuite.models.checkpoints.containers import INDEX_SUFFIX
 from evalsuite.models.checkpoints.families import Presets
@@ -85,7 +85,8 @@ def find_weights(preset: ModelPreset, request: WeightsRequest) -> FoundWeights:
     path = Path(given)
     if not path.exists():
         raise DataError(f"{request.option} {given} does not exist")
-    return _of_file(path.resolve(), preset, request.ema, {})
+    # absolute, but for links: a hub's cache links an index to a file away from its shards
+    return _of_file(path.absolute(), preset, request.ema, {})
 
 
 def check_weights(path: Path, sha256: str) -> None:
@@ -155,6 +156,8 @@ def from_hub(
         revision, sha256 = pin.revision, pin.sha256
     try:
         found = weights_from_hub(repo, revision, filename, sha256, offline=request.offline)
+    except CorruptionError:
+        raise
     except DataError as error:
         raise DataError(f"{error} ({note})" if note else str(error)) from error
     return OnHub(found.path, _hub_origin(found, asked))

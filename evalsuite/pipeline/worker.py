@@ -1,9 +1,9 @@
 """A worker: loads the models once, then computes and commits shards. A plain class, without Ray.
 
 Four threads may use it at once. Three carry each shard on, through bounded buffers: `prepare` draws
-noise ahead, `compute` keeps the GPU busy, `commit` hashes, encodes, writes and commits. So a shard
-begins while the one before it is computed and ends while the one after it is. The fourth asks for
-`progress`. Each of the three takes the shards in the same order.
+noise and reads prompts' features ahead, `compute` keeps the GPU busy, `commit` hashes, encodes,
+writes and commits. So a shard begins while the one before it is computed and ends while the one
+after it is. The fourth asks for `progress`. Each of the three takes the shards in the same order.
 """
 
 import gc
@@ -168,7 +168,7 @@ class ShardWorker:
         self._job, self._run, self._images_done = job, run, 0
         self._near = NearReceipts(run.storage, run.manifest.plan_id)
         if same:
-            self._sampler.retarget(run.plan, job.materials)
+            self._sampler.retarget(run.plan, job.materials, run.root / CONDITIONS)
         else:
             self._let_go_of_model()
             with device_faults(self._device, run.plan.batch_size):

@@ -73,6 +73,7 @@ def test_a_page_fits_and_leaves_nothing_out(name: str, width: int) -> None:
     claims = [text for claim in found.published for text in (claim.source, claim.note or "")]
     values = [found.title, found.licence, found.family, f"{found.parameters:,}", found.weights.ema]
     values += [f"{place.repo}, {place.filename}" for place in found.weights.places]
+    values += [text for s, entry in found.with_solver.items() for text in (f"with {s}", *entry)]
     values += [*found.sampling.model_fields_set, str(found.path)]
     if width == 120:
         values += [str(value) for value in found.network.values()]

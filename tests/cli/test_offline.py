@@ -136,6 +136,23 @@ def test_fetch_takes_the_benchmark_of_the_run(tmp_path: Path) -> None:
     assert "leave --prompts and --prompt out" in both.stderr
 
 
+def test_a_benchmark_of_other_bytes_than_the_locks_is_refused(tmp_path: Path) -> None:
+    """Its prompts are in no other item: one letter of one of them is enough."""
+    folder = REPOSITORY / "configs" / "benchmarks"
+    for name in ("shapes.yaml", "shapes.jsonl"):
+        shutil.copy(folder / name, tmp_path / name)
+    lock = ("--lock", tmp_path / "shapes.lock.json")
+    asked = ("--model", "pixnerd-shapes", "--benchmark", tmp_path / "shapes.yaml")
+    assert call_main("fetch", *asked, "--output", lock[1]).code == 0
+    assert call_main("generate", *asked, *lock, "--dry-run").code == 0
+    prompts = tmp_path / "shapes.jsonl"
+    prompts.write_text(prompts.read_text().replace('"a picture', '"A picture', 1))
+    refused = call_main("generate", *asked, *lock, "--dry-run")
+    assert refused.code == 3
+    assert "benchmark shapes.jsonl" in refused.complaints[-1]
+    assert "is not what the lock file holds" in refused.complaints[-1]
+
+
 def test_the_lock_file_names_everything_by_hash(fetched: Fetched) -> None:
     """Weights and encoder with their commits; the encoder's repository as a folder."""
     lock = fetched.lock

@@ -5,6 +5,7 @@ a trajectory. Of cases under bfloat16 autocast the README says nothing: two righ
 roundings of 2^-9 in every product, so a share of the root mean square bounds them.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -30,14 +31,16 @@ FINAL = 2e-4
 FINAL_EXACT_WEIGHTS = 1e-3  # upstream's float32 coefficients of orders 3 and 4 are inexact
 TIMES = 1e-7
 UINT8_SHARE = 0.002
-BFLOAT16_SHARE = 0.08  # measured with one more rounding: 0.008 in a forward, 0.02 over a run
+BFLOAT16_FORWARD, BFLOAT16_RUN = 0.02, 0.05
+"""Measured with one more rounding: 0.008 and 0.02; beside float32: 0.014 and 0.031. A mistake is
+0.03 to 0.96 of a forward."""
 
 
 def check_run(
     network: Denoiser, condition: Tensor, null: Tensor, noise: Tensor, case: Any, k: int
 ) -> None:
     """Grid, network times, number of evaluations, states on the way, final image and uint8."""
-    z, run, close = case.arrays(), case.meta["runs"][k], comparison_of(case.meta)
+    z, run, close = case.arrays(), case.meta["runs"][k], comparison_of(case.meta, BFLOAT16_RUN)
     recorder = Recorder(network)
     velocity = GuidedVelocity(recorder, condition, null, guidance_for(run, skip=False))
     x = integrate(run, velocity, noise)
@@ -120,9 +123,14 @@ Comparison = Callable[[Tensor, NDArray[Any], float], None]
 """Actual, expected, and the largest absolute difference between them in float32."""
 
 
-def comparison_of(meta: dict[str, Any]) -> Comparison:
-    """How results of a case are compared: in float32, unless it was made in bfloat16."""
-    return close_in_bfloat16 if meta.get("cpu_autocast_bf16") else close_in_float32
+def comparison_of(meta: dict[str, Any], share: float = BFLOAT16_FORWARD) -> Comparison:
+    """How results of a case are compared: in float32, unless it was made in bfloat16.
+
+    Then the root mean square of the difference may be `share` of the expected one's.
+    """
+    if not meta.get("cpu_autocast_bf16"):
+        return close_in_float32
+    return functools.partial(close_in_bfloat16, share=share)
 
 
 def in_dtype_of(network: nn.Module, meta: dict[str, Any]) -> Denoiser:
@@ -144,12 +152,12 @@ def close_in_float32(actual: Tensor, expected: NDArray[Any], atol: float) -> Non
     np.testing.assert_allclose(actual.numpy(), expected, rtol=0, atol=atol)
 
 
-def close_in_bfloat16(actual: Tensor, expected: NDArray[Any], atol: float) -> None:
-    """Root mean square of the difference at most BFLOAT16_SHARE of the expected one's."""
+def close_in_bfloat16(actual: Tensor, expected: NDArray[Any], atol: float, share: float) -> None:
+    """Root mean square of the difference at most `share` of the expected one's."""
     assert tuple(actual.shape) == expected.shape
     difference = actual.double().numpy() - expected
     size = np.sqrt(np.square(expected, dtype=np.float64).mean())
-    assert np.sqrt(np.square(difference).mean()) <= BFLOAT16_SHARE * size + atol
+    assert np.sqrt(np.square(difference).mean()) <= share * size + atol
 
 
 def check_uint8(x: Tensor, expected: NDArray[np.uint8], meta: dict[str, Any]) -> None:
@@ -157,7 +165,7 @@ def check_uint8(x: Tensor, expected: NDArray[np.uint8], meta: dict[str, Any]) ->
     ours = to_uint8_half_up(x).permute(0, 3, 1, 2).numpy().astype(int)
     difference = np.abs(ours - expected.astype(int))
     if meta.get("cpu_autocast_bf16"):
-        assert difference.mean() <= BFLOAT16_SHARE * 127.5
+        assert difference.mean() <= BFLOAT16_RUN * 127.5
         return
     assert difference.max() <= 1
     assert (difference > 0).mean() <= UINT8_SHARE

@@ -15,6 +15,7 @@ import pytest
 import torch
 from golden.coefficients import check_coefficients
 from golden.pixnerd_runs import (
+    BFLOAT16_RUN,
     FINAL,
     TIMES,
     check_run,
@@ -116,6 +117,26 @@ def test_runs(pixnerd_c2i_case: Any, fill: ModuleType) -> None:
         check_run(network, labels, null, noise, pixnerd_c2i_case, k)
 
 
+def test_one_mistake_is_seen_in_bfloat16(pixnerd_c2i_case: Any, fill: ModuleType) -> None:
+    """A weight that is 5 % too large, and halves that are swapped, pass the bound of a forward."""
+    meta, z = pixnerd_c2i_case.meta, pixnerd_c2i_case.arrays()
+    narrow = {"cpu_autocast_bf16": True}
+    x = fill.noise_for(meta["x_label"], z["x"].shape)
+    t, y = torch.from_numpy(z["t"]), torch.from_numpy(z["y"])
+    network, near = network_of(meta, fill), comparison_of(narrow)
+    forward = in_dtype_of(network, narrow)
+    right = forward(x, t, y).float().numpy()
+    near(forward(x, t, y), right, FORWARD)
+    last, first = network.final_layer.linear.weight, network.blocks[0].attn.qkv.weight
+    last.mul_(1.05)
+    with pytest.raises(AssertionError):
+        near(forward(x, t, y), right, FORWARD)
+    last.div_(1.05)
+    first.copy_(first.roll(len(first) // 2, 0))
+    with pytest.raises(AssertionError):
+        near(forward(x, t, y), right, FORWARD)
+
+
 def test_leaving_out_unguided_passes_changes_nothing_beyond_rounding(
     pixnerd_c2i_case: Any, fill: ModuleType
 ) -> None:
@@ -127,7 +148,8 @@ def test_leaving_out_unguided_passes_changes_nothing_beyond_rounding(
         labels = torch.tensor(run["labels"])
         null, guidance = torch.full_like(labels, run["null_label"]), guidance_for(run, skip=True)
         velocity = GuidedVelocity(network, labels, null, guidance)
-        comparison_of(meta)(integrate(run, velocity, noise), z["run0_x_final"], FINAL)
+        near = comparison_of(meta, BFLOAT16_RUN)
+        near(integrate(run, velocity, noise), z["run0_x_final"], FINAL)
         guided = [guidance.acts_at(t) and run["guidance"] != 1 for t in grid_of(run)[:-1]]
         if "interval" in run:
             assert velocity.nfe == len(guided) + sum(guided)

@@ -1,11 +1,13 @@
 """A stranger's class: found, asked for its settings, and refused in one line where it cannot be."""
 
+import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from evalsuite.config import data_root
 from evalsuite.errors import ConfigError, DataError, UsageError
@@ -224,6 +226,33 @@ def test_a_model_without_weights_has_no_ema(folder: Path) -> None:
     check_foreign_weights(None, NO_WEIGHTS_SHA256)
     with pytest.raises(DataError, match="give --weights"):
         check_foreign_weights(None, "0" * 64)
+
+
+def linked_shards(folder: Path, value: float) -> Path:
+    """An index and its shard as a hub's cache holds them: links to files of other names."""
+    blobs, snapshot = folder / "blobs", folder / "snapshot"
+    blobs.mkdir(parents=True)
+    snapshot.mkdir()
+    save_file({"w": torch.full((2,), value)}, blobs / "1")
+    (blobs / "2").write_text(json.dumps({"weight_map": {"w": "part.safetensors"}}))
+    index = snapshot / "model.safetensors.index.json"
+    (snapshot / "part.safetensors").symlink_to(blobs / "1")
+    index.symlink_to(blobs / "2")
+    return index
+
+
+def test_an_index_stands_for_the_bytes_of_its_shards(tmp_path: Path) -> None:
+    """Other weights under the same index are another plan; it may be a link."""
+    found = foreign_model("python:edm_toy:EdmToy", STRANGER, True)
+    first, second = (
+        find_foreign_weights(found, WeightsRequest(given=str(linked_shards(tmp_path / n, value))))
+        for n, value in (("a", 1.0), ("b", 2.0))
+    )
+    assert first.sha256 != second.sha256
+    assert first.path is not None
+    assert first.path.name == "model.safetensors.index.json"
+    with pytest.raises(DataError, match="are not the plan's"):
+        check_foreign_weights(first.path, second.sha256)
 
 
 def test_a_folder_of_weights_is_hashed_file_by_file(tmp_path: Path) -> None:

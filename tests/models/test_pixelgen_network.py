@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 from torch.utils.flop_counter import FlopCounterMode
 
+from evalsuite.errors import ConfigError
 from evalsuite.models.pixelgen.class_conditional import (
     JiTClassConditional,
     JiTClassConfig,
@@ -26,6 +27,7 @@ from evalsuite.models.pixelgen.text_conditional import (
     PixelGenTextConditional,
     PixelGenTextConfig,
 )
+from evalsuite.models.registry import MODELS
 
 KEYS = Path(__file__).parents[1] / "golden" / "cases" / "pixelgen"
 
@@ -221,6 +223,13 @@ def test_cost_of_one_text_conditional_forward(input_size: int, flops: int) -> No
     with FlopCounterMode(display=False) as counter, torch.device("meta"):
         network(*text_inputs(config, 1))
     assert counter.get_total_flops() == flops
+
+
+@pytest.mark.parametrize("ratio", [10**400, 1e308, float("inf")])
+def test_a_ratio_without_a_width_is_one_line(ratio: float) -> None:
+    """A whole number may be too large for a fraction, and a width for a whole number."""
+    with pytest.raises(ConfigError, match="network"):
+        MODELS["pixelgen-class"].config({**XL, "mlp_ratio": ratio})
 
 
 @pytest.mark.parametrize("size", [(16, 20), (20, 16), (32, 32), (15, 15), (8, 32)])

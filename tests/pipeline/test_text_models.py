@@ -1,17 +1,20 @@
 """Text models without Ray: prompts to features to pixels, what the plan says, what is refused."""
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import yaml
 from tiny_text import LONG, NEGATIVE, PROMPTS, D, T, TinyText, network_of, tiny_text, write_preset
 
 from evalsuite.artifacts.digests import cache_root
 from evalsuite.conditioning.text_encoder import load_encoder
 from evalsuite.errors import CorruptionError, DataError, UsageError
 from evalsuite.models.loading import load_module
+from evalsuite.models.native import TextFeatures
 from evalsuite.pipeline.conditions import TextRequest, features_of
 from evalsuite.pipeline.generation import BatchSampler
 from evalsuite.pipeline.plan import PlanOptions, ResolvedPlan, resolve_plan
@@ -95,6 +98,46 @@ def test_features_are_read_once_and_then_the_encoder_is_not_needed(
     assert len({image.numpy().tobytes() for image in before}) == 4
 
 
+def test_features_are_read_ahead_of_the_sampler(pixnerd: TinyText, tmp_path: Path) -> None:
+    """When a batch's noise is drawn: then the sampler needs no file, and few prompts are kept."""
+    found = resolved(pixnerd)
+    sampler = BatchSampler(found.plan, found.materials, CPU, tmp_path / "conditions")
+    wanted = pixels(found)
+    drawn = sampler.inputs(0)
+    shutil.rmtree(tmp_path / "conditions")
+    assert torch.equal(torch.from_numpy(sampler.sample(drawn).rows.images_NHWC), wanted)
+    read: list[str] = []
+
+    def features(prompts: Sequence[str]) -> list[torch.Tensor]:
+        read.extend(prompts)
+        return [torch.zeros(1, 1) for _ in prompts]
+
+    few = TextFeatures(features, torch.zeros(1, 1), 2)
+    for prompts in ("ab", "ab", "c", "b", "a"):
+        few.read_ahead(prompts)
+    assert read == ["a", "b", "c", "a"]
+    assert few.positive("abca").shape == (4, 1, 1)
+
+
+def test_a_retargeted_sampler_reads_the_other_runs_features(
+    pixnerd: TinyText, tmp_path: Path
+) -> None:
+    """Copied where they are, not encoded anew; the first run's folder may then go."""
+    first, second = tmp_path / "first", tmp_path / "second"
+    encoder = shutil.copytree(pixnerd.encoder, tmp_path / "qwen")
+    found, other = (resolved(pixnerd, encoder=encoder, first_seed=seed) for seed in (0, 100))
+    sampler = BatchSampler(found.plan, found.materials, CPU, first)
+    wanted = pixels(other)
+    shutil.rmtree(encoder)
+    sampler.retarget(other.plan, other.materials, second)
+    names = [
+        sorted(path.name for path in folder.rglob("*.safetensors")) for folder in (first, second)
+    ]
+    assert names[0] == names[1] != []
+    shutil.rmtree(first)
+    assert torch.equal(torch.from_numpy(sampler.batch(0).rows.images_NHWC), wanted)
+
+
 def test_a_prompt_and_a_seed_decide_an_image(model: TinyText) -> None:
     """Equal prompts at other seeds give other images; another negative prompt changes them all."""
     first, other = pixels(resolved(model)), pixels(resolved(model, negative_prompt="the sea"))
@@ -127,15 +170,20 @@ def test_a_prompt_that_is_too_long_is_refused_with_its_count(model: TinyText) ->
 
 
 @pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize("name", ["pixnerd-xxl-t2i", "pixeldit-t2i-1024", "own"])
 def test_other_noises_than_the_published_figures_are_of_are_said(
-    model: TinyText, shared: bool
+    model: TinyText, shared: bool, name: str, tmp_path: Path
 ) -> None:
     """Of a list of prompts, such as a benchmark's, under the name of a published model."""
+    if name == "own":  # which has no published figures
+        content = {"extends": "pixnerd-xxl-t2i", "name": "own", "title": "T", "description": "D"}
+        (tmp_path / "own.yaml").write_text(yaml.safe_dump(content))
     text = TextRequest(prompts=model.prompts, shared_seeds=shared)
     random = WeightsRequest("random:0")
-    found = resolve_plan(PlanOptions("pixnerd-xxl-t2i", weights=random, text=text))
+    asked = str(tmp_path / "own.yaml") if name == "own" else name
+    found = resolve_plan(PlanOptions(asked, weights=random, text=text))
     said = [notice for notice in found.notices if "--shared-seeds takes those" in notice]
-    assert len(said) == (0 if shared else 1)
+    assert len(said) == (0 if shared or name == "own" else 1)
 
 
 def test_a_prompt_may_be_cut_and_that_is_said(model: TinyText) -> None:

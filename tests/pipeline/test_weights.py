@@ -24,7 +24,7 @@ from evalsuite.models.checkpoints.convert import convert
 from evalsuite.pipeline.generation import BatchSampler
 from evalsuite.pipeline.lock import Lock, LockedItem, read_lock, write_lock
 from evalsuite.pipeline.plan import PlanOptions, ResolvedPlan, resolve_plan
-from evalsuite.pipeline.weights import UNSTATED, WeightsRequest, weights_sha256
+from evalsuite.pipeline.weights import UNSTATED, WeightsRequest, from_hub, weights_sha256
 
 NETWORK: dict[str, Any] = {
     "hidden_size": 16,
@@ -160,6 +160,21 @@ def test_an_index_stands_for_the_bytes_of_its_shards(preset: str, tmp_path: Path
     first = resolved(preset, sharded(small_state(2), tmp_path / "a")).plan
     second = resolved(preset, sharded(small_state(3), tmp_path / "b")).plan
     assert first.plan_id != second.plan_id
+
+
+def test_an_index_may_be_a_link(preset: str, tmp_path: Path) -> None:
+    """A hub's cache links every name of a snapshot to a file that is called as its digest is."""
+    index = sharded(small_state(2), tmp_path / "a")
+    (tmp_path / "snapshot").mkdir()
+    for number, path in enumerate(sorted(index.parent.iterdir())):
+        (tmp_path / "snapshot" / path.name).symlink_to(path.rename(path.with_name(f"{number}")))
+    link = tmp_path / "snapshot" / index.name
+    given = resolved(preset, link)
+    content = {"extends": preset, "name": "linked", "weights": {"file": f"snapshot/{link.name}"}}
+    (tmp_path / "base.yaml").write_text(yaml.safe_dump(content))
+    (tmp_path / "over.yaml").write_text("{extends: base.yaml, name: over}")
+    named = resolve_plan(PlanOptions(str(tmp_path / "over.yaml")))
+    assert named.plan.weights_sha256 == given.plan.weights_sha256
 
 
 def test_a_converted_file_keeps_its_name(preset: str, lightning: Path, tmp_path: Path) -> None:
@@ -304,6 +319,16 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lightning: Path) -> Ite
         monkeypatch.setenv("HF_ENDPOINT", served.endpoint)
         monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
         yield served
+
+
+def test_other_bytes_than_the_stated_ones_stay_a_corruption(hub: Any) -> None:
+    """What a preset says of a place is for a file that is not there."""
+    request, note = WeightsRequest(), "it may be written otherwise"
+    with pytest.raises(CorruptionError) as caught:
+        from_hub(request, hub.repo, None, "model.ckpt", "0" * 64, note)
+    assert note not in str(caught.value)
+    with pytest.raises(DataError, match=rf"no such file.*\({note}\)$"):
+        from_hub(request, hub.repo, None, "other.ckpt", None, note)
 
 
 def test_weights_of_a_hub(preset: str, lightning: Path, hub: Any) -> None:

@@ -6,7 +6,7 @@ import hashlib
 import itertools
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from evalsuite.artifacts.storage.base import (
@@ -21,6 +21,8 @@ from evalsuite.artifacts.storage.base import (
 _PORTION_BYTES = 8 * 2**20
 _NO_SUCH_THING = {errno.EINVAL, errno.ENOTSUP, errno.EBADF}
 """What a file system says that cannot flush directories."""
+_NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
+"""What a file system says that has no hard links, such as exFAT."""
 
 
 class LocalStorage(Storage):
@@ -185,11 +187,12 @@ class LocalStorage(Storage):
     def publish(self, relative: str, target: str) -> bool:
         """Give a file that is whole its name, exclusively; False when `target` already exists.
 
-        Either way it is gone from where it was.
+        Either way it is gone from where it was. On a disk without hard links the name is taken by
+        an empty file first, which others may see for a moment.
         """
         path = self.path(target)
         with explained(path, "write"):
-            return _named_once(self.path(relative), path)
+            return _named_once(self.path(relative), path, _link_or_move)
 
     def move(self, relative: str, target: str) -> bool:
         """Rename a file, replacing `target`; False when it is not there."""
@@ -250,10 +253,10 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(raw, "sha256").hexdigest()
 
 
-def _named_once(temporary: Path, path: Path) -> bool:
+def _named_once(temporary: Path, path: Path, name: Callable[[Path, Path], None] = os.link) -> bool:
     """Move a file to a name that does not exist yet, by a hard link; False when it does."""
     try:
-        os.link(temporary, path)
+        name(temporary, path)
     except FileExistsError:
         # NFS: a repeated request meets the link that its lost answer made
         return temporary.samefile(path)
@@ -262,6 +265,25 @@ def _named_once(temporary: Path, path: Path) -> bool:
     with contextlib.suppress(OSError):  # it stands: others may have seen it
         _sync_directory(path.parent)
     return True
+
+
+def _link_or_move(temporary: Path, path: Path) -> None:
+    """Give a file a name that does not exist yet, on a disk without hard links too.
+
+    Raises:
+        FileExistsError: it does.
+    """
+    try:
+        os.link(temporary, path)
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        path.touch(exist_ok=False)
+        try:
+            temporary.replace(path)
+        except BaseException:
+            _remove_if_possible(path)
+            raise
 
 
 def _stamp_of(stat: os.stat_result) -> Stamp:

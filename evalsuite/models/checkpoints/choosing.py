@@ -49,6 +49,12 @@ def _automatic(checkpoint: Checkpoint, absent: str | None) -> str:
             f"{checkpoint.path} holds several averages of the weights: give --ema with one of"
             f" {', '.join(averaged)}"
         )
+    aside = [name for name in checkpoint.other if is_ema(name)]
+    if aside:
+        raise UsageError(
+            f"{checkpoint.path} holds averaged weights ({aside[0]}) in a form that is not read:"
+            " --ema raw takes the raw ones"
+        )
     if set(checkpoint.groups) == {""}:
         return ""
     raise UsageError(

@@ -13,6 +13,9 @@ _GROUP = re.compile(
     rf"(?P<group>{'|'.join(_RAW)}"
     r"|(?:[A-Za-z0-9]+_)*ema[A-Za-z0-9]*(?:_[A-Za-z]+)*(?:[_-]0\.\d+)?)\."
 )
+_IS_NETWORK = re.compile(
+    rf"(?:{'|'.join(_RAW)}|net|network|transformer)(?:_state)?(?:_dict)?", re.IGNORECASE
+)
 _IS_EMA = re.compile(r"(?:^|[^A-Za-z])ema", re.IGNORECASE)
 _DECAY = re.compile(r"0\.\d+")
 
@@ -49,6 +52,11 @@ def place_of(key: str) -> Place:
 def is_ema(group: str) -> bool:
     """Whether a group's name says that its weights are averaged."""
     return _IS_EMA.search(group) is not None
+
+
+def is_network(name: str) -> bool:
+    """Whether a mapping is called as programs call the one that holds their network."""
+    return _IS_NETWORK.fullmatch(name) is not None
 
 
 def decay_of(group: str) -> float | None:

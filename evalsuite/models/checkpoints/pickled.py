@@ -15,7 +15,7 @@ from torch import Tensor
 from evalsuite.config import Scalar
 from evalsuite.errors import DataError
 from evalsuite.models.checkpoints.families import recognise
-from evalsuite.models.checkpoints.grouping import place_of
+from evalsuite.models.checkpoints.grouping import is_ema, is_network, place_of
 from evalsuite.models.checkpoints.restricted import (
     DAMAGED,
     Inert,
@@ -160,7 +160,7 @@ def _sorted_out(tree: Mapping[Any, object]) -> _SortedOut:
         lightning = _LIGHTNING_VERSION in tree or {"epoch", "global_step"} <= tree.keys()
         layout: PickledLayout = "lightning" if lightning else "state_dict"
     elif named:
-        states, layout = _weights_among(named, {}) or named, "named_states"
+        states, layout = _weights_among(named, {}), "named_states"
     else:
         flat = {name: value for name, value in tree.items() if _is_tensor(value)}
         states, layout = ({"": flat} if flat else {}), "state_dict"
@@ -173,18 +173,25 @@ def _sorted_out(tree: Mapping[Any, object]) -> _SortedOut:
 def _weights_among(
     named: Mapping[str, Mapping[Any, object]], main: Mapping[Any, object]
 ) -> dict[str, Mapping[Any, object]]:
-    """The mappings that are a network's: of a known family, or with names that another has too.
+    """The mappings that are a network's: known by its keys or by what they are called.
 
-    Others, such as the states of random generators or means of losses, are left aside.
+    What shares a name with one of these is another copy of it. Others, such as the states of random
+    generators or means of losses, are left aside; where nothing tells which, all stay. What is
+    called an average stays whatever it holds: a form that is not read must not look like none.
     """
     names = {name: _plain_names(state) for name, state in named.items()}
-    main_names = _plain_names(main)
-    return {
-        name: state
-        for name, state in named.items()
-        if names[name] & main_names.union(*(n for other, n in names.items() if other != name))
-        or recognise({place_of(str(k)).name: _shape(v) for k, v in state.items()})
-    }
+    averaged = {name for name in named if is_ema(name)}
+    seeds = {name for name in named if is_network(name) or _is_recognised(named[name])}
+    known = _plain_names(main).union(*(names[name] for name in seeds))
+    known = known or set().union(*(names[name] for name in averaged))
+    kept = averaged | {name for name in named if names[name] & known}
+    if not main and not seeds and kept == averaged:
+        return dict(named)
+    return {name: state for name, state in named.items() if name in kept}
+
+
+def _is_recognised(state: Mapping[Any, object]) -> bool:
+    return recognise({place_of(str(k)).name: _shape(v) for k, v in state.items()}) is not None
 
 
 def _shape(value: object) -> tuple[int, ...]:

@@ -1,10 +1,11 @@
 """Which weights `--ema` takes: chosen by name, or refused with the names that there are."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from layouts import saved
+from layouts import prefixed, saved
 
 from evalsuite.errors import UsageError
 from evalsuite.models.checkpoints.choosing import choose_group
@@ -85,3 +86,51 @@ def test_what_counts_as_an_average() -> None:
     assert decay_of("ema_0.9999") == 0.9999
     assert decay_of("ema_denoiser") is None
     assert decay_of("raw_0.9999") is None
+
+
+S = {"blocks.0.w": torch.ones(2), "blocks.1.w": torch.ones(2)}
+UNREAD = {
+    "shadow": prefixed("shadow.", S),
+    "without dots": {key.replace(".", ""): tensor for key, tensor in S.items()},
+    "lists": {"decay": 0.999, "shadow_params": list(S.values())},
+    "deeper": {"decay": 0.999, "shadow": S},
+}
+
+
+@pytest.mark.parametrize("main", ["state_dict", "model"])
+@pytest.mark.parametrize("form", UNREAD)
+def test_an_average_in_a_form_of_its_own_is_never_passed_over(
+    tmp_path: Path, main: str, form: str
+) -> None:
+    """`auto` takes or refuses it, with the file's name; the raw weights can be asked for."""
+    opened = open_checkpoint(saved({main: S, "ema": UNREAD[form]}, tmp_path / "model.ckpt"))
+    raw = "" if main == "state_dict" else main
+    assert choose_group(opened, "raw", None) == raw
+    if "ema" in opened.groups:
+        assert choose_group(opened, "auto", None) == "ema"
+    else:
+        told = r"model\.ckpt holds averaged weights \(ema\) in a form that is not read: --ema raw"
+        with pytest.raises(UsageError, match=told):
+            choose_group(opened, "auto", None)
+
+
+LOSSES = {name: {"loss": torch.ones(())} for name in ("train", "val")}
+BESIDE = [
+    ({"state_dict": S, **LOSSES}, {""}),
+    ({"net": S, **LOSSES}, {"net"}),
+    ({"model_state_dict": S, **LOSSES}, {"model_state_dict"}),
+    ({"net": S, "copy": S, **LOSSES}, {"net", "copy"}),
+    ({"weights": S, "ema": S, **LOSSES}, {"weights", "ema"}),
+    ({"mine": S, "ema": prefixed("shadow.", S), **LOSSES}, {"mine", "ema", "train", "val"}),
+    ({"mine": S, **LOSSES}, {"mine", "train", "val"}),
+]
+
+
+@pytest.mark.parametrize(("tree", "groups"), BESIDE)
+def test_what_shares_names_with_no_network_is_aside(
+    tmp_path: Path, tree: dict[str, Any], groups: set[str]
+) -> None:
+    """Two means of losses share names with each other, and are no network for that."""
+    opened = open_checkpoint(saved(tree, tmp_path / "model.ckpt"))
+    assert set(opened.groups) == groups
+    assert set(opened.other) == tree.keys() - groups - {"state_dict"}

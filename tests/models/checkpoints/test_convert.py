@@ -1,5 +1,6 @@
 """`convert` writes one set of weights, whole or not at all, and `inspect` says what there is."""
 
+import errno
 import json
 import os
 import subprocess
@@ -113,10 +114,17 @@ def test_an_existing_output_and_a_wrong_group_are_refused(tmp_path: Path) -> Non
         convert(path, "ema", tmp_path / "out.safetensors")
 
 
+def without_links(*_: Any) -> None:
+    """`os.link` as on exFAT."""
+    raise PermissionError(errno.EPERM, "Operation not permitted")
+
+
+@pytest.mark.parametrize("link", [os.link, without_links])
 def test_a_file_that_appears_meanwhile_is_not_overwritten(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, link: Callable[..., None]
 ) -> None:
     """Of two conversions into one file the second is told, as when it was there before."""
+    monkeypatch.setattr(os, "link", link)
     output, write = tmp_path / "w.safetensors", convert_module._write_values
 
     def late(*arguments: Any) -> bool:
@@ -128,6 +136,16 @@ def test_a_file_that_appears_meanwhile_is_not_overwritten(
     with pytest.raises(UsageError, match="exists already"):
         convert(path, "", output)
     assert output.read_bytes() == b"another's"
+    assert {file.name for file in tmp_path.iterdir()} == {"w.ckpt", "w.safetensors"}
+
+
+def test_a_disk_without_hard_links_gets_the_file_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "link", without_links)
+    path = saved({"state_dict": small_state()}, tmp_path / "w.ckpt")
+    done = convert(path, "", tmp_path / "w.safetensors")
+    assert file_sha256(done.path) == done.sha256
     assert {file.name for file in tmp_path.iterdir()} == {"w.ckpt", "w.safetensors"}
 
 
@@ -224,10 +242,17 @@ def test_inspect_says_fits_only_of_what_loads(
         ("final_layer.linear.bias", None, "missing final_layer.linear.bias"),
         ("blocks.0.attn.qkv.weight", None, "missing blocks.0.attn.qkv.weight"),
         ("s_embedder.proj.weight", (7, 7), "s_embedder.proj.weight is (7, 7), not (128, 48)"),
+        ("s_embedder.proj.weight", None, "missing s_embedder.proj.weight"),
+        ("y_embedder.embedding_table.weight", None, "missing y_embedder.embedding_table.weight"),
+        (
+            "y_embedder.embedding_table.weight",
+            (7, 7, 7),
+            "y_embedder.embedding_table.weight is (7, 7, 7), not (11, 128)",
+        ),
     ],
 )
 def test_inspect_prints_why_a_preset_does_not_fit(
-    tmp_path: Path, key: str, shape: tuple[int, int] | None, fault: str
+    tmp_path: Path, key: str, shape: tuple[int, ...] | None, fault: str
 ) -> None:
     """A real file of which one tensor is missing or has another shape; one may count layers."""
     preset = load_spec(ModelPreset, "pixnerd-digits")

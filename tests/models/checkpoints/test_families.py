@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 from layouts import KEYS, full_size_shapes
+from safetensors import safe_open
 
+from evalsuite.config import ModelPreset, load_spec
 from evalsuite.models.checkpoints.families import (
     FAMILIES,
     Recognised,
@@ -132,12 +134,67 @@ def test_unreleased_variants_are_told() -> None:
     assert "fork" in recognise(fork).note
 
 
-def test_unknown_and_incomplete_state_dicts_are_not_recognised() -> None:
+def test_unknown_state_dicts_are_not_recognised() -> None:
+    """Nor are public networks that share layers with the families: DDT, DiT and LightningDiT."""
     assert recognise({}) is None
     assert recognise({"conv.weight": (3, 3)}) is None
+    shared = {
+        "y_embedder.embedding_table.weight": (1001, 1152),
+        "blocks.0.attn.qkv.weight": (3456, 1152),
+        "final_layer.adaLN_modulation.1.weight": (2304, 1152),
+    }
+    assert recognise({**shared, "s_embedder.proj.weight": (1152, 768)}) is None
+    assert recognise({**shared, "pos_embed": (1, 256, 1152)}) is None
+    light = {"pos_embed": (1, 256, 1152), "blocks.0.mlp.w12.weight": (6144, 1152)}
+    assert recognise({**shared, **light, "x_embedder.proj.weight": (1152, 32, 1, 1)}) is None
+
+
+def digits_shapes() -> dict[str, tuple[int, ...]]:
+    preset = load_spec(ModelPreset, "pixnerd-digits")
+    with safe_open(preset.path.parent / str(preset.weights.file), framework="pt") as opened:
+        return {key: tuple(opened.get_slice(key).get_shape()) for key in opened.keys()}  # noqa: SIM118
+
+
+def of_first_blocks(shapes: dict[str, tuple[int, ...]]) -> list[str]:
+    """Keys without those of all blocks but the first, which have the same names."""
+    return [key for key in shapes if re.search(r"\.[1-9]\d*\.", key) is None]
+
+
+@pytest.mark.parametrize("name", [*FULL_SIZE, "digits"])
+def test_a_family_is_known_by_what_is_left_without_any_one_tensor(name: str) -> None:
+    """No size that is told is another than the whole network's, and few are not told."""
+    shapes = digits_shapes() if name == "digits" else full_size_shapes(name)
+    whole = recognise(shapes)
+    assert whole is not None
+    for key in shapes if name == "digits" else of_first_blocks(shapes):
+        found = recognise({other: shape for other, shape in shapes.items() if other != key})
+        assert found is not None, key
+        assert found.family == whole.family, key
+        assert found.network.items() <= whole.network.items() or key in CHANGING, key
+        assert len(found.network) >= len(whole.network) - 4, key
+
+
+CHANGING = {"in_context_posemb", "x_embedder.proj2.weight"}
+"""Tensors that a network of other arguments has not."""
+
+
+@pytest.mark.parametrize("shape", [(), (7,), (7, 7), (1, 2, 3), (0, 0), (1, 2, 3, 4, 5)])
+@pytest.mark.parametrize("name", FULL_SIZE)
+def test_tensors_of_any_rank_are_recognised(name: str, shape: tuple[int, ...]) -> None:
+    shapes = full_size_shapes(name)
+    whole = recognise(shapes)
+    assert whole is not None
+    for key in of_first_blocks(shapes):
+        found = recognise({**shapes, key: shape})
+        assert found is not None, key
+        assert found.family == whole.family, key
+
+
+def test_numbers_of_layers_may_be_of_any_length() -> None:
+    """int() refuses more than 4,300 digits."""
     shapes = full_size_shapes("pixnerd/keys_c2i_xl_256")
-    del shapes["s_embedder.proj.weight"]
-    assert recognise(shapes) is None
+    stray = {f"blocks.{'9' * 5000}.attn.qkv.weight": (3, 3)}
+    assert recognise({**shapes, **stray}) == recognise(shapes)
 
 
 PRESETS: dict[str, Any] = {

@@ -171,6 +171,26 @@ def test_keys_beside_the_groups_are_unexpected(tmp_path: Path) -> None:
     assert "diffusion_trainer" not in line
 
 
+MARKS = [
+    "y_embedder.embedding_table.weight",
+    "x_embedder.embedder.0.weight",
+    "blocks.0.attn.qkv.weight",
+    "blocks.0.attn.k_norm.weight",
+    "blocks.2.param_generator1.0.weight",
+]
+
+
+@pytest.mark.parametrize("shape", [(), (7,), (7, 7, 7)])
+@pytest.mark.parametrize("key", MARKS)
+def test_a_tensor_of_a_wrong_rank_is_a_line(
+    tmp_path: Path, key: str, shape: tuple[int, ...]
+) -> None:
+    """Those that sizes are inferred from, too."""
+    line = refusal(saved({**small_state(), key: torch.zeros(shape)}, tmp_path / "w.pth"))
+    assert f"{key} is {shape}, not " in line
+    assert "look like pixnerd-class" in line
+
+
 def test_another_size_is_named_with_its_preset(tmp_path: Path) -> None:
     path = saved(small_state(hidden_size=8), tmp_path / "w.pth")
     line = refusal(path)
