@@ -88,7 +88,7 @@ def test_the_shipped_picture_is_what_the_benchmark_says() -> None:
     assert hashlib.sha256(content).hexdigest() == shipped.sha256
     assert len(content) <= 120_000
     assert Image.open(PICTURE).size == (451, 300)
-    notice = PICTURE.with_suffix(".md").read_text()
+    notice = PICTURE.with_suffix(".md").read_text(encoding="utf-8")
     assert shipped.licence in notice
     assert "Stéfan van der Walt" in notice
 
