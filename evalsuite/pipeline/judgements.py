@@ -121,9 +121,7 @@ class Judgements:
     def discard(self) -> None:
         """Remove all rows of this stage, whose judge is broken; they are to be made anew."""
         for receipt in read_receipts(self._storage, self.stage, self.owner):
-            self._storage.delete(receipt.name)
-            for file in receipt.files:
-                self._storage.delete(file.path)
+            forget_file(self._storage, receipt)
 
     def forget(self) -> None:
         """Remove what lies in the cache, once it stands elsewhere; what lies in a run stays."""
