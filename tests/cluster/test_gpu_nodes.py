@@ -197,7 +197,9 @@ def test_workers_that_judge_share_gpus(
     reports: list[DriverReport] = []
     asked = Workforce(4, unlike.address, "cuda", 0.5)
     with waiting_workers(monkeypatch):
-        drive_pieces(unlike, work, asked, lambda kind: job, lambda progress: None, reports.append)
+        drive_pieces(
+            unlike, work, asked, lambda _nodes, _kind: job, lambda progress: None, reports.append
+        )
     assert [report.num_workers for report in reports] == [4]
 
 
