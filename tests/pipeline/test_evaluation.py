@@ -209,7 +209,8 @@ def test_nan_features_are_a_data_error(folder: Path) -> None:
 def replace_features(run: RunDirectory, receipt: Receipt, table: FeatureTable) -> None:
     """Another feature file under a receipt that names it."""
     content = encode_features(table)
-    path = f"{FEATURES}/{range_name(receipt.start, receipt.stop)}-other.safetensors"
+    name = f"{range_name(receipt.start, receipt.stop)}-{receipt.attempt_id}.safetensors"
+    path = f"{FEATURES}/{name}"
     (run.root / path).write_bytes(content)
     file = ReceiptFile(
         path=path, num_bytes=len(content), sha256=hashlib.sha256(content).hexdigest()

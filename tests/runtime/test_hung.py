@@ -243,5 +243,5 @@ def test_workers_are_told_how_long_a_command_may_take(
     monkeypatch.setattr(piecework, "look_around", lambda *_, **__: Site([], team))
     work, asked = PieceWork([(0, 4)], 4, "scores/x", tmp_path, "", scorer.portion_s), Workforce(1)
     with pytest.raises(Told):
-        piecework.drive_pieces(None, work, asked, lambda _: None, print, print)  # type: ignore[arg-type]
+        piecework.drive_pieces(None, work, asked, lambda *_: None, print, print)  # type: ignore[arg-type]
     assert [one.piece_s for one in seen] == [7200.0]

@@ -207,9 +207,8 @@ def test_what_is_said_of_a_grey_picture_can_be_done(tmp_path: Path) -> None:
     write_folder(tmp_path / "images" / "0", asked(0), [1])
     (path,) = (tmp_path / "images" / "0" / "samples").iterdir()
     Image.fromarray(np.zeros((8, 8), np.uint8)).save(path)
-    given = open_geneval(tmp_path / "images", write_metadata(tmp_path, 1), None)
     with pytest.raises(DataError, match=r"is greyscale .*: convert it to 8-bit RGB, or leave"):
-        list(given.images.read(0, 1))
+        open_geneval(tmp_path / "images", write_metadata(tmp_path, 1), None)
 
 
 FAULTS = [
