@@ -203,7 +203,7 @@ def forecast(prepared: Prepared) -> "Forecast":
         tasks_for,
     )
     from evalsuite.pipeline.estimate import estimate, nearest_rate, seconds_per_image
-    from evalsuite.runtime.machine import default_cpu_workers
+    from evalsuite.runtime.machine import room_for_workers
     from evalsuite.runtime.session import manifest_of
     from evalsuite.sampling.describe import nfe_of
 
@@ -218,8 +218,7 @@ def forecast(prepared: Prepared) -> "Forecast":
         done = readable_spans(run, IMAGES, (low, high))
     missing = missing_images(covered, (low, high))
     device = "cuda" if request.device != "cpu" and torch.cuda.is_available() else "cpu"
-    room = torch.cuda.device_count() if device == "cuda" else default_cpu_workers()
-    workers = request.num_workers or room
+    workers = request.num_workers or room_for_workers(device, request.gpus_per_worker)
     nfe = nfe_of(plan)
     rate = nearest_rate(root, plan, request.resolved.preset, device)
     shard_size = request.shard_size or default_shard_size(
@@ -230,7 +229,7 @@ def forecast(prepared: Prepared) -> "Forecast":
             plan,
             missing,
             nfe,
-            workers,
+            max(1, round(workers * request.gpus_per_worker)) if device == "cuda" else workers,
             request.demand.extractors,
             request.output,
             rate,

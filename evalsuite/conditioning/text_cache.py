@@ -71,13 +71,17 @@ class TextCache:
         if other.root == self.root:
             return
         ours, theirs = open_storage(self.root), open_storage(other.root)
-        for path in self._missing({prompt: self._path(prompt) for prompt in prompts}):
-            content = theirs.find(path)
-            if content is None:
-                continue
-            with contextlib.suppress(CorruptionError):
-                _decode(content, theirs.path(path))
-                ours.commit(path, content)
+        paths = {prompt: self._path(prompt) for prompt in prompts}
+        if not self._missing(paths):
+            return
+        with _locked(self._lock_path()):  # one copies while the others wait
+            for path in self._missing(paths):
+                content = theirs.find(path)
+                if content is None:
+                    continue
+                with contextlib.suppress(CorruptionError):
+                    _decode(content, theirs.path(path))
+                    ours.commit(path, content)
 
     def read(self, prompts: Sequence[Prompt]) -> list[Tensor]:
         """The features [T,D] of prompts that `prepare` was given, on the CPU in their own dtype.

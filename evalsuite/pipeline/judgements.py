@@ -118,10 +118,15 @@ class Judgements:
         maker = Maker(attempt_id, seconds, worker)
         return commit_file(self._storage, file, maker, keep_hashes=False)
 
-    def discard(self) -> None:
-        """Remove all rows of this stage, whose judge is broken; they are to be made anew."""
-        for receipt in read_receipts(self._storage, self.stage, self.owner):
-            forget_file(self._storage, receipt)
+    def discard(self, num_images: int) -> None:
+        """Remove the rows of this stage, whose judge is broken; they are to be made anew.
+
+        Where there are rows of further images, all stay: these few do not show it of them.
+        """
+        receipts = read_receipts(self._storage, self.stage, self.owner)
+        if all(receipt.stop <= num_images for receipt in receipts):
+            for receipt in receipts:
+                forget_file(self._storage, receipt)
 
     def forget(self) -> None:
         """Remove what lies in the cache, once it stands elsewhere; what lies in a run stays."""

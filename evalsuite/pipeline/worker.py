@@ -167,11 +167,12 @@ class ShardWorker:
         same = networks_of(*before) == networks_of(run.plan, job)
         self._job, self._run, self._images_done = job, run, 0
         self._near = NearReceipts(run.storage, run.manifest.plan_id)
-        if same:
-            self._sampler.retarget(run.plan, job.materials, run.root / CONDITIONS)
-        else:
+        if not same:
             self._let_go_of_model()
-            with device_faults(self._device, run.plan.batch_size):
+        with device_faults(self._device, run.plan.batch_size):
+            if same:
+                self._sampler.retarget(run.plan, job.materials, run.root / CONDITIONS)
+            else:
                 self._load_model()
         self._check_numerics()
         loading_s = 0.0 if same else round(time.monotonic() - began, 3)

@@ -1,7 +1,7 @@
 """The workers that are alive: starting them, hearing what they answer, letting them go."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import ray
@@ -12,6 +12,7 @@ from evalsuite.runtime.bench import Bench
 from evalsuite.runtime.board import MAX_LOSSES
 from evalsuite.runtime.faults import LOST, Loss, cause_of, loss_of
 from evalsuite.runtime.team import Team
+from evalsuite.runtime.watch import Node
 from evalsuite.runtime.workers import Flight, Job, Worker, start_worker
 
 POLL_S = 0.25
@@ -145,18 +146,21 @@ class Crew:
         else:
             worker.kill()
 
-    def check_loading(self, longest_s: float) -> None:
+    def waits_for(self, nodes: Sequence[Node]) -> str:
+        """What the workers wait for, in words; "" where one has its place or could have one."""
+        return "" if self.num_placed else self._team.waiting(nodes)
+
+    def check_loading(self, longest_s: float, nodes: Sequence[Node]) -> None:
         """Raise EnvironmentProblem when nobody works and no worker comes to its start.
 
-        Where the cluster grows, a worker without a place waits for its machine, however long.
+        Those with a place are asked, or, while nobody has one, all. Where a machine is to come, it
+        is waited for, however long.
         """
-        now = time.monotonic()
-        began = [w.placed_s if self._team.grows else w.started_s for w in self.workers]
-        late = [
-            not w.is_ready and since is not None and now - since > longest_s
-            for w, since in zip(self.workers, began, strict=True)
-        ]
-        if late and all(late):
+        if self.num_ready or self.waits_for(nodes):
+            return
+        placed_s = [worker.placed_s for worker in self.workers if worker.placed_s is not None]
+        began_s = placed_s or [worker.started_s for worker in self.workers]
+        if began_s and time.monotonic() - max(began_s) > longest_s:
             raise EnvironmentProblem(
                 f"a worker has not begun for {longest_s / 60:.0f} minutes: Ray may have no free"
                 " resources for it, or the weights' file system does not answer; look at"

@@ -265,7 +265,7 @@ class Driver:
 
     def _replace_hung(self) -> None:
         """Treat workers that do not answer, load or go on as lost."""
-        self._crew.check_loading(self._limits.start_s)
+        self._crew.check_loading(self._limits.start_s, self._watch.nodes)
         work = self._crew.num_ready > 0
         for worker in list(self._crew.workers):
             how = self._limits.hung(worker, self._shard_seconds, others_work=work)
@@ -365,7 +365,7 @@ class Driver:
         crew = self._crew
         total -= sum(stop - start for _, start, stop in self.report.left_out)
         done = min(total, self._images_committed + crew.images_running)
-        waits_for = "" if crew.num_ready else self._team.waiting(self._watch.nodes)
+        waits_for = crew.waits_for(self._watch.nodes)
         losses, loading = self.report.losses, not crew.num_ready
         return Progress(done, total, len(crew.workers), losses, loading, waits_for=waits_for)
 

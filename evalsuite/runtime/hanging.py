@@ -20,8 +20,8 @@ class Limits(NamedTuple):
     silence_s: float = 60.0
     """Without an answer to any question; a third of the shortest standstill."""
     start_s: float = 900.0
-    """Until anybody has loaded: then the run ends (`Crew.check_loading`). Where the cluster grows,
-    from the moment that a worker has its place."""
+    """Until anybody has loaded: then the run ends (`Crew.check_loading`); from the moment that a
+    worker has its place, or, where nobody has one and no machine is to come, from its start."""
     loading_s: float = 900.0
     """Until it has loaded, while others work already."""
     first_batch_s: float = 1800.0

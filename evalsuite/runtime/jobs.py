@@ -29,6 +29,8 @@ GONE_S = 20.0
 """A head that does not answer for so long is given up by whoever follows a job."""
 STOP_WAIT_S = 45
 """Time between SIGTERM and SIGKILL of a stopped job: its shards in hand may commit."""
+SUBMISSION = "evalsuite_submission"
+"""In a job's metadata: a random token, by which a submission knows its own job."""
 _PORTS = {"http": 80, "https": 443}
 _LOG_FOLLOWS = ", last available logs"
 _ENDED = {"SUCCEEDED", "FAILED", "STOPPED"}
@@ -115,24 +117,29 @@ class JobServer:
         """Submit once; a head whose answer does not come in time may have taken the job."""
         import requests
 
+        token = secrets.token_hex(8)
         try:
             given: str = self._client.submit_job(
-                entrypoint=command, runtime_env=runtime_env, submission_id=job_id
+                entrypoint=command,
+                runtime_env=runtime_env,
+                submission_id=job_id,
+                metadata={SUBMISSION: token},
             )
         except requests.Timeout:
-            if not self._has_taken(job_id, command):
+            if not self._has_taken(job_id, token):
                 raise
             return job_id
         return given
 
-    def _has_taken(self, job_id: str, command: str) -> bool:
-        """Whether the head has a job of this name and command, asked for a while."""
+    def _has_taken(self, job_id: str, token: str) -> bool:
+        """Whether the head has the job of this very submission, asked for a while."""
         import requests
 
         deadline = time.monotonic() + ANSWER_S
         while True:
             with contextlib.suppress(RuntimeError, OSError, requests.RequestException):
-                return str(self._client.get_job_info(job_id).entrypoint) == command
+                metadata = self._client.get_job_info(job_id).metadata or {}
+                return metadata.get(SUBMISSION) == token
             if time.monotonic() > deadline:
                 return False
             time.sleep(0.5)

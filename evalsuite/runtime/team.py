@@ -62,8 +62,8 @@ class Team:
         return max(1, min(self.asked or holds, holds, num_open))
 
     def waiting(self, nodes: Sequence[Node]) -> str:
-        """What a cluster that grows is waited for, in words; "" where it holds a worker already."""
-        if not self.grows or any(node.room(*self.size, free=False) for node in nodes):
+        """What a cluster that grows is waited for, in words; "" where it has room for a worker."""
+        if not self.grows or any(node.room(*self.size, free=True) for node in nodes):
             return ""
         wanted = " and ".join(f"{amount:g} {name}" for name, amount in self.size.bundle.items())
         return f"waiting for a machine with {wanted}, which Ray's autoscaler was asked for"
@@ -182,11 +182,13 @@ def numerics_of_workers(team: Team, notice: Callable[[str], None]) -> dict[str, 
     there = asked.options(runtime_env={"env_vars": environment_of(on_gpu=num_gpus > 0)})
 
     def ask() -> dict[str, Any]:
+        text = team.waiting(current_nodes())  # before this very question takes its place
         answer = there.remote(team.kind)
-        while text := team.waiting(current_nodes()):
+        while text:
             notice(text)
             if ray.wait([answer], timeout=_PROBE_S)[0]:
                 break
+            text = team.waiting(current_nodes())
         limit_s = Limits().start_s if team.grows else _PROBE_S
         try:
             found: dict[str, Any] = ray.get(answer, timeout=limit_s)

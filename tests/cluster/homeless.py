@@ -52,7 +52,7 @@ def main() -> None:
         home = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         parent = ray.remote(num_cpus=0)(parent_of_worker).options(scheduling_strategy=home)
         raylet = ray.get(parent.remote())
-        team = Team("cpu", WorkerSize(1, 0), None, is_private=False)
+        team = Team("cpu", WorkerSize(1, 0), 1, is_private=False)
         driver = Driver(job, team, "homeless", heard, stop)
         try:
             driver.run([ShardTask(i, i + 10, ("images",)) for i in range(0, 200, 10)])

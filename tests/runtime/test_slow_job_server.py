@@ -57,7 +57,8 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         if self.server.takes_jobs:
-            about = {"type": "SUBMISSION", "status": "PENDING", "entrypoint": asked["entrypoint"]}
+            about = {name: asked[name] for name in ("entrypoint", "metadata")}
+            about |= {"type": "SUBMISSION", "status": "PENDING"}
             self.server.jobs[asked["submission_id"]] = about
         self.server.over.wait(30)
 
@@ -106,6 +107,7 @@ def test_a_job_that_was_not_taken_has_failed(head: SlowHead) -> None:
     server = JobServer(address_of(head))
     with pytest.raises(EnvironmentProblem, match=r"cannot submit the job at .*timed out"):
         server.submit("exec true", None, {}, "mine")
-    head.jobs["mine"] = {"type": "SUBMISSION", "status": "RUNNING", "entrypoint": "exec false"}
-    with pytest.raises(EnvironmentProblem, match="cannot submit the job"):  # it is another's
+    # one of yesterday, of the same name and command
+    head.jobs["mine"] = {"type": "SUBMISSION", "status": "SUCCEEDED", "entrypoint": "exec true"}
+    with pytest.raises(EnvironmentProblem, match="cannot submit the job"):
         server.submit("exec true", None, {}, "mine")
