@@ -239,9 +239,8 @@ def judge_into(
         try:
             scorer.check(rows)
         except DataError:
-            judgements.discard(
-                images.num_images
-            )  # kept, they would be refused again when the judge is mended
+            # kept, they would be refused again when the judge is mended
+            judgements.discard(images.num_images)
             raise
     # a test that these very networks once passed stays said
     said = tested_by or next(iter(passed), None)

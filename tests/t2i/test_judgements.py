@@ -1,0 +1,33 @@
+"""Committed rows of a scorer: what a judge that is found to be broken takes with it."""
+
+from pathlib import Path
+
+from evalsuite.pipeline.judgements import Judgements, RowShard
+
+
+WORKER = {"numerics_id": "n", "numerics": {}, "host": "here", "pid": 1, "device": "cpu"}
+
+
+def rows_of(folder: Path, stops: tuple[int, ...]) -> Judgements:
+    """Ten rows in each shard, by one scorer."""
+    kept = Judgements(str(folder), "images", "detections/x", of_run=False)
+    for stop in stops:
+        rows = [{"item": index} for index in range(stop - 10, stop)]
+        shard = RowShard(stop - 10, rows, ["0" * 64] * 10)
+        assert kept.commit(shard, f"a-{stop:05d}", 1.0, WORKER)
+    return kept
+
+
+def test_a_broken_judge_leaves_no_rows(tmp_path: Path) -> None:
+    kept = rows_of(tmp_path, (10, 20))
+    assert kept.gaps(20) == []
+    kept.discard(20)
+    assert kept.gaps(20) == [(0, 20)]
+    assert [path for path in tmp_path.rglob("*") if path.suffix in {".jsonl", ".json"}] == []
+
+
+def test_few_images_condemn_no_further_ones(tmp_path: Path) -> None:
+    """A detector may find nothing in ten images, and has found much in twenty."""
+    kept = rows_of(tmp_path, (10, 20))
+    kept.discard(10)
+    assert kept.gaps(20) == []
