@@ -4,13 +4,12 @@ from pathlib import Path
 
 from evalsuite.pipeline.judgements import Judgements, RowShard
 
-
-WORKER = {"numerics_id": "n", "numerics": {}, "host": "here", "pid": 1, "device": "cpu"}
+WORKER = {"numerics_id": "0" * 64, "numerics": {}, "host": "here", "pid": 1, "device": "cpu"}
 
 
 def rows_of(folder: Path, stops: tuple[int, ...]) -> Judgements:
     """Ten rows in each shard, by one scorer."""
-    kept = Judgements(str(folder), "images", "detections/x", of_run=False)
+    kept = Judgements(str(folder), "1" * 64, "detections/x", of_run=False)
     for stop in stops:
         rows = [{"item": index} for index in range(stop - 10, stop)]
         shard = RowShard(stop - 10, rows, ["0" * 64] * 10)
