@@ -5,12 +5,15 @@ The judge is no departure: it stands in the score's name, and published scores a
 
 import hashlib
 import re
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from evalsuite.config import BenchmarkSpec, canonical_json, load_spec
 
 _WORD = re.compile(r"[a-z0-9]+")
+_QUOTE = re.compile("[\"'`\u00ab\u00b4\u00bb\u2018-\u201f\u2032-\u2037\u2039\u203a]")
+"""Straight, curly and angle ones, primes, and accents that stand for one."""
 
 
 def departures_of(header: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
@@ -37,10 +40,16 @@ def departures_of(header: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) 
 def prompts_sha256(prompts: Iterable[tuple[str, str]]) -> str:
     """SHA-256 of items with their prompts' words, whatever their order.
 
-    Copies of the prompts differ in blanks, quotes and accents, so these do not count.
+    Copies of the prompts differ in blanks, quotes and accents, so these do not count: `Zoë's` is
+    `zoes`.
     """
-    words = sorted((item, " ".join(_WORD.findall(text.lower()))) for item, text in prompts)
+    words = sorted((item, " ".join(_WORD.findall(_plain(text)))) for item, text in prompts)
     return hashlib.sha256(canonical_json(words)).hexdigest()
+
+
+def _plain(text: str) -> str:
+    parts = unicodedata.normalize("NFKD", _QUOTE.sub("", text))
+    return _QUOTE.sub("", "".join(c for c in parts if not unicodedata.combining(c))).lower()
 
 
 def display_of(header: Mapping[str, Any], departures: tuple[str, ...], name: str = "DPG") -> str:
