@@ -27,9 +27,11 @@ def departures_of(header: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) 
     prompts = [(row["item_id"], row["prompt"]) for row in rows if row["number"] == 0]
     if prompts_sha256(prompts) != spec.prompts_sha256:
         found.append(f"other prompts than its {spec.num_prompts}")
-    places = (file.place for file in spec.files if file.role == "dpg-csv")
-    csv_sha256 = next((place.sha256 for place in places if place is not None), None)
-    if csv_sha256 is not None and header["csv_sha256"] != csv_sha256:
+    (published,) = (file.git_blob for file in spec.files if file.role == "dpg-csv")
+    asked = header.get("csv_git_blob")
+    if asked is None:  # a file of an earlier version
+        found.append("questions that were not checked to be of its dpg_bench.csv")
+    elif asked != published:
         found.append("other questions than its dpg_bench.csv")
     if len(rows) != len(prompts) * spec.images_per_prompt:
         each = f"{len(rows) / len(prompts):g}, not {spec.images_per_prompt}"
