@@ -257,6 +257,19 @@ def test_a_sweep_of_another_version_is_not_damaged(tmp_path: Path) -> None:
         assert not isinstance(told.value, CorruptionError)
 
 
+def test_what_comes_with_a_solver_is_said_once(
+    call: Callable[..., Outcome], tmp_path: Path
+) -> None:
+    (tmp_path / "mine.yaml").write_text(
+        "{extends: pixnerd-digits, name: mine, title: Mine, description: My own,"
+        " with_solver: {heun: {guidance_interval: [0.0, 1.0]}}}"
+    )
+    axes = ("--solver", "adams,heun", "--num-steps", "3,4", "--rungs", "100", "--dry-run")
+    outcome = call("sweep", "--model", tmp_path / "mine.yaml", *axes)
+    assert outcome.code == 0, outcome.stderr
+    assert outcome.stderr.count("solver heun comes with the guidance interval 0 1 in mine") == 1
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
