@@ -7,7 +7,14 @@ from typing import Any
 import pytest
 import yaml
 
-from evalsuite.config import ModelPreset, ReferenceSpec, SolverName, data_root, load_spec
+from evalsuite.config import (
+    ModelPreset,
+    ReferenceSpec,
+    SolverName,
+    data_root,
+    load_spec,
+    names_of,
+)
 from evalsuite.errors import ConfigError
 from evalsuite.pipeline.plan import PlanOptions, resolve_plan
 from evalsuite.pipeline.settings import native_settings
@@ -156,6 +163,20 @@ def test_a_setting_that_a_file_states_stays_under_every_solver(tmp_path: Path) -
     assert native_settings(own, {"solver": "adams"}).guidance_interval == (0.2, 0.8)
     over = mine(tmp_path, with_solver=entry)
     assert native_settings(over, {"solver": "heun"}).guidance_interval == (0.3, 0.7)
+
+
+def test_heun_guides_every_evaluation_of_every_published_pixnerd(tmp_path: Path) -> None:
+    """Also where a file states the interval of its base again, as ours do beside its source."""
+    found = [load_spec(ModelPreset, name) for name in names_of(ModelPreset)]
+    published = [one for one in found if one.family == "pixnerd-class" and one.num_classes == 1000]
+    ours = {one.name: one for one in published}
+    assert {"pixnerd-l-256", "pixnerd-xl-256", "pixnerd-xl-512"} <= ours.keys()
+    ours["mine"] = mine(tmp_path, sampling={"guidance_interval": [0.1, 1], "interval_ends": "open"})
+    for name, preset in ours.items():
+        for solver in ("heun", "heun_reuse"):
+            heun = native_settings(preset, {"solver": solver})
+            wanted = (name, (0.0, 1.0), "closed")
+            assert (name, heun.guidance_interval, heun.interval_ends) == wanted
 
 
 def test_an_interval_that_comes_with_a_solver_is_said(tmp_path: Path) -> None:

@@ -56,6 +56,19 @@ def known_sha256(path: Path) -> str:
         return digest
 
 
+def git_blob_of(path: Path) -> str:
+    """What git calls the content of a small file: for those that are published in git alone.
+
+    Raises:
+        StorageError: the file cannot be read.
+    """
+    with explained(path, "read"):
+        content = path.read_bytes()
+    digest = hashlib.sha1(b"blob %d\0" % len(content), usedforsecurity=False)
+    digest.update(content)
+    return digest.hexdigest()
+
+
 def combined_sha256(files: dict[str, str]) -> str:
     """One digest for files by name; that of the file itself when there is one alone."""
     if len(files) == 1:

@@ -87,8 +87,8 @@ def _show(summary: "CheckpointSummary") -> None:
         _say(f"        {name} {value}")
     for group in summary.groups:
         _show_group(group)
-    for name, (num_tensors, num_bytes) in summary.other.items():
-        _say(f"aside   {name}  {num_tensors} tensors, {data_size(num_bytes)}")
+    for name, aside in summary.other.items():
+        _say(f"aside   {name}  {aside.num_tensors} tensors, {data_size(aside.num_bytes)}")
     if summary.foreign:
         _say(f"foreign {', '.join(summary.foreign)}")
         _say(

@@ -7,6 +7,7 @@ from typing import Any
 
 from evalsuite.artifacts.storage import Place
 from evalsuite.cli.options import given
+from evalsuite.cli.output import notice
 from evalsuite.cli.prepare import Prepared, forecast, prepare
 from evalsuite.cli.resolve import plan_options_of
 from evalsuite.cli.sweep import LISTS
@@ -87,6 +88,8 @@ def set_up(values: dict[str, Any]) -> SweepSetup:
     for trial in trials:
         check_count(trial.request.resolved, rungs[-1], values["replicate"])
     check_budget(values["budget"], trials, rungs[0])
+    for text in dict.fromkeys(text for one in trials for text in one.request.resolved.notices):
+        notice(text)
     replicate = _fresh_replicate(values, trials, rungs[-1])
     manifest = SweepManifest(
         sweep_id="",

@@ -17,6 +17,8 @@ class BenchmarkFile(Frozen):
     place: FilePlace | None = None
     file: str | None = None
     """One that comes with the benchmark, relative to the YAML file."""
+    git_blob: str | None = Field(default=None, pattern=r"^[0-9a-f]{40}$")
+    """What git calls its content; of files whose SHA-256 nobody has published."""
 
     @model_validator(mode="after")
     def _is_somewhere(self) -> Self:

@@ -12,7 +12,7 @@ from pydantic_core import ErrorDetails
 
 from evalsuite.config.benchmarks import BenchmarkSpec
 from evalsuite.config.jobs import JobSpec
-from evalsuite.config.other_solver import of_other_solver, rebased
+from evalsuite.config.other_solver import of_other_solver, rebased, stated_anew
 from evalsuite.config.presets import ExtractorSpec, ModelPreset
 from evalsuite.config.protocols import ProtocolSpec
 from evalsuite.config.references import ReferenceSpec
@@ -112,7 +112,7 @@ def _extended(content: dict[str, Any], path: Path, below: tuple[Path, ...]) -> d
     turned = rebased(base, stated.get("solver"))
     changed = {*_keys({k: v for k, v in own.items() if k != "sources"}), *_changed(base, turned)}
     inherited = _inheritable(turned, own, changed, base_path.parent)
-    return _laid_over(_without(inherited, stated.keys()), own)
+    return _laid_over(_without(inherited, stated_anew(turned, stated)), own)
 
 
 def _changed(base: Mapping[str, Any], turned: Mapping[str, Any]) -> Iterator[str]:
@@ -123,7 +123,7 @@ def _changed(base: Mapping[str, Any], turned: Mapping[str, Any]) -> Iterator[str
 
 
 def _without(inherited: dict[str, Any], stated: Collection[str]) -> dict[str, Any]:
-    """What is inherited, where no solver brings another value of a setting that the file states."""
+    """What is inherited, where no solver brings another value of a setting that is `stated`."""
     entries = inherited.get("with_solver")
     if not isinstance(entries, dict) or not all(isinstance(e, dict) for e in entries.values()):
         return inherited

@@ -51,12 +51,26 @@ def rebased(preset: Mapping[str, Any], solver: object) -> dict[str, Any]:
     return {**preset, "sampling": changed, "with_solver": others}
 
 
+def stated_anew(preset: Mapping[str, Any], stated: Mapping[str, Any]) -> set[str]:
+    """The settings to which a file that extends `preset` gives another value than it has.
+
+    To state a value again, as beside its source, changes nothing under any solver.
+    """
+    sampling = preset.get("sampling")
+    before = _complete(sampling if isinstance(sampling, dict) else {})
+    absent = object()
+    return {name for name, v in _as_tree(stated).items() if before.get(name, absent) != v}
+
+
 def _complete(sampling: Mapping[str, Any]) -> dict[str, Any]:
     """Settings with the defaults of those that are left out; lists as the tree holds them."""
     fields = SamplingSettings.model_fields
     defaults = {name: field.default for name, field in fields.items() if not field.is_required()}
-    given = {name: tuple(v) if isinstance(v, list) else v for name, v in sampling.items()}
-    return {**defaults, **given}
+    return {**defaults, **_as_tree(sampling)}
+
+
+def _as_tree(sampling: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: tuple(v) if isinstance(v, list) else v for name, v in sampling.items()}
 
 
 def _entries(preset: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

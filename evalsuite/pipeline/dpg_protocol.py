@@ -5,12 +5,15 @@ The judge is no departure: it stands in the score's name, and published scores a
 
 import hashlib
 import re
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from evalsuite.config import BenchmarkSpec, canonical_json, load_spec
 
 _WORD = re.compile(r"[a-z0-9]+")
+_QUOTE = re.compile("[\"'`\u00ab\u00b4\u00bb\u2018-\u201f\u2032-\u2037\u2039\u203a]")
+"""Straight, curly and angle ones, primes, and accents that stand for one."""
 
 
 def departures_of(header: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
@@ -24,9 +27,11 @@ def departures_of(header: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) 
     prompts = [(row["item_id"], row["prompt"]) for row in rows if row["number"] == 0]
     if prompts_sha256(prompts) != spec.prompts_sha256:
         found.append(f"other prompts than its {spec.num_prompts}")
-    places = (file.place for file in spec.files if file.role == "dpg-csv")
-    csv_sha256 = next((place.sha256 for place in places if place is not None), None)
-    if csv_sha256 is not None and header["csv_sha256"] != csv_sha256:
+    (published,) = (file.git_blob for file in spec.files if file.role == "dpg-csv")
+    asked = header.get("csv_git_blob")
+    if asked is None:  # a file of an earlier version
+        found.append("questions that were not checked to be of its dpg_bench.csv")
+    elif asked != published:
         found.append("other questions than its dpg_bench.csv")
     if len(rows) != len(prompts) * spec.images_per_prompt:
         each = f"{len(rows) / len(prompts):g}, not {spec.images_per_prompt}"
@@ -37,10 +42,16 @@ def departures_of(header: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) 
 def prompts_sha256(prompts: Iterable[tuple[str, str]]) -> str:
     """SHA-256 of items with their prompts' words, whatever their order.
 
-    Copies of the prompts differ in blanks, quotes and accents, so these do not count.
+    Copies of the prompts differ in blanks, quotes and accents, so these do not count: `Zoë's` is
+    `zoes`.
     """
-    words = sorted((item, " ".join(_WORD.findall(text.lower()))) for item, text in prompts)
+    words = sorted((item, " ".join(_WORD.findall(_plain(text)))) for item, text in prompts)
     return hashlib.sha256(canonical_json(words)).hexdigest()
+
+
+def _plain(text: str) -> str:
+    parts = unicodedata.normalize("NFKD", _QUOTE.sub("", text))
+    return _QUOTE.sub("", "".join(c for c in parts if not unicodedata.combining(c))).lower()
 
 
 def display_of(header: Mapping[str, Any], departures: tuple[str, ...], name: str = "DPG") -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from evalsuite.artifacts.digests import known_sha256
+from evalsuite.artifacts.digests import git_blob_of, known_sha256
 from evalsuite.artifacts.images import Images
 from evalsuite.artifacts.run_directory import RunDirectory, is_run
 from evalsuite.artifacts.storage import Place
@@ -65,7 +65,8 @@ class DpgInput:
     def scorer(self, rows: Sequence[Row], csv: Path, source: JudgeSource) -> "DpgScorer":
         """That asks the questions of `rows`, which are the csv's."""
         known = items_as_they_are(rows)
-        return DpgScorer(tuple(known[name] for name in self.items), known_sha256(csv), source)
+        items = tuple(known[name] for name in self.items)
+        return DpgScorer(items, known_sha256(csv), git_blob_of(csv), source)
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,8 @@ class DpgScorer:
     items: tuple[Item, ...]
     """In the order of the prompts' places."""
     csv_sha256: str
+    csv_git_blob: str
+    """The csv again, as it is published: its SHA-256 is known of nobody's copy."""
     source: JudgeSource
     kind: str = ANSWERS
     portion: int = 1
@@ -94,6 +97,7 @@ class DpgScorer:
             "benchmark": "dpg",
             "rules_version": RULES_VERSION,
             "csv_sha256": self.csv_sha256,
+            "csv_git_blob": self.csv_git_blob,
             "judge": dict(self.source.protocol),
         }
 

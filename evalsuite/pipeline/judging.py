@@ -58,7 +58,7 @@ class Scorer(Protocol):
 
     @property
     def portion_s(self) -> float:
-        """Seconds that a portion may take by what a person allowed; 0 where nobody said."""
+        """Seconds after which the judge ends a portion by itself; 0 where it never does."""
         ...
 
     @property

@@ -52,7 +52,11 @@ class ScoreSource(Protocol):
 
     @property
     def limit_s(self) -> float:
-        """Seconds that a portion may take by what a person allowed; 0 where nobody said."""
+        """Seconds after which it ends a portion by itself; 0 where it never does.
+
+        Until then a worker that waits is not hung, unless it answers no question: while a command
+        runs, another thread answers, and a stopped process or a frozen machine does not.
+        """
         ...
 
     @property
@@ -150,7 +154,7 @@ class CommandSource:
 
     command: ScorerCommand
     limit_s: float = LONGEST_S
-    """Seconds that one call may take; it decides no number."""
+    """Seconds that one call may take, a day where nobody said; it decides no number."""
     portion: int = 256
     pads: bool = False
 

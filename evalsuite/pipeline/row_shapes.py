@@ -92,6 +92,8 @@ class _Judge(_Open):
 class _DpgHeader(_Open):
     source: str
     csv_sha256: str
+    csv_git_blob: str | None = None
+    """None in files of earlier versions."""
     judge: _Judge
 
 

@@ -27,12 +27,12 @@ from evalsuite.config import (
     explain,
     parse_json,
 )
-from evalsuite.errors import CorruptionError, UsageError
+from evalsuite.errors import CorruptionError, DataError, UsageError
 from evalsuite.metrics.registry import METRICS
 from evalsuite.pipeline.record_files import SWEEP
 from evalsuite.sweep.making import make_once
 
-SWEEP_SCHEMA = 1
+SWEEP_SCHEMA = 2
 MANIFEST, RESULT = SWEEP, "result.json"
 
 
@@ -209,12 +209,14 @@ class SweepDirectory:
 
         Raises:
             UsageError: there is none at `root`.
+            DataError: another version of evalsuite wrote it.
             CorruptionError: it cannot be read, or was edited.
         """
         storage = open_storage(root)
         content = storage.find(MANIFEST)
         if content is None:
             raise UsageError(f"{root} is not a sweep directory: it has no {MANIFEST}")
+        _check_version(content, root / MANIFEST)
         manifest = read_model(SweepManifest, content, root / MANIFEST)
         if manifest.identity != manifest.sweep_id:
             raise CorruptionError(f"{root / MANIFEST} does not hash to its sweep_id: it was edited")
@@ -292,6 +294,23 @@ def place_from(root: Place, run: str) -> Place:
         return place_of(run)
     assert isinstance(root, Path)
     return Path(os.path.normpath(root.absolute() / run))
+
+
+def _check_version(content: bytes, where: Place) -> None:
+    """Raise DataError where the manifest says that it is of another version.
+
+    Its fields have other meanings then, or are not there: that is no damage.
+    """
+    try:
+        tree = parse_json(content)
+    except ValueError:
+        return  # told when it is read
+    version = tree.get("schema_version") if isinstance(tree, dict) else None
+    if isinstance(version, int) and version != SWEEP_SCHEMA:
+        raise DataError(
+            f"{where} was written by another version of evalsuite (schema {version}, this one reads"
+            f" {SWEEP_SCHEMA}): sweep again with another --output; its runs are found all the same"
+        )
 
 
 def _resolved(place: Place) -> Place:

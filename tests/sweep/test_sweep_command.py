@@ -16,7 +16,7 @@ from harness import Outcome, bytes_of, call_in, finish, pixel_hashes, receipts, 
 
 from evalsuite.artifacts.run_directory import RunDirectory
 from evalsuite.config import ExtractorSpec, load_spec
-from evalsuite.errors import CorruptionError
+from evalsuite.errors import CorruptionError, DataError
 from evalsuite.pipeline.coverage import Demand
 from evalsuite.pipeline.generation import BatchSampler
 from evalsuite.pipeline.numerics import resolve_device
@@ -247,6 +247,27 @@ def test_an_edited_sweep_is_refused(finished: Finished, tmp_path: Path) -> None:
     (tmp_path / "sweep.json").write_text(text.replace('"halving"', '"grid"'))
     with pytest.raises(CorruptionError, match="it was edited"):
         SweepDirectory.open(tmp_path)
+
+
+def test_a_sweep_of_another_version_is_not_damaged(tmp_path: Path) -> None:
+    for content in ({"schema_version": 1, "sweep_id": "x"}, {"schema_version": 3, "news": 1}):
+        (tmp_path / "sweep.json").write_text(json.dumps(content))
+        with pytest.raises(DataError, match=r"another version.*another --output; its runs") as told:
+            SweepDirectory.open(tmp_path)
+        assert not isinstance(told.value, CorruptionError)
+
+
+def test_what_comes_with_a_solver_is_said_once(
+    call: Callable[..., Outcome], tmp_path: Path
+) -> None:
+    (tmp_path / "mine.yaml").write_text(
+        "{extends: pixnerd-digits, name: mine, title: Mine, description: My own,"
+        " with_solver: {heun: {guidance_interval: [0.0, 1.0]}}}"
+    )
+    axes = ("--solver", "adams,heun", "--num-steps", "3,4", "--rungs", "100", "--dry-run")
+    outcome = call("sweep", "--model", tmp_path / "mine.yaml", *axes)
+    assert outcome.code == 0, outcome.stderr
+    assert outcome.stderr.count("solver heun comes with the guidance interval 0 1 in mine") == 1
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ import torch
 from harness import Outcome, call_main, wait_for
 from PIL import Image
 
+from evalsuite.artifacts.digests import git_blob_of
 from evalsuite.artifacts.run_directory import RunDirectory
 from evalsuite.cli.t2i_judging import benchmark_scoring
 from evalsuite.config import BenchmarkSpec, load_spec
@@ -553,11 +554,11 @@ def test_dpg_asks_a_run_and_its_grids_the_same(
     assert 0 < found[0]["corrected"]["overall"] < 100
     assert found[0]["official"]["dropped"].keys() == {"i0"}  # its first row is skipped
     assert found[0]["official"]["overall"] == 0  # "Yes." is not exactly yes
-    departures = ["other prompts than its 1065"]
+    departures = ["other prompts than its 1065", "other questions than its dpg_bench.csv"]
     assert found[0]["departures"] == departures
-    assert found[0]["display"] == f"DPG (pixels; {departures[0]})"
+    assert found[0]["display"] == f"DPG (pixels; {'; '.join(departures)})"
     (shown,) = [one for one in verdict_sets(kit.run, "verdicts") if "pixels" in one.title]
-    assert shown.title == f"DPG, corrected (pixels; {departures[0]})"
+    assert shown.title == f"DPG, corrected (pixels; {'; '.join(departures)})"
     assert [bar.name for bar in shown.bars] == ["entity", "attribute", "overall"]
     assert shown.bars[-1].value == found[0]["corrected"]["overall"]
     intervals = found[0]["corrected"]["category_intervals"]
@@ -567,7 +568,9 @@ def test_dpg_asks_a_run_and_its_grids_the_same(
     assert intervals["entity"][0] < shown.bars[0].value < intervals["entity"][1]
     assert (shown.published, departures[0] in shown.notes[1]) == ((), True)
     ours = prompts_sha256((row.item_id, row.prompt.upper() + " ") for row in rows[::2])
-    whole = load_spec(BenchmarkSpec, "dpg").model_copy(update={"prompts_sha256": ours})
+    spec = load_spec(BenchmarkSpec, "dpg")
+    file = spec.files[0].model_copy(update={"git_blob": git_blob_of(kit.csv)})
+    whole = spec.model_copy(update={"prompts_sha256": ours, "files": (file,)})
     with monkeypatch.context() as patch:
         patch.setattr("evalsuite.pipeline.dpg_protocol.load_spec", lambda kind, name: whole)
         (shown,) = [one for one in verdict_sets(kit.run, "verdicts") if "pixels" in one.title]
@@ -597,7 +600,10 @@ def test_a_run_is_asked_by_the_command(kit: Kit, tmp_path: Path) -> None:
     judge = ("--judge", kit.blip, "--device", "cpu", "--output", answers)
     done = call_main("t2i", "dpg", kit.run.root, *options, *judge)
     assert done.code == 0, done.stderr
-    departures = "other prompts than its 1065; images of each prompt 1, not 4"
+    departures = (
+        "other prompts than its 1065; other questions than its dpg_bench.csv;"
+        " images of each prompt 1, not 4"
+    )
     assert f"DPG (blip-vqa; {departures}): of official, published category scores" in done.stdout
     header, rows = read_rows(answers)
     assert (len(rows), len(header["judge"]["weights_sha256"])) == (8, 64)

@@ -49,7 +49,7 @@ def _automatic(checkpoint: Checkpoint, absent: str | None) -> str:
             f"{checkpoint.path} holds several averages of the weights: give --ema with one of"
             f" {', '.join(averaged)}"
         )
-    aside = [name for name in checkpoint.other if is_ema(name)]
+    aside = [n for n, found in checkpoint.other.items() if is_ema(n) and found.largest > 1]
     if aside:
         raise UsageError(
             f"{checkpoint.path} holds averaged weights ({aside[0]}) in a form that is not read:"

@@ -35,6 +35,8 @@ class OtherTensors(NamedTuple):
 
     num_tensors: int
     num_bytes: int
+    largest: int
+    """Values of the largest one: 1 where all are counters, decays and the like."""
 
 
 @dataclass(frozen=True)
@@ -177,8 +179,10 @@ def _weights_among(
 
     What shares a name with one of these is another copy of it. Others, such as the states of random
     generators or means of losses, are left aside; where nothing tells which, all stay. What is
-    called an average stays whatever it holds: a form that is not read must not look like none.
+    called an average stays whatever it holds, but for counters: a form that is not read must not
+    look like none.
     """
+    named = _without_counters(named, main)
     names = {name: _plain_names(state) for name, state in named.items()}
     averaged = {name for name in named if is_ema(name)}
     seeds = {name for name in named if is_network(name) or _is_recognised(named[name])}
@@ -188,6 +192,26 @@ def _weights_among(
     if not main and not seeds and kept == averaged:
         return dict(named)
     return {name: state for name, state in named.items() if name in kept}
+
+
+def _without_counters(
+    named: Mapping[str, Mapping[Any, object]], main: Mapping[Any, object]
+) -> Mapping[str, Mapping[Any, object]]:
+    """All but what averaging notes beside its weights, such as `ema_state` with a decay."""
+    single = {
+        name
+        for name, state in named.items()
+        if is_ema(name) and all(math.prod(_shape(value)) <= 1 for value in state.values())
+    }
+    others = {name: state for name, state in named.items() if name not in single}
+    if not main and not others:
+        return named
+    known = _plain_names(main).union(*map(_plain_names, others.values()))
+    return {
+        name: state
+        for name, state in named.items()
+        if name not in single or _plain_names(state) & known
+    }
 
 
 def _is_recognised(state: Mapping[Any, object]) -> bool:
@@ -258,8 +282,9 @@ def _scalars(tree: Mapping[Any, object]) -> dict[str, Scalar]:
 
 
 def _count(value: object, seen: set[int]) -> OtherTensors:
-    sizes = [_num_bytes(tensor) for tensor in _tensors_below(value, seen)]
-    return OtherTensors(len(sizes), sum(sizes))
+    tensors = list(_tensors_below(value, seen))
+    largest = max((math.prod(_shape(tensor)) for tensor in tensors), default=0)
+    return OtherTensors(len(tensors), sum(map(_num_bytes, tensors)), largest)
 
 
 def _num_bytes(value: Tensor | StoredTensor) -> int:

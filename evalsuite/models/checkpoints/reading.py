@@ -3,7 +3,7 @@
 import contextlib
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -263,6 +263,11 @@ def _from_pickle(path: Path, *, restricted: bool) -> Checkpoint:
     return replace(opened, other={**opened.other, **content.other}, foreign=content.foreign)
 
 
+def _other(infos: Sequence[TensorInfo]) -> OtherTensors:
+    largest = max(math.prod(info.shape) for info in infos)
+    return OtherTensors(len(infos), sum(info.num_bytes for info in infos), largest)
+
+
 def _tensor_entry(tensor: Tensor) -> _Entry:
     name = str(tensor.dtype).removeprefix("torch.")
     num_bytes = tensor.numel() * tensor.element_size()
@@ -293,7 +298,7 @@ def _assembled(
         layout,
         about,
         {name: {key: e.info for key, e in group.items()} for name, group in entries.items()},
-        {name: OtherTensors(len(i), sum(x.num_bytes for x in i)) for name, i in aside.items()},
+        {name: _other(infos) for name, infos in aside.items()},
         (path,),
         _entries=entries,
     )

@@ -114,6 +114,32 @@ def test_an_average_in_a_form_of_its_own_is_never_passed_over(
             choose_group(opened, "auto", None)
 
 
+COUNTS = {"decay": torch.tensor(0.999), "num_updates": torch.ones(1, dtype=torch.int64)}
+COUNTED: list[tuple[dict[str, Any], str]] = [
+    ({"model": S, "ema": S, "ema_state": COUNTS}, "ema"),
+    ({"mine": S, "ema": S, "ema_state": COUNTS}, "ema"),
+    ({"state_dict": S, "ema_decay": torch.tensor(0.999)}, ""),
+    ({"state_dict": S, "ema_state": COUNTS}, ""),
+    ({"state_dict": S, "ema_state": {"of": [COUNTS]}}, ""),
+]
+
+
+@pytest.mark.parametrize(("tree", "chosen"), COUNTED)
+def test_counters_of_an_average_are_none(tmp_path: Path, tree: dict[str, Any], chosen: str) -> None:
+    opened = open_checkpoint(saved(tree, tmp_path / "model.ckpt"))
+    assert choose_group(opened, "auto", None) == chosen
+    assert set(opened.other) == {name for name in tree if name.startswith("ema_")}
+
+
+def test_counters_never_stand_for_the_weights(tmp_path: Path) -> None:
+    """Beside weights of any name; what has the names of weights is no counter, however small."""
+    opened = open_checkpoint(saved({"mine": S, "ema_state": COUNTS}, tmp_path / "model.ckpt"))
+    assert set(opened.groups) == {"mine"}
+    small = {"state_dict": {"w": torch.ones(1)}, "ema": {"w": torch.ones(1)}}
+    opened = open_checkpoint(saved(small, tmp_path / "small.ckpt"))
+    assert choose_group(opened, "auto", None) == "ema"
+
+
 LOSSES = {name: {"loss": torch.ones(())} for name in ("train", "val")}
 BESIDE = [
     ({"state_dict": S, **LOSSES}, {""}),
