@@ -27,8 +27,7 @@ class Limits(NamedTuple):
     first_batch_s: float = 1800.0
     """Until its first batch, at least: a large one on a slow device, or one that compiles."""
     piece_s: float = 0.0
-    """That one piece may take by what its user allowed, and that whoever makes it ends by itself; 0
-    where nobody said."""
+    """After which whoever makes a piece ends it by itself; 0 where it never does."""
 
     def hung(self, worker: Worker, shard_seconds: Sequence[float], *, others_work: bool) -> str:
         """How a worker hangs, in a few words; "" while it may go on.

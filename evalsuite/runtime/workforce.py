@@ -37,4 +37,4 @@ class PieceWork(NamedTuple):
     remedy: str
     """What a person is told to do where one does not."""
     piece_s: float = 0.0
-    """Seconds that one batch may take by what a person allowed; 0 where nobody said."""
+    """Seconds after which whoever makes a batch ends it by itself; 0 where it never does."""
