@@ -59,9 +59,19 @@ def set_aside(
     return [receipt for receipt in found if receipt.numerics_id == numerics_id]
 
 
-def keep_as_before(tasks: Sequence[ShardTask], taken: Sequence[Receipt]) -> list[ShardTask]:
-    """Tasks that keep every pixel where a shard that was taken out had kept every pixel."""
-    whole = RangeIndex(r for r in taken if r.stage == IMAGES and r.kept == "all")
+def keep_as_before(run: RunDirectory, tasks: Sequence[ShardTask]) -> list[ShardTask]:
+    """Tasks that keep every pixel where a shard that was ever taken out had kept every pixel.
+
+    Raises:
+        CorruptionError: what was set aside cannot be read.
+    """
+    if not tasks:
+        return []
+    low, high = min(task.start for task in tasks), max(task.stop for task in tasks)
+    folder = f"{REPLACED}/{IMAGES}"
+    names = [n for n in run.storage.names(folder, ".json") if _touches(n, low, high)]
+    replaced = [_receipt_set_aside(run, f"{folder}/{name}") for name in names]
+    whole = RangeIndex(receipt for receipt in replaced if receipt.kept == "all")
     return [
         task._replace(keep="all") if whole.touching(task.start, task.stop) else task
         for task in tasks

@@ -12,7 +12,6 @@ from evalsuite.artifacts.compacting import keeping_compact
 from evalsuite.artifacts.ledger import Span
 from evalsuite.artifacts.manifest import Manifest
 from evalsuite.artifacts.receipts import (
-    Receipt,
     check_same_pixels,
     read_receipt,
     receipt_name,
@@ -152,10 +151,8 @@ def run_session(
     record("running", -1)
     with watch.beating():
         try:
-            taken = _repair(request, run, result, notice)
-            _make_missing(
-                request, run, invocation_id, result, listener, notice, taken, watch, bench
-            )
+            _repair(request, run, result, notice)
+            _make_missing(request, run, invocation_id, result, listener, notice, watch, bench)
             _compare_overlaps(run, request.demand.asked(run.plan.batch_size))
         except BaseException as error:
             with contextlib.suppress(StorageError):  # a full disk must not hide what happened
@@ -207,14 +204,14 @@ def _repair(
     run: RunDirectory,
     result: SessionResult,
     notice: Callable[[str], None],
-) -> list[Receipt]:
+) -> None:
     """Take damaged shards out of the share of the run that this invocation makes."""
     start, stop = request.demand.asked(run.plan.batch_size)
     faults = find_faults(run, request.demand.stages, start, stop, hash_all=request.hash_all)
     for fault in faults:
         result.repaired.append(fault.text)
         notice(f"{fault.text}; this shard is made again")
-    return take_out(run, faults)
+    take_out(run, faults)
 
 
 def _make_missing(
@@ -224,7 +221,6 @@ def _make_missing(
     result: SessionResult,
     listener: Callable[[Progress], None],
     notice: Callable[[str], None],
-    taken: list[Receipt],
     watch: Watch,
     bench: Bench | None,
 ) -> None:
@@ -265,7 +261,7 @@ def _make_missing(
             num_missing, num_workers, batch_size, image_s
         )
         tasks = tasks_for(covered, asked, shard_size, batch_size)
-        tasks = in_company(keep_as_before(tasks, taken), len(others), invocation_id)
+        tasks = in_company(keep_as_before(run, tasks), len(others), invocation_id)
         job = WorkerJob(
             run_root=str(run.root.absolute()),
             materials=request.resolved.materials,
