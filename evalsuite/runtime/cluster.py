@@ -42,6 +42,7 @@ _FRAME_HEAD_BYTES, _SETTINGS = 9, b"\x04"
 _HTTP2_HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\x00\x00\x00" + _SETTINGS + bytes(5)
 """Both sides' first words: a preface, then SETTINGS, empty here (RFC 9113, 3.4 and 6.5)."""
 _PREFIX = "evalsuite-"
+_STARTED_LAST = Path("/tmp/ray/ray_current_cluster")  # noqa: S108 - where `ray start` writes it
 _LOCK = "owner.lock"
 _LONGEST_TEMPORARY = 12  # Ray's sockets below it must stay under 107 bytes
 
@@ -81,8 +82,8 @@ def connected(address: str | None, num_workers: int | None, *, use_gpu: bool) ->
         with _quiet(), _private_cluster(num_workers, use_gpu=use_gpu):
             yield asked_of_ray(lambda: _describe("local"))
         return
-    check_address(str(address))
-    with _quiet(), _joined(str(address)):
+    found = check_address(str(address))
+    with _quiet(), _joined(found):
         yield asked_of_ray(lambda: _describe(str(address)))
 
 
@@ -321,12 +322,12 @@ def _meant_by_auto() -> str:
     named = os.environ.get("RAY_ADDRESS", "")
     if not named or named == "auto":
         with contextlib.suppress(OSError):
-            named = Path("/tmp/ray/ray_current_cluster").read_text(encoding="utf-8").strip()  # noqa: S108
+            named = _STARTED_LAST.read_text(encoding="utf-8").strip()
     return named if ":" in named and "://" not in named else ""
 
 
-def check_address(address: str) -> None:
-    """Raise unless a head may answer at `auto` or `host:port`; asks it, and starts nothing.
+def check_address(address: str) -> str:
+    """What `auto` or `host:port` stands for, where a head may answer; asks it, and starts nothing.
 
     Raises:
         UsageError: an address of another kind.
@@ -336,8 +337,11 @@ def check_address(address: str) -> None:
         raise UsageError("--address ray:// is not supported: give host:port of the cluster's head")
     if address == "auto":
         address = _meant_by_auto()
-        if not address:
-            return  # Ray's own message says that there is none
+        if not address:  # Ray would take any head that runs here, other people's private ones too
+            raise EnvironmentProblem(
+                "--address auto: RAY_ADDRESS names no head, and none was started here by"
+                " `ray start` (without --temp-dir): give its host:port"
+            )
     if "://" in address:
         raise UsageError(
             f"--address {address!r} is a URL: give host:port of the cluster's head, without"
@@ -358,6 +362,7 @@ def check_address(address: str) -> None:
         raise EnvironmentProblem(f"nothing answers at {address} ({error}): {remedy}") from error
     if not speaks:
         raise EnvironmentProblem(f"what answers at {address} is not a head of Ray: {remedy}")
+    return address
 
 
 def _speaks_http2(connection: socket.socket) -> bool:

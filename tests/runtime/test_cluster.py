@@ -179,6 +179,19 @@ def test_an_address_of_ipv6_in_brackets() -> None:
         check_address(f"[::1]:{port}")
 
 
+def test_auto_takes_nobodys_private_head(
+    call: Callable[..., Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray itself would take any head that runs on this machine."""
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr("evalsuite.runtime.cluster._STARTED_LAST", tmp_path / "none")
+    outcome = call(*ALL, "--address", "auto")
+    assert outcome.code == 6
+    (line,) = outcome.complaints
+    assert "--address auto: RAY_ADDRESS names no head, and none was started here" in line
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_private_ray_heeds_no_ray_address(losing_run: LosingRun) -> None:
     """That run's environment had RAY_ADDRESS=192.0.2.1:garbage."""
     assert losing_run.outcome.code == 0
