@@ -284,6 +284,13 @@ def test_a_store_that_is_too_slow_is_asked_again(
     assert proxy.count("PUT") == 2
 
 
+def test_what_a_store_does_not_offer_is_asked_once(proxy: FlakyStore, storage: Storage) -> None:
+    proxy.decide = lambda method, path: "say:501" if method == "PUT" else "pass"
+    with pytest.raises(StorageError, match="501"):
+        storage.commit("a.json", b"ours")
+    assert proxy.count("PUT") == 1
+
+
 def fill(server: S3Server, bucket: str, count: int) -> None:
     """Objects behind the server's back, which takes no time."""
     from moto.s3.models import s3_backends

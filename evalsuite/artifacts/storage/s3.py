@@ -239,7 +239,7 @@ class S3Client:
             return StoreRefusal(f"{self._bucket} is not the name of a bucket")
         if code in {"AccessDenied", "AllAccessDisabled"}:
             return StoreRefusal(f"access is denied: check {_CREDENTIALS}, and its rights ({text})")
-        is_transient = code in _TRANSIENT or status >= 500 or status == 429
+        is_transient = code in _TRANSIENT or (status >= 500 and status != 501) or status == 429
         return StoreRefusal(f"the store says {code} {text}".strip(), is_transient=is_transient)
 
 
