@@ -6,7 +6,13 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from evalsuite.artifacts.receipts import Receipt, commit_receipt, digest_of_pixels
+from evalsuite.artifacts.receipts import (
+    Receipt,
+    ReceiptFile,
+    commit_receipt,
+    digest_of_pixels,
+    range_name,
+)
 from evalsuite.artifacts.run_directory import IMAGES, RunDirectory
 from evalsuite.pipeline.channel import NotWantedError
 from evalsuite.pipeline.ranges import ShardTask
@@ -18,8 +24,9 @@ WRITING_S = 0.05
 
 
 def commit_empty(run: RunDirectory, task: ShardTask, attempt_id: str) -> bool:
-    """A real receipt of a shard without files; whether it is the first of its shard."""
+    """A real receipt of a file that nobody wrote; whether it is the first of its shard."""
     hashes = ("0" * 64,) * (task.stop - task.start)
+    path = f"{IMAGES}/{range_name(task.start, task.stop)}-{attempt_id}.parquet"
     receipt = Receipt(
         plan_id=run.manifest.plan_id,
         stage=IMAGES,
@@ -27,7 +34,7 @@ def commit_empty(run: RunDirectory, task: ShardTask, attempt_id: str) -> bool:
         start=task.start,
         stop=task.stop,
         attempt_id=attempt_id,
-        files=(),
+        files=(ReceiptFile(path=path, num_bytes=0, sha256="0" * 64),),
         kept="none",
         pixel_sha256=hashes,
         pixels_digest=digest_of_pixels(hashes),

@@ -16,6 +16,7 @@ class _Lenient(BaseModel):
 
 
 class _Resolved(_Lenient):
+    num_samples: int | None = None
     extractors: list[str] | None = None
     part: list[int] | None = Field(None, min_length=2, max_length=2)
 

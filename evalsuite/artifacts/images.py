@@ -20,13 +20,13 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from PIL import Image
 
+from evalsuite.artifacts.receipts import Keep
 from evalsuite.artifacts.storage import HashingWriter
 from evalsuite.config import Plan
 from evalsuite.errors import CorruptionError
 
 Images = NDArray[np.uint8]
 ShardFormat = Literal["parquet", "npz"]
-Keep = Literal["all", "grid", "none"]
 Spread = Callable[[Callable[[Images], bytes], Iterable[Images]], Iterable[bytes]]
 """How images are encoded: `map`, one after the other, or the `map` of a pool of threads."""
 

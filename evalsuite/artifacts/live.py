@@ -4,7 +4,6 @@
 an invocation that was killed, and says how far it had come.
 """
 
-import json
 import os
 import platform
 import time
@@ -12,10 +11,10 @@ from enum import Enum
 from pathlib import Path
 from typing import NamedTuple
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from evalsuite.artifacts.storage import Storage
-from evalsuite.config import Frozen
+from evalsuite.config import Frozen, parse_json
 from evalsuite.errors import StorageError
 
 LIVE_SCHEMA = 1
@@ -198,8 +197,8 @@ def read_live(storage: Storage) -> dict[str, LiveInvocation]:
     found = {}
     for name in storage.names(FOLDER, ".json"):
         try:
-            live = LiveInvocation.model_validate(json.loads(storage.read(f"{FOLDER}/{name}")))
-        except (StorageError, ValidationError, json.JSONDecodeError, UnicodeDecodeError):
+            live = LiveInvocation.model_validate(parse_json(storage.read(f"{FOLDER}/{name}")))
+        except (StorageError, ValueError):
             continue
         found[live.invocation_id] = live
     return found

@@ -1,12 +1,11 @@
 """The manifest of a run directory: its plan, written once."""
 
-import json
 from typing import Any
 
 from pydantic import Field, ValidationError
 
 from evalsuite.artifacts.storage import Storage
-from evalsuite.config import Frozen, Plan, Scalar, Sha256, explain
+from evalsuite.config import Frozen, Plan, Scalar, Sha256, explain, parse_json
 from evalsuite.errors import CorruptionError, DataError
 
 MANIFEST_SCHEMA = 1
@@ -41,7 +40,7 @@ def read_manifest(storage: Storage) -> Manifest:
     """
     where = storage.root / "manifest.json"
     try:
-        content = json.loads(storage.read("manifest.json"))
+        content = parse_json(storage.read("manifest.json"))
         version = content.get("schema_version") if isinstance(content, dict) else None
         if isinstance(version, int) and version > MANIFEST_SCHEMA:
             raise DataError(
@@ -51,7 +50,7 @@ def read_manifest(storage: Storage) -> Manifest:
         manifest = Manifest.model_validate(content)
     except ValidationError as error:
         raise CorruptionError(f"{where}: {explain(error, Manifest)}: {_RESTORE}") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise CorruptionError(f"{where} is not JSON: {_RESTORE}") from error
     if manifest.plan.plan_id != manifest.plan_id:
         raise CorruptionError(

@@ -6,9 +6,9 @@ import itertools
 import json
 import re
 from collections.abc import Iterable, Sequence
-from typing import Any, Generic, NamedTuple, Protocol, TypeVar
+from typing import Any, Generic, Literal, NamedTuple, Protocol, TypeVar
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from evalsuite.artifacts.storage import FileEntry, Storage
 from evalsuite.config import Frozen, Sha256, explain
@@ -19,6 +19,10 @@ NO_END = 2**62
 """A stop that no sample_index reaches."""
 AGAIN = "run the same `evalsuite run` or `generate` again, which makes its samples anew"
 _NAME = re.compile(r"^(\d{10,})-(\d{10,})\.json$")
+
+
+Keep = Literal["all", "grid", "none"]
+"""Which pixels a shard of images holds."""
 
 
 class ReceiptFile(Frozen):
@@ -44,8 +48,8 @@ class ReceiptHead(Frozen):
     start: int
     stop: int
     attempt_id: str
-    files: tuple[ReceiptFile, ...]
-    kept: str | None = None
+    files: tuple[ReceiptFile, ...] = Field(min_length=1)
+    kept: Keep | None = None
     """Of images: all, grid or none."""
     pixels_digest: Sha256
     """SHA-256 over the pixel hashes of the range, so that stages can be matched."""
@@ -171,7 +175,7 @@ def read_receipt(storage: Storage, name: str) -> Receipt:
         raise CorruptionError(
             f"receipt {where} is damaged: {explain(error, Receipt)}: {AGAIN}"
         ) from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise CorruptionError(f"receipt {where} is not JSON: {AGAIN}") from error
     if receipt.name != name:
         raise CorruptionError(f"receipt {where} is of another range or stage: {AGAIN}")

@@ -1,7 +1,6 @@
 """Who else makes the same samples of a run, and which of them are made by now."""
 
 import contextlib
-import json
 import random
 import threading
 import time
@@ -19,6 +18,7 @@ from evalsuite.artifacts.live import (
 )
 from evalsuite.artifacts.receipts import RangeIndex
 from evalsuite.artifacts.run_directory import RunDirectory
+from evalsuite.config import parse_json
 from evalsuite.errors import EvalsuiteError
 from evalsuite.pipeline.coverage import Demand, covered_ranges, tasks_for
 from evalsuite.pipeline.ranges import Range, ShardTask, part_of
@@ -62,7 +62,7 @@ def _share_of(run: RunDirectory, invocation_id: str) -> Range | None:
     """Samples that an invocation was asked for; None when it does not say."""
     content = run.storage.find(f"attempts/{invocation_id}.json")
     try:
-        resolved: Any = json.loads(content or b"")["resolved"]
+        resolved: Any = parse_json(content or b"")["resolved"]
         part, num_parts = resolved["part"] or (1, 1)
         return part_of(resolved["num_samples"], run.plan.batch_size, part, num_parts)
     except (ValueError, KeyError, TypeError):

@@ -3,9 +3,9 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
-from evalsuite.artifacts.images import Keep, grid_end, is_in_grid
+from evalsuite.artifacts.images import grid_end, is_in_grid
 from evalsuite.artifacts.ledger import Span
-from evalsuite.artifacts.receipts import NO_END
+from evalsuite.artifacts.receipts import NO_END, Keep
 from evalsuite.artifacts.run_directory import IMAGES, PIXELS, RunDirectory, feature_stage, gaps_of
 from evalsuite.config import ExtractorSpec, Plan
 from evalsuite.pipeline.ranges import Range, ShardTask, part_of, plan_tasks, total, whole_batches

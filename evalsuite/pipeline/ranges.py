@@ -4,7 +4,7 @@ import itertools
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from evalsuite.artifacts.images import Keep
+from evalsuite.artifacts.receipts import Keep
 from evalsuite.artifacts.run_directory import gaps_of
 
 Range = tuple[int, int]

@@ -13,13 +13,12 @@ from typing import Protocol
 from evalsuite.artifacts.features import FeatureTable, encode_features
 from evalsuite.artifacts.images import (
     ImageRows,
-    Keep,
     NpzImageWriter,
     ParquetImageWriter,
     ShardFormat,
     Spread,
 )
-from evalsuite.artifacts.receipts import ReceiptFile, range_name
+from evalsuite.artifacts.receipts import Keep, ReceiptFile, range_name
 from evalsuite.artifacts.run_directory import IMAGES, PIXELS
 from evalsuite.artifacts.storage import Storage
 from evalsuite.config import Plan

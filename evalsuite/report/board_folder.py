@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterable, Mapping
 
 from evalsuite.artifacts.storage import Storage
+from evalsuite.config import parse_json
 from evalsuite.errors import CorruptionError
 from evalsuite.pipeline.record_files import BOARD
 from evalsuite.sweep.making import make_once
@@ -36,8 +37,8 @@ def _marker(names: Iterable[str]) -> bytes:
 def _listed(storage: Storage) -> set[str]:
     where = storage.root / MARKER
     try:
-        names = json.loads(storage.read(MARKER))["files"]
-    except (ValueError, RecursionError, KeyError, TypeError) as error:
+        names = parse_json(storage.read(MARKER))["files"]
+    except (ValueError, KeyError, TypeError) as error:
         raise CorruptionError(f"{where} cannot be read: give a new --output") from error
     plain = isinstance(names, list) and all(
         isinstance(name, str) and name and not name.startswith(".") and "/" not in name

@@ -3,13 +3,13 @@
 Shards come from receipts; failures from the invocation's log, where it has one.
 """
 
-import json
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
 from evalsuite.artifacts.receipts import ReceiptHead
 from evalsuite.artifacts.run_directory import RunDirectory
+from evalsuite.config import parse_json
 from evalsuite.pipeline.spending import invocation_of
 from evalsuite.runtime.observing.log import read_log
 
@@ -176,7 +176,7 @@ def _log_of(run: RunDirectory, invocation_id: str) -> _Log:
         if b'"level": "info"' in line and b'"shard-committed"' not in line:
             continue
         try:
-            told = json.loads(line)
+            told = parse_json(line)
             if told["event"] == "shard-committed":
                 committed[told["attempt"]] = datetime.fromisoformat(told["time"]).timestamp()
             elif told["event"] in _FAILURES:

@@ -117,6 +117,7 @@ def test_two_processes_race_and_exactly_one_wins(tmp_path: Path) -> None:
         (b"", "is not JSON"),
         (b"{", "is not JSON"),
         (b"\xff", "is not JSON"),
+        (b"[" * 200_000, "is not JSON"),
         (b"[]", "receipt"),
         (b"{}", "Field required"),
     ],

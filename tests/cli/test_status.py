@@ -112,6 +112,7 @@ def test_damaged_files_hide_nothing_else(run: RunDirectory, call: Callable[..., 
     [
         ({"resolved": None}, "resolved: "),
         ({"resolved": []}, "resolved: "),
+        ({"resolved": {"num_samples": 1.5}}, "resolved.num_samples: "),
         ({"resolved": {"num_samples": 9, "extractors": 1}}, "resolved.extractors: "),
         ({"hosts": [1, 2]}, "hosts.0: "),
         ({"workers_lost": "many"}, "workers_lost: "),

@@ -35,7 +35,8 @@ from evalsuite.pipeline.integrity import (
     garbage_files,
     stages_of,
 )
-from evalsuite.pipeline.repair import take_out
+from evalsuite.pipeline.ranges import ShardTask
+from evalsuite.pipeline.repair import keep_as_before, take_out
 
 
 @pytest.fixture
@@ -276,6 +277,31 @@ def test_a_receipt_that_names_files_of_others_takes_none_with_it(
     assert run.storage.read(path) == content
     assert not run.storage.exists(receipt.name)
     assert find_faults(run) == []
+
+
+@pytest.mark.parametrize("stage", [IMAGES, FEATURES])
+def test_a_receipt_that_names_no_file_is_damaged(run: RunDirectory, stage: str) -> None:
+    """Every shard of every stage has one: without it samples counted that nobody could read."""
+    receipt = run.receipts(stage)[0]
+    bad = json.loads(run.storage.read(receipt.name)) | {"files": []}
+    run.storage.replace(receipt.name, json.dumps(bad).encode())
+    (fault,) = find_faults(run)
+    assert "files: " in fault.text
+    take_out(run, [fault])
+    assert not run.storage.exists(receipt.name)
+    assert find_faults(run) == []
+
+
+def test_a_repair_that_was_killed_forgets_nothing(run: RunDirectory) -> None:
+    """Who goes on asks for fewer pixels than the shard had kept that the other took out."""
+    tasks = [ShardTask(0, 20, (IMAGES,)), ShardTask(40, 60, (IMAGES,))]
+    assert keep_as_before(run, tasks) == tasks
+    receipt = run.receipts(IMAGES)[0]
+    assert (receipt.start, receipt.kept) == (0, "all")
+    (run.root / receipt.files[0].path).unlink()
+    assert take_out(run, find_faults(run)) == [receipt]
+    assert [task.keep for task in keep_as_before(run, tasks)] == ["all", None]
+    assert keep_as_before(run, []) == []
 
 
 @pytest.mark.parametrize("damage", ["cut", "other plan"])

@@ -105,6 +105,13 @@ def test_who_makes_the_same_samples_is_named_while_it_lives(
     assert others_at_work(run, "own", asked) == []
 
 
+def test_a_driver_whose_attempt_is_damaged_may_make_anything(run: RunDirectory) -> None:
+    away = this_process()._replace(host="node-b", machine="another boot", pid=7)
+    write_live(run.storage, live_of(away).model_copy(update={"beat_at": time.time()}))
+    run.storage.replace("attempts/1f2e3d4c.json", b"[" * 200_000)
+    assert [other.pid for other in others_at_work(run, "own", (0, 96))] == [7]
+
+
 def test_a_driver_on_another_machine_was_seen_some_time_ago(run: RunDirectory) -> None:
     away = this_process()._replace(host="node-b", machine="another boot", pid=7)
     live = live_of(away).model_copy(update={"beat_at": time.time() - 20})
@@ -156,4 +163,5 @@ def test_a_live_file_that_is_no_such_thing_is_left_out(run: RunDirectory) -> Non
     """News, not truth: nothing that is committed depends on it."""
     run.storage.replace("live/aa.json", b"{")
     run.storage.replace("live/bb.json", b'{"schema_version": 9}')
+    run.storage.replace("live/cc.json", b"[" * 200_000)
     assert read_live(run.storage) == {}
