@@ -215,7 +215,7 @@ def test_two_pixels_of_one_sample_are_refused(
         path.unlink()
     about["pixel_sha256"][7] = "ab" * 32
     about["pixels_digest"] = digest_of_pixels(about["pixel_sha256"])
-    about |= {"numerics_id": "cd" * 32, "kept": "none", "files": []}
+    about |= {"numerics_id": "cd" * 32, "kept": "none"}
     about["numerics"]["model"] = "another processor"
     about["worker"]["host"] = "node-b"
     first.write_text(json.dumps(about))
