@@ -15,7 +15,7 @@ from torch import Tensor
 from evalsuite.config import Scalar
 from evalsuite.errors import DataError
 from evalsuite.models.checkpoints.families import recognise
-from evalsuite.models.checkpoints.grouping import is_ema, is_network, place_of
+from evalsuite.models.checkpoints.grouping import is_ema, is_network, place_of, says_average
 from evalsuite.models.checkpoints.restricted import (
     DAMAGED,
     Inert,
@@ -35,8 +35,6 @@ class OtherTensors(NamedTuple):
 
     num_tensors: int
     num_bytes: int
-    largest: int
-    """Values of the largest one: 1 where all are counters, decays and the like."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +47,7 @@ class Pickled:
             `lightning_version`.
         states: state dicts, memory-mapped; "" is the main one, others have their own names.
         other: remaining tensors by their top-level name.
+        unread_average: where among these an average of weights seems to be; "" where nowhere.
         foreign: classes and functions that a restricted reading replaced.
     """
 
@@ -56,6 +55,7 @@ class Pickled:
     about: dict[str, Scalar]
     states: dict[str, dict[str, Tensor]]
     other: dict[str, OtherTensors]
+    unread_average: str
     foreign: tuple[str, ...]
 
 
@@ -96,6 +96,7 @@ def _understood(path: Path, tree: object, foreign: tuple[str, ...]) -> Pickled:
             for name, state in states.items()
         },
         {name: count for name, count in counts.items() if count.num_tensors},
+        next(filter(None, (_average_in(name, value) for name, value in rest.items())), ""),
         foreign,
     )
 
@@ -282,9 +283,35 @@ def _scalars(tree: Mapping[Any, object]) -> dict[str, Scalar]:
 
 
 def _count(value: object, seen: set[int]) -> OtherTensors:
-    tensors = list(_tensors_below(value, seen))
-    largest = max((math.prod(_shape(tensor)) for tensor in tensors), default=0)
-    return OtherTensors(len(tensors), sum(map(_num_bytes, tensors)), largest)
+    sizes = [_num_bytes(tensor) for tensor in _tensors_below(value, seen)]
+    return OtherTensors(len(sizes), sum(sizes))
+
+
+def _average_in(top: str, value: object) -> str:
+    """Where tensors lie under a name that says an average; "" for counters, decays and the like.
+
+    What is called so at the top level and only its own code could rebuild counts too.
+    """
+    if says_average(top) and isinstance(value, Inert):
+        return _shown(top)
+    waiting: list[tuple[str, object]] = [(_shown(top) if says_average(top) else "", value)]
+    seen: set[tuple[int, bool]] = set()
+    while waiting:
+        where, item = waiting.pop()
+        if _is_tensor(item) and where and math.prod(_shape(item)) > 1:
+            return where
+        if not isinstance(item, Mapping | list | tuple) or (id(item), bool(where)) in seen:
+            continue
+        seen.add((id(item), bool(where)))
+        named = item.items() if isinstance(item, Mapping) else (("", below) for below in item)
+        for name, below in named:
+            is_mark = not where and isinstance(name, str) and says_average(name)
+            waiting.append((f"{_shown(name)} in {_shown(top)}" if is_mark else where, below))
+    return ""
+
+
+def _shown(name: str) -> str:
+    return name if is_short(name) else f"{name[:60]!r}..."
 
 
 def _num_bytes(value: Tensor | StoredTensor) -> int:
