@@ -9,11 +9,13 @@ from pydantic import ConfigDict, Field, ValidationError, model_validator
 from evalsuite.artifacts.storage import Place
 from evalsuite.config import Frozen, explain
 from evalsuite.errors import CorruptionError, UsageError
+from evalsuite.t2i.clustered import LARGEST_SCORE
 from evalsuite.t2i.geneval import GenevalOptions
 from evalsuite.t2i.geneval_prompts import parse_geneval_prompt
 
 _Count = Annotated[int, Field(ge=0, strict=True)]
 _Real = Annotated[float, Field(strict=True)]
+_Bounded = Annotated[float, Field(strict=True, ge=-LARGEST_SCORE, le=LARGEST_SCORE)]
 _Bool = Annotated[bool, Field(strict=True)]
 _Number = Annotated[str, Field(pattern=r"^-?\d{1,18}$")]
 _Pair = Annotated[list[_Count], Field(min_length=2, max_length=2)]
@@ -141,7 +143,7 @@ class _ScoresRow(_Open):
     prompt: str
     category: str | None
     number: _Count
-    score: _Real
+    score: _Bounded
 
 
 def _check_geneval(rows: Sequence[Mapping[str, Any]], place: Place) -> None:

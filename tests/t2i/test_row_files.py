@@ -101,6 +101,7 @@ DAMAGE: list[tuple[str, Callable[[list[Any]], object], str]] = [
     ("dpg", lambda f: f[1]["questions"][0].update(id=2), "line 2 .* others than were answered"),
     ("dpg", lambda f: f[2].update(item_id="b"), "line 3 .* first image of 'b'"),
     ("scores", lambda f: f[1].pop("score"), "line 2 is damaged: score: "),
+    ("scores", lambda f: f[1].update(score=1.7e308), "line 2 is damaged: score: "),
     ("scores", lambda f: f[0].update(scorer={}), "line 1 is damaged: scorer"),
     ("scores", lambda f: (f.append(f[1]), f[0].update(num_images=3)), "rows are there twice"),
 ]

@@ -740,7 +740,8 @@ def test_commands_and_scores_that_are_none(tmp_path: Path) -> None:
         with pytest.raises(UsageError, match="--scorer"):
             parse_command(text, tmp_path)
     garbage = ("[" * 9000, '{"a": ' + "9" * 400 + "}", '{"a": ' + "9" * 5000 + "}")
-    for text in ("[]", "{}", '{"a": "0.5"}', '{"a": true}', "0.5", *garbage):
+    large = ('{"a": -1.7e308}', '{"a": ' + "9" * 290 + "}")
+    for text in ("[]", "{}", '{"a": "0.5"}', '{"a": true}', "0.5", *garbage, *large):
         with pytest.raises(DataError, match="the scorer gave"):
             parse_scores(text, "x")
     for program in ("/nowhere/x", "./x.sh", "no-such-program"):
