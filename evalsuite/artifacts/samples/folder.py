@@ -3,6 +3,7 @@
 Legend: N images, H height, W width, C channels.
 """
 
+import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -127,9 +128,12 @@ def read_file(path: Path) -> bytes:
     """All bytes of a file.
 
     Raises:
-        DataError: it cannot be read.
+        DataError: it cannot be read, or is a pipe or a device, which may never end.
     """
     try:
+        mode = path.stat().st_mode
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+            raise DataError(f"cannot read {path}: it is a pipe or a device, not a file")
         return path.read_bytes()
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror or error}") from error
