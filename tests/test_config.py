@@ -168,7 +168,18 @@ def test_a_missing_key_is_named(tmp_path: Path) -> None:
         load_spec(ModelPreset, written(tmp_path, yaml.safe_dump(content)))
 
 
-@pytest.mark.parametrize("text", ["a: [1", "- 1\n- 2\n", "", "!!python/object/new:os.system [id]"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a: [1",
+        "- 1\n- 2\n",
+        "",
+        "!!python/object/new:os.system [id]",
+        "a: " + "9" * 5000,
+        "a: " + "[" * 9000,
+    ],
+    ids=["cut", "list", "nothing", "code", "digits", "deep"],
+)
 def test_files_that_are_no_mapping_are_refused(tmp_path: Path, text: str) -> None:
     """Also YAML that would run code in an unsafe loader."""
     with pytest.raises(ConfigError, match=r"preset\.yaml"):
