@@ -116,6 +116,8 @@ def test_a_preset_cannot_set_its_own_path(tmp_path: Path) -> None:
     ("changes", "named"),
     [
         ({"batch_size": 0}, "batch_size"),
+        ({"batch_size": 10**12}, "batch_size: 1000000000000 is out of range: it must be at most"),
+        ({"evaluation": {"num_samples": 10**30}}, "evaluation.num_samples"),
         ({"num_classes": -1}, "num_classes"),
         ({"size": [16]}, "size"),
         ({"size": [True, 16]}, "size must be a number"),
