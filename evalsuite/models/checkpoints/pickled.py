@@ -272,12 +272,13 @@ def _num_stored(value: Tensor | StoredTensor) -> int:
 
 
 def _scalars(tree: Mapping[Any, object]) -> dict[str, Scalar]:
-    """Numbers and short texts at the top level."""
+    """Usual numbers and short texts at the top level."""
     facts: dict[str, Scalar] = {}
     for name, value in tree.items():
         if not isinstance(name, str) or not is_short(name):
             continue
-        if isinstance(value, bool | int | float) or (isinstance(value, str) and is_short(value)):
+        is_number = isinstance(value, float) or (isinstance(value, int) and _is_usual(value))
+        if is_number or (isinstance(value, str) and is_short(value)):
             facts["lightning_version" if name == _LIGHTNING_VERSION else name] = value
     return facts
 
@@ -365,5 +366,10 @@ def _text(name: object) -> str:
     """A key as text; the type of one whose text could be endless, such as a nested tuple."""
     if isinstance(name, str):
         return name
-    is_number = isinstance(name, int) and name.bit_length() <= 64
+    is_number = isinstance(name, int) and _is_usual(name)
     return str(name) if is_number else f"<{type(name).__name__}>"
+
+
+def _is_usual(number: int) -> bool:
+    """Whether a whole number may be shown: Python refuses to write very long ones."""
+    return number.bit_length() <= 64

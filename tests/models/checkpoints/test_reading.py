@@ -332,6 +332,12 @@ def test_leftovers_are_counted_once_and_as_they_are_stored(
     assert checkpoint.other == {"shared": (1, 20), "deep": (2, 24)}
 
 
+def test_a_number_too_long_to_be_written_is_no_fact(tmp_path: Path) -> None:
+    content = {"state_dict": {"w": torch.ones(1)}, "epoch": 10**5000, "step": 2**63}
+    opened = open_checkpoint(saved(content, tmp_path / "w.pt"), restricted=True)
+    assert opened.about == {"step": 2**63}
+
+
 def test_names_that_are_one_as_text_are_refused(tmp_path: Path) -> None:
     state = {"5": torch.ones(1), 5: torch.ones(1)}
     assert "one as text" in refusal(saved({"state_dict": state}, tmp_path / "w.pt"))
