@@ -100,9 +100,9 @@ class Checkpoint:
     def aligned(self, group: str, name: str, dtype: torch.dtype) -> Tensor:
         """One tensor of a group in `dtype`, at an address that is a multiple of 64.
 
-        It is memory-mapped where it lies so in the file. Elsewhere it is read into memory of its
-        own: the address decides last bits of matrix products on a CPU, and the same weights must
-        give the same bits from every container.
+        It is memory-mapped where it lies so in the file, row by row. Elsewhere it is read into
+        memory of its own: address and strides decide last bits of matrix products on a CPU, and the
+        same weights must give the same bits from every container.
         """
         entry = self._entries[group][name]
         mapped = entry.load()
@@ -274,7 +274,9 @@ def _tensor_entry(tensor: Tensor) -> _Entry:
     name = str(tensor.dtype).removeprefix("torch.")
     num_bytes = tensor.numel() * tensor.element_size()
     info = TensorInfo(name, tuple(tensor.shape), num_bytes)
-    return _Entry(info, lambda: tensor, tensor.clone)
+    return _Entry(
+        info, tensor.contiguous, lambda: tensor.clone(memory_format=torch.contiguous_format)
+    )
 
 
 def _assembled(
