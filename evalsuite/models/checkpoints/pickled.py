@@ -27,6 +27,8 @@ from evalsuite.models.checkpoints.restricted import (
 PickledLayout = Literal["lightning", "state_dict", "named_states"]
 """lightning: a `.ckpt` of Lightning. state_dict: one state dict, alone or under `state_dict`.
 named_states: several state dicts under their names, as JiT saves them."""
+_LEAST_SHARE = 0.01
+"""Of the weights' number of values: what has fewer, and none of their names, is no average."""
 _LIGHTNING_VERSION = "pytorch-lightning_version"
 
 
@@ -198,11 +200,13 @@ def _weights_among(
 def _without_counters(
     named: Mapping[str, Mapping[Any, object]], main: Mapping[Any, object]
 ) -> Mapping[str, Mapping[Any, object]]:
-    """All but what averaging notes beside its weights, such as `ema_state` with a decay."""
+    """All but what is noted beside weights, such as `ema_state` with a decay, means of losses."""
+    sizes = {n: [math.prod(_shape(v)) for v in state.values()] for n, state in named.items()}
+    most = max(sum(map(math.prod, map(_shape, main.values()))), 0, *map(sum, sizes.values()))
     single = {
         name
-        for name, state in named.items()
-        if is_ema(name) and all(math.prod(_shape(value)) <= 1 for value in state.values())
+        for name, values in sizes.items()
+        if is_ema(name) and (max(values) <= 1 or sum(values) < _LEAST_SHARE * most)
     }
     others = {name: state for name, state in named.items() if name not in single}
     if not main and not others:

@@ -171,6 +171,15 @@ def test_counters_never_stand_for_the_weights(tmp_path: Path) -> None:
     assert choose_group(opened, "auto", None) == "ema"
 
 
+def test_means_of_losses_never_stand_for_the_weights(tmp_path: Path) -> None:
+    """However they are called; yet `auto` says that they are there."""
+    tree = {"model": {"blocks.0.w": torch.ones(999)}, "ema_loss": {"train": torch.ones(9)}}
+    opened = open_checkpoint(saved(tree, tmp_path / "model.ckpt"))
+    assert (set(opened.groups), set(opened.other)) == ({"model"}, {"ema_loss"})
+    with pytest.raises(UsageError, match=r"\(ema_loss\) in a form that is not read"):
+        choose_group(opened, "auto", None)
+
+
 LOSSES = {name: {"loss": torch.ones(())} for name in ("train", "val")}
 BESIDE = [
     ({"state_dict": S, **LOSSES}, {""}),
