@@ -11,7 +11,7 @@ _RAW = ("denoiser", "core", "model")
 _WRAPPERS = ("module.", "_forward_module.", "transformer.", "net.")
 _GROUP = re.compile(
     rf"(?P<group>{'|'.join(_RAW)}"
-    r"|(?:[A-Za-z0-9]+_)*ema[A-Za-z0-9]*(?:_[A-Za-z]+)*(?:[_-]0\.\d+)?)\."
+    r"|(?:[A-Za-z0-9]+_)*(?i:ema)[A-Za-z0-9]*(?:_[A-Za-z]+)*(?:[_-]0\.\d+)?)\."
 )
 _IS_NETWORK = re.compile(
     rf"(?:{'|'.join(_RAW)}|net|network|transformer)(?:_state)?(?:_dict)?", re.IGNORECASE

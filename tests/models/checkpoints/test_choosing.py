@@ -77,6 +77,7 @@ def test_names_of_tensors_are_no_groups() -> None:
 def test_numbers_of_layers_are_no_decays() -> None:
     assert place_of("ema_denoiser.0.weight") == ("ema_denoiser", "0.weight", "")
     assert place_of("model_ema0.5.weight") == ("model_ema0", "5.weight", "")
+    assert place_of("EMA_denoiser.0.weight") == ("EMA_denoiser", "0.weight", "")
     assert place_of("ema_0.9999.0.weight") == ("ema_0.9999", "0.weight", "")
 
 
