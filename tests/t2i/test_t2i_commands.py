@@ -42,7 +42,7 @@ from evalsuite.runtime.judging import Judging, judge_into
 from evalsuite.runtime.workforce import Workforce
 from evalsuite.t2i.detections import Detection, Detections, NoColors
 from evalsuite.t2i.dpg_questions import read_dpg_rows
-from evalsuite.t2i.geneval import GenevalOptions, judge_image
+from evalsuite.t2i.geneval import GenevalOptions, judge, judge_image
 from evalsuite.t2i.geneval_prompts import parse_geneval_prompt
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -413,7 +413,11 @@ def test_a_detector_that_finds_nothing_gives_no_score(kit: Kit, tmp_path: Path) 
     assert not list(kit.run.root.glob("detections/blind-*/*"))
     assert len(judged(kit, kit.run.root, tmp_path / "mended.jsonl", Mended())) == 32
     rows = judged(kit, kit.run.root, tmp_path / "seeing.jsonl")
-    blind = [{**row, "kept": {}, "detections": []} for row in rows]
+    blind = [{**row, "kept": {}, "colors": {}, "detections": []} for row in rows]
+    for row in blind:
+        prompt = parse_geneval_prompt(row["prompt"], "its prompt")
+        reasons = judge(Detections(), {}, prompt, {}, GenevalOptions()).reasons
+        row.update(correct=False, reasons=list(reasons))
     write_rows(tmp_path / "v.jsonl", read_rows(tmp_path / "seeing.jsonl")[0], blind)
     with pytest.raises(DataError, match="found nothing in any of 32 images"):
         summary_of(tmp_path / "v.jsonl")
