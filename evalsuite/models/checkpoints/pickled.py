@@ -281,8 +281,9 @@ def _scalars(tree: Mapping[Any, object]) -> dict[str, Scalar]:
     for name, value in tree.items():
         if not isinstance(name, str) or not is_short(name):
             continue
-        is_number = isinstance(value, float) or (isinstance(value, int) and _is_usual(value))
-        if is_number or (isinstance(value, str) and is_short(value)):
+        if isinstance(value, int) and not _is_usual(value):
+            continue
+        if isinstance(value, bool | int | float) or (isinstance(value, str) and is_short(value)):
             facts["lightning_version" if name == _LIGHTNING_VERSION else name] = value
     return facts
 
