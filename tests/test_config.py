@@ -440,6 +440,7 @@ def test_json_of_others_is_a_value_or_one_short_error() -> None:
         ("[NaN]", "NaN is no number in JSON"),
         ("-Infinity", "-Infinity is no number in JSON"),
         ("1e999", "a number is too large"),
+        ('{"b": [{"a": 1, "a": 1}]}', "key 'a' is given twice"),
         (b"\xff{", "decode"),
     ]:
         with pytest.raises(ValueError, match=words) as raised:
