@@ -166,3 +166,8 @@ def test_questions_are_of_dpg_alone(tmp_path: Path, benchmark: str) -> None:
     assert compared.code == 0, compared.stderr
     for line in compared.stdout.splitlines():
         assert line.endswith("+0.0000  no interval: one prompt alone tells nothing of others")
+
+
+def test_a_folder_is_no_file_of_rows(tmp_path: Path) -> None:
+    done = call_main("t2i", "summary", tmp_path)
+    assert done.stderr.endswith(f"cannot read {tmp_path}: it is a folder, not a file of rows\n")
