@@ -116,6 +116,8 @@ def test_a_preset_cannot_set_its_own_path(tmp_path: Path) -> None:
     ("changes", "named"),
     [
         ({"batch_size": 0}, "batch_size"),
+        ({"batch_size": 10**12}, "batch_size: 1000000000000 is out of range: it must be at most"),
+        ({"evaluation": {"num_samples": 10**30}}, "evaluation.num_samples"),
         ({"num_classes": -1}, "num_classes"),
         ({"size": [16]}, "size"),
         ({"size": [True, 16]}, "size must be a number"),
@@ -168,7 +170,18 @@ def test_a_missing_key_is_named(tmp_path: Path) -> None:
         load_spec(ModelPreset, written(tmp_path, yaml.safe_dump(content)))
 
 
-@pytest.mark.parametrize("text", ["a: [1", "- 1\n- 2\n", "", "!!python/object/new:os.system [id]"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a: [1",
+        "- 1\n- 2\n",
+        "",
+        "!!python/object/new:os.system [id]",
+        "a: " + "9" * 5000,
+        "a: " + "[" * 9000,
+    ],
+    ids=["cut", "list", "nothing", "code", "digits", "deep"],
+)
 def test_files_that_are_no_mapping_are_refused(tmp_path: Path, text: str) -> None:
     """Also YAML that would run code in an unsafe loader."""
     with pytest.raises(ConfigError, match=r"preset\.yaml"):
@@ -427,6 +440,7 @@ def test_json_of_others_is_a_value_or_one_short_error() -> None:
         ("[NaN]", "NaN is no number in JSON"),
         ("-Infinity", "-Infinity is no number in JSON"),
         ("1e999", "a number is too large"),
+        ('{"b": [{"a": 1, "a": 1}]}', "key 'a' is given twice"),
         (b"\xff{", "decode"),
     ]:
         with pytest.raises(ValueError, match=words) as raised:

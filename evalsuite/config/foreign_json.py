@@ -14,8 +14,8 @@ _NO_BRACKET = re.compile(r"[^\[\]{}]+")
 _LONG_NUMBER = re.compile(rf"\d{{{MOST_DIGITS + 1}}}", re.ASCII)
 
 
-class _NoNumberError(ValueError):
-    """What JSON does not know: NaN and infinities, of which no hash is taken."""
+class _RefusedError(ValueError):
+    """What is not taken: NaN and infinities, of which no hash is taken, and a key given twice."""
 
 
 def parse_json(content: str | bytes) -> Any:  # noqa: ANN401 - whatever is there
@@ -23,14 +23,16 @@ def parse_json(content: str | bytes) -> Any:  # noqa: ANN401 - whatever is there
 
     Raises:
         ValueError: it is no JSON, its brackets are too deep, or a number is too long, too large or
-            none; the message is one short line.
+            none, or a key is given twice; the message is one short line.
     """
     text = content if isinstance(content, str) else content.decode(json.detect_encoding(content))
     try:
-        value = json.loads(text, parse_constant=_refuse_constant, parse_float=_finite)
+        value = json.loads(
+            text, parse_constant=_refuse_constant, parse_float=_finite, object_pairs_hook=_unique
+        )
     except json.JSONDecodeError as error:
         raise ValueError(f"{error.msg} at character {error.pos}") from error
-    except _NoNumberError:
+    except _RefusedError:
         raise
     except RecursionError as error:
         raise ValueError(f"brackets are more than {DEEPEST} deep") from error
@@ -44,14 +46,23 @@ def parse_json(content: str | bytes) -> Any:  # noqa: ANN401 - whatever is there
 
 
 def _refuse_constant(name: str) -> NoReturn:
-    raise _NoNumberError(f"{name} is no number in JSON")
+    raise _RefusedError(f"{name} is no number in JSON")
 
 
 def _finite(text: str) -> float:
     value = float(text)
     if math.isinf(value):
-        raise _NoNumberError("a number is too large")
+        raise _RefusedError("a number is too large")
     return value
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise _RefusedError(f"key {twice[:40]!r} is given twice")
+    return found
 
 
 def _is_deep(text: str) -> bool:

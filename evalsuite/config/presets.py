@@ -87,7 +87,7 @@ class ModelWeights(Frozen):
 class EvaluationDefaults(Frozen):
     """What `run` makes and scores against when nothing else is asked."""
 
-    num_samples: int = Field(ge=1)
+    num_samples: int = Field(ge=1, le=10**9)
     reference: str | None = None
     extractor: str | None = None
     protocol: str | None = None
@@ -169,7 +169,7 @@ class ModelPreset(Frozen):
     settings_are: Literal["published", "inferred", "own"] = "own"
     sources: dict[str, str] = Field(default_factory=dict)
     """Where settings come from, by their names."""
-    batch_size: int = Field(ge=1)
+    batch_size: int = Field(ge=1, le=65536)
     uint8_rule: Uint8Rule = "half_up"
     evaluation: EvaluationDefaults
     known_rates: tuple[KnownRate, ...] = ()
@@ -197,7 +197,7 @@ class ExtractorSpec(Frozen):
     """Of the network's convolutions; bfloat16 is faster, inexact, and another extractor."""
     default_protocol: str
     """Name of the protocol that its numbers follow when none is asked."""
-    batch_size: int = Field(ge=1)
+    batch_size: int = Field(ge=1, le=65536)
     pool_dim: int = Field(ge=1)
     spatial_dim: int | None = None
     num_classes: int | None = None

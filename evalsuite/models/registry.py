@@ -13,6 +13,9 @@ from evalsuite.config import Scalar
 from evalsuite.errors import ConfigError, nearest
 from evalsuite.models.protocol import Condition
 
+LARGEST_SIZE = 10**6
+MOST_BLOCKS = 10_000
+"""Sizes far beyond any network: building one of them would not end, or overflow."""
 Prediction = Literal["velocity", "clean", "reversed_velocity"]
 
 
@@ -145,6 +148,9 @@ def _as_hinted(key: str, value: Scalar, hint: Any) -> Scalar:  # noqa: ANN401 - 
 def _check_type(key: str, value: Scalar, hint: Any) -> None:  # noqa: ANN401 - a type hint
     kinds = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
     if type(value) in kinds or (float in kinds and type(value) is int):
+        most = MOST_BLOCKS if "blocks" in key or "depth" in key else LARGEST_SIZE
+        if type(value) is int and int in kinds and abs(value) > most:
+            raise ConfigError(f"network.{key} is out of range: it must be at most {most}")
         return
     if int in kinds:
         raise ConfigError(f"network.{key} must be a whole number, not {value!r}")

@@ -21,6 +21,7 @@ from evalsuite.errors import DataError, EnvironmentProblem
 from evalsuite.pipeline.channel import check_wanted
 from evalsuite.pipeline.exported import ExportedImages
 from evalsuite.pipeline.scorer_command import ScorerCommand
+from evalsuite.t2i.clustered import LARGEST_SCORE
 
 LONGEST_S = 86_400.0
 """A day: what one call of a scorer may take where nothing else is said."""
@@ -95,7 +96,7 @@ def parse_scores(text: str, where: str) -> dict[str, float]:
     """Numbers by name.
 
     Raises:
-        DataError: the text is no JSON object of finite numbers, or empty.
+        DataError: the text is no JSON object of finite numbers up to `LARGEST_SCORE`, or empty.
     """
     try:
         content = parse_json(text)
@@ -107,6 +108,10 @@ def parse_scores(text: str, where: str) -> dict[str, float]:
     for name, value in content.items():
         if not isinstance(value, int | float) or isinstance(value, bool):
             raise DataError(f"the scorer gave {name!r} = {value!r} in {where}: no number")
+        if abs(value) > LARGEST_SCORE:
+            raise DataError(
+                f"the scorer gave {name!r} in {where} a number beyond {LARGEST_SCORE:g}: no score"
+            )
     return {str(name): float(value) for name, value in content.items()}
 
 

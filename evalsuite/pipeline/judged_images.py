@@ -13,7 +13,7 @@ from typing import NamedTuple, Protocol
 
 from evalsuite.artifacts.images import Images
 from evalsuite.artifacts.run_directory import STORED_PIXELS, RunDirectory
-from evalsuite.artifacts.samples.folder import read_file
+from evalsuite.artifacts.samples.folder import check_kind, read_file
 from evalsuite.artifacts.samples.pictures import PictureReader
 from evalsuite.artifacts.storage import Place, place_of
 from evalsuite.errors import UsageError
@@ -188,12 +188,14 @@ def digest_of_pictures(files: Sequence[str], resolution: int | None = None) -> s
         resolution: of grids, the side of one cell.
 
     Raises:
-        DataError: a file is no picture, one that would be refused, or a grid of another size.
+        DataError: a file is no picture, one that would be refused, named .png and none, or a grid
+            of another size.
     """
     digest, reader = hashlib.sha256(), PictureReader(may_convert=False)
     for path in files:
         content = read_file(Path(path))
         header = reader.header(content, path)
+        check_kind(Path(path), content)
         if resolution is not None:
             check_grid(header.size, resolution, path)
         digest.update(content)

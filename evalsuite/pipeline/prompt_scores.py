@@ -5,7 +5,6 @@ Categories, as T2I-CompBench has them, are files of prompts: a prompt is of the 
 
 import hashlib
 import json
-import math
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -29,7 +28,7 @@ from evalsuite.pipeline.scorer_command import COMMAND, ScorerCommand, parse_comm
 from evalsuite.pipeline.stage_names import SCORES
 from evalsuite.pipeline.t2i_networks import load_clip
 from evalsuite.t2i.clip_score import PREFIX, WEIGHT, ClipScore
-from evalsuite.t2i.clustered import Cluster, Estimate, difference, mean
+from evalsuite.t2i.clustered import LARGEST_SCORE, Cluster, Estimate, difference, mean
 
 Score = Callable[[Sequence[Images], Sequence[str]], Sequence[float]]
 """Pictures uint8 [H,W,3] and the prompt of each => a number for each."""
@@ -297,10 +296,10 @@ class PromptJudge:
         """
         scorer = self._scorer
         numbers = self._score(images, [scorer.prompts[one.place] for one in shown])
-        if len(numbers) != len(images) or not all(map(math.isfinite, numbers)):
+        if len(numbers) != len(images) or not all(abs(x) <= LARGEST_SCORE for x in numbers):
             raise DataError(
                 f"{scorer.name} gave {list(numbers)[:4]} ... for {len(images)} images: one finite"
-                " number for each is wanted"
+                f" number for each, up to {LARGEST_SCORE:g}, is wanted"
             )
         return [
             {

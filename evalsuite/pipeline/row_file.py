@@ -5,6 +5,7 @@ The first line says what decided the rows. A file is written whole, once all row
 
 import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from evalsuite.artifacts.storage import Place, open_storage
@@ -114,7 +115,9 @@ def _read(place: Place) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Header and rows; a last line without its end is left out."""
     content = open_storage(place.parent).find(place.name)
     if content is None:
-        raise StorageError(f"cannot read {place}: there is no such file")
+        is_folder = isinstance(place, Path) and place.is_dir()
+        words = "it is a folder, not a file of rows" if is_folder else "there is no such file"
+        raise StorageError(f"cannot read {place}: {words}")
     whole = content[: content.rfind(b"\n") + 1]
     lines = [
         _object(line, f"{place} line {n}") for n, line in enumerate(whole.split(b"\n")[:-1], 1)

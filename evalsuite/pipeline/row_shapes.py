@@ -9,15 +9,21 @@ from pydantic import ConfigDict, Field, ValidationError, model_validator
 from evalsuite.artifacts.storage import Place
 from evalsuite.config import Frozen, explain
 from evalsuite.errors import CorruptionError, UsageError
-from evalsuite.t2i.geneval import GenevalOptions
-from evalsuite.t2i.geneval_prompts import parse_geneval_prompt
+from evalsuite.t2i.clustered import LARGEST_SCORE
+from evalsuite.t2i.detections import Detection, Detections
+from evalsuite.t2i.geneval import RULES_VERSION, GenevalOptions, judge
+from evalsuite.t2i.geneval_prompts import GenevalPrompt, parse_geneval_prompt
 
 _Count = Annotated[int, Field(ge=0, strict=True)]
 _Real = Annotated[float, Field(strict=True)]
+_Bounded = Annotated[float, Field(strict=True, ge=-LARGEST_SCORE, le=LARGEST_SCORE)]
 _Bool = Annotated[bool, Field(strict=True)]
 _Number = Annotated[str, Field(pattern=r"^-?\d{1,18}$")]
 _Pair = Annotated[list[_Count], Field(min_length=2, max_length=2)]
 _Box = Annotated[list[_Real], Field(min_length=4, max_length=4)]
+
+_SCORE_ROUNDING = 1e-6
+"""Rows hold scores of six decimals."""
 
 
 class _Open(Frozen):
@@ -47,9 +53,16 @@ class _GenevalHeader(_Open):
 
 class _Detection(_Open):
     class_name: str = Field(alias="class")
-    score: _Real
+    score: Annotated[float, Field(strict=True, ge=0, le=1)]
     box: _Box
     mask: list[_Count] | None
+
+    @model_validator(mode="after")
+    def _is_a_box(self) -> "_Detection":
+        x1, y1, x2, y2 = self.box
+        if x2 < x1 or y2 < y1:
+            raise ValueError(f"box {self.box} ends before it begins")
+        return self
 
 
 class _GenevalRow(_Open):
@@ -141,11 +154,14 @@ class _ScoresRow(_Open):
     prompt: str
     category: str | None
     number: _Count
-    score: _Real
+    score: _Bounded
 
 
-def _check_geneval(rows: Sequence[Mapping[str, Any]], place: Place) -> None:
-    keys = []
+def _check_geneval(
+    header: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], place: Place
+) -> None:
+    keys, options = [], GenevalOptions.model_validate(header["options"])
+    ours = header.get("rules_version", RULES_VERSION) == RULES_VERSION
     for line, row in enumerate(rows, start=2):
         try:
             prompt = parse_geneval_prompt(row["prompt"], "its prompt")
@@ -154,11 +170,46 @@ def _check_geneval(rows: Sequence[Mapping[str, Any]], place: Place) -> None:
         clauses = len(prompt.include)
         if any(int(clause) not in range(clauses) for clause in row["colors"]):
             raise _damaged(place, line, f"colors of a clause that is none of the {clauses}")
+        wrong = _wrongly_kept(row, options) or (
+            _other_verdict(row, prompt, options) if ours else ""
+        )
+        if wrong:
+            raise _damaged(place, line, wrong)
         keys.append((prompt.key, row["number"]))
     _refuse_twice(keys, place)
 
 
-def _check_dpg(rows: Sequence[Mapping[str, Any]], place: Place) -> None:
+def _wrongly_kept(row: Mapping[str, Any], options: GenevalOptions) -> str:
+    """In what the objects that count are none of those that were found; "" where they are."""
+    found, threshold = row["detections"], options.threshold_for(row["tag"])
+    for name, places in row["kept"].items():
+        if len(set(places)) < len(places):
+            return f"kept names a detection of {name[:60]!r} twice"
+        for one in places:
+            if found[one]["class"] != name:
+                return f"kept calls detection {one} {name[:60]!r}, which is of another class"
+            if found[one]["score"] < threshold - _SCORE_ROUNDING:
+                return f"kept names detection {one}, whose score is below {threshold:g}"
+    return ""
+
+
+def _other_verdict(row: Mapping[str, Any], prompt: GenevalPrompt, options: GenevalOptions) -> str:
+    """What the rules say of a row's objects and colours, where that is not what the row says."""
+    found = Detections(tuple(map(_detection, row["detections"])))
+    colors = {int(clause): words for clause, words in row["colors"].items()}
+    verdict = judge(found, row["kept"], prompt, colors, options)
+    if list(verdict.reasons) == row["reasons"]:
+        return ""
+    rules, said = (("; ".join(words) or "correct") for words in (verdict.reasons, row["reasons"]))
+    return f"what was found is {rules[:120]!r} by the rules, and the row says {said[:120]!r}"
+
+
+def _detection(said: Mapping[str, Any]) -> Detection:
+    x1, y1, x2, y2 = said["box"]
+    return Detection(said["class"], (x1, y1, x2, y2), said["score"])
+
+
+def _check_dpg(_: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], place: Place) -> None:
     _refuse_twice([(row["item_id"], row["number"]) for row in rows], place)
     known = {row["item_id"] for row in rows if row["number"] == 0}
     for line, row in enumerate(rows, start=2):
@@ -166,7 +217,7 @@ def _check_dpg(rows: Sequence[Mapping[str, Any]], place: Place) -> None:
             raise _damaged(place, line, f"no row is of the first image of {row['item_id'][:60]!r}")
 
 
-def _check_scores(rows: Sequence[Mapping[str, Any]], place: Place) -> None:
+def _check_scores(_: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], place: Place) -> None:
     """A prompt may stand in a run twice, but each has as many images."""
     counts = Counter(row["number"] for row in rows)
     if len(set(counts.values())) > 1 or sorted(counts) != list(range(len(counts))):
@@ -181,7 +232,7 @@ class _Shape(NamedTuple):
 
     header: type[Frozen]
     row: type[Frozen]
-    check: Callable[[Sequence[Mapping[str, Any]], Place], None]
+    check: Callable[[Mapping[str, Any], Sequence[Mapping[str, Any]], Place], None]
 
 
 _SHAPES = {
@@ -215,7 +266,7 @@ def check_shapes(
             kind.model_validate(content)
         except ValidationError as error:
             raise _damaged(place, line, explain(error, kind)) from error
-    shape.check(rows, place)
+    shape.check(header, rows, place)
 
 
 def _refuse_twice(keys: Sequence[tuple[str, int]], place: Place) -> None:

@@ -18,6 +18,8 @@ from scipy.special import stdtrit
 from evalsuite.errors import DataError
 
 LEVEL = 0.95
+LARGEST_SCORE = 1e100
+"""Of one image, either way: of larger ones neither mean nor variance is a number."""
 _ROUNDING = 1e-12
 """Standard errors below this share of the largest score are rounding: nothing varied."""
 

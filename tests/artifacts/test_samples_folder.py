@@ -1,6 +1,7 @@
 """Folders of pictures: their order and labels, and pictures that are not taken as they are."""
 
 import io
+import os
 import warnings
 import zlib
 from pathlib import Path
@@ -13,6 +14,8 @@ from sample_builder import PICTURES, images_of, line_of, png_bytes, write_folder
 
 from evalsuite.artifacts.resizing import resize_rule
 from evalsuite.artifacts.samples import open_samples
+from evalsuite.artifacts.samples.folder import read_file
+from evalsuite.errors import DataError
 
 GREY = np.repeat(PICTURES[..., :1], 3, axis=-1)
 
@@ -83,6 +86,13 @@ def test_links_that_would_lose_images(tmp_path: Path) -> None:
     (folder / "gone.png").unlink()
     (folder / "loop.png").symlink_to(folder / "loop.png")
     assert "loop.png is no file (a broken link?)" in line_of(folder)
+
+
+def test_a_pipe_is_no_picture(tmp_path: Path) -> None:
+    """Nobody may ever write into it: reading it would not end."""
+    os.mkfifo(tmp_path / "0.png")
+    with pytest.raises(DataError, match=r"cannot read .*0\.png: it is a pipe or a device"):
+        read_file(tmp_path / "0.png")
 
 
 def test_an_empty_folder_and_one_of_other_files(tmp_path: Path) -> None:

@@ -211,6 +211,14 @@ def test_what_is_said_of_a_grey_picture_can_be_done(tmp_path: Path) -> None:
         open_geneval(tmp_path / "images", write_metadata(tmp_path, 1), None)
 
 
+def test_a_lossy_picture_named_png_is_not_judged(tmp_path: Path) -> None:
+    write_folder(tmp_path / "images" / "0", asked(0), [1])
+    (path,) = (tmp_path / "images" / "0" / "samples").iterdir()
+    Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(path, format="JPEG")
+    with pytest.raises(DataError, match="is a JPEG picture, though it is named"):
+        open_geneval(tmp_path / "images", write_metadata(tmp_path, 1), None)
+
+
 FAULTS = [
     ({}, "has 0 images of '1 cups' and 2 of '0 cups'"),
     ({"1": asked(0)}, "1 repeats the metadata of 0: remove one"),

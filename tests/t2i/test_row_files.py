@@ -95,12 +95,25 @@ DAMAGE: list[tuple[str, Callable[[list[Any]], object], str]] = [
     ("geneval", lambda f: f[2].update(tag="counting"), "line 3 .* its prompt's is 'colors'"),
     ("geneval", lambda f: f[1].update(correct=False), "line 2 .* correct is False, with 0 reas"),
     ("geneval", lambda f: f[1].update(reasons=["no"]), "line 2 .* correct is True, with 1 reas"),
+    (
+        "geneval",
+        lambda f: f[1].update(kept={}),
+        "line 2 .* 'expected cup>=1, found 0' by the rules",
+    ),
+    ("geneval", lambda f: f[1].update(colors={"0": ["blue"]}), "line 2 .* the row says 'correct'"),
+    ("geneval", lambda f: f[2].update(correct=False, reasons=["no"]), "line 3 .* says 'no'"),
+    ("geneval", lambda f: f[1].update(kept={"dog": [0]}), "line 2 .* 0 'dog', which is of another"),
+    ("geneval", lambda f: f[1].update(kept={"cup": [0, 0]}), "line 2 .* of 'cup' twice"),
+    ("geneval", lambda f: f[1]["detections"][0].update(score=0.2), "line 2 .* score is below 0.3"),
+    ("geneval", lambda f: f[1]["detections"][0].update(score=1.2), "line 2 .* at most 1"),
+    ("geneval", lambda f: f[1]["detections"][0]["box"].reverse(), "line 2 .* ends before it"),
     ("dpg", lambda f: f[1].pop("prompt"), "line 2 .* without prompt or questions"),
     ("dpg", lambda f: f[1].pop("questions"), "line 2 .* without prompt or questions"),
     ("dpg", lambda f: f[1]["questions"][0].pop("text"), "line 2 .* questions.0.text"),
     ("dpg", lambda f: f[1]["questions"][0].update(id=2), "line 2 .* others than were answered"),
     ("dpg", lambda f: f[2].update(item_id="b"), "line 3 .* first image of 'b'"),
     ("scores", lambda f: f[1].pop("score"), "line 2 is damaged: score: "),
+    ("scores", lambda f: f[1].update(score=1.7e308), "line 2 is damaged: score: "),
     ("scores", lambda f: f[0].update(scorer={}), "line 1 is damaged: scorer"),
     ("scores", lambda f: (f.append(f[1]), f[0].update(num_images=3)), "rows are there twice"),
 ]
@@ -153,3 +166,8 @@ def test_questions_are_of_dpg_alone(tmp_path: Path, benchmark: str) -> None:
     assert compared.code == 0, compared.stderr
     for line in compared.stdout.splitlines():
         assert line.endswith("+0.0000  no interval: one prompt alone tells nothing of others")
+
+
+def test_a_folder_is_no_file_of_rows(tmp_path: Path) -> None:
+    done = call_main("t2i", "summary", tmp_path)
+    assert done.stderr.endswith(f"cannot read {tmp_path}: it is a folder, not a file of rows\n")

@@ -42,7 +42,7 @@ from evalsuite.runtime.judging import Judging, judge_into
 from evalsuite.runtime.workforce import Workforce
 from evalsuite.t2i.detections import Detection, Detections, NoColors
 from evalsuite.t2i.dpg_questions import read_dpg_rows
-from evalsuite.t2i.geneval import GenevalOptions, judge_image
+from evalsuite.t2i.geneval import GenevalOptions, judge, judge_image
 from evalsuite.t2i.geneval_prompts import parse_geneval_prompt
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -413,7 +413,11 @@ def test_a_detector_that_finds_nothing_gives_no_score(kit: Kit, tmp_path: Path) 
     assert not list(kit.run.root.glob("detections/blind-*/*"))
     assert len(judged(kit, kit.run.root, tmp_path / "mended.jsonl", Mended())) == 32
     rows = judged(kit, kit.run.root, tmp_path / "seeing.jsonl")
-    blind = [{**row, "kept": {}, "detections": []} for row in rows]
+    blind = [{**row, "kept": {}, "colors": {}, "detections": []} for row in rows]
+    for row in blind:
+        prompt = parse_geneval_prompt(row["prompt"], "its prompt")
+        reasons = judge(Detections(), {}, prompt, {}, GenevalOptions()).reasons
+        row.update(correct=False, reasons=list(reasons))
     write_rows(tmp_path / "v.jsonl", read_rows(tmp_path / "seeing.jsonl")[0], blind)
     with pytest.raises(DataError, match="found nothing in any of 32 images"):
         summary_of(tmp_path / "v.jsonl")
@@ -740,7 +744,8 @@ def test_commands_and_scores_that_are_none(tmp_path: Path) -> None:
         with pytest.raises(UsageError, match="--scorer"):
             parse_command(text, tmp_path)
     garbage = ("[" * 9000, '{"a": ' + "9" * 400 + "}", '{"a": ' + "9" * 5000 + "}")
-    for text in ("[]", "{}", '{"a": "0.5"}', '{"a": true}', "0.5", *garbage):
+    large = ('{"a": -1.7e308}', '{"a": ' + "9" * 290 + "}")
+    for text in ("[]", "{}", '{"a": "0.5"}', '{"a": true}', "0.5", *garbage, *large):
         with pytest.raises(DataError, match="the scorer gave"):
             parse_scores(text, "x")
     for program in ("/nowhere/x", "./x.sh", "no-such-program"):

@@ -3,6 +3,7 @@
 Legend: N images, H height, W width, C channels.
 """
 
+import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,7 +53,7 @@ class FolderReader:
         path = self.folder / name
         data = read_file(path)
         image = self.pictures.decode(data, str(path))
-        _check_kind(path, data)
+        check_kind(path, data)
         if image.shape[:2] != self.size:
             raise DataError(
                 mixed_sizes(str(path), (image.shape[0], image.shape[1]), self.names[0], self.size)
@@ -127,26 +128,30 @@ def read_file(path: Path) -> bytes:
     """All bytes of a file.
 
     Raises:
-        DataError: it cannot be read.
+        DataError: it cannot be read, or is a pipe or a device, which may never end.
     """
     try:
+        mode = path.stat().st_mode
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+            raise DataError(f"cannot read {path}: it is a pipe or a device, not a file")
         return path.read_bytes()
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror or error}") from error
 
 
-def _header(folder: Path, name: str, pictures: PictureReader) -> PictureHeader:
-    path = folder / name
-    data = read_file(path)
-    header = pictures.header(data, str(path))
-    _check_kind(path, data)
-    return header
-
-
-def _check_kind(path: Path, data: bytes) -> None:
+def check_kind(path: Path, data: bytes) -> None:
+    """Raise DataError when what is named .png is none: what is lossy must not look lossless."""
     kind = kind_of(data)
     if path.suffix.lower() == ".png" and kind != "PNG":
         raise DataError(
             f"{path} is a {kind} picture, though it is named .png: rename it, because a lossy"
             " picture changes the numbers and is told beside them"
         )
+
+
+def _header(folder: Path, name: str, pictures: PictureReader) -> PictureHeader:
+    path = folder / name
+    data = read_file(path)
+    header = pictures.header(data, str(path))
+    check_kind(path, data)
+    return header

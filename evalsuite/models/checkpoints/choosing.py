@@ -49,11 +49,10 @@ def _automatic(checkpoint: Checkpoint, absent: str | None) -> str:
             f"{checkpoint.path} holds several averages of the weights: give --ema with one of"
             f" {', '.join(averaged)}"
         )
-    aside = [n for n, found in checkpoint.other.items() if is_ema(n) and found.largest > 1]
-    if aside:
+    if checkpoint.unread_average:
         raise UsageError(
-            f"{checkpoint.path} holds averaged weights ({aside[0]}) in a form that is not read:"
-            " --ema raw takes the raw ones"
+            f"{checkpoint.path} holds averaged weights ({checkpoint.unread_average}) in a form that"
+            " is not read: --ema raw takes the raw ones"
         )
     if set(checkpoint.groups) == {""}:
         return ""

@@ -11,12 +11,15 @@ _RAW = ("denoiser", "core", "model")
 _WRAPPERS = ("module.", "_forward_module.", "transformer.", "net.")
 _GROUP = re.compile(
     rf"(?P<group>{'|'.join(_RAW)}"
-    r"|(?:[A-Za-z0-9]+_)*ema[A-Za-z0-9]*(?:_[A-Za-z]+)*(?:[_-]0\.\d+)?)\."
+    r"|(?:[A-Za-z0-9]+_)*(?i:ema)[A-Za-z0-9]*(?:_[A-Za-z]+)*(?:[_-]0\.\d+)?)\."
 )
 _IS_NETWORK = re.compile(
     rf"(?:{'|'.join(_RAW)}|net|network|transformer)(?:_state)?(?:_dict)?", re.IGNORECASE
 )
 _IS_EMA = re.compile(r"(?:^|[^A-Za-z])ema", re.IGNORECASE)
+_SAYS_AVERAGE = re.compile(
+    r"(?i:(?:^|[^a-z])(?:ema|shadow|swa(?![a-z])))|(?i:(?<!exp_)averag)|(?<=[a-z])(?:EMA|SWA|Ema)"
+)
 _DECAY = re.compile(r"0\.\d+")
 
 
@@ -52,6 +55,14 @@ def place_of(key: str) -> Place:
 def is_ema(group: str) -> bool:
     """Whether a group's name says that its weights are averaged."""
     return _IS_EMA.search(group) is not None
+
+
+def says_average(name: str) -> bool:
+    """Whether any program would call an average of weights so: wider than `is_ema`.
+
+    An optimiser's moments, such as `exp_avg`, are no average of weights.
+    """
+    return _SAYS_AVERAGE.search(name) is not None
 
 
 def is_network(name: str) -> bool:

@@ -15,7 +15,7 @@ from torch import Tensor
 from evalsuite.config import Scalar
 from evalsuite.errors import DataError
 from evalsuite.models.checkpoints.families import recognise
-from evalsuite.models.checkpoints.grouping import is_ema, is_network, place_of
+from evalsuite.models.checkpoints.grouping import is_ema, is_network, place_of, says_average
 from evalsuite.models.checkpoints.restricted import (
     DAMAGED,
     Inert,
@@ -27,6 +27,8 @@ from evalsuite.models.checkpoints.restricted import (
 PickledLayout = Literal["lightning", "state_dict", "named_states"]
 """lightning: a `.ckpt` of Lightning. state_dict: one state dict, alone or under `state_dict`.
 named_states: several state dicts under their names, as JiT saves them."""
+_LEAST_SHARE = 0.01
+"""Of the weights' number of values: what has fewer, and none of their names, is no average."""
 _LIGHTNING_VERSION = "pytorch-lightning_version"
 
 
@@ -35,8 +37,6 @@ class OtherTensors(NamedTuple):
 
     num_tensors: int
     num_bytes: int
-    largest: int
-    """Values of the largest one: 1 where all are counters, decays and the like."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,7 @@ class Pickled:
             `lightning_version`.
         states: state dicts, memory-mapped; "" is the main one, others have their own names.
         other: remaining tensors by their top-level name.
+        unread_average: where among these an average of weights seems to be; "" where nowhere.
         foreign: classes and functions that a restricted reading replaced.
     """
 
@@ -56,6 +57,7 @@ class Pickled:
     about: dict[str, Scalar]
     states: dict[str, dict[str, Tensor]]
     other: dict[str, OtherTensors]
+    unread_average: str
     foreign: tuple[str, ...]
 
 
@@ -96,6 +98,7 @@ def _understood(path: Path, tree: object, foreign: tuple[str, ...]) -> Pickled:
             for name, state in states.items()
         },
         {name: count for name, count in counts.items() if count.num_tensors},
+        next(filter(None, (_average_in(name, value) for name, value in rest.items())), ""),
         foreign,
     )
 
@@ -197,11 +200,13 @@ def _weights_among(
 def _without_counters(
     named: Mapping[str, Mapping[Any, object]], main: Mapping[Any, object]
 ) -> Mapping[str, Mapping[Any, object]]:
-    """All but what averaging notes beside its weights, such as `ema_state` with a decay."""
+    """All but what is noted beside weights, such as `ema_state` with a decay, means of losses."""
+    sizes = {n: [math.prod(_shape(v)) for v in state.values()] for n, state in named.items()}
+    most = max(sum(map(math.prod, map(_shape, main.values()))), 0, *map(sum, sizes.values()))
     single = {
         name
-        for name, state in named.items()
-        if is_ema(name) and all(math.prod(_shape(value)) <= 1 for value in state.values())
+        for name, values in sizes.items()
+        if is_ema(name) and (max(values) <= 1 or sum(values) < _LEAST_SHARE * most)
     }
     others = {name: state for name, state in named.items() if name not in single}
     if not main and not others:
@@ -271,10 +276,12 @@ def _num_stored(value: Tensor | StoredTensor) -> int:
 
 
 def _scalars(tree: Mapping[Any, object]) -> dict[str, Scalar]:
-    """Numbers and short texts at the top level."""
+    """Usual numbers and short texts at the top level."""
     facts: dict[str, Scalar] = {}
     for name, value in tree.items():
         if not isinstance(name, str) or not is_short(name):
+            continue
+        if isinstance(value, int) and not _is_usual(value):
             continue
         if isinstance(value, bool | int | float) or (isinstance(value, str) and is_short(value)):
             facts["lightning_version" if name == _LIGHTNING_VERSION else name] = value
@@ -282,9 +289,35 @@ def _scalars(tree: Mapping[Any, object]) -> dict[str, Scalar]:
 
 
 def _count(value: object, seen: set[int]) -> OtherTensors:
-    tensors = list(_tensors_below(value, seen))
-    largest = max((math.prod(_shape(tensor)) for tensor in tensors), default=0)
-    return OtherTensors(len(tensors), sum(map(_num_bytes, tensors)), largest)
+    sizes = [_num_bytes(tensor) for tensor in _tensors_below(value, seen)]
+    return OtherTensors(len(sizes), sum(sizes))
+
+
+def _average_in(top: str, value: object) -> str:
+    """Where tensors lie under a name that says an average; "" for counters, decays and the like.
+
+    What is called so at the top level and only its own code could rebuild counts too.
+    """
+    if says_average(top) and isinstance(value, Inert):
+        return _shown(top)
+    waiting: list[tuple[str, object]] = [(_shown(top) if says_average(top) else "", value)]
+    seen: set[tuple[int, bool]] = set()
+    while waiting:
+        where, item = waiting.pop()
+        if _is_tensor(item) and where and math.prod(_shape(item)) > 1:
+            return where
+        if not isinstance(item, Mapping | list | tuple) or (id(item), bool(where)) in seen:
+            continue
+        seen.add((id(item), bool(where)))
+        named = item.items() if isinstance(item, Mapping) else (("", below) for below in item)
+        for name, below in named:
+            is_mark = not where and isinstance(name, str) and says_average(name)
+            waiting.append((f"{_shown(name)} in {_shown(top)}" if is_mark else where, below))
+    return ""
+
+
+def _shown(name: str) -> str:
+    return name if is_short(name) else f"{name[:60]!r}..."
 
 
 def _num_bytes(value: Tensor | StoredTensor) -> int:
@@ -338,5 +371,10 @@ def _text(name: object) -> str:
     """A key as text; the type of one whose text could be endless, such as a nested tuple."""
     if isinstance(name, str):
         return name
-    is_number = isinstance(name, int) and name.bit_length() <= 64
+    is_number = isinstance(name, int) and _is_usual(name)
     return str(name) if is_number else f"<{type(name).__name__}>"
+
+
+def _is_usual(number: int) -> bool:
+    """Whether a whole number may be shown: Python refuses to write very long ones."""
+    return number.bit_length() <= 64

@@ -3,7 +3,7 @@
 import contextlib
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -70,6 +70,7 @@ class Checkpoint:
         about: what the file says of itself, such as `epoch`, `global_step`, `lightning_version`.
         groups: for each group of weights ("" when keys have no prefix) its tensors by name.
         other: tensors left aside, by their top-level name.
+        unread_average: where among these an average of weights seems to be; "" where nowhere.
         files: the files that hold the tensors; several when the checkpoint is sharded.
         foreign: classes and functions that a restricted reading replaced, by full name.
     """
@@ -80,6 +81,7 @@ class Checkpoint:
     groups: dict[str, dict[str, TensorInfo]]
     other: dict[str, OtherTensors]
     files: tuple[Path, ...]
+    unread_average: str = ""
     foreign: tuple[str, ...] = ()
     _entries: dict[str, dict[str, _Entry]] = field(default_factory=dict, repr=False)
 
@@ -98,9 +100,9 @@ class Checkpoint:
     def aligned(self, group: str, name: str, dtype: torch.dtype) -> Tensor:
         """One tensor of a group in `dtype`, at an address that is a multiple of 64.
 
-        It is memory-mapped where it lies so in the file. Elsewhere it is read into memory of its
-        own: the address decides last bits of matrix products on a CPU, and the same weights must
-        give the same bits from every container.
+        It is memory-mapped where it lies so in the file, row by row. Elsewhere it is read into
+        memory of its own: address and strides decide last bits of matrix products on a CPU, and the
+        same weights must give the same bits from every container.
         """
         entry = self._entries[group][name]
         mapped = entry.load()
@@ -260,19 +262,21 @@ def _from_pickle(path: Path, *, restricted: bool) -> Checkpoint:
         for name, state in content.states.items()
     }
     opened = _assembled(path, content.layout, content.about, states)
-    return replace(opened, other={**opened.other, **content.other}, foreign=content.foreign)
-
-
-def _other(infos: Sequence[TensorInfo]) -> OtherTensors:
-    largest = max(math.prod(info.shape) for info in infos)
-    return OtherTensors(len(infos), sum(info.num_bytes for info in infos), largest)
+    return replace(
+        opened,
+        other={**opened.other, **content.other},
+        unread_average=content.unread_average,
+        foreign=content.foreign,
+    )
 
 
 def _tensor_entry(tensor: Tensor) -> _Entry:
     name = str(tensor.dtype).removeprefix("torch.")
     num_bytes = tensor.numel() * tensor.element_size()
     info = TensorInfo(name, tuple(tensor.shape), num_bytes)
-    return _Entry(info, lambda: tensor, tensor.clone)
+    return _Entry(
+        info, tensor.contiguous, lambda: tensor.clone(memory_format=torch.contiguous_format)
+    )
 
 
 def _assembled(
@@ -298,7 +302,7 @@ def _assembled(
         layout,
         about,
         {name: {key: e.info for key, e in group.items()} for name, group in entries.items()},
-        {name: _other(infos) for name, infos in aside.items()},
+        {name: OtherTensors(len(i), sum(x.num_bytes for x in i)) for name, i in aside.items()},
         (path,),
         _entries=entries,
     )

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from layouts import prefixed, saved
+from layouts import lightning, optimizer_state, prefixed, saved
 
 from evalsuite.errors import UsageError
 from evalsuite.models.checkpoints.choosing import choose_group
@@ -77,6 +77,7 @@ def test_names_of_tensors_are_no_groups() -> None:
 def test_numbers_of_layers_are_no_decays() -> None:
     assert place_of("ema_denoiser.0.weight") == ("ema_denoiser", "0.weight", "")
     assert place_of("model_ema0.5.weight") == ("model_ema0", "5.weight", "")
+    assert place_of("EMA_denoiser.0.weight") == ("EMA_denoiser", "0.weight", "")
     assert place_of("ema_0.9999.0.weight") == ("ema_0.9999", "0.weight", "")
 
 
@@ -114,6 +115,37 @@ def test_an_average_in_a_form_of_its_own_is_never_passed_over(
             choose_group(opened, "auto", None)
 
 
+LISTED = list(S.values())
+ELSEWHERE: list[tuple[dict[str, Any], str]] = [
+    ({"shadow_params": LISTED, "decay": 0.999}, "shadow_params"),
+    ({"shadow": {"x0": torch.ones(2)}}, "shadow"),
+    ({"callbacks": {"EMA": {"ema_state": S}}}, "EMA in callbacks"),
+    ({"callbacks": {"StochasticWeightAveraging": {"average_model_state": S}}}, "StochasticWei"),
+    ({"optimizer_states": [{"state": {0: {"exp_avg": LISTED}}, "ema": LISTED}]}, "ema in optim"),
+    ({"module": {"ema": S, "step": 3}}, "ema in module"),
+    ({"trainer": {"ModelEMA": [S]}}, "ModelEMA in trainer"),
+]
+
+
+@pytest.mark.parametrize(("beside", "where"), ELSEWHERE)
+def test_an_average_at_any_depth_is_never_passed_over(
+    tmp_path: Path, beside: dict[str, Any], where: str
+) -> None:
+    opened = open_checkpoint(saved({"state_dict": S, **beside}, tmp_path / "model.ckpt"))
+    assert choose_group(opened, "raw", None) == ""
+    with pytest.raises(UsageError, match=rf"averaged weights \({where}.*--ema raw takes the raw"):
+        choose_group(opened, "auto", None)
+
+
+def test_moments_and_counters_of_a_training_are_no_average(tmp_path: Path) -> None:
+    """What Lightning saves of Adam and of callbacks beside plain weights."""
+    tree = lightning(S, S, state_dict=S, optimizer_states=[optimizer_state(S)])
+    tree["callbacks"] = {"EMA": {"decay": torch.tensor(0.999)}, "ModelCheckpoint": {"best": LISTED}}
+    tree["optimizer_states"].append({"state": {0: dict.fromkeys(("exp_avg_sq", "square_avg"), S)}})
+    opened = open_checkpoint(saved(tree, tmp_path / "model.ckpt"))
+    assert choose_group(opened, "auto", None) == ""
+
+
 COUNTS = {"decay": torch.tensor(0.999), "num_updates": torch.ones(1, dtype=torch.int64)}
 COUNTED: list[tuple[dict[str, Any], str]] = [
     ({"model": S, "ema": S, "ema_state": COUNTS}, "ema"),
@@ -138,6 +170,15 @@ def test_counters_never_stand_for_the_weights(tmp_path: Path) -> None:
     small = {"state_dict": {"w": torch.ones(1)}, "ema": {"w": torch.ones(1)}}
     opened = open_checkpoint(saved(small, tmp_path / "small.ckpt"))
     assert choose_group(opened, "auto", None) == "ema"
+
+
+def test_means_of_losses_never_stand_for_the_weights(tmp_path: Path) -> None:
+    """However they are called; yet `auto` says that they are there."""
+    tree = {"model": {"blocks.0.w": torch.ones(999)}, "ema_loss": {"train": torch.ones(9)}}
+    opened = open_checkpoint(saved(tree, tmp_path / "model.ckpt"))
+    assert (set(opened.groups), set(opened.other)) == ({"model"}, {"ema_loss"})
+    with pytest.raises(UsageError, match=r"\(ema_loss\) in a form that is not read"):
+        choose_group(opened, "auto", None)
 
 
 LOSSES = {name: {"loss": torch.ones(())} for name in ("train", "val")}

@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from layouts import KEYS, full_size_shapes
+from layouts import KEYS, NETWORK, full_size_shapes, on_meta
 from safetensors import safe_open
 
 from evalsuite.config import ModelPreset, load_spec
+from evalsuite.errors import ConfigError
 from evalsuite.models.checkpoints.families import (
     FAMILIES,
     Recognised,
@@ -217,3 +218,9 @@ def test_nearest_presets() -> None:
     assert "nearest preset: xl" in describe(near, PRESETS)
     assert nearest_presets(Recognised("pixelgen-text", sizes), PRESETS) == ((), False)
     assert not nearest_presets(found._replace(note="with another decoder"), PRESETS).exact
+
+
+@pytest.mark.parametrize(("name", "value"), [("num_blocks", 10**9), ("hidden_size", 10**11)])
+def test_sizes_beyond_any_network_are_refused(name: str, value: int) -> None:
+    with pytest.raises(ConfigError, match=rf"^network\.{name} is out of range: it must be at most"):
+        on_meta(network={**NETWORK, name: value})

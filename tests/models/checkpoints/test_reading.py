@@ -329,7 +329,28 @@ def test_leftovers_are_counted_once_and_as_they_are_stored(
         deep = [deep]
     content = {"state_dict": {"w": tensor.clone()}, "shared": shared, "deep": deep}
     checkpoint = open_checkpoint(saved(content, tmp_path / "w.pt"), restricted=restricted)
-    assert checkpoint.other == {"shared": (1, 20, 5), "deep": (2, 24, 300)}
+    assert checkpoint.other == {"shared": (1, 20), "deep": (2, 24)}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("restricted", [False, True])
+def test_views_lie_as_their_conversion_does(
+    tmp_path: Path, restricted: bool, dtype: torch.dtype
+) -> None:
+    """Row by row: the strides of a matrix decide last bits of its products."""
+    turned, part = torch.arange(24.0).view(4, 6).t(), torch.ones(4, 8)[:, :5]
+    path = saved({"turned": turned, "part": part}, tmp_path / "w.pt")
+    checkpoint = open_checkpoint(path, restricted=restricted)
+    for name, wanted in (("turned", turned), ("part", part)):
+        for given in (checkpoint.tensor("", name), checkpoint.aligned("", name, dtype)):
+            assert given.is_contiguous()
+            assert torch.equal(given, wanted.to(given.dtype))
+
+
+def test_a_number_too_long_to_be_written_is_no_fact(tmp_path: Path) -> None:
+    content = {"state_dict": {"w": torch.ones(1)}, "epoch": 10**5000, "step": 2**63}
+    opened = open_checkpoint(saved(content, tmp_path / "w.pt"), restricted=True)
+    assert opened.about == {"step": 2**63}
 
 
 def test_names_that_are_one_as_text_are_refused(tmp_path: Path) -> None:
