@@ -299,7 +299,7 @@ class PromptJudge:
         if len(numbers) != len(images) or not all(abs(x) <= LARGEST_SCORE for x in numbers):
             raise DataError(
                 f"{scorer.name} gave {list(numbers)[:4]} ... for {len(images)} images: one finite"
-                f" number for each, up to {LARGEST_SCORE:g}, is wanted"
+                f" number for each is wanted, up to {LARGEST_SCORE:g}"
             )
         return [
             {
