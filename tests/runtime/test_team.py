@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
-from harness import environment
+from harness import environment, wait_for
 from ray import cloudpickle
 
 from evalsuite.errors import EnvironmentProblem, UsageError
@@ -200,6 +200,8 @@ def test_what_a_monitor_was_started_with_tells_whether_a_cluster_grows(
     command = [sys.executable, "-u", program, "--logs-dir=x", "--gcs-address=10.0.0.7:64321"]
     monitor = subprocess.Popen([*command, *options], stdin=subprocess.PIPE)
     try:
+        # the kernel shows a command line a moment after the program has begun
+        wait_for(lambda: monitors_here("127.0.0.1:64321"), 20)
         (found,) = monitors_here("127.0.0.1:64321")
         assert monitors_here("127.0.0.1:4321") == []
     finally:
