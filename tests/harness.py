@@ -236,6 +236,12 @@ class Process(NamedTuple):
         return ""
 
 
+def is_running(pid: int) -> bool:
+    """Whether there is a process of this number that is no zombie."""
+    fields = _stat_of(pid)
+    return fields is not None and fields[0] != "Z"
+
+
 def descendants(pid: int) -> list[Process]:
     """All processes below `pid`."""
     parents: dict[int, tuple[int, str]] = {}

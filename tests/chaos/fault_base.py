@@ -86,11 +86,3 @@ def parent_of(pid: int) -> int:
 def title_of(pid: int) -> str:
     """A process's command line."""
     return Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
-
-
-def is_alive(pid: int) -> bool:
-    """Whether a process runs; a zombie does not."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False

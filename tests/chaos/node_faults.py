@@ -8,8 +8,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fault_base import KILLED, Driver, Fault, Holding, is_alive, parent_of, title_of, workers_below
-from harness import Process, descendants, finish, wait_for
+from fault_base import KILLED, Driver, Fault, Holding, parent_of, title_of, workers_below
+from harness import Process, descendants, finish, is_running, wait_for
 from hosts import Host
 from phases import ANY
 from shim import Rule, Scene
@@ -43,7 +43,7 @@ class NodeManagerKilled(Holding):
         end = time.monotonic() + 40
         while not others_did() and time.monotonic() < end:
             time.sleep(0.1)
-        lives = is_alive(pid)
+        lives = is_running(pid)
         trial.note(f"the worker {'lived on' if lives else 'had ended'} when its shard was done")
         trial.scene.release(trial.rules[0])
 

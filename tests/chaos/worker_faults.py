@@ -8,8 +8,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fault_base import Driver, Fault, Holding, is_alive, parent_of, title_of
-from harness import wait_for
+from fault_base import Driver, Fault, Holding, parent_of, title_of
+from harness import is_running, wait_for
 from machines import memory_in_use, memory_limited
 from phases import BEFORE_DATA, DATA_TO_RECEIPT, OF_A_SHARD, Point
 
@@ -54,7 +54,7 @@ class WorkerOutOfMemory(Holding):
         with memory_limited(pid, 64 * 2**20) as group:
             trial.note("killed by the kernel" if group else "no memory group here: SIGKILL")
             trial.scene.release(trial.rules[0], "eat" if group else "kill")
-            wait_for(lambda: not is_alive(pid), 60)
+            wait_for(lambda: not is_running(pid), 60)
 
 
 class MonitorKills(Holding):
@@ -79,7 +79,7 @@ class MonitorKills(Holding):
         logs = Path(session_of(parent_of(pid)), "logs")
         with memory_limited(pid, 4 * 2**30):
             trial.scene.release(trial.rules[0], "eat")
-            wait_for(lambda: not is_alive(pid), 120)
+            wait_for(lambda: not is_running(pid), 120)
         deadline = time.monotonic() + LATE_S
         while not (said := killing_line(logs)) and time.monotonic() < deadline:
             time.sleep(0.2)
@@ -114,7 +114,7 @@ class WorkerStopped(Fault):
         outcome_at = time.monotonic()
         driver.wait(timeout=400)
         trial.note(f"the command ended {time.monotonic() - outcome_at:.0f} s after the stop")
-        if is_alive(event["pid"]):
+        if is_running(event["pid"]):
             trial.note("the stopped worker was left")
             with contextlib.suppress(ProcessLookupError):
                 os.kill(event["pid"], signal.SIGKILL)

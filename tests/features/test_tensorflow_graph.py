@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from harness import environment, wait_for
+from harness import environment, is_running, wait_for
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays_of
@@ -170,16 +170,7 @@ def test_no_process_is_left_when_its_client_is_killed(tmp_path: Path) -> None:
     finally:
         client.kill()
         client.wait()
-    wait_for(lambda: not alive(server), 10)
-
-
-def alive(pid: int) -> bool:
-    """Whether a process runs; one that nobody has waited for yet does not."""
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except FileNotFoundError:
-        return False
-    return state != "Z"
+    wait_for(lambda: not is_running(server), 10)
 
 
 def test_an_interrupted_request_ends_the_process(
@@ -201,7 +192,7 @@ def test_an_interrupted_request_ends_the_process(
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, previous)
-    assert not alive(int((tmp_path / "busy").read_text()))
+    assert not is_running(int((tmp_path / "busy").read_text()))
 
 
 @pytest.mark.tf

@@ -8,7 +8,7 @@ import threading
 import time
 from pathlib import Path
 
-from harness import environment, finish, start, wait_for
+from harness import environment, finish, is_running, start, wait_for
 
 from evalsuite.pipeline.channel import Channel
 from evalsuite.pipeline.external_scorer import run_command
@@ -37,14 +37,6 @@ def begun(folder: Path) -> int:
     path = folder / "pid"
     wait_for(lambda: path.is_file() and path.read_text().endswith("."))
     return int(path.read_text()[:-1])
-
-
-def is_running(pid: int) -> bool:
-    """Whether a process is there and no zombie."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
 
 
 def test_a_command_ends_when_nobody_reads_its_numbers(tmp_path: Path) -> None:

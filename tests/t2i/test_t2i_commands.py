@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from harness import Outcome, call_main, wait_for
+from harness import Outcome, call_main, is_running, wait_for
 from PIL import Image
 
 from evalsuite.artifacts.digests import git_blob_of
@@ -729,14 +729,6 @@ def test_what_a_scorer_started_ends_with_it(tmp_path: Path) -> None:
             assert run_scorer(command, exported, "dpg", limit_s)["scores"] == {"overall": 1}
         pid = int((tmp_path / "pid").read_text())
         wait_for(lambda pid=pid: not is_running(pid))
-
-
-def is_running(pid: int) -> bool:
-    """Whether a process is there and no zombie."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
 
 
 def test_commands_and_scores_that_are_none(tmp_path: Path) -> None:
