@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from harness import call_main
 
-from evalsuite.errors import CorruptionError
-from evalsuite.pipeline.row_file import SCHEMA, read_rows
+from evalsuite.errors import CorruptionError, DataError
+from evalsuite.pipeline.row_file import SCHEMA, is_written, read_rows, write_rows
 
 CUP = {"class": "cup", "count": 1, "color": "red"}
 PROMPT = {"tag": "colors", "prompt": "a red cup", "include": [CUP]}
@@ -171,3 +171,19 @@ def test_questions_are_of_dpg_alone(tmp_path: Path, benchmark: str) -> None:
 def test_a_folder_is_no_file_of_rows(tmp_path: Path) -> None:
     done = call_main("t2i", "summary", tmp_path)
     assert done.stderr.endswith(f"cannot read {tmp_path}: it is a folder, not a file of rows\n")
+
+
+def test_row_files_of_other_things_are_refused(tmp_path: Path) -> None:
+    for content, error in [
+        ("not json\n", CorruptionError),
+        ("{}\n", CorruptionError),
+        ("", CorruptionError),
+        ('{"schema": 99}\n', DataError),
+    ]:
+        path = tmp_path / "rows.jsonl"
+        path.write_text(content)
+        with pytest.raises(error):
+            is_written(path, {"benchmark": "geneval"})
+    write_rows(path, {"benchmark": "geneval", "num_images": 2}, [{"a": 1}])
+    with pytest.raises(DataError, match="holds 1 rows of 2"):
+        read_rows(path)
