@@ -212,10 +212,15 @@ class RunDirectory:
         else:
             yield from images.read_parquet_shard(content, where, wanted)
 
-    def kept_indices(self, stop: int) -> list[int]:
-        """The samples below `stop` whose pixels are stored, in order."""
+    def kept_indices(self, stop: int, shards: Iterable[ReceiptHead] | None = None) -> list[int]:
+        """The samples below `stop` whose pixels are stored, in order.
+
+        Args:
+            stop: one past the last sample.
+            shards: where to look, where they are known; found by default.
+        """
         found: set[int] = set()
-        for receipt in self.image_shards(0, stop):
+        for receipt in self.image_shards(0, stop) if shards is None else shards:
             every = range(receipt.start, min(receipt.stop, stop))
             found.update(index for index in every if self.keeps(receipt, index))
         return sorted(found)

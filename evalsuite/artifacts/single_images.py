@@ -1,13 +1,13 @@
 """Single images of a run, read where they lie: of a shard no more than one batch is held.
 
-Of many images of a shard, `RunDirectory.find_images` reads the whole file once.
+Of many images of a shard, `RunDirectory.find_images` reads the whole file once and compares it with
+its receipt; here one image costs no whole shard, which may be a gigabyte in a store.
 """
 
 import functools
 import io
 import struct
 import zipfile
-from collections.abc import Iterator
 from typing import IO, Any
 
 import numpy as np
@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from evalsuite.artifacts.images import Images, decode_checked, pixel_sha256
-from evalsuite.artifacts.receipts import NO_END, RangeIndex, ReceiptHead, cover, read_receipt
+from evalsuite.artifacts.receipts import NO_END, RangeIndex, ReceiptHead, read_receipt
 from evalsuite.artifacts.run_directory import RunDirectory
 from evalsuite.artifacts.storage import FileEntry, Storage
 from evalsuite.artifacts.storage.base import REPAIR
@@ -41,21 +41,14 @@ class SingleImages:
     def _shards(self) -> RangeIndex[ReceiptHead]:
         return RangeIndex(self._run.image_shards())
 
-    def kept(self) -> Iterator[int]:
+    def kept(self) -> list[int]:
         """Indices of samples whose pixels were kept, in order."""
-        for part in cover(self._shards.touching(0, NO_END), 0, NO_END):
-            for index in range(part.start, part.stop):
-                if self._shard_with(index) is not None:
-                    yield index
+        return self._run.kept_indices(self.stop, self._shards.touching(0, NO_END))
 
     @functools.cached_property
     def stop(self) -> int:
         """One past the last sample that was made; 0 of a run without any."""
         return max((head.stop for head in self._shards.touching(0, NO_END)), default=0)
-
-    def is_kept(self, sample_index: int) -> bool:
-        """Whether there are pixels of a sample."""
-        return self._shard_with(sample_index) is not None
 
     def read(self, sample_index: int) -> Images:
         """Pixels uint8 [H,W,3] of a sample.

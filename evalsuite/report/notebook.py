@@ -234,7 +234,7 @@ class OpenedImages:
     @property
     def indices(self) -> list[int]:
         """Samples whose pixels were kept."""
-        return list(self._single.kept())
+        return self._single.kept()
 
     @overload
     def __getitem__(self, index: int) -> Image.Image: ...
