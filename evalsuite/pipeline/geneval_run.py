@@ -27,6 +27,7 @@ from evalsuite.pipeline.judged_images import (
     digest_of_pictures,
     images_of_run,
 )
+from evalsuite.pipeline.prompt_digests import geneval_prompts_sha256
 from evalsuite.pipeline.row_file import TESTED_BY, protocol_of, read_both, read_rows
 from evalsuite.t2i.clustered import (
     Cluster,
@@ -56,8 +57,7 @@ class GenevalInput:
     @property
     def prompts_sha256(self) -> str:
         """Of what decides verdicts in all metadata, whatever their order and their folders."""
-        meanings = sorted({prompt.meaning for prompt in self.prompts})
-        return hashlib.sha256("\n".join(meanings).encode()).hexdigest()
+        return geneval_prompts_sha256(self.prompts)
 
     def scorer(self, source: DetectorSource, options: GenevalOptions) -> GenevalScorer:
         """GenEval's on these prompts."""

@@ -3,7 +3,6 @@
 Categories, as T2I-CompBench has them, are files of prompts: a prompt is of the file that holds it.
 """
 
-import hashlib
 import json
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -16,13 +15,13 @@ import torch
 from evalsuite.artifacts.images import Images, encode_png
 from evalsuite.artifacts.storage import Place
 from evalsuite.conditioning.prompts import read_prompts
-from evalsuite.config import canonical_json
 from evalsuite.errors import DataError, UsageError
 from evalsuite.features.foundation.files import network_sha256, read_config
 from evalsuite.models.foreign import PYTHON, import_class, source_sha256, users_code
 from evalsuite.pipeline.external_scorer import LONGEST_S, run_command
 from evalsuite.pipeline.judged_images import Shown
 from evalsuite.pipeline.judgements import Row
+from evalsuite.pipeline.prompt_digests import scored_prompts_sha256
 from evalsuite.pipeline.row_file import protocol_of, read_both, read_rows
 from evalsuite.pipeline.scorer_command import COMMAND, ScorerCommand, parse_command
 from evalsuite.pipeline.stage_names import SCORES
@@ -267,10 +266,10 @@ class PromptScorer:
     @property
     def decides(self) -> dict[str, Any]:
         """Prompts with their categories, and what names the score."""
-        pairs = sorted(zip(self.prompts, self.categories or self.prompts, strict=True))
+        categories = self.categories or [None] * len(self.prompts)
         return {
             "benchmark": "scores",
-            "prompts_sha256": hashlib.sha256(canonical_json(pairs)).hexdigest(),
+            "prompts_sha256": scored_prompts_sha256(zip(self.prompts, categories, strict=True)),
             "scorer": dict(self.source.protocol),
         }
 

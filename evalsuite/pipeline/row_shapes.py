@@ -9,6 +9,8 @@ from pydantic import ConfigDict, Field, ValidationError, model_validator
 from evalsuite.artifacts.storage import Place
 from evalsuite.config import Frozen, explain
 from evalsuite.errors import CorruptionError, UsageError
+from evalsuite.pipeline.kept_objects import otherwise_kept, wrongly_kept
+from evalsuite.pipeline.prompt_digests import geneval_prompts_sha256, scored_prompts_sha256
 from evalsuite.t2i.clustered import LARGEST_SCORE
 from evalsuite.t2i.detections import Detection, Detections
 from evalsuite.t2i.geneval import RULES_VERSION, GenevalOptions, judge
@@ -21,9 +23,6 @@ _Bool = Annotated[bool, Field(strict=True)]
 _Number = Annotated[str, Field(pattern=r"^-?\d{1,18}$")]
 _Pair = Annotated[list[_Count], Field(min_length=2, max_length=2)]
 _Box = Annotated[list[_Real], Field(min_length=4, max_length=4)]
-
-_SCORE_ROUNDING = 1e-6
-"""Rows hold scores of six decimals."""
 
 
 class _Open(Frozen):
@@ -147,6 +146,7 @@ class _Score(_Open):
 
 class _ScoresHeader(_Open):
     source: str
+    prompts_sha256: str
     scorer: _Score
 
 
@@ -160,7 +160,8 @@ class _ScoresRow(_Open):
 def _check_geneval(
     header: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], place: Place
 ) -> None:
-    keys, options = [], GenevalOptions.model_validate(header["options"])
+    prompts: list[GenevalPrompt] = []
+    options = GenevalOptions.model_validate(header["options"])
     ours = header.get("rules_version", RULES_VERSION) == RULES_VERSION
     for line, row in enumerate(rows, start=2):
         try:
@@ -170,27 +171,16 @@ def _check_geneval(
         clauses = len(prompt.include)
         if any(int(clause) not in range(clauses) for clause in row["colors"]):
             raise _damaged(place, line, f"colors of a clause that is none of the {clauses}")
-        wrong = _wrongly_kept(row, options) or (
-            _other_verdict(row, prompt, options) if ours else ""
-        )
+        wrong = wrongly_kept(row, options)
+        if ours:
+            wrong = wrong or otherwise_kept(row, options) or _other_verdict(row, prompt, options)
         if wrong:
             raise _damaged(place, line, wrong)
-        keys.append((prompt.key, row["number"]))
-    _refuse_twice(keys, place)
-
-
-def _wrongly_kept(row: Mapping[str, Any], options: GenevalOptions) -> str:
-    """In what the objects that count are none of those that were found; "" where they are."""
-    found, threshold = row["detections"], options.threshold_for(row["tag"])
-    for name, places in row["kept"].items():
-        if len(set(places)) < len(places):
-            return f"kept names a detection of {name[:60]!r} twice"
-        for one in places:
-            if found[one]["class"] != name:
-                return f"kept calls detection {one} {name[:60]!r}, which is of another class"
-            if found[one]["score"] < threshold - _SCORE_ROUNDING:
-                return f"kept names detection {one}, whose score is below {threshold:g}"
-    return ""
+        prompts.append(prompt)
+    pairs = zip(prompts, rows, strict=True)
+    _refuse_twice([(prompt.key, row["number"]) for prompt, row in pairs], place)
+    if "rules_version" in header:  # files of earlier versions have another digest
+        _refuse_other_prompts(header, geneval_prompts_sha256(prompts), place)
 
 
 def _other_verdict(row: Mapping[str, Any], prompt: GenevalPrompt, options: GenevalOptions) -> str:
@@ -217,13 +207,26 @@ def _check_dpg(_: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], place: P
             raise _damaged(place, line, f"no row is of the first image of {row['item_id'][:60]!r}")
 
 
-def _check_scores(_: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], place: Place) -> None:
+def _check_scores(
+    header: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], place: Place
+) -> None:
     """A prompt may stand in a run twice, but each has as many images."""
     counts = Counter(row["number"] for row in rows)
     if len(set(counts.values())) > 1 or sorted(counts) != list(range(len(counts))):
         raise CorruptionError(
             f"{place} has another number of rows for some images of its prompts than for others:"
             " rows are there twice or of other images; remove it"
+        )
+    shown = [(row["prompt"], row["category"]) for row in rows if row["number"] == 0]
+    _refuse_other_prompts(header, scored_prompts_sha256(shown), place)
+
+
+def _refuse_other_prompts(header: Mapping[str, Any], found: str, place: Place) -> None:
+    """Published scores stand beside those of a file by what its header calls its prompts."""
+    said = header["prompts_sha256"]
+    if said != found:
+        raise _damaged(
+            place, 1, f"prompts_sha256 is {said[:12]!r}..., and that of its rows {found[:12]!r}..."
         )
 
 

@@ -176,7 +176,7 @@ def test_a_folder_has_the_same_page(drawn: Drawn, tmp_path: Path) -> None:
 
 DEPARTURES = [
     ({}, ""),
-    ({"prompts_sha256": "0" * 64}, "other prompts than its 553"),
+    ({}, "other prompts than its 553"),
     ({"options": {"threshold": 0.5}}, "threshold 0.5, not 0.3"),
     ({"detector": {"names_sha256": "0" * 64}}, "other object names, or in another order"),
     (
@@ -190,8 +190,13 @@ DEPARTURES = [
 
 @pytest.mark.parametrize(("changed", "departure"), DEPARTURES)
 def test_published_scores_stand_beside_their_own_protocol_alone(
-    drawn: Drawn, tmp_path: Path, changed: dict, departure: str
+    drawn: Drawn,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    changed: dict,
+    departure: str,
 ) -> None:
+    """The published prompts are those of the file in all cases but one."""
     shutil.copytree(drawn.run.root, tmp_path / "run")
     run = RunDirectory.open(tmp_path / "run")
     (name,) = run.storage.names("verdicts")
@@ -199,11 +204,16 @@ def test_published_scores_stand_beside_their_own_protocol_alone(
     spec = load_spec(BenchmarkSpec, "geneval")
     (names,) = (file.place.sha256 for file in spec.files if file.role == "object-names")
     header["detector"] = {"kind": "official detector", "names_sha256": names, "network": SWIN_S}
-    header |= {"prompts_sha256": spec.prompts_sha256, "colors": {"network": VIT_L_14}}
+    header["colors"] = {"network": VIT_L_14}
     header["options"] = GenevalOptions().model_dump()
     for key, value in changed.items():
         header[key] = {**header[key], **value} if isinstance(value, dict) else value
     write_rows(tmp_path / "run/verdicts" / name, header, rows)
+    if not departure.startswith("other prompts"):
+        ours = spec.model_copy(update={"prompts_sha256": header["prompts_sha256"]})
+        monkeypatch.setattr(
+            "evalsuite.pipeline.geneval_protocol.load_spec", lambda kind, name: ours
+        )
     (found,) = verdict_sets(run, "verdicts")
     assert found.title.startswith(f"GenEval (official detector{'; ' * bool(departure)}{departure}")
     assert found.published == (() if departure else spec.published)

@@ -1,16 +1,25 @@
 """Damaged files of rows: one line that names the line, whatever is wrong with it."""
 
+import hashlib
 import json
 from collections.abc import Callable
 from itertools import permutations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from harness import call_main
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from evalsuite.errors import CorruptionError, DataError
+from evalsuite.pipeline.geneval_run import summary_of
+from evalsuite.pipeline.kept_objects import otherwise_kept, wrongly_kept
 from evalsuite.pipeline.row_file import SCHEMA, is_written, read_rows, write_rows
+from evalsuite.t2i.detections import Detection, Detections
+from evalsuite.t2i.geneval import GenevalOptions, keep_objects
+from evalsuite.t2i.geneval_prompts import TAGS
 
 CUP = {"class": "cup", "count": 1, "color": "red"}
 PROMPT = {"tag": "colors", "prompt": "a red cup", "include": [CUP]}
@@ -23,9 +32,23 @@ OPTIONS = {
     "threshold": 0.3, "counting_threshold": 0.9, "max_objects": 16, "max_overlap": 1.0,
     "position_threshold": 0.1,
 }  # fmt: skip
+
+
+def sha256_of(content: object) -> str:
+    """Of its JSON, sorted and without blanks."""
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
 FILES: dict[str, list[dict[str, Any]]] = {
     "geneval": [
-        {"prompts_sha256": "p", "options": OPTIONS, "detector": {"kind": "x"}, "colors": None},
+        {
+            "rules_version": 1,
+            "prompts_sha256": sha256_of(PROMPT),
+            "options": OPTIONS,
+            "detector": {"kind": "x"},
+            "colors": None,
+        },
         VERDICT,
         {**VERDICT, "number": 1},
     ],
@@ -41,7 +64,7 @@ FILES: dict[str, list[dict[str, Any]]] = {
         {"item_id": "a", "number": 1, "answers": {"1": "no"}},
     ],
     "scores": [
-        {"scorer": {"name": "s"}},
+        {"scorer": {"name": "s"}, "prompts_sha256": sha256_of([["a", "a"]])},
         {"prompt": "a", "category": None, "number": 0, "score": 1},
         {"prompt": "a", "category": None, "number": 1, "score": 0.5},
     ],
@@ -63,6 +86,13 @@ def test_a_file_that_is_right_is_read(tmp_path: Path, benchmark: str) -> None:
     assert rows == FILES[benchmark][1:]
 
 
+def test_prompts_of_an_earlier_version_are_not_checked_and_it_is_said(tmp_path: Path) -> None:
+    """Their digest was another: a file of them is no damaged one, and of no published protocol."""
+    path = written(tmp_path / "rows.jsonl", "geneval", lambda f: f[0].pop("rules_version"))
+    path.write_text(path.read_text().replace(sha256_of(PROMPT), "0" * 64))
+    assert "prompts that were not checked to be its 553" in summary_of(path)["departures"]
+
+
 def test_a_score_without_an_interval_says_why(tmp_path: Path) -> None:
     path = written(tmp_path / "rows.jsonl", "geneval", lambda _: None)
     done = call_main("t2i", "summary", path)
@@ -70,6 +100,14 @@ def test_a_score_without_an_interval_says_why(tmp_path: Path) -> None:
     assert (
         "colors: one prompt alone tells nothing of others, so it and overall have no" in done.stdout
     )
+
+
+def one_more(file: list[Any], score: float, kept: list[int] | None = None, **options: Any) -> None:
+    """Another cup in the first image, of the same box."""
+    file[0]["options"].update(options)
+    file[1]["detections"].append({**FOUND, "score": score})
+    if kept is not None:
+        file[1].update(kept={"cup": kept})
 
 
 DAMAGE: list[tuple[str, Callable[[list[Any]], object], str]] = [
@@ -98,7 +136,7 @@ DAMAGE: list[tuple[str, Callable[[list[Any]], object], str]] = [
     (
         "geneval",
         lambda f: f[1].update(kept={}),
-        "line 2 .* 'expected cup>=1, found 0' by the rules",
+        "line 2 .* leaves out detection 0, which the rules keep",
     ),
     ("geneval", lambda f: f[1].update(colors={"0": ["blue"]}), "line 2 .* the row says 'correct'"),
     ("geneval", lambda f: f[2].update(correct=False, reasons=["no"]), "line 3 .* says 'no'"),
@@ -107,6 +145,35 @@ DAMAGE: list[tuple[str, Callable[[list[Any]], object], str]] = [
     ("geneval", lambda f: f[1]["detections"][0].update(score=0.2), "line 2 .* score is below 0.3"),
     ("geneval", lambda f: f[1]["detections"][0].update(score=1.2), "line 2 .* at most 1"),
     ("geneval", lambda f: f[1]["detections"][0]["box"].reverse(), "line 2 .* ends before it"),
+    (
+        "geneval",
+        lambda f: one_more(f, 0.8),
+        "line 2 .* leaves out detection 1, which the rules keep",
+    ),
+    ("geneval", lambda f: one_more(f, 0.8, kept=[1, 0]), "line 2 .* not from the best on"),
+    (
+        "geneval",
+        lambda f: one_more(f, 0.8, kept=[0, 1], max_objects=1),
+        "line 2 .* names 2 detections of a class of which 1 count at most",
+    ),
+    (
+        "geneval",
+        lambda f: one_more(f, 0.95, kept=[0], max_objects=1),
+        "line 2 .* names detection 0, which the rules leave out",
+    ),
+    (
+        "geneval",
+        lambda f: one_more(f, 0.8, kept=[0, 1], max_overlap=0.5),
+        "line 2 .* names detection 1, which the rules leave out",
+    ),
+    (
+        "geneval",
+        lambda f: f[0].update(prompts_sha256="0" * 64),
+        "line 1 .* prompts_sha256 is '000000000000'..., and that of its rows",
+    ),
+    ("geneval", lambda f: f[2]["prompt"].update(prompt="two"), "line 1 .* that of its rows"),
+    ("scores", lambda f: f[0].update(prompts_sha256="0" * 64), "line 1 .* that of its rows"),
+    ("scores", lambda f: f[1].update(category="b"), "line 1 .* that of its rows"),
     ("dpg", lambda f: f[1].pop("prompt"), "line 2 .* without prompt or questions"),
     ("dpg", lambda f: f[1].pop("questions"), "line 2 .* without prompt or questions"),
     ("dpg", lambda f: f[1]["questions"][0].pop("text"), "line 2 .* questions.0.text"),
@@ -187,3 +254,29 @@ def test_row_files_of_other_things_are_refused(tmp_path: Path) -> None:
     write_rows(path, {"benchmark": "geneval", "num_images": 2}, [{"a": 1}])
     with pytest.raises(DataError, match="holds 1 rows of 2"):
         read_rows(path)
+
+
+NEAR = st.sampled_from([0.3, 0.8, 0.9]).flatmap(lambda at: st.floats(at - 2e-6, at + 2e-6))
+BOXES = st.sampled_from([(0.0, 0.0, 9.0, 9.0), (0.0, 0.0, 9.0, 7.5), (5.0, 5.0, 9.0, 9.0)])
+DETECTIONS = st.lists(st.tuples(st.sampled_from(["cup", "dog"]), NEAR | st.floats(0, 1), BOXES))
+
+
+@settings(max_examples=200, deadline=None)
+@given(DETECTIONS, st.integers(1, 4), st.sampled_from([0.5, 1.0]), st.sampled_from(TAGS))
+def test_what_the_rules_keep_is_never_refused(
+    found: list[tuple[str, float, Any]], most: int, overlap: float, tag: str
+) -> None:
+    """Though rows hold rounded scores; but one less, or one of none, is."""
+    options = GenevalOptions(max_objects=most, max_overlap=overlap)
+    seen = Detections(tuple(Detection(name, box, score) for name, score, box in found))
+    kept = {name: list(places) for name, places in keep_objects(seen, tag, options).items()}
+    said = [
+        {"class": one.class_name, "box": one.box, "score": round(float(np.float32(one.score)), 6)}
+        for one in seen.found
+    ]
+    row = {"tag": tag, "kept": kept, "detections": said}
+    assert (wrongly_kept(row, options), otherwise_kept(row, options)) == ("", "")
+    clear = {**row, "detections": [*said, {"class": "cat", "box": (0, 0, 9, 9), "score": 0.95}]}
+    assert "leaves out" in otherwise_kept(clear, options)
+    clear["kept"] = {**kept, "cat": [len(said)]}
+    assert otherwise_kept(clear, options) == ""
