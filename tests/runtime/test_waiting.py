@@ -1,6 +1,7 @@
 """While no worker can start: what others make ends a driver, and what may come is waited for."""
 
 import dataclasses
+import functools
 import time
 from pathlib import Path
 from typing import Any
@@ -89,6 +90,33 @@ def test_who_asks_for_numerics_waits_for_a_machine_of_a_cluster_that_grows(
             numerics_of_workers(dataclasses.replace(on_gpus, grows=True), notice)
     wanted = "waiting for a machine with 1 CPU and 1 GPU, which Ray's autoscaler was asked for"
     assert set(said) == {wanted}
+
+
+def test_whose_process_is_there_has_to_tell_the_numerics(
+    cluster: HostedCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It holds what was waited for, so that still nothing is free."""
+
+    class Mute:
+        def numerics(self, kind: str) -> None:
+            time.sleep(600)
+
+    def notice(text: str) -> None:
+        said.append(text)
+        assert len(said) < 100, "it is waited for without an end"
+
+    said: list[str] = []
+    monkeypatch.setattr(team_module, "_PROBE_S", 0.5)
+    monkeypatch.setattr(team_module, "Witness", Mute)
+    monkeypatch.setattr(team_module, "Limits", functools.partial(Limits, start_s=0.5))
+    monkeypatch.setattr(team_module, "current_nodes", tuple)
+    team = Team("cpu", WorkerSize(1, 0), None, is_private=False, grows=True)
+    with (
+        connected(cluster.address, None, use_gpu=False),
+        pytest.raises(EnvironmentProblem, match="no worker of the cluster has answered"),
+    ):
+        numerics_of_workers(team, notice)
+    assert said
 
 
 def test_a_worker_whose_process_says_nothing_waits_for_no_machine(cluster: HostedCluster) -> None:
