@@ -8,7 +8,14 @@ from collections.abc import Sequence
 
 from pydantic import ValidationError
 
-from evalsuite.artifacts.receipts import RangeIndex, Receipt, is_own_file, range_name, read_receipt
+from evalsuite.artifacts.receipts import (
+    Keep,
+    RangeIndex,
+    Receipt,
+    is_own_file,
+    range_name,
+    read_receipt,
+)
 from evalsuite.artifacts.run_directory import IMAGES, RunDirectory
 from evalsuite.config import explain
 from evalsuite.errors import CorruptionError, EvalsuiteError
@@ -59,21 +66,28 @@ def set_aside(
     return [receipt for receipt in found if receipt.numerics_id == numerics_id]
 
 
-def keep_as_before(run: RunDirectory, tasks: Sequence[ShardTask]) -> list[ShardTask]:
+def keep_as_before(run: RunDirectory, tasks: Sequence[ShardTask], keep: Keep) -> list[ShardTask]:
     """Tasks that keep every pixel where a shard that was ever taken out had kept every pixel.
+
+    Args:
+        run: that is worked on.
+        tasks: those that make no images keep none, and stay.
+        keep: what all tasks are to keep of their images.
 
     Raises:
         CorruptionError: what was set aside cannot be read.
     """
-    if not tasks:
-        return []
+    if keep == "all" or not any(IMAGES in task.stages for task in tasks):
+        return list(tasks)
     low, high = min(task.start for task in tasks), max(task.stop for task in tasks)
     folder = f"{REPLACED}/{IMAGES}"
     names = [n for n in run.storage.names(folder, ".json") if _touches(n, low, high)]
     replaced = [_receipt_set_aside(run, f"{folder}/{name}") for name in names]
     whole = RangeIndex(receipt for receipt in replaced if receipt.kept == "all")
     return [
-        task._replace(keep="all") if whole.touching(task.start, task.stop) else task
+        task._replace(keep="all")
+        if IMAGES in task.stages and whole.touching(task.start, task.stop)
+        else task
         for task in tasks
     ]
 

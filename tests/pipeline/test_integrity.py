@@ -295,13 +295,28 @@ def test_a_receipt_that_names_no_file_is_damaged(run: RunDirectory, stage: str) 
 def test_a_repair_that_was_killed_forgets_nothing(run: RunDirectory) -> None:
     """Who goes on asks for fewer pixels than the shard had kept that the other took out."""
     tasks = [ShardTask(0, 20, (IMAGES,)), ShardTask(40, 60, (IMAGES,))]
-    assert keep_as_before(run, tasks) == tasks
+    assert keep_as_before(run, tasks, "none") == tasks
     receipt = run.receipts(IMAGES)[0]
     assert (receipt.start, receipt.kept) == (0, "all")
     (run.root / receipt.files[0].path).unlink()
     assert take_out(run, find_faults(run)) == [receipt]
-    assert [task.keep for task in keep_as_before(run, tasks)] == ["all", None]
-    assert keep_as_before(run, []) == []
+    assert [task.keep for task in keep_as_before(run, tasks, "none")] == ["all", None]
+    assert keep_as_before(run, [], "none") == []
+
+
+def test_what_was_repaired_is_shared_with_others_where_no_image_is_to_be_kept(
+    run: RunDirectory,
+) -> None:
+    """Who only adds features, or keeps every pixel anyway, leaves out what others make."""
+    (run.root / run.receipts(IMAGES)[0].files[0].path).unlink()
+    take_out(run, find_faults(run))
+    images, features = ShardTask(0, 20, (IMAGES,)), ShardTask(0, 20, (FEATURES,))
+    assert keep_as_before(run, [features], "none") == [features]
+    assert keep_as_before(run, [features, images], "all") == [features, images]
+    assert keep_as_before(run, [features, images], "grid") == [
+        features,
+        images._replace(keep="all"),
+    ]
 
 
 @pytest.mark.parametrize("damage", ["cut", "other plan"])
