@@ -36,7 +36,7 @@ from evalsuite.pipeline.integrity import (
     stages_of,
 )
 from evalsuite.pipeline.ranges import ShardTask
-from evalsuite.pipeline.repair import keep_as_before, take_out
+from evalsuite.pipeline.repair import REPLACED, keep_as_before, take_out
 
 
 @pytest.fixture
@@ -317,6 +317,18 @@ def test_what_was_repaired_is_shared_with_others_where_no_image_is_to_be_kept(
         features,
         images._replace(keep="all"),
     ]
+
+
+def test_what_was_set_aside_beside_a_repair_is_not_read(run: RunDirectory) -> None:
+    """Between two shards that are made again lies one whose old receipt is damaged by now."""
+    (run.root / run.receipts(IMAGES)[1].files[0].path).unlink()
+    take_out(run, find_faults(run))
+    (aside,) = (run.root / REPLACED / IMAGES).iterdir()
+    aside.write_text("{")
+    tasks = [ShardTask(0, 20, (IMAGES,)), ShardTask(40, 60, (IMAGES,))]
+    assert keep_as_before(run, tasks, "none") == tasks
+    with pytest.raises(CorruptionError, match=f"{aside.name} is damaged"):
+        keep_as_before(run, [ShardTask(10, 30, (IMAGES,))], "none")
 
 
 @pytest.mark.parametrize("damage", ["cut", "other plan"])
