@@ -284,6 +284,9 @@ class RangeIndex(Generic[R]):
         self._starts = [r.start for r in self._ranges]
         self._reach = list(itertools.accumulate((r.stop for r in self._ranges), max))
 
+    def __bool__(self) -> bool:
+        return bool(self._ranges)
+
     def touching(self, start: int, stop: int) -> list[R]:
         """Those that share a sample with start..stop-1, in order."""
         at = bisect.bisect_left(self._starts, stop)

@@ -218,7 +218,8 @@ def forecast(prepared: Prepared) -> "Forecast":
         done = readable_spans(run, IMAGES, (low, high))
     missing = missing_images(covered, (low, high))
     device = "cuda" if request.device != "cpu" and torch.cuda.is_available() else "cpu"
-    workers = request.num_workers or room_for_workers(device, request.gpus_per_worker)
+    share = request.gpus_per_worker if device == "cuda" else 1.0
+    workers = request.num_workers or room_for_workers(device, share)
     nfe = nfe_of(plan)
     rate = nearest_rate(root, plan, request.resolved.preset, device)
     shard_size = request.shard_size or default_shard_size(
@@ -229,7 +230,7 @@ def forecast(prepared: Prepared) -> "Forecast":
             plan,
             missing,
             nfe,
-            max(1, round(workers * request.gpus_per_worker)) if device == "cuda" else workers,
+            rate.at_once(workers, share) if rate else workers,
             request.demand.extractors,
             request.output,
             rate,

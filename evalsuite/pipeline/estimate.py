@@ -19,10 +19,21 @@ _RECEIPTS_READ = 8  # of a run, for its rate
 
 @dataclass(frozen=True)
 class Rate:
-    """Seconds of one worker for one evaluation of one image, and where that is known from."""
+    """Seconds for one evaluation of one image, and where that is known from."""
 
     seconds_per_evaluation: float
     source: str
+    is_of_workers: bool = False
+    """Measured on single workers, as they shared GPUs or did not; else on a device of its own."""
+
+    def at_once(self, num_workers: int, share: float) -> float:
+        """Images in work at this rate at any moment.
+
+        Args:
+            num_workers: that run.
+            share: of a device that each of them holds; one worker alone has it whole.
+        """
+        return num_workers if self.is_of_workers else max(1.0, num_workers * share)
 
 
 @dataclass(frozen=True)
@@ -33,7 +44,7 @@ class Estimate:
     nfe: int | None
     disk_bytes: int
     seconds: float | None
-    """On `num_workers` workers; None when no rate is known."""
+    """On all workers together; None when no rate is known."""
     source: str
 
 
@@ -41,12 +52,12 @@ def estimate(
     plan: Plan,
     num_images: int,
     nfe: int | None,
-    num_workers: int,
+    at_once: float,
     extractors: tuple[ExtractorSpec, ...],
     output: OutputFormat,
     rate: Rate | None,
 ) -> Estimate:
-    """Time and disk for `num_images` images."""
+    """Time and disk for `num_images` images, of which `at_once` are in work at the rate."""
     height, width = plan.size
     kept = num_images if output.keep == "all" else 0
     pixels = 3 * height * width * (1.0 if output.shard_format == "npz" else _PNG_RATIO)
@@ -54,7 +65,7 @@ def estimate(
         4 * (s.pool_dim + (s.spatial_dim or 0) + (s.num_classes or 0)) for s in extractors
     )
     disk = int(kept * pixels + num_images * (_ROW_BYTES + features))
-    work = num_images * (nfe or 1) / max(num_workers, 1)
+    work = num_images * (nfe or 1) / at_once
     seconds = work * rate.seconds_per_evaluation if rate else None
     return Estimate(num_images, nfe, disk, seconds, rate.source if rate else "no known rate")
 
@@ -76,7 +87,7 @@ def nearest_rate(run_root: Place, plan: Plan, preset: ModelPreset, device: str) 
         except EvalsuiteError:
             continue
         if rate is not None:
-            return Rate(rate, f"receipts of {root}")
+            return Rate(rate, f"receipts of {root}", is_of_workers=True)
     known = [r for r in preset.known_rates if r.device == device]
     if not known or _dtype(plan.sampling) != _dtype(preset.sampling):
         return None

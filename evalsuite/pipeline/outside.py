@@ -143,6 +143,14 @@ def numerics_there(device: str) -> dict[str, Any]:
     return numerics_of(found)
 
 
+class Witness:
+    """`numerics_there` as an actor: of those Ray tells when they have their place."""
+
+    def numerics(self, kind: str) -> dict[str, Any]:
+        """Of `cuda` or `cpu`."""
+        return numerics_there(kind)
+
+
 def describe_here(device: torch.device, numerics: dict[str, Any]) -> dict[str, Any]:
     """Who computes: this process."""
     return {

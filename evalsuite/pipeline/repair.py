@@ -5,10 +5,19 @@ place must have the pixels that it names, and keeps at least what it kept.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 from pydantic import ValidationError
 
-from evalsuite.artifacts.receipts import RangeIndex, Receipt, is_own_file, range_name, read_receipt
+from evalsuite.artifacts.ledger import Span
+from evalsuite.artifacts.receipts import (
+    Keep,
+    RangeIndex,
+    Receipt,
+    is_own_file,
+    range_name,
+    read_receipt,
+)
 from evalsuite.artifacts.run_directory import IMAGES, RunDirectory
 from evalsuite.config import explain
 from evalsuite.errors import CorruptionError, EvalsuiteError
@@ -50,32 +59,39 @@ def set_aside(
     Raises:
         CorruptionError: one cannot be read.
     """
-    folder = f"{REPLACED}/{stage}"
-    found = [
-        _receipt_set_aside(run, f"{folder}/{name}")
-        for name in run.storage.names(folder, ".json")
-        if _touches(name, start, stop)
-    ]
+    found = _set_aside_of(run, stage, RangeIndex([Span(start, stop, None)]))
     return [receipt for receipt in found if receipt.numerics_id == numerics_id]
 
 
-def keep_as_before(run: RunDirectory, tasks: Sequence[ShardTask]) -> list[ShardTask]:
+def keep_as_before(run: RunDirectory, tasks: Sequence[ShardTask], keep: Keep) -> list[ShardTask]:
     """Tasks that keep every pixel where a shard that was ever taken out had kept every pixel.
+
+    Args:
+        run: that is worked on.
+        tasks: those that make no images keep none, and stay.
+        keep: what all tasks are to keep of their images.
 
     Raises:
         CorruptionError: what was set aside cannot be read.
     """
-    if not tasks:
-        return []
-    low, high = min(task.start for task in tasks), max(task.stop for task in tasks)
-    folder = f"{REPLACED}/{IMAGES}"
-    names = [n for n in run.storage.names(folder, ".json") if _touches(n, low, high)]
-    replaced = [_receipt_set_aside(run, f"{folder}/{name}") for name in names]
+    made = RangeIndex(task for task in tasks if IMAGES in task.stages)
+    if keep == "all" or not made:
+        return list(tasks)
+    replaced = _set_aside_of(run, IMAGES, made)
     whole = RangeIndex(receipt for receipt in replaced if receipt.kept == "all")
     return [
-        task._replace(keep="all") if whole.touching(task.start, task.stop) else task
+        task._replace(keep="all")
+        if IMAGES in task.stages and whole.touching(task.start, task.stop)
+        else task
         for task in tasks
     ]
+
+
+def _set_aside_of(run: RunDirectory, stage: str, ranges: RangeIndex[Any]) -> list[Receipt]:
+    """Receipts that were taken out of a stage and touch any of `ranges`; no other is read."""
+    folder = f"{REPLACED}/{stage}"
+    names = [name for name in run.storage.names(folder, ".json") if _touches(name, ranges)]
+    return [_receipt_set_aside(run, f"{folder}/{name}") for name in names]
 
 
 def _receipt_set_aside(run: RunDirectory, path: str) -> Receipt:
@@ -92,12 +108,12 @@ def _receipt_set_aside(run: RunDirectory, path: str) -> Receipt:
     )
 
 
-def _touches(name: str, start: int, stop: int) -> bool:
-    """Whether a file that was set aside may be of samples of start..stop-1."""
+def _touches(name: str, ranges: RangeIndex[Any]) -> bool:
+    """Whether a file that was set aside may be of samples of `ranges`."""
     low, high = (*name.split("-"), "", "")[:2]
     if not (low.isdigit() and high.isdigit()):
         return True
-    return int(low) < stop and start < int(high)
+    return bool(ranges.touching(int(low), int(high)))
 
 
 def _set_aside(run: RunDirectory, name: str, receipt: Receipt) -> bool:

@@ -42,7 +42,6 @@ _FRAME_HEAD_BYTES, _SETTINGS = 9, b"\x04"
 _HTTP2_HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\x00\x00\x00" + _SETTINGS + bytes(5)
 """Both sides' first words: a preface, then SETTINGS, empty here (RFC 9113, 3.4 and 6.5)."""
 _PREFIX = "evalsuite-"
-_STARTED_LAST = Path("/tmp/ray/ray_current_cluster")  # noqa: S108 - where `ray start` writes it
 _LOCK = "owner.lock"
 _LONGEST_TEMPORARY = 12  # Ray's sockets below it must stay under 107 bytes
 
@@ -321,8 +320,9 @@ def _meant_by_auto() -> str:
     """What Ray would take: the environment's, or the cluster that was last started here."""
     named = os.environ.get("RAY_ADDRESS", "")
     if not named or named == "auto":
-        with contextlib.suppress(OSError):
-            named = _STARTED_LAST.read_text(encoding="utf-8").strip()
+        folder = os.environ.get("RAY_TMPDIR", os.environ.get("TMPDIR", "/tmp"))  # noqa: S108
+        with contextlib.suppress(OSError):  # there `ray start` writes it
+            named = Path(folder, "ray/ray_current_cluster").read_text(encoding="utf-8").strip()
     return named if ":" in named and "://" not in named else ""
 
 

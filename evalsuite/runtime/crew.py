@@ -18,6 +18,7 @@ from evalsuite.runtime.workers import Flight, Job, Worker, start_worker
 POLL_S = 0.25
 _STANDSTILL_S = 10.0
 _QUESTIONS_PER_S = 400.0  # of progress, to all workers together
+_PLACES_EVERY_S = 2.0
 _START_BACK_OFF_S = (0.0, 0.0, 2.0, 10.0)
 
 
@@ -41,6 +42,7 @@ class Crew:
         self._loading_losses = 0
         self._may_start_s = 0.0
         self._heard_s = time.monotonic()
+        self._waited_s = self._places_s = float("-inf")
         self.workers: list[Worker] = []
         self.most = 0
         """The largest number that was alive at once."""
@@ -154,18 +156,33 @@ class Crew:
         """Raise EnvironmentProblem when nobody works and no worker comes to its start.
 
         Those with a place are asked, or, while nobody has one, all. Where a machine is to come, it
-        is waited for, however long.
+        is waited for, however long; the time counts from its coming, which is seen before Ray gives
+        it to a worker.
         """
-        if self.num_ready or self.waits_for(nodes):
+        if self.num_ready:
+            return
+        now = time.monotonic()
+        if self.waits_for(nodes) and now - self._places_s >= _PLACES_EVERY_S:
+            self._places_s = now
+            self._look_for_places()
+        if self.waits_for(nodes):
+            self._waited_s = now
             return
         placed_s = [worker.placed_s for worker in self.workers if worker.placed_s is not None]
         began_s = placed_s or [worker.started_s for worker in self.workers]
-        if began_s and time.monotonic() - max(began_s) > longest_s:
+        if began_s and now - max(*began_s, self._waited_s) > longest_s:
             raise EnvironmentProblem(
                 f"a worker has not begun for {longest_s / 60:.0f} minutes: Ray may have no free"
                 " resources for it, or the weights' file system does not answer; look at"
                 " `ray status`, or give fewer --num-workers"
             )
+
+    def _look_for_places(self) -> None:
+        """What is not free may be held by an own worker that has not answered yet."""
+        for worker in self.workers:
+            worker.look_for_place()
+            if worker.placed_s is not None:
+                return
 
     def lose(self, worker: Worker, loss: Loss) -> None:
         """Let go of a worker that is lost.

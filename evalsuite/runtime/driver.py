@@ -269,7 +269,7 @@ class Driver:
         work = self._crew.num_ready > 0
         for worker in list(self._crew.workers):
             how = self._limits.hung(worker, self._shard_seconds, others_work=work)
-            if how and worker.placed_s is None and not worker.is_ready:
+            if how and not worker.has_answered and not worker.is_ready:
                 # stopped in its first moment, or without a free place: asked for again, no loss
                 self._tell("worker-ended", worker, reason=how)
                 self._crew.lose(worker, Loss(how, departed=True))

@@ -20,8 +20,8 @@ class Limits(NamedTuple):
     silence_s: float = 60.0
     """Without an answer to any question; a third of the shortest standstill."""
     start_s: float = 900.0
-    """Until anybody has loaded: then the run ends (`Crew.check_loading`); from the moment that a
-    worker has its place, or, where nobody has one and no machine is to come, from its start."""
+    """Until anybody has loaded: then the run ends (`Crew.check_loading`); from the moment that Ray
+    has a process for a worker, or, where it has none and no machine is to come, from its start."""
     loading_s: float = 900.0
     """Until it has loaded, while others work already."""
     first_batch_s: float = 1800.0
@@ -40,7 +40,7 @@ class Limits(NamedTuple):
         now = time.monotonic()
         silent = now - worker.answered_s > self.silence_s
         if not worker.is_ready:
-            if worker.placed_s and silent:  # before its first answer it may wait for a place
+            if worker.has_answered and silent:  # before its first answer it may wait for a place
                 return "it hung: no answer"
             loading_s = now - (worker.placed_s or worker.started_s)
             late = others_work and loading_s > self.loading_s

@@ -43,6 +43,16 @@ def with_place(about: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def has_process(actor: Any) -> bool:  # noqa: ANN401 - a handle of Ray's
+    """Whether Ray has given an actor its place, and a process there, be it answering or not.
+
+    While an actor waits for its place, Ray 2.60 names no process for it.
+    """
+    from ray._private import state
+
+    return bool(state.actors(actor._actor_id.hex()).get("Pid"))
+
+
 def kill_process(pid: int, began: str | None = None) -> None:
     """SIGKILL to a process of this machine, if it is still the one that began then."""
     if began is None or _start_of(pid) == began:

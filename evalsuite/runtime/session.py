@@ -261,7 +261,8 @@ def _make_missing(
             num_missing, num_workers, batch_size, image_s
         )
         tasks = tasks_for(covered, asked, shard_size, batch_size)
-        tasks = in_company(keep_as_before(run, tasks), len(others), invocation_id)
+        tasks = keep_as_before(run, tasks, request.demand.keep)
+        tasks = in_company(tasks, len(others), invocation_id)
         job = WorkerJob(
             run_root=str(run.root.absolute()),
             materials=request.resolved.materials,

@@ -10,9 +10,10 @@ from ray.exceptions import RayError
 
 from evalsuite.artifacts.storage import Place
 from evalsuite.errors import EnvironmentProblem, UsageError, first_line
-from evalsuite.pipeline.outside import numerics_there
+from evalsuite.pipeline.outside import Witness
 from evalsuite.runtime.cluster import Cluster, check_shared_directory
 from evalsuite.runtime.hanging import Limits
+from evalsuite.runtime.placement import has_process
 from evalsuite.runtime.watch import (
     Node,
     ask_autoscaler,
@@ -168,7 +169,8 @@ def gather_team(
 def numerics_of_workers(team: Team, notice: Callable[[str], None]) -> dict[str, Any]:
     """What decides bits where a worker of this team would run.
 
-    A cluster that grows is waited for, as long as its machines take to come.
+    A cluster that grows is waited for, as long as its machines take to come; who has a process
+    there has to answer.
 
     Args:
         team: whose kind of worker is asked for.
@@ -178,13 +180,14 @@ def numerics_of_workers(team: Team, notice: Callable[[str], None]) -> dict[str, 
         EnvironmentProblem: nobody answers.
     """
     num_cpus, num_gpus = team.size
-    asked = ray.remote(num_cpus=num_cpus, num_gpus=num_gpus, max_retries=0)(numerics_there)
-    there = asked.options(runtime_env={"env_vars": environment_of(on_gpu=num_gpus > 0)})
+    actor = ray.remote(num_cpus=num_cpus, num_gpus=num_gpus, max_restarts=0)(Witness)
+    there = actor.options(runtime_env={"env_vars": environment_of(on_gpu=num_gpus > 0)})
 
     def ask() -> dict[str, Any]:
         text = team.waiting(current_nodes())  # before this very question takes its place
-        answer = there.remote(team.kind)
-        while text:
+        witness = there.remote()
+        answer = witness.numerics.remote(team.kind)
+        while text and not has_process(witness):
             notice(text)
             if ray.wait([answer], timeout=_PROBE_S)[0]:
                 break
@@ -196,6 +199,8 @@ def numerics_of_workers(team: Team, notice: Callable[[str], None]) -> dict[str, 
             raise EnvironmentProblem(
                 f"no worker of the cluster has answered: {first_line(error)}; look at `ray status`"
             ) from error
+        finally:
+            ray.kill(witness)  # its place is wanted
         return found
 
     return asked_of_ray(ask)

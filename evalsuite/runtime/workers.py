@@ -13,7 +13,7 @@ from evalsuite.pipeline.judging import JudgeJob, JudgeWorker
 from evalsuite.pipeline.outside import FeatureJob, FeatureWorker
 from evalsuite.pipeline.ranges import ShardTask
 from evalsuite.pipeline.worker import ShardWorker, WorkerJob
-from evalsuite.runtime.placement import actor_class, kill_process
+from evalsuite.runtime.placement import actor_class, has_process, kill_process
 
 Job = WorkerJob | FeatureJob | JudgeJob
 IN_FLIGHT = 2
@@ -69,7 +69,9 @@ class Worker:
     """Whether it runs on this very machine, in a private Ray."""
     about: dict[str, Any] = field(default_factory=dict)
     placed_s: float | None = None
-    """When its process first answered a question; before, it may wait for a place."""
+    """When it was first known to have its place: Ray had a process for it, or it answered."""
+    has_answered: bool = False
+    """Whether its process has ever answered a question; before, it may wait for a place."""
     started_s: float = field(default_factory=time.monotonic)
     answered_s: float = field(default_factory=time.monotonic)
     """When it last answered."""
@@ -136,11 +138,16 @@ class Worker:
 
     def take_progress(self, computed: int) -> None:
         """Note an answer to `ask_progress`."""
-        self.asked, self.answered_s = None, time.monotonic()
+        self.asked, self.answered_s, self.has_answered = None, time.monotonic(), True
         self.placed_s = self.placed_s or self.answered_s
         if computed > self.computed:
             self.slowest_s = max(self.slowest_s, self.answered_s - self.advanced_s)
             self.computed, self.advanced_s = computed, self.answered_s
+
+    def look_for_place(self) -> None:
+        """Ask Ray whether it has a place by now, where its process has not answered yet."""
+        if self.placed_s is None and has_process(self.actor):
+            self.placed_s = time.monotonic()
 
     def ask_progress(self, every_s: float) -> None:
         """Ask for the count of computed images unless a question is open or the last is recent."""

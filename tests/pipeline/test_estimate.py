@@ -3,8 +3,10 @@
 from pathlib import Path
 
 import pytest
+from run_maker import resolved as resolved_digits
 
-from evalsuite.pipeline.estimate import nearest_rate
+from evalsuite.artifacts.run_directory import RunDirectory
+from evalsuite.pipeline.estimate import Rate, nearest_rate
 from evalsuite.pipeline.plan import PlanOptions, resolve_plan
 
 
@@ -27,5 +29,24 @@ def test_a_rate_of_a_preset_is_of_its_size_and_dtype(
         assert found is None
         return
     assert found is not None
+    assert not found.is_of_workers
     assert found.seconds_per_evaluation == pytest.approx(times * known.seconds_per_evaluation)
     assert ("for the pixels of this size" in found.source) == (times != 1)
+
+
+def test_a_rate_of_receipts_is_of_workers(finished: RunDirectory) -> None:
+    found = nearest_rate(finished.root, finished.plan, resolved_digits().preset, "cpu")
+    assert found is not None
+    assert found.is_of_workers
+
+
+@pytest.mark.parametrize(
+    ("num_workers", "share", "devices"),
+    [(2, 1.0, 2.0), (4, 0.25, 1.0), (5, 0.5, 2.5), (3, 0.5, 1.5), (1, 0.25, 1.0)],
+)
+def test_workers_that_share_a_device_are_no_faster_than_it(
+    num_workers: int, share: float, devices: float
+) -> None:
+    """A rate of workers that shared one has it in it already."""
+    assert Rate(1.0, "a preset").at_once(num_workers, share) == devices
+    assert Rate(1.0, "receipts", is_of_workers=True).at_once(num_workers, share) == num_workers

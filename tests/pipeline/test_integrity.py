@@ -36,7 +36,7 @@ from evalsuite.pipeline.integrity import (
     stages_of,
 )
 from evalsuite.pipeline.ranges import ShardTask
-from evalsuite.pipeline.repair import keep_as_before, take_out
+from evalsuite.pipeline.repair import REPLACED, keep_as_before, take_out
 
 
 @pytest.fixture
@@ -295,13 +295,40 @@ def test_a_receipt_that_names_no_file_is_damaged(run: RunDirectory, stage: str) 
 def test_a_repair_that_was_killed_forgets_nothing(run: RunDirectory) -> None:
     """Who goes on asks for fewer pixels than the shard had kept that the other took out."""
     tasks = [ShardTask(0, 20, (IMAGES,)), ShardTask(40, 60, (IMAGES,))]
-    assert keep_as_before(run, tasks) == tasks
+    assert keep_as_before(run, tasks, "none") == tasks
     receipt = run.receipts(IMAGES)[0]
     assert (receipt.start, receipt.kept) == (0, "all")
     (run.root / receipt.files[0].path).unlink()
     assert take_out(run, find_faults(run)) == [receipt]
-    assert [task.keep for task in keep_as_before(run, tasks)] == ["all", None]
-    assert keep_as_before(run, []) == []
+    assert [task.keep for task in keep_as_before(run, tasks, "none")] == ["all", None]
+    assert keep_as_before(run, [], "none") == []
+
+
+def test_what_was_repaired_is_shared_with_others_where_no_image_is_to_be_kept(
+    run: RunDirectory,
+) -> None:
+    """Who only adds features, or keeps every pixel anyway, leaves out what others make."""
+    (run.root / run.receipts(IMAGES)[0].files[0].path).unlink()
+    take_out(run, find_faults(run))
+    images, features = ShardTask(0, 20, (IMAGES,)), ShardTask(0, 20, (FEATURES,))
+    assert keep_as_before(run, [features], "none") == [features]
+    assert keep_as_before(run, [features, images], "all") == [features, images]
+    assert keep_as_before(run, [features, images], "grid") == [
+        features,
+        images._replace(keep="all"),
+    ]
+
+
+def test_what_was_set_aside_beside_a_repair_is_not_read(run: RunDirectory) -> None:
+    """Between two shards that are made again lies one whose old receipt is damaged by now."""
+    (run.root / run.receipts(IMAGES)[1].files[0].path).unlink()
+    take_out(run, find_faults(run))
+    (aside,) = (run.root / REPLACED / IMAGES).iterdir()
+    aside.write_text("{")
+    tasks = [ShardTask(0, 20, (IMAGES,)), ShardTask(40, 60, (IMAGES,))]
+    assert keep_as_before(run, tasks, "none") == tasks
+    with pytest.raises(CorruptionError, match=f"{aside.name} is damaged"):
+        keep_as_before(run, [ShardTask(10, 30, (IMAGES,))], "none")
 
 
 @pytest.mark.parametrize("damage", ["cut", "other plan"])

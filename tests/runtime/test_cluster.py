@@ -26,6 +26,7 @@ from harness import (
     environment,
     pixel_hashes,
 )
+from ray._common.utils import get_ray_address_file
 
 from evalsuite.errors import EnvironmentProblem
 from evalsuite.runtime.cluster import check_address, own_signals
@@ -184,12 +185,31 @@ def test_auto_takes_nobodys_private_head(
 ) -> None:
     """Ray itself would take any head that runs on this machine."""
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    monkeypatch.setattr("evalsuite.runtime.cluster._STARTED_LAST", tmp_path / "none")
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path / "none"))
     outcome = call(*ALL, "--address", "auto")
     assert outcome.code == 6
     (line,) = outcome.complaints
     assert "--address auto: RAY_ADDRESS names no head, and none was started here" in line
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("variables", [("RAY_TMPDIR", "TMPDIR"), ("TMPDIR",)])
+def test_auto_is_the_head_that_was_started_last(
+    cluster: HostedCluster,
+    variables: tuple[str, ...],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """`ray start` notes it below the first of these that is set, for Ray's own `auto` too."""
+    for name in ("RAY_ADDRESS", "RAY_TMPDIR", "TMPDIR"):
+        monkeypatch.delenv(name, raising=False)
+    for name in variables:
+        monkeypatch.setenv(name, str(tmp_path / name))
+    noted = Path(get_ray_address_file(None))
+    assert noted == tmp_path / variables[0] / "ray" / "ray_current_cluster"
+    noted.parent.mkdir(parents=True)
+    noted.write_text(cluster.address)
+    assert check_address("auto") == cluster.address
 
 
 def test_a_private_ray_heeds_no_ray_address(losing_run: LosingRun) -> None:

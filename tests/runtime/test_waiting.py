@@ -1,10 +1,14 @@
 """While no worker can start: what others make ends a driver, and what may come is waited for."""
 
 import dataclasses
+import functools
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
-from harness import HostedCluster
+import ray
+from harness import HostedCluster, wait_for
 from run_maker import make_shard, new_run, new_worker, resolved
 
 from evalsuite.artifacts.run_directory import IMAGES
@@ -17,12 +21,13 @@ from evalsuite.pipeline.stages import OutputFormat
 from evalsuite.pipeline.worker import WorkerJob
 from evalsuite.runtime import team as team_module
 from evalsuite.runtime.cluster import connected
+from evalsuite.runtime.crew import Crew
 from evalsuite.runtime.driver import Driver
 from evalsuite.runtime.hanging import Limits
 from evalsuite.runtime.progress import Progress
 from evalsuite.runtime.signals import StopRequest
 from evalsuite.runtime.team import Team, numerics_of_workers
-from evalsuite.runtime.workers import WorkerSize
+from evalsuite.runtime.workers import Worker, WorkerSize
 
 pytestmark = pytest.mark.ray
 MORE_CPUS = 9.0
@@ -85,6 +90,64 @@ def test_who_asks_for_numerics_waits_for_a_machine_of_a_cluster_that_grows(
             numerics_of_workers(dataclasses.replace(on_gpus, grows=True), notice)
     wanted = "waiting for a machine with 1 CPU and 1 GPU, which Ray's autoscaler was asked for"
     assert set(said) == {wanted}
+
+
+def test_whose_process_is_there_has_to_tell_the_numerics(
+    cluster: HostedCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It holds what was waited for, so that still nothing is free."""
+
+    class Mute:
+        def numerics(self, kind: str) -> None:
+            time.sleep(600)
+
+    def notice(text: str) -> None:
+        said.append(text)
+        assert len(said) < 100, "it is waited for without an end"
+
+    said: list[str] = []
+    monkeypatch.setattr(team_module, "_PROBE_S", 0.5)
+    monkeypatch.setattr(team_module, "Witness", Mute)
+    monkeypatch.setattr(team_module, "Limits", functools.partial(Limits, start_s=0.5))
+    monkeypatch.setattr(team_module, "current_nodes", tuple)
+    team = Team("cpu", WorkerSize(1, 0), None, is_private=False, grows=True)
+    with (
+        connected(cluster.address, None, use_gpu=False),
+        pytest.raises(EnvironmentProblem, match="no worker of the cluster has answered"),
+    ):
+        numerics_of_workers(team, notice)
+    assert said
+
+
+def test_a_worker_whose_process_says_nothing_waits_for_no_machine(cluster: HostedCluster) -> None:
+    """It has its place, is given the time of a start, and is not hung before it has spoken."""
+
+    class Mute:
+        def __init__(self) -> None:
+            time.sleep(600)
+
+    job: Any = None
+    crew = Crew(job, Team("cpu", WorkerSize(1, 0), None, is_private=False, grows=True))
+    with connected(cluster.address, None, use_gpu=False):
+        actors = [ray.remote(num_cpus=number)(Mute).remote() for number in (MORE_CPUS, 1)]
+        waits, mute = (Worker("worker", actor, loading=object()) for actor in actors)
+        crew.workers = [waits]
+        crew.check_loading(0, [])
+        assert crew.waits_for([])
+        crew.workers = [waits, mute]
+
+        def is_there() -> bool:
+            crew.check_loading(900, [])
+            return not crew.waits_for([])
+
+        wait_for(is_there)
+        with pytest.raises(EnvironmentProblem, match="has not begun"):
+            crew.check_loading(0, [])
+    assert waits.placed_s is None
+    assert mute.placed_s is not None
+    assert not mute.has_answered
+    mute.answered_s -= 100
+    assert Limits().hung(mute, [], others_work=False) == ""
 
 
 def test_a_person_is_told_what_is_waited_for(capsys: pytest.CaptureFixture[str]) -> None:
