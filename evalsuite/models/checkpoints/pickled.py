@@ -15,7 +15,7 @@ from torch import Tensor
 from evalsuite.config import Scalar
 from evalsuite.errors import DataError
 from evalsuite.models.checkpoints.families import recognise
-from evalsuite.models.checkpoints.grouping import is_ema, is_network, place_of, says_average
+from evalsuite.models.checkpoints.grouping import is_average, is_network, place_of
 from evalsuite.models.checkpoints.restricted import (
     DAMAGED,
     Inert,
@@ -187,7 +187,7 @@ def _weights_among(
     """
     named = _without_counters(named, main)
     names = {name: _plain_names(state) for name, state in named.items()}
-    averaged = {name for name in named if is_ema(name)}
+    averaged = {name for name in named if is_average(name)}
     seeds = {name for name in named if is_network(name) or _is_recognised(named[name])}
     known = _plain_names(main).union(*(names[name] for name in seeds))
     known = known or set().union(*(names[name] for name in averaged))
@@ -206,7 +206,7 @@ def _without_counters(
     single = {
         name
         for name, values in sizes.items()
-        if is_ema(name) and (max(values) <= 1 or sum(values) < _LEAST_SHARE * most)
+        if is_average(name) and (max(values) <= 1 or sum(values) < _LEAST_SHARE * most)
     }
     others = {name: state for name, state in named.items() if name not in single}
     if not main and not others:
@@ -298,9 +298,9 @@ def _average_in(top: str, value: object) -> str:
 
     What is called so at the top level and only its own code could rebuild counts too.
     """
-    if says_average(top) and isinstance(value, Inert):
+    if is_average(top) and isinstance(value, Inert):
         return _shown(top)
-    waiting: list[tuple[str, object]] = [(_shown(top) if says_average(top) else "", value)]
+    waiting: list[tuple[str, object]] = [(_shown(top) if is_average(top) else "", value)]
     seen: set[tuple[int, bool]] = set()
     while waiting:
         where, item = waiting.pop()
@@ -311,7 +311,7 @@ def _average_in(top: str, value: object) -> str:
         seen.add((id(item), bool(where)))
         named = item.items() if isinstance(item, Mapping) else (("", below) for below in item)
         for name, below in named:
-            is_mark = not where and isinstance(name, str) and says_average(name)
+            is_mark = not where and isinstance(name, str) and is_average(name)
             waiting.append((f"{_shown(name)} in {_shown(top)}" if is_mark else where, below))
     return ""
 

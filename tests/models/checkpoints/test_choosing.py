@@ -9,7 +9,8 @@ from layouts import lightning, optimizer_state, prefixed, saved
 
 from evalsuite.errors import UsageError
 from evalsuite.models.checkpoints.choosing import choose_group
-from evalsuite.models.checkpoints.grouping import decay_of, is_ema, place_of
+from evalsuite.models.checkpoints.grouping import decay_of, is_average, place_of
+from evalsuite.models.checkpoints.inspect import inspect
 from evalsuite.models.checkpoints.reading import Checkpoint, open_checkpoint
 
 
@@ -82,8 +83,17 @@ def test_numbers_of_layers_are_no_decays() -> None:
 
 
 def test_what_counts_as_an_average() -> None:
-    assert all(map(is_ema, ("ema_denoiser", "model_ema1", "ema", "EMA_0.99", "state.ema")))
-    assert not any(map(is_ema, ("denoiser", "", "schema", "core", "cinema")))
+    assert all(map(is_average, ("ema_denoiser", "model_ema1", "ema", "EMA_0.99", "state.ema")))
+    assert not any(map(is_average, ("denoiser", "", "schema", "core", "cinema")))
+    moments = (
+        "exp_avg",
+        "max_exp_avg_sq",
+        "exp_avg_sq_row",
+        "square_avg",
+        "grad_avg",
+        "exp_avg_diff",
+    )
+    assert not any(map(is_average, moments))
     assert decay_of("ema_0.9999") == 0.9999
     assert decay_of("ema_denoiser") is None
     assert decay_of("raw_0.9999") is None
@@ -96,6 +106,33 @@ UNREAD = {
     "lists": {"decay": 0.999, "shadow_params": list(S.values())},
     "deeper": {"decay": 0.999, "shadow": S},
 }
+
+
+CALLED = ["ModelEMA", "shadow", "shadow_params", "swa_model", "averaged", "average_model"]
+CALLED += ["averaged_model", "avg_model", "model_avg", "avg"]
+
+
+@pytest.mark.parametrize("called", CALLED)
+def test_an_average_with_the_names_of_the_weights_is_never_the_raw_ones(
+    tmp_path: Path, called: str
+) -> None:
+    """Whatever a program calls it; `auto` takes it, as `inspect` says."""
+    path = saved({"state_dict": S, called: S}, tmp_path / "model.ckpt")
+    opened = open_checkpoint(path)
+    assert (choose_group(opened, "raw", None), choose_group(opened, "auto", None)) == ("", called)
+    assert {group.name: group.is_ema for group in inspect(path).groups} == {"": False, called: True}
+    two = open_checkpoint(
+        saved({"state_dict": S, "model_ema": S, called: S}, tmp_path / "two.ckpt")
+    )
+    assert choose_group(two, "raw", None) == ""
+    with pytest.raises(UsageError, match=f"several averages.* model_ema, {called}$"):
+        choose_group(two, "auto", None)
+
+
+def test_the_main_state_dict_stands_before_its_copies(tmp_path: Path) -> None:
+    opened = open_checkpoint(saved({"state_dict": S, "best": S}, tmp_path / "model.ckpt"))
+    assert choose_group(opened, "raw", None) == ""
+    assert choose_group(opened, "best", None) == "best"
 
 
 @pytest.mark.parametrize("main", ["state_dict", "model"])
@@ -118,7 +155,7 @@ def test_an_average_in_a_form_of_its_own_is_never_passed_over(
 LISTED = list(S.values())
 ELSEWHERE: list[tuple[dict[str, Any], str]] = [
     ({"shadow_params": LISTED, "decay": 0.999}, "shadow_params"),
-    ({"shadow": {"x0": torch.ones(2)}}, "shadow"),
+    ({"shadow": [{"x0": torch.ones(2)}]}, "shadow"),
     ({"callbacks": {"EMA": {"ema_state": S}}}, "EMA in callbacks"),
     ({"callbacks": {"StochasticWeightAveraging": {"average_model_state": S}}}, "StochasticWei"),
     ({"optimizer_states": [{"state": {0: {"exp_avg": LISTED}}, "ema": LISTED}]}, "ema in optim"),
