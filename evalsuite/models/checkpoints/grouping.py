@@ -20,6 +20,7 @@ _IS_AVERAGE = re.compile(
     r"(?i:(?<![a-z])(?:ema|shadow|swa(?![a-z])))|(?i:(?<!exp_)averag)|(?<=[a-z])(?:EMA|SWA|Ema)"
     r"|(?i:(?<![a-z])(?<!exp_)(?<!square_)(?<!grad_)avg(?![a-z]))"
 )
+_IS_MOMENT = re.compile(r"(?:exp|square|grad)_avg|^exp_inf$|^momentum")
 _DECAY = re.compile(r"0\.\d+")
 
 
@@ -60,9 +61,19 @@ def is_average(name: str) -> bool:
     return _IS_AVERAGE.search(name) is not None
 
 
+def is_moment(name: str) -> bool:
+    """Whether an optimiser's state calls so what it keeps of a parameter's gradients."""
+    return _IS_MOMENT.search(name) is not None
+
+
 def is_network(name: str) -> bool:
     """Whether a mapping is called as programs call the one that holds their network."""
     return _IS_NETWORK.fullmatch(name) is not None
+
+
+def is_short(text: str) -> bool:
+    """Whether a text may be shown as it is."""
+    return len(text) <= 100 and text.isprintable()
 
 
 def decay_of(group: str) -> float | None:

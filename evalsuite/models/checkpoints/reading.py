@@ -20,8 +20,8 @@ from evalsuite.models.checkpoints.containers import (
     container_of,
     locate_weights,
 )
-from evalsuite.models.checkpoints.grouping import place_of
-from evalsuite.models.checkpoints.pickled import OtherTensors, PickledLayout, is_short, read_pickled
+from evalsuite.models.checkpoints.grouping import is_short, place_of
+from evalsuite.models.checkpoints.pickled import OtherTensors, PickledLayout, read_pickled
 from evalsuite.models.mapped_pages import release_file_pages
 
 Layout = PickledLayout | Literal["safetensors", "safetensors_sharded"]

@@ -3,9 +3,10 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from layouts import lightning, optimizer_state, prefixed, saved
+from layouts import lightning, optimizer_state, prefixed, saved, small_state
 
 from evalsuite.errors import UsageError
 from evalsuite.models.checkpoints.choosing import choose_group
@@ -209,13 +210,78 @@ def test_counters_never_stand_for_the_weights(tmp_path: Path) -> None:
     assert choose_group(opened, "auto", None) == "ema"
 
 
-def test_means_of_losses_never_stand_for_the_weights(tmp_path: Path) -> None:
-    """However they are called; yet `auto` says that they are there."""
-    tree = {"model": {"blocks.0.w": torch.ones(999)}, "ema_loss": {"train": torch.ones(9)}}
-    opened = open_checkpoint(saved(tree, tmp_path / "model.ckpt"))
-    assert (set(opened.groups), set(opened.other)) == ({"model"}, {"ema_loss"})
-    with pytest.raises(UsageError, match=r"\(ema_loss\) in a form that is not read"):
+MANY = {"blocks.0.w": torch.ones(999)}
+FEW = [
+    {"ema_loss": {"train": torch.ones(9)}},
+    {"meters": {"loss_average": torch.ones(5)}, "ema_loss": [torch.ones(4)]},
+    {
+        "optimizer_states": [
+            {"state": {"ema.w": {"step": torch.ones(()), "exp_avg": MANY["blocks.0.w"]}}}
+        ]
+    },
+]
+
+
+@pytest.mark.parametrize("beside", FEW)
+def test_means_of_losses_and_moments_are_no_average(tmp_path: Path, beside: dict[str, Any]) -> None:
+    """However they are called."""
+    opened = open_checkpoint(saved({"state_dict": MANY, **beside}, tmp_path / "model.ckpt"))
+    assert set(opened.other) == beside.keys()
+    assert choose_group(opened, "auto", None) == choose_group(opened, "raw", None) == ""
+    named = open_checkpoint(saved({"model": MANY, **beside}, tmp_path / "named.ckpt"))
+    assert set(named.groups) == {"model"}
+
+
+PARTS = {f"ema.blocks.{i}": torch.ones(5) for i in range(2)}
+LARGE = {"encoder.w": torch.ones(1_200_000)}
+MUCH = [({"state_dict": MANY}, PARTS), ({"state_dict": LARGE}, {"shadow": [torch.ones(10_000)]})]
+
+
+@pytest.mark.parametrize(("main", "beside"), MUCH)
+def test_an_average_in_parts_or_beside_an_encoder_is_not_taken_for_counters(
+    tmp_path: Path, main: dict[str, Any], beside: dict[str, Any]
+) -> None:
+    opened = open_checkpoint(saved({**main, **beside}, tmp_path / "model.ckpt"))
+    with pytest.raises(UsageError, match="in a form that is not read"):
         choose_group(opened, "auto", None)
+
+
+def test_a_small_average_beside_a_large_encoder_stays(tmp_path: Path) -> None:
+    """The encoder is no network that the average could be of."""
+    tree = {"text_encoder": {"t.w": torch.ones(300_000)}, "ema": {"a.w": torch.ones(4, 4)}}
+    opened = open_checkpoint(saved(tree, tmp_path / "model.ckpt"))
+    assert choose_group(opened, "auto", None) == choose_group(opened, "ema", None) == "ema"
+    known = {"model": LARGE, "ema": prefixed("module.", small_state())}
+    assert "ema" in open_checkpoint(saved(known, tmp_path / "known.ckpt")).groups
+
+
+class Tracker:
+    """An object that holds weights where no reader looks."""
+
+    def __init__(self) -> None:
+        self.weights = S
+
+
+OF_OBJECTS = [
+    ({"EMA": Tracker()}, "EMA in callbacks"),
+    ({"EMA": {"decay": 0.999, "ema": Tracker()}}, "EMA in callbacks"),
+    ({"averager": [Tracker()]}, "averager in callbacks"),
+]
+
+
+@pytest.mark.parametrize(("callbacks", "where"), OF_OBJECTS)
+def test_an_average_inside_an_object_is_never_passed_over(
+    tmp_path: Path, callbacks: dict[str, Any], where: str
+) -> None:
+    """Which the restricted reading, that of `convert`, leaves out."""
+    path = saved({"state_dict": S, "callbacks": callbacks}, tmp_path / "model.ckpt")
+    opened = open_checkpoint(path, restricted=True)
+    assert choose_group(opened, "raw", None) == ""
+    with pytest.raises(UsageError, match=rf"averaged weights \({where}\).*--ema raw takes the raw"):
+        choose_group(opened, "auto", None)
+    plain = {"EMA": {"decay": np.float64(0.999), "device": torch.device("cpu")}, "saver": Tracker()}
+    saved({"state_dict": S, "callbacks": plain}, path)
+    assert choose_group(open_checkpoint(path, restricted=True), "auto", None) == ""
 
 
 LOSSES = {name: {"loss": torch.ones(())} for name in ("train", "val")}
