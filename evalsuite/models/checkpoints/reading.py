@@ -274,9 +274,12 @@ def _tensor_entry(tensor: Tensor) -> _Entry:
     name = str(tensor.dtype).removeprefix("torch.")
     num_bytes = tensor.numel() * tensor.element_size()
     info = TensorInfo(name, tuple(tensor.shape), num_bytes)
-    return _Entry(
-        info, tensor.contiguous, lambda: tensor.clone(memory_format=torch.contiguous_format)
-    )
+
+    def load() -> Tensor:
+        # the strides of dimensions of size 1 may still be channels_last, and convolutions heed them
+        return tensor.contiguous().view(-1).view(tensor.shape)
+
+    return _Entry(info, load, lambda: load().clone())
 
 
 def _assembled(
