@@ -10,6 +10,7 @@ import pytest
 import torch
 import yaml
 from harness import call_main
+from PIL import Image
 
 from evalsuite.artifacts.digests import git_blob_of
 from evalsuite.artifacts.downloads import cached_path
@@ -20,7 +21,9 @@ from evalsuite.pipeline.dpg_protocol import departures_of, prompts_sha256, quest
 from evalsuite.pipeline.dpg_run import DpgInput, DpgScorer
 from evalsuite.pipeline.judged_images import GridImages
 from evalsuite.pipeline.judging import header_of
-from evalsuite.pipeline.row_file import is_written, read_both, write_rows
+from evalsuite.pipeline.row_file import TESTED_BY, is_written, read_both, write_rows
+from evalsuite.runtime.judging import Judging, judge_into
+from evalsuite.runtime.workforce import Workforce
 from evalsuite.t2i.dpg_questions import read_dpg_rows
 from evalsuite.t2i.judges import Judge
 
@@ -81,7 +84,9 @@ def scorer_of(csv: Path) -> DpgScorer:
     )
 
 
-def test_gits_name_of_the_questions_decides_no_answer(tmp_path: Path) -> None:
+def test_gits_name_of_the_questions_decides_no_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The SHA-256 names the same bytes: what was asked before counts, and may be compared."""
     scorer = scorer_of(tmp_path / "q.csv")
     assert "csv_git_blob" not in scorer.decides
@@ -94,9 +99,13 @@ def test_gits_name_of_the_questions_decides_no_answer(tmp_path: Path) -> None:
     rows[0] |= about
     old = {name: value for name, value in header.items() if name != "csv_git_blob"}
     write_rows(tmp_path / "old.jsonl", old, rows)
-    write_rows(tmp_path / "new.jsonl", header, rows)
+    write_rows(tmp_path / "new.jsonl", {**header, TESTED_BY: None}, rows)
     assert is_written(tmp_path / "old.jsonl", header)
     assert read_both(tmp_path / "old.jsonl", tmp_path / "new.jsonl") == (rows, rows)
+    monkeypatch.setenv("EVALSUITE_CACHE", str(tmp_path / "cache"))
+    judging = Judging(Workforce(None, None, "cpu", 1.0), print, print)
+    judge_into(judging, images, scorer, tmp_path / "old.jsonl")  # asks nothing, and names them
+    assert (tmp_path / "old.jsonl").read_bytes() == (tmp_path / "new.jsonl").read_bytes()
     write_rows(tmp_path / "old.jsonl", {**old, "csv_sha256": "0" * 64}, rows)
     with pytest.raises(DataError, match="other csv_sha256"):
         read_both(tmp_path / "old.jsonl", tmp_path / "new.jsonl")
@@ -106,6 +115,11 @@ def test_other_questions_are_told_before_they_are_asked(tmp_path: Path) -> None:
     scorer_of(tmp_path / "q.csv")
     told = questions_notice(tmp_path / "q.csv")
     assert told.startswith(f"{tmp_path / 'q.csv'} has other questions than its dpg_bench.csv")
+    (tmp_path / "grids").mkdir()
+    Image.new("RGB", (16, 16)).save(tmp_path / "grids" / "a.png")
+    options = ("--dpg-csv", tmp_path / "q.csv", "--resolution", 8, "--output", tmp_path / "o.jsonl")
+    done = call_main("t2i", "dpg", tmp_path / "grids", *options, "--judge", tmp_path / "none")
+    assert (done.code != 0, done.stderr.splitlines()[0]) == (True, f"evalsuite: {told}")
 
 
 def test_fetched_questions_must_be_those_that_git_names(

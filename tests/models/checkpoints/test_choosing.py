@@ -251,7 +251,8 @@ def test_a_small_average_beside_a_large_encoder_stays(tmp_path: Path) -> None:
     tree = {"text_encoder": {"t.w": torch.ones(300_000)}, "ema": {"a.w": torch.ones(4, 4)}}
     opened = open_checkpoint(saved(tree, tmp_path / "model.ckpt"))
     assert choose_group(opened, "auto", None) == choose_group(opened, "ema", None) == "ema"
-    known = {"model": LARGE, "ema": prefixed("module.", small_state())}
+    small = {"hidden_size": 8, "hidden_size_x": 4, "num_blocks": 2, "num_cond_blocks": 1}
+    known = {"model": LARGE, "ema": prefixed("module.", small_state(**small))}
     assert "ema" in open_checkpoint(saved(known, tmp_path / "known.ckpt")).groups
 
 
