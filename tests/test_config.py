@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -447,3 +448,14 @@ def test_json_of_others_is_a_value_or_one_short_error() -> None:
             parse_json(bad)
         assert len(str(raised.value)) < 90
     assert parse_json(text.encode("utf-16")) == parse_json(text.encode()) == parse_json(text)
+
+
+def test_many_keys_are_looked_through_once(tmp_path: Path) -> None:
+    """Of which the last is given twice: no file takes minutes to be refused."""
+    text = ", ".join([f'"k{i}": 0' for i in range(20_000)] + ['"k19999": 0'])
+    began_s = time.process_time()
+    with pytest.raises(ValueError, match="key 'k19999' is given twice"):
+        parse_json("{" + text + "}")
+    assert time.process_time() - began_s < 1
+    with pytest.raises(ConfigError, match="key 'k1' is given twice"):
+        load_spec(ModelPreset, written(tmp_path, "{k1: 0, ? [k1] : 1, k1: 2}"))

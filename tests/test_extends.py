@@ -165,6 +165,17 @@ def test_a_setting_that_a_file_states_stays_under_every_solver(tmp_path: Path) -
     assert native_settings(over, {"solver": "heun"}).guidance_interval == (0.3, 0.7)
 
 
+@pytest.mark.parametrize(("interval", "ends"), [((0.3, 0.7), "open"), ((0.1, 1.0), "closed")])
+def test_an_interval_and_its_ends_stay_together(
+    tmp_path: Path, interval: tuple[float, float], ends: str
+) -> None:
+    """A file states both, one as its base has it and one anew."""
+    found = mine(tmp_path, sampling={"guidance_interval": list(interval), "interval_ends": ends})
+    for solver in ("heun", "heun_reuse", "adams", "euler"):
+        settings = native_settings(found, {"solver": solver})
+        assert (settings.guidance_interval, settings.interval_ends) == (interval, ends)
+
+
 def test_heun_guides_every_evaluation_of_every_published_pixnerd(tmp_path: Path) -> None:
     """Also where a file states the interval of its base again, as ours do beside its source."""
     found = [load_spec(ModelPreset, name) for name in names_of(ModelPreset)]

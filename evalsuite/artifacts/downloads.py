@@ -59,6 +59,14 @@ def cached_file(place: FilePlace) -> Path | None:
     return path
 
 
+def remove_cached(place: FilePlace) -> None:
+    """Remove a file, and what it was pinned to, from the cache: it is not what it should be."""
+    path = cached_path(place)
+    with _locked(path), explained(path, "remove"):
+        for one in (path, _pin(path)):
+            one.unlink(missing_ok=True)
+
+
 def fetch_file(
     place: FilePlace, *, allow_unverified: bool = False, progress: Progress | None = None
 ) -> Path:

@@ -55,10 +55,26 @@ def fetched_benchmark(
 
 
 def benchmark_path(spec: "BenchmarkSpec", file: "BenchmarkFile", *, allow_unverified: bool) -> Path:
-    """A file of a benchmark: the one beside its YAML, or fetched if it is not here."""
+    """A file of a benchmark: the one beside its YAML, or fetched if it is not here.
+
+    Raises:
+        CorruptionError: it is not the one that git names; it is removed.
+    """
+    from evalsuite.artifacts.downloads import remove_cached
+    from evalsuite.errors import CorruptionError
+    from evalsuite.pipeline.benchmark_files import check_published
+
     if file.place is None:
         return spec.path.parent / str(file.file)
-    return fetched(file.place, allow_unverified=allow_unverified)
+    path = fetched(file.place, allow_unverified=allow_unverified)
+    try:
+        check_published(file, path)
+    except CorruptionError as error:
+        remove_cached(file.place)
+        raise CorruptionError(
+            f"{error}: it was removed; fetch it again, from another network if it comes so again"
+        ) from error
+    return path
 
 
 def fetched(place: "FilePlace", *, allow_unverified: bool) -> Path:

@@ -166,7 +166,8 @@ def dpg(**values: Any) -> None:  # noqa: ANN401 - click passes each option
     Every answer is kept, and what was asked stays when this is stopped. Scores are given as
     published, and corrected. They are the judge's: published numbers are mPLUG's.
     """
-    from evalsuite.cli.output import check_json_target, check_rows_target
+    from evalsuite.cli.output import check_json_target, check_rows_target, notice
+    from evalsuite.pipeline.dpg_protocol import questions_notice
     from evalsuite.pipeline.dpg_run import open_dpg
     from evalsuite.pipeline.t2i_judges import JudgeSource
     from evalsuite.t2i.dpg_questions import read_dpg_rows
@@ -175,6 +176,9 @@ def dpg(**values: Any) -> None:  # noqa: ANN401 - click passes each option
     check_rows_target(values["output"])
     csv, rows = values["csv"], read_dpg_rows(values["csv"])
     given = open_dpg(values["images"], csv, rows, values["num_samples"], values["resolution"])
+    told = questions_notice(csv)
+    if told:
+        notice(told)
     scorer = given.scorer(rows, csv, JudgeSource(values["judge"].absolute()))
     answers = judged(given.images, scorer, values)
     print_summary(answers, csv, values["json_path"])

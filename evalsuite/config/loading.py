@@ -2,6 +2,7 @@
 
 import os
 import typing
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -218,8 +219,9 @@ class _UniqueKeys(yaml.SafeLoader):
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         """The mapping of a node."""
-        names = [key.value for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
-        twice = {name for name in names if names.count(name) > 1}
+        keys = [key for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
+        names = Counter(key.value for key in keys if isinstance(key, yaml.ScalarNode))
+        twice = {name for name, count in names.items() if count > 1}
         if twice:
             raise yaml.constructor.ConstructorError(
                 None, None, f"key {min(twice)!r} is given twice", node.start_mark

@@ -9,6 +9,7 @@ from evalsuite.config.sampling import SamplingSettings
 
 _OWN_GRID, _GRID = "dpmpp_2m", {"last_step", "grid"}
 """The solver that has times of its own, and the settings of those of the others."""
+_INTERVAL = {"guidance_interval", "interval_ends"}
 
 
 def of_other_solver(preset: Mapping[str, Any], solver: str) -> dict[str, Any]:
@@ -54,12 +55,14 @@ def rebased(preset: Mapping[str, Any], solver: object) -> dict[str, Any]:
 def stated_anew(preset: Mapping[str, Any], stated: Mapping[str, Any]) -> set[str]:
     """The settings to which a file that extends `preset` gives another value than it has.
 
-    To state a value again, as beside its source, changes nothing under any solver.
+    To state a value again, as beside its source, changes nothing under any solver; an interval and
+    its ends are one setting.
     """
     sampling = preset.get("sampling")
     before = _complete(sampling if isinstance(sampling, dict) else {})
     absent = object()
-    return {name for name, v in _as_tree(stated).items() if before.get(name, absent) != v}
+    anew = {name for name, v in _as_tree(stated).items() if before.get(name, absent) != v}
+    return anew | (_INTERVAL & stated.keys() if anew & _INTERVAL else set())
 
 
 def _complete(sampling: Mapping[str, Any]) -> dict[str, Any]:

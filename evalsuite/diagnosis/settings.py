@@ -6,7 +6,8 @@ from evalsuite.config import SamplingSettings
 from evalsuite.diagnosis.findings import RECORDED, CannotTell, Clear, Finding, Outcome
 from evalsuite.diagnosis.material import Expected, Material
 from evalsuite.diagnosis.twins import reversed_interval
-from evalsuite.pipeline.claims import is_average, settings_of_claim, shown
+from evalsuite.models.checkpoints.grouping import is_average
+from evalsuite.pipeline.claims import settings_of_claim, shown
 
 _RAW = ("raw", "denoiser", "core", "model")
 """Names of weights that are no average."""

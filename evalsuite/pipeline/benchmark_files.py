@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
+from evalsuite.artifacts.digests import git_blob_of
 from evalsuite.artifacts.downloads import cached_file
 from evalsuite.config import BenchmarkFile, BenchmarkSpec, given_as, load_spec
-from evalsuite.errors import UsageError
+from evalsuite.errors import CorruptionError, UsageError
 
 
 def benchmark_file(spec: BenchmarkSpec, role: str) -> Path:
@@ -46,9 +47,27 @@ def files_here(spec: BenchmarkSpec) -> list[Path]:
     return [_here(spec, file) for file in spec.files]
 
 
+def check_published(file: BenchmarkFile, path: Path) -> None:
+    """Raise CorruptionError unless `path` is the file that git names, where only git names it."""
+    if file.git_blob is None:
+        return
+    found = git_blob_of(path)
+    if found != file.git_blob:
+        raise CorruptionError(
+            f"{path} is not the published {path.name}: git would call it {found[:12]}..., not"
+            f" {file.git_blob[:12]}..."
+        )
+
+
 def _here(spec: BenchmarkSpec, file: BenchmarkFile) -> Path:
     path = spec.path.parent / str(file.file) if file.place is None else cached_file(file.place)
     if path is None:
         name = given_as(spec)
         raise UsageError(f"--benchmark {name}: `evalsuite t2i fetch {name}` brings its files first")
+    try:
+        check_published(file, path)
+    except CorruptionError as error:
+        raise CorruptionError(
+            f"{error}: `evalsuite t2i fetch {given_as(spec)}` removes it"
+        ) from error
     return path

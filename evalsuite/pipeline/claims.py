@@ -18,7 +18,7 @@ from evalsuite.config import (
     load_spec,
     names_of,
 )
-from evalsuite.models.checkpoints.grouping import is_ema
+from evalsuite.models.checkpoints.grouping import is_average
 from evalsuite.pipeline.comparison import Z_95
 from evalsuite.pipeline.comparison_words import RETRAINING_PERCENT
 from evalsuite.pipeline.registered import is_by_protocol
@@ -310,11 +310,6 @@ def _sources_beside(
             " consecutive splits counts"
         )
     return differing, unstated
-
-
-def is_average(ema: str) -> bool:
-    """Whether weights of this name are averaged ones."""
-    return ema == _AVERAGED or is_ema(ema)
 
 
 def _same_average(ours: str, wanted: str) -> bool:

@@ -7,10 +7,14 @@ import hashlib
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+from evalsuite.artifacts.digests import git_blob_of
 from evalsuite.config import BenchmarkSpec, canonical_json, load_spec
+from evalsuite.pipeline.row_file import CSV_BLOB
 
+_OTHER_QUESTIONS = "other questions than its dpg_bench.csv"
 _WORD = re.compile(r"[a-z0-9]+")
 _QUOTE = re.compile("[\"'`\u00ab\u00b4\u00bb\u2018-\u201f\u2032-\u2037\u2039\u203a]")
 """Straight, curly and angle ones, primes, and accents that stand for one."""
@@ -27,16 +31,30 @@ def departures_of(header: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) 
     prompts = [(row["item_id"], row["prompt"]) for row in rows if row["number"] == 0]
     if prompts_sha256(prompts) != spec.prompts_sha256:
         found.append(f"other prompts than its {spec.num_prompts}")
-    (published,) = (file.git_blob for file in spec.files if file.role == "dpg-csv")
-    asked = header.get("csv_git_blob")
+    asked = header.get(CSV_BLOB)
     if asked is None:  # a file of an earlier version
         found.append("questions that were not checked to be of its dpg_bench.csv")
-    elif asked != published:
-        found.append("other questions than its dpg_bench.csv")
+    elif not _is_published(spec, asked):
+        found.append(_OTHER_QUESTIONS)
     if len(rows) != len(prompts) * spec.images_per_prompt:
         each = f"{len(rows) / len(prompts):g}, not {spec.images_per_prompt}"
         found.append(f"images of each prompt {each}")
     return tuple(found)
+
+
+def questions_notice(csv: Path) -> str:
+    """What a person should know of a csv before it is asked for hours; "" of the published one."""
+    if _is_published(load_spec(BenchmarkSpec, "dpg"), git_blob_of(csv)):
+        return ""
+    return (
+        f"{csv} has {_OTHER_QUESTIONS}, and the score's name will say so: `evalsuite t2i fetch dpg"
+        " --allow-unverified` brings the published ones"
+    )
+
+
+def _is_published(spec: BenchmarkSpec, git_blob: str) -> bool:
+    (published,) = (file.git_blob for file in spec.files if file.role == "dpg-csv")
+    return git_blob == published
 
 
 def prompts_sha256(prompts: Iterable[tuple[str, str]]) -> str:

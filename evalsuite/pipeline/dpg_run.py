@@ -22,7 +22,7 @@ from evalsuite.pipeline.judged_images import (
     images_of_run,
 )
 from evalsuite.pipeline.judgements import Row as AnswerRow
-from evalsuite.pipeline.row_file import protocol_of, read_both, read_rows
+from evalsuite.pipeline.row_file import CSV_BLOB, protocol_of, read_both, read_rows
 from evalsuite.pipeline.stage_names import ANSWERS
 from evalsuite.pipeline.t2i_judges import JudgeSource
 from evalsuite.t2i.clustered import Cluster, Estimate, difference, mean_within
@@ -97,9 +97,13 @@ class DpgScorer:
             "benchmark": "dpg",
             "rules_version": RULES_VERSION,
             "csv_sha256": self.csv_sha256,
-            "csv_git_blob": self.csv_git_blob,
             "judge": dict(self.source.protocol),
         }
+
+    @property
+    def says(self) -> dict[str, Any]:
+        """The csv again."""
+        return {CSV_BLOB: self.csv_git_blob}
 
     def check(self, rows: Sequence[AnswerRow]) -> None:
         """See `Scorer`: a judge that answers something else than yes or no."""

@@ -179,6 +179,11 @@ class GenevalScorer:
         }
 
     @property
+    def says(self) -> dict[str, Any]:
+        """Nothing else."""
+        return {}
+
+    @property
     def tested_by(self) -> Mapping[str, Any] | None:
         """The detector's."""
         return self.source.tested_by

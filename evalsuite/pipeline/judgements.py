@@ -119,14 +119,12 @@ class Judgements:
         return commit_file(self._storage, file, maker, keep_hashes=False)
 
     def discard(self, num_images: int) -> None:
-        """Remove the rows of this stage, whose judge is broken; they are to be made anew.
+        """Remove shards with rows of images 0..N-1, which show a broken judge, to be made anew.
 
-        Where there are rows of further images, all stay: these few do not show it of them.
+        Rows of further images stay: these do not show it of them.
         """
-        receipts = read_receipts(self._storage, self.stage, self.owner)
-        if all(receipt.stop <= num_images for receipt in receipts):
-            for receipt in receipts:
-                forget_file(self._storage, receipt)
+        for receipt in read_receipts(self._storage, self.stage, self.owner, 0, num_images):
+            forget_file(self._storage, receipt)
 
     def forget(self) -> None:
         """Remove what lies in the cache, once it stands elsewhere; what lies in a run stays."""

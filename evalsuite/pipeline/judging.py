@@ -72,6 +72,11 @@ class Scorer(Protocol):
         ...
 
     @property
+    def says(self) -> Mapping[str, Any]:
+        """What stands before the rows besides, and decides none."""
+        ...
+
+    @property
     def tested_by(self) -> Mapping[str, Any] | None:
         """The picture that a judge must name before it judges; None where it is asked of none."""
         ...
@@ -97,7 +102,12 @@ def stage_of(scorer: Scorer) -> str:
 
 def header_of(scorer: Scorer, images: JudgedImages) -> dict[str, Any]:
     """What stands before rows in a file of them."""
-    return {"source": images.source, "num_images": images.num_images, **scorer.decides}
+    return {
+        "source": images.source,
+        "num_images": images.num_images,
+        **scorer.decides,
+        **scorer.says,
+    }
 
 
 class Piece(NamedTuple):

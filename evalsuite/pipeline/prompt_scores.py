@@ -273,6 +273,11 @@ class PromptScorer:
             "scorer": dict(self.source.protocol),
         }
 
+    @property
+    def says(self) -> dict[str, Any]:
+        """Nothing else."""
+        return {}
+
     def check(self, rows: Sequence[Row]) -> None:
         """Nothing that all rows together could show."""
 

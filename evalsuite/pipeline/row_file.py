@@ -16,6 +16,9 @@ from evalsuite.pipeline.row_shapes import check_benchmark, check_shapes
 SCHEMA = 2
 TESTED_BY = "tested_by"
 """What the judge was tested on: said in the first line, and decides no row."""
+CSV_BLOB = "csv_git_blob"
+"""Git's name of DPG-Bench's csv, whose SHA-256 decides rows: said as well, and decides none."""
+_SAID = {TESTED_BY, CSV_BLOB}
 
 
 def write_rows(place: Place, header: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> None:
@@ -40,7 +43,7 @@ def is_written(place: Place, header: Mapping[str, Any]) -> bool:
         return False
     wanted = json.loads(json.dumps({"schema": SCHEMA, **header}))
     there, rows = _read(place)
-    differing = _differing(there, wanted, {TESTED_BY})
+    differing = _differing(there, wanted, _SAID)
     if differing:
         raise UsageError(
             f"{place} holds rows of another scoring, by other {', '.join(differing)}: give another"
@@ -73,7 +76,7 @@ def read_both(a: Place, b: Place) -> tuple[list[dict[str, Any]], list[dict[str, 
         DataError: rows are missing, or were made by something else.
     """
     (head_a, rows_a), (head_b, rows_b) = (read_rows(place) for place in (a, b))
-    differing = _differing(head_a, head_b, {TESTED_BY, "source"})
+    differing = _differing(head_a, head_b, _SAID | {"source"})
     if differing:
         raise DataError(f"{a} and {b} were judged by other {', '.join(differing)}: no comparison")
     return rows_a, rows_b
@@ -81,7 +84,7 @@ def read_both(a: Place, b: Place) -> tuple[list[dict[str, Any]], list[dict[str, 
 
 def protocol_of(header: Mapping[str, Any]) -> dict[str, Any]:
     """What decided the rows, apart from the images."""
-    return {k: v for k, v in header.items() if k not in {"schema", "source", TESTED_BY}}
+    return {k: v for k, v in header.items() if k not in {"schema", "source", *_SAID}}
 
 
 def test_of(place: Place) -> dict[str, Any] | None:

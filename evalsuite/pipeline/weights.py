@@ -16,7 +16,7 @@ from evalsuite.errors import CorruptionError, DataError, UsageError
 from evalsuite.models.checkpoints.choosing import choose_group
 from evalsuite.models.checkpoints.containers import INDEX_SUFFIX
 from evalsuite.models.checkpoints.families import Presets
-from evalsuite.models.checkpoints.grouping import place_of
+from evalsuite.models.checkpoints.grouping import is_average, place_of
 from evalsuite.models.checkpoints.reading import Checkpoint, open_checkpoint
 from evalsuite.models.checkpoints.state import check_fit
 from evalsuite.models.registry import family_named
@@ -213,8 +213,10 @@ def _chosen(checkpoint: Checkpoint, ema: str, default: str) -> tuple[str, str]:
     A file of one group may say in its header which one it was (`evalsuite convert` writes that).
     """
     stated = str(checkpoint.about.get("group", ""))
-    # any text may stand in a header: only what could be a group's prefix is one
-    if set(checkpoint.groups) == {""} and stated and place_of(f"{stated}.x").group == stated:
+    # any text may stand in a header: only what could be a prefix, or a name of averages, is one
+    is_averages = is_average(stated) and stated.replace(".", "_").isidentifier()
+    is_group = is_averages or place_of(f"{stated}.x").group == stated
+    if set(checkpoint.groups) == {""} and stated and is_group:
         named = replace(checkpoint, groups={stated: checkpoint.groups[""]})
         return "", choose_group(named, ema, default)
     group = choose_group(checkpoint, ema, default)

@@ -199,7 +199,7 @@ def _estimate(
     variance = sum(v for v, _ in known)
     if len(known) < len(parts) or variance <= 0:
         return Estimate(value, 0.0 if len(known) == len(parts) else None, None, num_prompts)
-    freedom = variance**2 / sum(v**2 / f for v, f in known)
+    freedom = 1 / sum((v / variance) ** 2 / f for v, f in known)
     half = _quantile(freedom) * math.sqrt(variance)
     return Estimate(value, math.sqrt(variance), (value - half, value + half), num_prompts)
 

@@ -192,10 +192,19 @@ def test_a_converted_file_keeps_its_name(preset: str, lightning: Path, tmp_path:
 
 def test_a_header_cannot_name_weights_as_it_likes(preset: str, tmp_path: Path) -> None:
     """`random:0` in the plan would keep the run from being scored."""
-    save_file(small_state(2), tmp_path / "w.safetensors", metadata={"group": "random:0"})
-    plan = resolved(preset, tmp_path / "w.safetensors").plan
-    assert plan.ema == UNSTATED
-    assert not plan.has_random_weights
+    for said in ("random:0", "random:ema"):
+        save_file(small_state(2), tmp_path / "w.safetensors", metadata={"group": said})
+        plan = resolved(preset, tmp_path / "w.safetensors").plan
+        assert plan.ema == UNSTATED
+        assert not plan.has_random_weights
+
+
+def test_a_converted_average_is_never_the_raw_weights(preset: str, tmp_path: Path) -> None:
+    torch.save({"state_dict": small_state(1), "swa_model": small_state(2)}, tmp_path / "both.ckpt")
+    convert(tmp_path / "both.ckpt", "swa_model", tmp_path / "w.safetensors")
+    assert resolved(preset, tmp_path / "w.safetensors", "swa_model").plan.ema == "swa_model"
+    with pytest.raises(UsageError, match="averaged weights only"):
+        resolved(preset, tmp_path / "w.safetensors", "raw")
 
 
 def hollow(path: Path, shapes: dict[str, list[int]]) -> Path:

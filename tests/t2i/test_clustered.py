@@ -7,6 +7,7 @@ import pytest
 
 from evalsuite.errors import DataError
 from evalsuite.t2i.clustered import (
+    LARGEST_SCORE,
     Cluster,
     difference,
     difference_of_tags,
@@ -168,3 +169,21 @@ def test_rounding_is_no_variance(score: float) -> None:
     images = share([Cluster(str(i), 2.0 * (i % 2), 6) for i in range(2)])
     assert images.standard_error
     assert images.standard_error > 0.1  # what varies still does
+
+
+@pytest.mark.parametrize("scale", [LARGEST_SCORE, 1e80, 1e-90, 1e-120])
+def test_scores_of_any_size_have_their_interval(scale: float) -> None:
+    """The same but for its unit; squares of variances would be beyond a float."""
+    shares = (1.0, -1.0, 0.2)
+    units = mean([Cluster(str(i), share, 1) for i, share in enumerate(shares)])
+    found = mean([Cluster(str(i), share * scale, 1) for i, share in enumerate(shares)])
+    assert units.interval is not None
+    assert found.interval == pytest.approx(
+        tuple(end * scale for end in units.interval), rel=1e-9, abs=0
+    )
+    assert found.standard_error == pytest.approx(
+        (units.standard_error or 0) * scale, rel=1e-9, abs=0
+    )
+    tags = {"t": [Cluster(str(i), share * scale, 1) for i, share in enumerate(shares)]}
+    zero = {"t": [Cluster(str(i), 0.0, 1) for i in range(3)]}
+    assert difference_of_tags(tags, zero).interval == pytest.approx(found.interval, rel=1e-9, abs=0)

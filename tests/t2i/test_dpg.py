@@ -116,7 +116,7 @@ def test_official_is_given_where_corrected_is_refused(
     scorer = DpgInput(Path(), ("a", "b")).scorer(rows, csv, Judges())
     judge_of_all, image = scorer.load(CPU), np.zeros((8, 8, 3), np.uint8)
     found = judge_of_all.rows([Shown(0, 0), Shown(1, 0)], [image, image])
-    header = {"source": "x", "num_images": 2, **scorer.decides}
+    header = {"source": "x", "num_images": 2, **scorer.decides, **scorer.says}
     write_rows(tmp_path / "answers.jsonl", header, found)
     done = call_main("t2i", "summary", tmp_path / "answers.jsonl", "--dpg-csv", csv)
     assert done.code == 0, done.stderr
@@ -135,7 +135,7 @@ def test_corrected_is_given_where_official_is_impossible(tmp_path: Path) -> None
         scorer = DpgInput(Path(), tuple(names)).scorer(rows, csv, Judges())
         shown = [Shown(place, 0) for place in range(len(names))]
         found = scorer.load(CPU).rows(shown, [np.zeros((8, 8, 3), np.uint8)] * len(names))
-        header = {"source": "x", "num_images": len(names), **scorer.decides}
+        header = {"source": "x", "num_images": len(names), **scorer.decides, **scorer.says}
         write_rows(tmp_path / "answers.jsonl", header, found)
         done = call_main("t2i", "summary", tmp_path / "answers.jsonl", "--dpg-csv", csv)
         assert done.code == 0, done.stderr

@@ -1,15 +1,31 @@
 """What of a text counts for the pin of DPG-Bench's prompts, and whose questions were asked."""
 
+import hashlib
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+import yaml
+from harness import call_main
+from PIL import Image
 
 from evalsuite.artifacts.digests import git_blob_of
-from evalsuite.config import BenchmarkSpec, load_spec
-from evalsuite.errors import StorageError
-from evalsuite.pipeline.dpg_protocol import departures_of, prompts_sha256
+from evalsuite.artifacts.downloads import cached_path
+from evalsuite.config import BenchmarkSpec, FilePlace, load_spec
+from evalsuite.errors import CorruptionError, DataError, StorageError
+from evalsuite.pipeline.benchmark_files import benchmark_file
+from evalsuite.pipeline.dpg_protocol import departures_of, prompts_sha256, questions_notice
+from evalsuite.pipeline.dpg_run import DpgInput, DpgScorer
+from evalsuite.pipeline.judged_images import GridImages
+from evalsuite.pipeline.judging import header_of
+from evalsuite.pipeline.row_file import TESTED_BY, is_written, read_both, write_rows
+from evalsuite.runtime.judging import Judging, judge_into
+from evalsuite.runtime.workforce import Workforce
+from evalsuite.t2i.dpg_questions import read_dpg_rows
+from evalsuite.t2i.judges import Judge
 
 
 def test_blanks_quotes_and_accents_of_prompts_do_not_count() -> None:
@@ -43,3 +59,93 @@ def test_a_file_has_the_name_that_git_gives_it(tmp_path: Path) -> None:
     assert git_blob_of(tmp_path / "a") == "ce013625030ba8dba906f756967f9e9ca394464a"
     with pytest.raises(StorageError, match="cannot read"):
         git_blob_of(tmp_path / "b")
+
+
+@dataclass(frozen=True)
+class Named:
+    """A judge by its name alone."""
+
+    protocol: dict[str, str] = field(default_factory=lambda: {"name": "j"})
+
+    def load(self, device: torch.device) -> Judge:
+        raise AssertionError(device)
+
+
+CSV = (
+    "item_id,text,keywords,proposition_id,dependency,category_broad,category_detailed,tuple,"
+    "question_natural_language\n"
+)
+
+
+def scorer_of(csv: Path) -> DpgScorer:
+    csv.write_text(CSV + "a,a cup,,1,0,entity,whole,entity - whole (cup),A cup?\n")
+    return DpgInput(GridImages("g", "s", 4, ("a.png",), 8), ("a",)).scorer(
+        read_dpg_rows(csv), csv, Named()
+    )
+
+
+def test_gits_name_of_the_questions_decides_no_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The SHA-256 names the same bytes: what was asked before counts, and may be compared."""
+    scorer = scorer_of(tmp_path / "q.csv")
+    assert "csv_git_blob" not in scorer.decides
+    images = GridImages("g", "s", 4, ("a.png",), 8)
+    header = header_of(scorer, images)
+    assert header["csv_git_blob"] == git_blob_of(tmp_path / "q.csv")
+    question = {"id": 1, "parents": [], "category": "entity - whole", "text": "A cup?"}
+    about = {"prompt": "a cup", "questions": [question]}
+    rows = [{"item_id": "a", "number": n, "answers": {"1": "yes"}} for n in range(4)]
+    rows[0] |= about
+    old = {name: value for name, value in header.items() if name != "csv_git_blob"}
+    write_rows(tmp_path / "old.jsonl", old, rows)
+    write_rows(tmp_path / "new.jsonl", {**header, TESTED_BY: None}, rows)
+    assert is_written(tmp_path / "old.jsonl", header)
+    assert read_both(tmp_path / "old.jsonl", tmp_path / "new.jsonl") == (rows, rows)
+    monkeypatch.setenv("EVALSUITE_CACHE", str(tmp_path / "cache"))
+    judging = Judging(Workforce(None, None, "cpu", 1.0), print, print)
+    judge_into(judging, images, scorer, tmp_path / "old.jsonl")  # asks nothing, and names them
+    assert (tmp_path / "old.jsonl").read_bytes() == (tmp_path / "new.jsonl").read_bytes()
+    write_rows(tmp_path / "old.jsonl", {**old, "csv_sha256": "0" * 64}, rows)
+    with pytest.raises(DataError, match="other csv_sha256"):
+        read_both(tmp_path / "old.jsonl", tmp_path / "new.jsonl")
+
+
+def test_other_questions_are_told_before_they_are_asked(tmp_path: Path) -> None:
+    scorer_of(tmp_path / "q.csv")
+    told = questions_notice(tmp_path / "q.csv")
+    assert told.startswith(f"{tmp_path / 'q.csv'} has other questions than its dpg_bench.csv")
+    (tmp_path / "grids").mkdir()
+    Image.new("RGB", (16, 16)).save(tmp_path / "grids" / "a.png")
+    options = ("--dpg-csv", tmp_path / "q.csv", "--resolution", 8, "--output", tmp_path / "o.jsonl")
+    done = call_main("t2i", "dpg", tmp_path / "grids", *options, "--judge", tmp_path / "none")
+    assert (done.code != 0, done.stderr.splitlines()[0]) == (True, f"evalsuite: {told}")
+
+
+def test_fetched_questions_must_be_those_that_git_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else they are removed, with what this machine pinned: the next fetch brings others."""
+    monkeypatch.setenv("EVALSUITE_CACHE", str(tmp_path / "cache"))
+    base = yaml.safe_load(load_spec(BenchmarkSpec, "dpg").path.read_text())
+    scorer_of(tmp_path / "q.csv")
+    content = (tmp_path / "q.csv").read_bytes()
+    place = {"url": "http://127.0.0.1:9/q.csv", "filename": "q.csv"}
+    for blob, code in ((git_blob_of(tmp_path / "q.csv"), 0), ("0" * 40, 3)):
+        file = {"role": "dpg-csv", "place": place, "git_blob": blob}
+        (tmp_path / "mine.yaml").write_text(yaml.safe_dump({**base, "files": [file]}))
+        spec = load_spec(BenchmarkSpec, str(tmp_path / "mine.yaml"))
+        there = cached_path(FilePlace(**place))
+        there.parent.mkdir(parents=True, exist_ok=True)
+        there.write_bytes(content)
+        pin = there.with_name(f"{there.name}.sha256")
+        pin.write_text(hashlib.sha256(content).hexdigest())
+        if code:
+            with pytest.raises(
+                CorruptionError, match=r"not the published q.csv.*fetch .* removes it"
+            ):
+                benchmark_file(spec, "dpg-csv")
+        done = call_main("t2i", "fetch", tmp_path / "mine.yaml")
+        assert done.code == code, done.stderr
+        assert there.exists() == pin.exists() == (code == 0)
+    assert "it was removed; fetch it again" in done.stderr

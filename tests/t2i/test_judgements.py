@@ -25,8 +25,11 @@ def test_a_broken_judge_leaves_no_rows(tmp_path: Path) -> None:
     assert [path for path in tmp_path.rglob("*") if path.suffix in {".jsonl", ".json"}] == []
 
 
-def test_few_images_condemn_no_further_ones(tmp_path: Path) -> None:
-    """A detector may find nothing in ten images, and has found much in twenty."""
-    kept = rows_of(tmp_path, (10, 20))
+def test_what_was_refused_goes_and_what_was_not_looked_at_stays(tmp_path: Path) -> None:
+    """A detector that found nothing in the first images may have found much in the others."""
+    kept = rows_of(tmp_path, (10, 20, 30))
     kept.discard(10)
-    assert kept.gaps(20) == []
+    assert kept.gaps(30) == [(0, 10)]
+    kept.discard(15)  # a part of a shard goes with the whole
+    assert kept.gaps(30) == [(0, 20)]
+    assert [row["item"] for row in kept.rows(30)] == list(range(20, 30))

@@ -1,7 +1,7 @@
 """Which of a checkpoint's groups of weights to take: chosen or refused, never guessed."""
 
 from evalsuite.errors import UsageError
-from evalsuite.models.checkpoints.grouping import decay_of, is_ema, place_of
+from evalsuite.models.checkpoints.grouping import decay_of, is_average, place_of
 from evalsuite.models.checkpoints.reading import Checkpoint
 
 
@@ -36,7 +36,7 @@ def choose_group(checkpoint: Checkpoint, ema: str, default: str | None) -> str:
 
 
 def _automatic(checkpoint: Checkpoint, absent: str | None) -> str:
-    averaged = [group for group in checkpoint.groups if is_ema(group)]
+    averaged = [group for group in checkpoint.groups if is_average(group)]
     if len(averaged) == 1:
         if absent is not None and _is_prefix(absent):
             raise UsageError(
@@ -63,15 +63,20 @@ def _automatic(checkpoint: Checkpoint, absent: str | None) -> str:
 
 
 def _raw(checkpoint: Checkpoint) -> str:
-    """The group that is no average; keys without a prefix count only when all are so."""
-    raw = [group for group in checkpoint.groups if not is_ema(group)]
-    named = [group for group in raw if group]
-    if len(named or raw) == 1:
-        return (named or raw)[0]
+    """The group that is no average.
+
+    Keys without a prefix are what is left over beside a network's prefix; beside another state dict
+    they are the main one, of which that is a copy.
+    """
+    raw = [group for group in checkpoint.groups if not is_average(group)]
+    if "" in raw:
+        raw = [group for group in raw if group and _is_prefix(group)] or [""]
+    if len(raw) == 1:
+        return raw[0]
     if raw:
         raise UsageError(
             f"{checkpoint.path} holds several sets of raw weights: give --ema with one of"
-            f" {', '.join(named)}"
+            f" {', '.join(raw)}"
         )
     raise UsageError(
         f"--ema raw: {checkpoint.path} holds averaged weights only ({', '.join(checkpoint.groups)})"
@@ -94,7 +99,7 @@ def _known(checkpoint: Checkpoint) -> str:
     """What `--ema` may say of a checkpoint; averages first."""
     if set(checkpoint.groups) == {""}:
         return "it has one set of weights, without a name: leave --ema out"
-    named = sorted(filter(None, checkpoint.groups), key=lambda group: not is_ema(group))
+    named = sorted(filter(None, checkpoint.groups), key=lambda group: not is_average(group))
     return f"known: {', '.join(named)}"
 
 

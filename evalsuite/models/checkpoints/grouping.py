@@ -16,10 +16,11 @@ _GROUP = re.compile(
 _IS_NETWORK = re.compile(
     rf"(?:{'|'.join(_RAW)}|net|network|transformer)(?:_state)?(?:_dict)?", re.IGNORECASE
 )
-_IS_EMA = re.compile(r"(?:^|[^A-Za-z])ema", re.IGNORECASE)
-_SAYS_AVERAGE = re.compile(
-    r"(?i:(?:^|[^a-z])(?:ema|shadow|swa(?![a-z])))|(?i:(?<!exp_)averag)|(?<=[a-z])(?:EMA|SWA|Ema)"
+_IS_AVERAGE = re.compile(
+    r"(?i:(?<![a-z])(?:ema|shadow|swa(?![a-z])))|(?i:(?<!exp_)averag)|(?<=[a-z])(?:EMA|SWA|Ema)"
+    r"|(?i:(?<![a-z])(?<!exp_)(?<!square_)(?<!grad_)avg(?![a-z]))"
 )
+_IS_MOMENT = re.compile(r"(?:exp|square|grad)_avg|^exp_inf$|^momentum")
 _DECAY = re.compile(r"0\.\d+")
 
 
@@ -52,17 +53,17 @@ def place_of(key: str) -> Place:
     return Place(match["group"], _unwrapped(key[match.end() :]))
 
 
-def is_ema(group: str) -> bool:
-    """Whether a group's name says that its weights are averaged."""
-    return _IS_EMA.search(group) is not None
-
-
-def says_average(name: str) -> bool:
-    """Whether any program would call an average of weights so: wider than `is_ema`.
+def is_average(name: str) -> bool:
+    """Whether any program would call an average of weights so: a group, or what a file holds else.
 
     An optimiser's moments, such as `exp_avg`, are no average of weights.
     """
-    return _SAYS_AVERAGE.search(name) is not None
+    return _IS_AVERAGE.search(name) is not None
+
+
+def is_moment(name: str) -> bool:
+    """Whether an optimiser's state calls so what it keeps of a parameter's gradients."""
+    return _IS_MOMENT.search(name) is not None
 
 
 def is_network(name: str) -> bool:
@@ -70,9 +71,14 @@ def is_network(name: str) -> bool:
     return _IS_NETWORK.fullmatch(name) is not None
 
 
+def is_short(text: str) -> bool:
+    """Whether a text may be shown as it is."""
+    return len(text) <= 100 and text.isprintable()
+
+
 def decay_of(group: str) -> float | None:
     """The decay that a group's name states, such as 0.9999 in `ema_0.9999`."""
-    found = _DECAY.findall(group) if is_ema(group) else []
+    found = _DECAY.findall(group) if is_average(group) else []
     return float(found[0]) if len(found) == 1 else None
 
 

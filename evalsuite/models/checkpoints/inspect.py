@@ -16,7 +16,7 @@ from evalsuite.models.checkpoints.families import (
     nearest_presets,
     recognise,
 )
-from evalsuite.models.checkpoints.grouping import decay_of, is_ema
+from evalsuite.models.checkpoints.grouping import decay_of, is_average
 from evalsuite.models.checkpoints.pickled import OtherTensors
 from evalsuite.models.checkpoints.reading import Checkpoint, TensorInfo, open_checkpoint
 from evalsuite.models.checkpoints.state import dtype_misfits, misfits
@@ -108,7 +108,7 @@ def _summary(checkpoint: Checkpoint, name: str, presets: Presets) -> GroupSummar
     fits = _fits(checkpoint, name, nearest, presets)
     return GroupSummary(
         name=name,
-        is_ema=is_ema(name),
+        is_ema=is_average(name),
         decay=decay_of(name),
         num_tensors=len(infos),
         num_parameters=sum(_num_values(info) for info in infos.values()),

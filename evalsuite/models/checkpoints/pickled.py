@@ -14,21 +14,22 @@ from torch import Tensor
 
 from evalsuite.config import Scalar
 from evalsuite.errors import DataError
+from evalsuite.models.checkpoints.averages import average_among, least_values, num_values
 from evalsuite.models.checkpoints.families import recognise
-from evalsuite.models.checkpoints.grouping import is_ema, is_network, place_of, says_average
+from evalsuite.models.checkpoints.grouping import is_average, is_network, is_short, place_of
 from evalsuite.models.checkpoints.restricted import (
     DAMAGED,
     Inert,
     RestrictedContent,
     StoredTensor,
+    is_tensor,
     read_restricted,
+    shape_of,
 )
 
 PickledLayout = Literal["lightning", "state_dict", "named_states"]
 """lightning: a `.ckpt` of Lightning. state_dict: one state dict, alone or under `state_dict`.
 named_states: several state dicts under their names, as JiT saves them."""
-_LEAST_SHARE = 0.01
-"""Of the weights' number of values: what has fewer, and none of their names, is no average."""
 _LIGHTNING_VERSION = "pytorch-lightning_version"
 
 
@@ -85,7 +86,7 @@ def _understood(path: Path, tree: object, foreign: tuple[str, ...]) -> Pickled:
     layout, states, rest = _sorted_out(tree)
     if not states:
         for name, state in rest.items():
-            if isinstance(state, Mapping) and any(map(_is_tensor, state.values())):
+            if isinstance(state, Mapping) and any(map(is_tensor, state.values())):
                 _tensors_of(path, state, f"{name}.")  # says which entry is no tensor
         raise DataError(f"weights {path} hold no state dict (top level: {_some(tree)})")
     seen: set[int] = set()
@@ -98,14 +99,9 @@ def _understood(path: Path, tree: object, foreign: tuple[str, ...]) -> Pickled:
             for name, state in states.items()
         },
         {name: count for name, count in counts.items() if count.num_tensors},
-        next(filter(None, (_average_in(name, value) for name, value in rest.items())), ""),
+        average_among(rest, least_values(states.values())),
         foreign,
     )
-
-
-def is_short(text: str) -> bool:
-    """Whether a text may be shown as it is."""
-    return len(text) <= 100 and text.isprintable()
 
 
 def _load_weights_only(path: Path) -> object:
@@ -167,7 +163,7 @@ def _sorted_out(tree: Mapping[Any, object]) -> _SortedOut:
     elif named:
         states, layout = _weights_among(named, {}), "named_states"
     else:
-        flat = {name: value for name, value in tree.items() if _is_tensor(value)}
+        flat = {name: value for name, value in tree.items() if is_tensor(value)}
         states, layout = ({"": flat} if flat else {}), "state_dict"
     taken: set[object] = {*states, "state_dict"}
     taken |= set(states.get("", ())) if main is None else set()
@@ -187,7 +183,7 @@ def _weights_among(
     """
     named = _without_counters(named, main)
     names = {name: _plain_names(state) for name, state in named.items()}
-    averaged = {name for name in named if is_ema(name)}
+    averaged = {name for name in named if is_average(name)}
     seeds = {name for name in named if is_network(name) or _is_recognised(named[name])}
     known = _plain_names(main).union(*(names[name] for name in seeds))
     known = known or set().union(*(names[name] for name in averaged))
@@ -201,13 +197,15 @@ def _without_counters(
     named: Mapping[str, Mapping[Any, object]], main: Mapping[Any, object]
 ) -> Mapping[str, Mapping[Any, object]]:
     """All but what is noted beside weights, such as `ema_state` with a decay, means of losses."""
-    sizes = {n: [math.prod(_shape(v)) for v in state.values()] for n, state in named.items()}
-    most = max(sum(map(math.prod, map(_shape, main.values()))), 0, *map(sum, sizes.values()))
+    recognised = {name for name, state in named.items() if _is_recognised(state)}
+    networks = [state for name, state in named.items() if is_network(name) or name in recognised]
+    least = least_values([main, *networks])
+    sizes = {n: [num_values(v) for v in state.values()] for n, state in named.items()}
     single = {
         name
         for name, values in sizes.items()
-        if is_ema(name) and (max(values) <= 1 or sum(values) < _LEAST_SHARE * most)
-    }
+        if is_average(name) and (max(values) <= 1 or sum(values) < least)
+    } - recognised
     others = {name: state for name, state in named.items() if name not in single}
     if not main and not others:
         return named
@@ -220,24 +218,15 @@ def _without_counters(
 
 
 def _is_recognised(state: Mapping[Any, object]) -> bool:
-    return recognise({place_of(str(k)).name: _shape(v) for k, v in state.items()}) is not None
-
-
-def _shape(value: object) -> tuple[int, ...]:
-    tensor = value.tensor if isinstance(value, StoredTensor) else value
-    return tuple(tensor.shape) if isinstance(tensor, Tensor) else ()
+    return recognise({place_of(str(k)).name: shape_of(v) for k, v in state.items()}) is not None
 
 
 def _plain_names(state: Mapping[Any, object]) -> set[str]:
     return {place_of(key).name for key in state if isinstance(key, str)}
 
 
-def _is_tensor(value: object) -> bool:
-    return isinstance(value, Tensor | StoredTensor)
-
-
 def _is_state(value: Mapping[Any, object]) -> bool:
-    return bool(value) and all(isinstance(k, str) and _is_tensor(v) for k, v in value.items())
+    return bool(value) and all(isinstance(k, str) and is_tensor(v) for k, v in value.items())
 
 
 def _tensors_of(path: Path, state: Mapping[Any, object], prefix: str) -> dict[str, Tensor]:
@@ -291,33 +280,6 @@ def _scalars(tree: Mapping[Any, object]) -> dict[str, Scalar]:
 def _count(value: object, seen: set[int]) -> OtherTensors:
     sizes = [_num_bytes(tensor) for tensor in _tensors_below(value, seen)]
     return OtherTensors(len(sizes), sum(sizes))
-
-
-def _average_in(top: str, value: object) -> str:
-    """Where tensors lie under a name that says an average; "" for counters, decays and the like.
-
-    What is called so at the top level and only its own code could rebuild counts too.
-    """
-    if says_average(top) and isinstance(value, Inert):
-        return _shown(top)
-    waiting: list[tuple[str, object]] = [(_shown(top) if says_average(top) else "", value)]
-    seen: set[tuple[int, bool]] = set()
-    while waiting:
-        where, item = waiting.pop()
-        if _is_tensor(item) and where and math.prod(_shape(item)) > 1:
-            return where
-        if not isinstance(item, Mapping | list | tuple) or (id(item), bool(where)) in seen:
-            continue
-        seen.add((id(item), bool(where)))
-        named = item.items() if isinstance(item, Mapping) else (("", below) for below in item)
-        for name, below in named:
-            is_mark = not where and isinstance(name, str) and says_average(name)
-            waiting.append((f"{_shown(name)} in {_shown(top)}" if is_mark else where, below))
-    return ""
-
-
-def _shown(name: str) -> str:
-    return name if is_short(name) else f"{name[:60]!r}..."
 
 
 def _num_bytes(value: Tensor | StoredTensor) -> int:

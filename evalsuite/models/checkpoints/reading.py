@@ -20,8 +20,8 @@ from evalsuite.models.checkpoints.containers import (
     container_of,
     locate_weights,
 )
-from evalsuite.models.checkpoints.grouping import place_of
-from evalsuite.models.checkpoints.pickled import OtherTensors, PickledLayout, is_short, read_pickled
+from evalsuite.models.checkpoints.grouping import is_short, place_of
+from evalsuite.models.checkpoints.pickled import OtherTensors, PickledLayout, read_pickled
 from evalsuite.models.mapped_pages import release_file_pages
 
 Layout = PickledLayout | Literal["safetensors", "safetensors_sharded"]
@@ -274,9 +274,12 @@ def _tensor_entry(tensor: Tensor) -> _Entry:
     name = str(tensor.dtype).removeprefix("torch.")
     num_bytes = tensor.numel() * tensor.element_size()
     info = TensorInfo(name, tuple(tensor.shape), num_bytes)
-    return _Entry(
-        info, tensor.contiguous, lambda: tensor.clone(memory_format=torch.contiguous_format)
-    )
+
+    def load() -> Tensor:
+        # the strides of dimensions of size 1 may still be channels_last, and convolutions heed them
+        return tensor.contiguous().view(-1).view(tensor.shape)
+
+    return _Entry(info, load, lambda: load().clone())
 
 
 def _assembled(

@@ -146,6 +146,17 @@ class StoredTensor:
         raise pickle.UnpicklingError("a pickle tries to change a tensor")
 
 
+def is_tensor(value: object) -> bool:
+    """Whether a part of a tree is a tensor, of torch's reading or of ours."""
+    return isinstance(value, Tensor | StoredTensor)
+
+
+def shape_of(value: object) -> tuple[int, ...]:
+    """The shape of a tensor of either reading; () of anything else."""
+    tensor = value.tensor if isinstance(value, StoredTensor) else value
+    return tuple(tensor.shape) if isinstance(tensor, Tensor) else ()
+
+
 def read_restricted(path: Path) -> RestrictedContent:
     """All tensors of a torch.save file, without executing anything in it.
 

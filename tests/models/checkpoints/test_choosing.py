@@ -3,13 +3,15 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from layouts import lightning, optimizer_state, prefixed, saved
+from layouts import lightning, optimizer_state, prefixed, saved, small_state
 
 from evalsuite.errors import UsageError
 from evalsuite.models.checkpoints.choosing import choose_group
-from evalsuite.models.checkpoints.grouping import decay_of, is_ema, place_of
+from evalsuite.models.checkpoints.grouping import decay_of, is_average, place_of
+from evalsuite.models.checkpoints.inspect import inspect
 from evalsuite.models.checkpoints.reading import Checkpoint, open_checkpoint
 
 
@@ -82,8 +84,17 @@ def test_numbers_of_layers_are_no_decays() -> None:
 
 
 def test_what_counts_as_an_average() -> None:
-    assert all(map(is_ema, ("ema_denoiser", "model_ema1", "ema", "EMA_0.99", "state.ema")))
-    assert not any(map(is_ema, ("denoiser", "", "schema", "core", "cinema")))
+    assert all(map(is_average, ("ema_denoiser", "model_ema1", "ema", "EMA_0.99", "state.ema")))
+    assert not any(map(is_average, ("denoiser", "", "schema", "core", "cinema")))
+    moments = (
+        "exp_avg",
+        "max_exp_avg_sq",
+        "exp_avg_sq_row",
+        "square_avg",
+        "grad_avg",
+        "exp_avg_diff",
+    )
+    assert not any(map(is_average, moments))
     assert decay_of("ema_0.9999") == 0.9999
     assert decay_of("ema_denoiser") is None
     assert decay_of("raw_0.9999") is None
@@ -96,6 +107,33 @@ UNREAD = {
     "lists": {"decay": 0.999, "shadow_params": list(S.values())},
     "deeper": {"decay": 0.999, "shadow": S},
 }
+
+
+CALLED = ["ModelEMA", "shadow", "shadow_params", "swa_model", "averaged", "average_model"]
+CALLED += ["averaged_model", "avg_model", "model_avg", "avg"]
+
+
+@pytest.mark.parametrize("called", CALLED)
+def test_an_average_with_the_names_of_the_weights_is_never_the_raw_ones(
+    tmp_path: Path, called: str
+) -> None:
+    """Whatever a program calls it; `auto` takes it, as `inspect` says."""
+    path = saved({"state_dict": S, called: S}, tmp_path / "model.ckpt")
+    opened = open_checkpoint(path)
+    assert (choose_group(opened, "raw", None), choose_group(opened, "auto", None)) == ("", called)
+    assert {group.name: group.is_ema for group in inspect(path).groups} == {"": False, called: True}
+    two = open_checkpoint(
+        saved({"state_dict": S, "model_ema": S, called: S}, tmp_path / "two.ckpt")
+    )
+    assert choose_group(two, "raw", None) == ""
+    with pytest.raises(UsageError, match=f"several averages.* model_ema, {called}$"):
+        choose_group(two, "auto", None)
+
+
+def test_the_main_state_dict_stands_before_its_copies(tmp_path: Path) -> None:
+    opened = open_checkpoint(saved({"state_dict": S, "best": S}, tmp_path / "model.ckpt"))
+    assert choose_group(opened, "raw", None) == ""
+    assert choose_group(opened, "best", None) == "best"
 
 
 @pytest.mark.parametrize("main", ["state_dict", "model"])
@@ -118,7 +156,7 @@ def test_an_average_in_a_form_of_its_own_is_never_passed_over(
 LISTED = list(S.values())
 ELSEWHERE: list[tuple[dict[str, Any], str]] = [
     ({"shadow_params": LISTED, "decay": 0.999}, "shadow_params"),
-    ({"shadow": {"x0": torch.ones(2)}}, "shadow"),
+    ({"shadow": [{"x0": torch.ones(2)}]}, "shadow"),
     ({"callbacks": {"EMA": {"ema_state": S}}}, "EMA in callbacks"),
     ({"callbacks": {"StochasticWeightAveraging": {"average_model_state": S}}}, "StochasticWei"),
     ({"optimizer_states": [{"state": {0: {"exp_avg": LISTED}}, "ema": LISTED}]}, "ema in optim"),
@@ -172,13 +210,79 @@ def test_counters_never_stand_for_the_weights(tmp_path: Path) -> None:
     assert choose_group(opened, "auto", None) == "ema"
 
 
-def test_means_of_losses_never_stand_for_the_weights(tmp_path: Path) -> None:
-    """However they are called; yet `auto` says that they are there."""
-    tree = {"model": {"blocks.0.w": torch.ones(999)}, "ema_loss": {"train": torch.ones(9)}}
-    opened = open_checkpoint(saved(tree, tmp_path / "model.ckpt"))
-    assert (set(opened.groups), set(opened.other)) == ({"model"}, {"ema_loss"})
-    with pytest.raises(UsageError, match=r"\(ema_loss\) in a form that is not read"):
+MANY = {"blocks.0.w": torch.ones(999)}
+FEW = [
+    {"ema_loss": {"train": torch.ones(9)}},
+    {"meters": {"loss_average": torch.ones(5)}, "ema_loss": [torch.ones(4)]},
+    {
+        "optimizer_states": [
+            {"state": {"ema.w": {"step": torch.ones(()), "exp_avg": MANY["blocks.0.w"]}}}
+        ]
+    },
+]
+
+
+@pytest.mark.parametrize("beside", FEW)
+def test_means_of_losses_and_moments_are_no_average(tmp_path: Path, beside: dict[str, Any]) -> None:
+    """However they are called."""
+    opened = open_checkpoint(saved({"state_dict": MANY, **beside}, tmp_path / "model.ckpt"))
+    assert set(opened.other) == beside.keys()
+    assert choose_group(opened, "auto", None) == choose_group(opened, "raw", None) == ""
+    named = open_checkpoint(saved({"model": MANY, **beside}, tmp_path / "named.ckpt"))
+    assert set(named.groups) == {"model"}
+
+
+PARTS = {f"ema.blocks.{i}": torch.ones(5) for i in range(2)}
+LARGE = {"encoder.w": torch.ones(1_200_000)}
+MUCH = [({"state_dict": MANY}, PARTS), ({"state_dict": LARGE}, {"shadow": [torch.ones(10_000)]})]
+
+
+@pytest.mark.parametrize(("main", "beside"), MUCH)
+def test_an_average_in_parts_or_beside_an_encoder_is_not_taken_for_counters(
+    tmp_path: Path, main: dict[str, Any], beside: dict[str, Any]
+) -> None:
+    opened = open_checkpoint(saved({**main, **beside}, tmp_path / "model.ckpt"))
+    with pytest.raises(UsageError, match="in a form that is not read"):
         choose_group(opened, "auto", None)
+
+
+def test_a_small_average_beside_a_large_encoder_stays(tmp_path: Path) -> None:
+    """The encoder is no network that the average could be of."""
+    tree = {"text_encoder": {"t.w": torch.ones(300_000)}, "ema": {"a.w": torch.ones(4, 4)}}
+    opened = open_checkpoint(saved(tree, tmp_path / "model.ckpt"))
+    assert choose_group(opened, "auto", None) == choose_group(opened, "ema", None) == "ema"
+    small = {"hidden_size": 8, "hidden_size_x": 4, "num_blocks": 2, "num_cond_blocks": 1}
+    known = {"model": LARGE, "ema": prefixed("module.", small_state(**small))}
+    assert "ema" in open_checkpoint(saved(known, tmp_path / "known.ckpt")).groups
+
+
+class Tracker:
+    """An object that holds weights where no reader looks."""
+
+    def __init__(self) -> None:
+        self.weights = S
+
+
+OF_OBJECTS = [
+    ({"EMA": Tracker()}, "EMA in callbacks"),
+    ({"EMA": {"decay": 0.999, "ema": Tracker()}}, "EMA in callbacks"),
+    ({"averager": [Tracker()]}, "averager in callbacks"),
+]
+
+
+@pytest.mark.parametrize(("callbacks", "where"), OF_OBJECTS)
+def test_an_average_inside_an_object_is_never_passed_over(
+    tmp_path: Path, callbacks: dict[str, Any], where: str
+) -> None:
+    """Which the restricted reading, that of `convert`, leaves out."""
+    path = saved({"state_dict": S, "callbacks": callbacks}, tmp_path / "model.ckpt")
+    opened = open_checkpoint(path, restricted=True)
+    assert choose_group(opened, "raw", None) == ""
+    with pytest.raises(UsageError, match=rf"averaged weights \({where}\).*--ema raw takes the raw"):
+        choose_group(opened, "auto", None)
+    plain = {"EMA": {"decay": np.float64(0.999), "device": torch.device("cpu")}, "saver": Tracker()}
+    saved({"state_dict": S, "callbacks": plain}, path)
+    assert choose_group(open_checkpoint(path, restricted=True), "auto", None) == ""
 
 
 LOSSES = {name: {"loss": torch.ones(())} for name in ("train", "val")}
