@@ -392,6 +392,19 @@ def test_a_missing_bucket_is_named(proxy: FlakyStore) -> None:
     assert len(proxy.requests) < 4
 
 
+@pytest.mark.parametrize("status", [301, 307])
+def test_a_redirect_to_nowhere_is_said(proxy: FlakyStore, bucket: str, status: int) -> None:
+    """The endpoint of another region, of a store that does not name the right one."""
+    proxy.decide = lambda method, path: f"say:{status}"
+    said = refused(f"s3://{bucket}/run")
+    one_line(
+        said, f"bucket {bucket} is in another region than us-east-1", proxy.url, "AWS_ENDPOINT"
+    )
+    assert len(proxy.requests) < 4
+    with pytest.raises(StorageError, match="redirects to a place that it does not name"):
+        open_storage(f"s3://{bucket}/run").read("manifest.json")
+
+
 def test_a_name_that_is_no_bucket(proxy: FlakyStore) -> None:
     one_line(refused("s3://not a bucket!/run"), "is not the name of a bucket")
 
