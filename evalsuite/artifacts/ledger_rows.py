@@ -20,6 +20,7 @@ from evalsuite.artifacts.segments import pixels_name
 from evalsuite.artifacts.storage import FileEntry, Stamp
 
 M = TypeVar("M", bound=BaseModel)
+Bytes = TypeVar("Bytes", bytes, memoryview)
 HASH_BYTES = 32
 SHARED = "shared"
 _OWN = ("attempt_id", "files", "pixels_digest", "seconds", "energy_joules", "created_at")
@@ -200,7 +201,7 @@ class Segment:
         files = tuple(FileEntry(f["path"], f["num_bytes"], f["sha256"]) for f in own["files"])
         return Told(own["attempt_id"], files, own["pixels_digest"], own["created_at"])
 
-    def pixels_of(self, at: int, pixels: bytes) -> bytes:
+    def pixels_of(self, at: int, pixels: Bytes) -> Bytes:
         """The hashes of one row among those of all, 32 bytes each."""
         end = self.ends[at]
         return pixels[HASH_BYTES * (end - self.num_pixels[at]) : HASH_BYTES * end]

@@ -10,7 +10,9 @@ from evalsuite.artifacts.storage import Storage
 
 MOST_SMALL = 8
 """Small segments that may lie in one folder."""
-_MOST_PIXELS = 2 * 2**20  # hashes of one segment: 64 MiB
+_MOST_PIXELS = (
+    2**19
+)  # hashes of one segment, or little more: 16 MiB, of which there are two in memory
 
 
 def merge_small(
@@ -39,7 +41,7 @@ def merge_small(
     if len(small) <= MOST_SMALL:
         return None
     tables: list[pa.Table] = []
-    pixels: list[bytes] = []
+    pixels: list[memoryview] = []
     seen: set[Key] = set()
     merged: list[Segment] = []
     for one in small:
@@ -69,7 +71,7 @@ def _take(
     live: Collection[Key],
     seen: set[Key],
     tables: list[pa.Table],
-    pixels: list[bytes],
+    pixels: list[memoryview],
 ) -> None:
     """Add the live rows of one segment that are not in yet, with their pixel hashes."""
     table = segments.read_segment(storage, folder, segment.name, [SHARED])
@@ -81,4 +83,5 @@ def _take(
     places = [at for at, key in enumerate(segment.keys) if key in live and key not in seen]
     seen.update(segment.keys[at] for at in places)
     tables.append(table.take(pa.array(places, pa.int64())))
-    pixels += [segment.pixels_of(at, hashes) for at in places]
+    whole = memoryview(hashes)  # whose slices are no copies
+    pixels += [segment.pixels_of(at, whole) for at in places]

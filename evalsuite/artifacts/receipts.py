@@ -12,7 +12,7 @@ from pydantic import Field, ValidationError
 
 from evalsuite.artifacts.storage import FileEntry, Storage
 from evalsuite.config import Frozen, Sha256, explain
-from evalsuite.errors import CorruptionError, DataError, ReproducibilityError
+from evalsuite.errors import CorruptionError, DataError, EvalsuiteError, ReproducibilityError
 
 RECEIPT_SCHEMA = 1
 NO_END = 2**62
@@ -121,6 +121,7 @@ def commit_receipt(storage: Storage, receipt: Receipt) -> bool:
 
     Raises:
         ReproducibilityError: the other attempt, of the same numerics, holds other bytes.
+        StorageError: it cannot be written or read; see `may_stand`.
     """
     content = json.dumps(receipt.model_dump(mode="json"), indent=1).encode()
     if storage.commit(receipt.name, content):
@@ -132,6 +133,24 @@ def commit_receipt(storage: Storage, receipt: Receipt) -> bool:
         storage.delete(file.path)
     check_same_pixels(winner, receipt)
     return False
+
+
+def may_stand(storage: Storage, receipt: Receipt, error: BaseException) -> bool:
+    """Whether a receipt stands or may come to stand, though `commit_receipt` raised `error`.
+
+    Its files must stay then: an answer that is lost, or not waited for, says nothing of what a
+    store has done or will yet do. A receipt does not stand where the last request was refused for
+    good and there is none, or another attempt's. What stays without one is a leftover like those of
+    a killed process: whoever repairs makes the shard again, and `gc` removes the file.
+    """
+    if not isinstance(error, EvalsuiteError) or error.may_pass:
+        return True
+    try:
+        if storage.find(receipt.name) is None:
+            return False
+        return read_receipt(storage, receipt.name).attempt_id == receipt.attempt_id
+    except EvalsuiteError:
+        return True
 
 
 def check_same_pixels(first: Receipt, second: Receipt) -> None:

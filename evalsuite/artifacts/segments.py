@@ -42,7 +42,9 @@ def read_segment(storage: Storage, folder: str, name: str, shared: Collection[st
     if content is None:
         return None
     try:
-        table = pq.read_table(io.BytesIO(content), read_dictionary=list(shared))
+        # not `read_table`: it reads with threads, each of which keeps memory of its own
+        file = pq.ParquetFile(pa.BufferReader(content), read_dictionary=list(shared))
+        table = file.read(use_threads=False)
     except (pa.ArrowException, OSError, ValueError):  # not Parquet, or of a later kind
         return None
     return table if (table.schema.metadata or {}).get(_KEY) == FORMAT else None

@@ -14,6 +14,7 @@ from evalsuite.artifacts.receipts import (
     ReceiptFile,
     commit_receipt,
     digest_of_pixels,
+    may_stand,
     read_receipt,
 )
 from evalsuite.artifacts.run_directory import IMAGES, RunDirectory
@@ -83,7 +84,9 @@ class Attempt:
                 sink.write(produced, hashes)
 
     def commit(self, about: Mapping[str, Any], cost: Cost, *, allow_mixed: bool) -> Committed:
-        """Commit what was written, stage by stage; a stage that is done is not abandoned any more.
+        """Commit what was written, stage by stage.
+
+        A stage that is done, or whose receipt may stand, is not abandoned any more.
 
         Args:
             about: the worker, with its `numerics` and `numerics_id`.
@@ -105,13 +108,21 @@ class Attempt:
         discarded: list[str] = []
         for stage in list(self._sinks):
             receipt = self._receipt(stage, files[stage], about, cost)
-            done = commit_receipt(self._run.storage, receipt)
+            done = self._commit_stage(stage, receipt)
             (committed if done else discarded).append(stage)
             del self._sinks[stage]
             if stage == IMAGES and not done and not self._are_the_pixels_of(receipt):
                 break  # of other numerics: nothing that was made of these pixels may be kept
         self.abandon()
         return Committed(tuple(committed), tuple(discarded))
+
+    def _commit_stage(self, stage: str, receipt: Receipt) -> bool:
+        try:
+            return commit_receipt(self._run.storage, receipt)
+        except BaseException as error:
+            if may_stand(self._run.storage, receipt, error):
+                del self._sinks[stage]
+            raise
 
     def _are_the_pixels_of(self, receipt: Receipt) -> bool:
         """Whether the receipt that stands in place of ours is of the same pixels."""

@@ -1,5 +1,6 @@
 """What an attempt made of consecutive images, in one file with its receipt: features, rows."""
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
@@ -9,9 +10,11 @@ from evalsuite.artifacts.receipts import (
     ReceiptFile,
     commit_receipt,
     digest_of_pixels,
+    may_stand,
     range_name,
 )
 from evalsuite.artifacts.storage import Storage
+from evalsuite.errors import EvalsuiteError
 from evalsuite.pipeline.stages import STAGE_VERSION
 
 
@@ -40,6 +43,10 @@ class Maker(NamedTuple):
 
 def commit_file(storage: Storage, file: ShardFile, maker: Maker, *, keep_hashes: bool) -> bool:
     """Write a file and then its receipt; False when another attempt was first.
+
+    Where the receipt cannot be committed the file is removed, unless the receipt may stand all the
+    same: a file that no receipt names harms nobody (what judges said is removed by `gc` or with its
+    folder of the cache, features in the cache by their next user), a receipt without its file does.
 
     Args:
         storage: where both belong.
@@ -74,8 +81,10 @@ def commit_file(storage: Storage, file: ShardFile, maker: Maker, *, keep_hashes:
     )
     try:
         return commit_receipt(storage, receipt)
-    except BaseException:
-        storage.delete(path)
+    except BaseException as error:
+        if not may_stand(storage, receipt, error):
+            with contextlib.suppress(EvalsuiteError):  # the first error is the one to tell
+                storage.delete(path)
         raise
 
 

@@ -259,7 +259,7 @@ class ShardWorker:
 
         Raises:
             EvalsuiteError: whatever `prepare` or `compute` met, or the storage; nothing of the
-                attempt is left but stages that were committed before.
+                attempt is left but stages that were, or may have been, committed before.
         """
         handover = self._handover(attempt_id)
         began = time.monotonic()

@@ -1,8 +1,9 @@
 """Connecting to Ray: a private local cluster by default, or the one at an address.
 
 Facts as measured on Ray 2.60: `ray.init` hangs for minutes on an address where nothing listens, and
-for ever where something accepts and does not answer, so it is probed first; `ray.init` replaces the
-SIGTERM handler, so ours are set after it.
+for ever where something accepts and does not answer, and gives pages to a minute in vain where it
+is another service of HTTP/2, so it is probed first; `ray.init` replaces the SIGTERM handler, so
+ours are set after it.
 """
 
 import contextlib
@@ -24,6 +25,7 @@ from pathlib import Path
 
 from evalsuite.artifacts.storage import Place
 from evalsuite.errors import EnvironmentProblem, EvalsuiteError, Interrupted, UsageError, first_line
+from evalsuite.runtime.greeting import is_no_head, speaks_http2
 from evalsuite.runtime.leftovers import below, children, end
 from evalsuite.runtime.machine import default_cpu_workers
 from evalsuite.runtime.reaching import reach
@@ -36,11 +38,10 @@ _NONE_BEFOREHAND = {"prestart_worker_first_driver": False}
 JOB_ADDRESS = "EVALSUITE_ADDRESS"
 """Set in a submitted job: where its `evaluate` finds workers, should its samples want any."""
 PROBE_S = 5.0
+ANSWER_S = 3.0
+"""For a call, by whoever has greeted; a head that is slower is waited for as Ray does."""
 LAST_PORT = 2**16 - 1
 LEAVING_S = 10.0
-_FRAME_HEAD_BYTES, _SETTINGS = 9, b"\x04"
-_HTTP2_HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\x00\x00\x00" + _SETTINGS + bytes(5)
-"""Both sides' first words: a preface, then SETTINGS, empty here (RFC 9113, 3.4 and 6.5)."""
 _PREFIX = "evalsuite-"
 _LOCK = "owner.lock"
 _LONGEST_TEMPORARY = 12  # Ray's sockets below it must stay under 107 bytes
@@ -353,31 +354,25 @@ def check_address(address: str) -> str:
     if not 0 < int(port) <= LAST_PORT:
         raise UsageError(f"--address {address!r}: a port is a number of 1 to {LAST_PORT}")
     remedy = "check the address, or leave --address out for a private local Ray"
+    host = host.strip("[]")
     try:
-        speaks = reach(host.strip("[]"), int(port), PROBE_S, _speaks_http2)
+        speaks = reach(host, int(port), PROBE_S, speaks_http2)
     except TimeoutError as error:
         silent = f"no answer from {address} in {PROBE_S:.0f} s: {remedy}"
         raise EnvironmentProblem(silent) from error
     except OSError as error:
         raise EnvironmentProblem(f"nothing answers at {address} ({error}): {remedy}") from error
-    if not speaks:
+    if not speaks or _is_no_head(host, int(port)):
         raise EnvironmentProblem(f"what answers at {address} is not a head of Ray: {remedy}")
     return address
 
 
-def _speaks_http2(connection: socket.socket) -> bool:
-    """Whether the other side greets as servers of gRPC do; with Ray's TLS on, it is not asked.
-
-    Raises:
-        OSError: no greeting, TimeoutError among them.
-    """
-    if os.environ.get("RAY_USE_TLS", "0").lower() not in {"", "0", "false"}:
-        return True
-    connection.sendall(_HTTP2_HELLO)
-    head = b""
-    while len(head) < _FRAME_HEAD_BYTES and (more := connection.recv(_FRAME_HEAD_BYTES)):
-        head += more
-    return head[3:4] == _SETTINGS
+def _is_no_head(host: str, port: int) -> bool:
+    """Whether what greets there is certainly none: a head that is busy may say nothing for now."""
+    try:
+        return reach(host, port, ANSWER_S, is_no_head)
+    except OSError:
+        return False
 
 
 def _describe(address: str) -> Cluster:

@@ -1,10 +1,12 @@
 """The ledger reads as opening every receipt does, whatever becomes of its cache."""
 
 import contextlib
+import gc
 import json
 import os
 import threading
 import time
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -416,3 +418,32 @@ def test_an_index_of_ranges_finds_what_touches(
     key = [(r.start, -r.stop) for r in found]
     assert key == sorted((r.start, -r.stop) for r in wanted)
     assert cover(found, start, start + length) == cover(receipts, start, start + length)
+
+
+def test_a_committed_shard_costs_a_long_run_little_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever number of pixel hashes its receipt names: these are let go."""
+    monkeypatch.setattr(ledger, "COMPACT_AFTER", 64)
+    monkeypatch.setattr(ledger, "LARGE_SEGMENT", 256)
+    monkeypatch.setattr(merging, "MOST_SMALL", 2)
+    storage, size, num_held = LocalStorage(tmp_path), 200, 0
+    looking = Ledger(storage, PLAN_ID)
+
+    def grow_to(count: int) -> int:
+        nonlocal num_held
+        for i in range(num_held, count):
+            put(storage, make_receipt(size * i, size * (i + 1)))
+        num_held = count
+        for at in (IMAGES, IMAGES):
+            assert len(looking.spans(at)) == count
+        gc.collect()
+        return tracemalloc.get_traced_memory()[0]
+
+    grow_to(64)  # what is imported at the first segment
+    tracemalloc.start()
+    try:
+        first = grow_to(128)
+        assert (grow_to(384) - first) / 256 < 3 * 2**10
+    finally:
+        tracemalloc.stop()

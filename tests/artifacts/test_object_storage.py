@@ -25,7 +25,9 @@ from evalsuite.artifacts.storage.clients import Patience
 from evalsuite.artifacts.storage.objects import ObjectStorage
 from evalsuite.artifacts.storage.s3 import S3Client
 from evalsuite.errors import CorruptionError, EvalsuiteError, StorageError, UsageError
+from evalsuite.pipeline.shard_files import Maker, ShardFile, commit_file
 
+NUMERICS = {"numerics_id": "0" * 64, "numerics": {"torch": "2"}}
 PART = 5 * 2**20
 """The smallest part that S3 takes."""
 
@@ -379,6 +381,47 @@ def test_a_run_lies_in_a_store(proxy: FlakyStore, bucket: str) -> None:
     assert run.read_json_folder("results") == [{"value": 1}]
 
 
+def committed_under(proxy: FlakyStore, bucket: str, *faults: str) -> tuple[Storage, bool, int]:
+    """What `commit_file` leaves when PUTs of a receipt get these faults in turn, and then the last.
+
+    Gives whether the file and how many receipts are there then.
+    """
+    left = list(faults)
+
+    def decide(method: str, path: str) -> str:
+        if method != "PUT" or "/receipts/" not in path:
+            return "pass"
+        return left.pop(0) if len(left) > 1 else left[0]
+
+    proxy.decide = decide
+    storage = ObjectStorage(StoreUrl("s3", bucket, "run"), S3Client(bucket), Patience(0.5, 0.5))
+    maker = Maker("a0", 1.0, dict.fromkeys(("host", "pid", "device"), "x") | NUMERICS)
+    file = ShardFile("1" * 64, "features", 0, ["2" * 64], b"content", ".x")
+    with pytest.raises(StorageError):
+        commit_file(storage, file, maker, keep_hashes=True)
+    receipts = read_receipts(storage, "features", "1" * 64)
+    return storage, len(storage.names("features")) == 1, len(receipts)
+
+
+@pytest.mark.parametrize(
+    ("faults", "is_kept", "num_receipts"),
+    [
+        (["say:403"], False, 0),
+        (["lose", "say:403"], True, 1),
+        (["lose", "cut"], True, 1),
+        (["cut"], True, 0),
+    ],
+)
+def test_no_receipt_is_left_without_its_file(
+    proxy: FlakyStore, bucket: str, faults: list[str], is_kept: bool, num_receipts: int
+) -> None:
+    """Refused; written and refused; written and not answered; lost, or on its way for ever."""
+    storage, is_there, found = committed_under(proxy, bucket, *faults)
+    assert (is_there, found) == (is_kept, num_receipts)
+    for receipt in read_receipts(storage, "features", "1" * 64):
+        assert storage.read_checked(receipt.files[0].entry) == b"content"
+
+
 def refused(url: str) -> pytest.ExceptionInfo[EvalsuiteError]:
     """What the first look at a place says."""
     with pytest.raises(EvalsuiteError) as caught:
@@ -390,6 +433,19 @@ def refused(url: str) -> pytest.ExceptionInfo[EvalsuiteError]:
 def test_a_missing_bucket_is_named(proxy: FlakyStore) -> None:
     one_line(refused("s3://no-such-bucket/run"), "bucket no-such-bucket does not exist")
     assert len(proxy.requests) < 4
+
+
+@pytest.mark.parametrize("status", [301, 307])
+def test_a_redirect_to_nowhere_is_said(proxy: FlakyStore, bucket: str, status: int) -> None:
+    """The endpoint of another region, of a store that does not name the right one."""
+    proxy.decide = lambda method, path: f"say:{status}"
+    said = refused(f"s3://{bucket}/run")
+    one_line(
+        said, f"bucket {bucket} is in another region than us-east-1", proxy.url, "AWS_ENDPOINT"
+    )
+    assert len(proxy.requests) < 4
+    with pytest.raises(StorageError, match="redirects to a place that it does not name"):
+        open_storage(f"s3://{bucket}/run").read("manifest.json")
 
 
 def test_a_name_that_is_no_bucket(proxy: FlakyStore) -> None:

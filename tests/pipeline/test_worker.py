@@ -27,6 +27,7 @@ from run_maker import (
 
 from evalsuite.artifacts.images import pixel_sha256
 from evalsuite.artifacts.run_directory import IMAGES, PIXELS, RunDirectory
+from evalsuite.artifacts.storage import LocalStorage
 from evalsuite.config import Plan
 from evalsuite.errors import DataError, ReproducibilityError, StorageError
 from evalsuite.pipeline.coverage import Demand, covered_ranges, missing_ranges, tasks_for
@@ -200,6 +201,30 @@ def test_what_was_committed_stays_when_a_later_stage_fails(folder: Path) -> None
     assert len(run.receipts(IMAGES)) == 1
     assert len(list(run.read_images(0, 20))) == 20
     assert not [name for name in files_below(run.root) if name.endswith(".safetensors")]
+
+
+def test_files_stay_whose_receipt_stands_though_its_answer_was_lost(folder: Path) -> None:
+    """As of a network's disk, which says ETIMEDOUT of what it has done."""
+
+    class LosesAnswers(LocalStorage):
+        def commit(self, relative: str, content: bytes) -> bool:
+            done = super().commit(relative, content)
+            if "receipts/" in relative:
+                failure = StorageError("no answer")
+                failure.may_pass = True
+                raise failure
+            return done
+
+    run = new_run(folder)
+    worker = new_worker(run)
+    worker._run.storage = LosesAnswers(run.root)
+    with pytest.raises(StorageError, match="no answer"):
+        make_shard(worker, 0, 20)
+    (receipt,) = run.receipts(IMAGES)
+    assert len(list(run.read_images(0, 20))) == 20
+    assert [n for n in files_below(run.root) if n.startswith(("images", "features"))] == [
+        receipt.files[0].path
+    ]
 
 
 def test_a_fault_of_the_computation_reaches_commit(folder: Path) -> None:

@@ -29,7 +29,9 @@ from harness import (
 from ray._common.utils import get_ray_address_file
 
 from evalsuite.errors import EnvironmentProblem
-from evalsuite.runtime.cluster import check_address, own_signals
+from evalsuite.runtime.cluster import ANSWER_S, check_address, own_signals
+from evalsuite.runtime.greeting import is_no_head
+from evalsuite.runtime.reaching import reach
 
 pytestmark = pytest.mark.ray
 ALL = ("generate", *PLAN, "--num-samples", NUM_SAMPLES, "--output", "made")
@@ -108,6 +110,12 @@ def test_a_head_that_falls_silent_in_the_set_up_is_said(
             os.kill(head.pid, signal.SIGCONT)
         assert time.monotonic() - began < 15
         assert len(current_nodes()) == 3
+
+
+def test_a_head_answers_the_call_that_tells_it_from_other_services(cluster: HostedCluster) -> None:
+    """It wants a token, and says so; silence would raise."""
+    host, _, port = cluster.address.rpartition(":")
+    assert reach(host, int(port), ANSWER_S, is_no_head) is False
 
 
 def test_an_address_where_nothing_listens(call: Callable[..., Outcome]) -> None:

@@ -239,8 +239,22 @@ class S3Client:
             return StoreRefusal(f"{self._bucket} is not the name of a bucket")
         if code in {"AccessDenied", "AllAccessDisabled"}:
             return StoreRefusal(f"access is denied: check {_CREDENTIALS}, and its rights ({text})")
+        if 300 <= status < 400 or code == "PermanentRedirect":
+            return StoreRefusal(self._elsewhere(about, response))
         is_transient = code in _TRANSIENT or (status >= 500 and status != 501) or status == 429
         return StoreRefusal(f"the store says {code} {text}".strip(), is_transient=is_transient)
+
+    def _elsewhere(self, about: dict[str, Any], response: dict[str, Any]) -> str:
+        """What a redirect means that was not followed: it says where to in few cases."""
+        asked = self._fs.s3.meta
+        headers = response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
+        named = headers.get("x-amz-bucket-region") or about.get("Endpoint")
+        target = named or "a place that it does not name"
+        return (
+            f"bucket {self._bucket} is in another region than {asked.region_name}, or not at"
+            f" {asked.endpoint_url} (the store redirects to {target}):"
+            " set AWS_DEFAULT_REGION, and AWS_ENDPOINT_URL if there is one, to the bucket's own"
+        )
 
 
 class _Missing(StoreRefusal):
@@ -273,11 +287,15 @@ def filesystem() -> Any:  # noqa: ANN401 - s3fs has no types
     """One session for all buckets of this process; the environment says where and who."""
     try:
         import s3fs
+        from aiobotocore.session import AioSession
     except ImportError as error:
         raise EnvironmentProblem(
             "s3:// needs s3fs, which is not installed: pip install 'evalsuite[s3]'"
         ) from error
+    session = AioSession()
+    session.register("before-call.s3.HeadBucket", _follow_no_redirect)
     filesystem = s3fs.S3FileSystem(
+        session=session,
         config_kwargs={
             "connect_timeout": CONNECT_S,
             "read_timeout": READ_S,
@@ -288,3 +306,12 @@ def filesystem() -> Any:  # noqa: ANN401 - s3fs has no types
     )
     filesystem.retries = 1
     return filesystem
+
+
+def _follow_no_redirect(params: dict[str, Any], **_: object) -> None:
+    """Let botocore ask for a bucket's region once: it follows redirects by asking so.
+
+    A redirect of that very request, without a region, was followed in the same way, and so on to
+    the end of the stack.
+    """
+    params["context"].setdefault("s3_redirect", {})["redirected"] = True
