@@ -36,7 +36,8 @@ AGAIN = "run the same command again to go on"
 RESUME = f"images of this invocation are committed: {AGAIN}"
 LONG = pytest.mark.slow
 """Run by `make faults`: a lost worker is in tests/chaos/test_faults.py too, on a cluster; a stop in
-mid-run is below, in a terminal, and SIGTERM stops a job in tests/cluster/test_submitting.py.
+mid-run is below, in a terminal, SIGTERM stops a job in tests/cluster/test_submitting.py, and a run
+that was killed goes on in test_identity.py.
 """
 TERM = pytest.param(signal.SIGTERM, 143, "SIGTERM", id="SIGTERM")
 INT = pytest.param(signal.SIGINT, 130, "Ctrl-C", id="SIGINT")
@@ -175,13 +176,14 @@ def test_stop_and_go(
     (line,) = outcome.complaints
     assert line == f"evalsuite: stopped by {name}; {images_said(run)} {RESUME}"
     assert_stopped_in_the_middle(run, code)
-    assert_completed(run, cluster, expected)
+    outcome = call_main(*ALL, *where)
+    assert outcome.code == 0, outcome.stderr
+    assert pixel_hashes(run) == expected
+    assert sum(a["images_made"] for a in attempts(run)) == NUM_SAMPLES
 
 
-def test_stop_and_go_in_a_terminal(
-    cluster: HostedCluster, tmp_path: Path, expected: dict[int, str]
-) -> None:
-    """All processes of a private Ray get Ctrl-C; none is left, and the same command goes on."""
+def test_ctrl_c_in_a_terminal_leaves_no_process(tmp_path: Path) -> None:
+    """All processes of a private Ray get it; what was committed stays."""
     run = tmp_path / "made"
     terminal = pexpect.spawn(
         sys.executable,
@@ -200,16 +202,6 @@ def test_stop_and_go_in_a_terminal(
     assert f"evalsuite: stopped by Ctrl-C; {images_said(run)} {RESUME}" in terminal.before
     wait_for(lambda: not any(process.alive for process in below), 15)
     assert_stopped_in_the_middle(run, 130)
-    assert_completed(run, cluster, expected)
-
-
-def assert_completed(run: Path, cluster: HostedCluster, expected: dict[int, str]) -> None:
-    """The same command again completes it, and no image was made twice."""
-    where = ("--output", run, "--address", cluster.address, "--num-workers", 1)
-    outcome = call_main(*ALL, *where)
-    assert outcome.code == 0, outcome.stderr
-    assert pixel_hashes(run) == expected
-    assert sum(a["images_made"] for a in attempts(run)) == NUM_SAMPLES
 
 
 def images_said(run: Path) -> int:
