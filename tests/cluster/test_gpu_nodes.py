@@ -172,11 +172,15 @@ def test_the_share_of_a_gpu_is_taken_by_the_command_that_judges(
 
 
 def test_a_worker_for_each_gpu_and_the_faster_ones_do_more(
-    unlike: Cluster, monkeypatch: pytest.MonkeyPatch
+    unlike: Cluster, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """One of three is ten times slower; at the end the others take copies of its shards."""
+    """One of three is ten times slower; at the end the others take copies of its shards.
+
+    None begins before all are there, whatever a busy machine takes to start them.
+    """
     team = gather_team(unlike, current_nodes(), None, "auto")
-    report, events = driven(team, WaitingJob(0.3, slow_node(), 10.0), 30, monkeypatch)
+    job = WaitingJob(0.3, slow_node(), 10.0, tmp_path, 3)
+    report, events = driven(team, job, 30, monkeypatch)
     assert report.num_workers == 3
     devices = {event.worker: event.device for event in events if event.kind == "worker-ready"}
     assert sorted(devices.values()) == ["fast 0", "fast 1", "slow 0"]

@@ -1,5 +1,6 @@
 """A node that joins is used, one that leaves costs its shards in flight, and the pixels stay."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -9,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from disturb import num_receipts, workers_below
 from harness import (
     NUM_SAMPLES,
     PLAN,
@@ -66,14 +68,6 @@ def growing() -> Iterator[Growing]:
             wait_for(lambda: not any(process.alive for process in below), 30)
 
 
-def workers_below(raylet: int) -> list[int]:
-    return [p.pid for p in descendants(raylet) if p.title.startswith("ray::ShardWorker")]
-
-
-def num_receipts(run: Path) -> int:
-    return len(list((run / "receipts" / "images").glob("*.json")))
-
-
 def test_a_node_joins_and_another_leaves_in_mid_run(
     growing: Growing, tmp_path: Path, expected: dict[int, str]
 ) -> None:
@@ -87,15 +81,18 @@ def test_a_node_joins_and_another_leaves_in_mid_run(
     (first,) = growing.raylets()
     wait_for(lambda: num_receipts(run) >= 2)
     (early,) = workers_below(first)
-    os.kill(early, signal.SIGSTOP)
-    second = growing.add()
-    wait_for(lambda: workers_below(second))
-    reached = num_receipts(run)
-    wait_for(lambda: num_receipts(run) >= reached + 2)
-    os.kill(second, signal.SIGKILL)
-    (log,) = (run / "attempts").glob("*.log.jsonl")
-    wait_for(lambda: '"worker-lost"' in log.read_text())
-    os.kill(early, signal.SIGCONT)
+    os.kill(early.pid, signal.SIGSTOP)
+    try:
+        second = growing.add()
+        wait_for(lambda: workers_below(second))
+        reached = num_receipts(run)
+        wait_for(lambda: num_receipts(run) >= reached + 2)
+        os.kill(second, signal.SIGKILL)
+        (log,) = (run / "attempts").glob("*.log.jsonl")
+        wait_for(lambda: '"worker-lost"' in log.read_text())
+    finally:
+        with contextlib.suppress(ProcessLookupError):  # so long that it was taken for hung
+            os.kill(early.pid, signal.SIGCONT)
     outcome = finish(driver)
     assert outcome.code == 0, outcome.stderr
     assert pixel_hashes(run) == expected
