@@ -46,6 +46,7 @@ LONG_FILES = (
     "artifacts/test_object_storage.py",
     "conditioning/test_text_cache.py",
     "test_wheel.py",
+    "runtime/test_hung.py",
     "cli/test_run.py",
     "cli/test_offline.py",
     "browser/test_full_pages.py",
