@@ -64,7 +64,7 @@ def test_the_exit_code_is_the_jobs(at_head: Submit) -> None:
 
 def test_a_detached_job_is_looked_at_and_stopped(at_head: Submit) -> None:
     """The preset is a file of the package."""
-    slow = ("sample", "--model", "./mine.yaml", "--num-steps", 20_000, "--index", 0, "--yes")
+    slow = ("sample", "--model", "./mine.yaml", "--num-steps", 4000, "--index", 0, "--yes")
     outcome = at_head("submit", "--detach", "--id", "slow", "--", *slow)
     assert outcome.code == 0, outcome.stderr
     assert outcome.stdout == "slow\n"
