@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # A machine without an NVIDIA GPU takes the constraints for CPU builds.
 CONSTRAINTS := $(shell command -v nvidia-smi >/dev/null 2>&1 || echo "-c constraints-cpu.txt")
 
-.PHONY: install demo test check lint types browser chaos identity cluster check-kuberay check-docker fullsize goldens gpu clean
+.PHONY: install demo test check lint types browser chaos faults identity cluster check-kuberay check-docker fullsize goldens gpu clean
 
 install: $(VENV)/.installed
 
@@ -38,6 +38,10 @@ browser: install
 chaos: install
 	PYTHONPATH=.:tests $(BIN)/python tests/chaos/campaign.py $(CHAOS)
 
+# Faults that the test command leaves to others of their kind, once each: some minutes on two idle cores.
+faults: install
+	$(BIN)/python -m pytest -q -m slow tests/chaos tests/runtime tests/cli tests/sweep tests/t2i
+
 identity: install
 	$(BIN)/python -m pytest -q -m "slow or not slow" tests/runtime/test_identity.py
 
@@ -54,11 +58,11 @@ check-docker: install
 
 # More than an hour on two cores; 12 GB of memory and 6 GB of disk.
 fullsize: install
-	$(BIN)/python -m pytest -q -rP --durations=0 -m slow tests/fullsize
+	$(BIN)/python -m pytest -q -rP --durations=0 -o faulthandler_timeout=7200 -m slow tests/fullsize
 
-# Every golden, the evaluator's full-width network too: some minutes.
+# Every golden, the evaluator's full-width network too, by torch and by TensorFlow: some minutes.
 goldens: install
-	$(BIN)/python -m pytest -q -m "slow or not slow" tests/golden
+	$(BIN)/python -m pytest -q -m "slow or not slow" tests/golden tests/features/test_tensorflow_parity.py
 
 # On a machine with a GPU.
 gpu: install

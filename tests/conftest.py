@@ -1,5 +1,6 @@
 """Shared fixtures: the commands as a person starts them, and one finished run."""
 
+import contextlib
 import json
 import os
 import secrets
@@ -29,9 +30,12 @@ from harness import (
 )
 from shim import preloaded_where_possible
 
-LONG_GROUPS = ("losses", "cluster", "golden", "heads")
+LONG_GROUPS = ("losses", "golden", "heads", "cluster", "identity")
 """For `-n`: what one process runs in minutes, and so begins first. All but one need a cluster and
-wait for it half of the time; that one computes meanwhile."""
+wait for it half of the time; that one computes meanwhile. Of the first three one alone begins with
+what needs the run of `digits_run`, so that none waits while another makes it."""
+SHARING_FILES = ("test_text_run.py", "test_extraction.py", "test_frail_models.py")
+"""Files whose fixtures only some tests have a cluster for, and all tests need."""
 LONG_FILES = (
     "sweep/test_sweep_command.py",
     "cli/test_store_run.py",
@@ -42,6 +46,7 @@ LONG_FILES = (
     "artifacts/test_object_storage.py",
     "conditioning/test_text_cache.py",
     "test_wheel.py",
+    "runtime/test_hung.py",
     "cli/test_run.py",
     "cli/test_offline.py",
     "browser/test_full_pages.py",
@@ -81,13 +86,11 @@ def _group_of(item: pytest.Item) -> str:
     fixtures = set(getattr(item, "fixturenames", ()))
     if file.parts[0] == "cluster" or file.name == "test_elastic.py":
         return "heads"
-    if file.parts[0] == "chaos" or file.name in {
-        "test_failures.py",
-        "test_cluster.py",
-        "test_identity.py",
-    }:
+    if file.parts[0] == "chaos" or file.name == "test_failures.py":
         return "losses"
-    if "cluster" in fixtures or file.name in {"test_text_run.py", "test_extraction.py"}:
+    if file.name in {"test_cluster.py", "test_identity.py"}:
+        return "identity"
+    if {"cluster", "three_nodes"} & fixtures or file.name in SHARING_FILES:
         return "cluster"
     return "golden" if file.parts[0] == "golden" else str(file)
 
@@ -163,11 +166,28 @@ def chaos_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def cluster(chaos_root: Path) -> Iterator[HostedCluster]:
-    """Three real nodes, so that three workers stand on three of them."""
+    """A cluster of one node with room for three workers.
+
+    Every command on several nodes first starts a process on each of them, which reads a file there:
+    seconds of a core that are only worth it where nodes are what a test is about.
+    """
+    with _hosted([{"num_cpus": 3}], chaos_root) as hosted:
+        yield hosted
+
+
+@pytest.fixture(scope="session")
+def three_nodes(chaos_root: Path) -> Iterator[HostedCluster]:
+    """Three real nodes with one CPU each, so that three workers stand on three of them."""
+    with _hosted([{"num_cpus": 1}] * 3, chaos_root) as hosted:
+        yield hosted
+
+
+@contextlib.contextmanager
+def _hosted(nodes: list[dict[str, int]], chaos_root: Path) -> Iterator[HostedCluster]:
     program = Path(__file__).with_name("cluster_host.py")
     with tempfile.TemporaryDirectory(prefix="es-", ignore_cleanup_errors=True) as folder:
         host = subprocess.Popen(
-            [sys.executable, program, "3", folder],
+            [sys.executable, program, json.dumps(nodes), folder],
             env=environment(private=False, **preloaded_where_possible(chaos_root)),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

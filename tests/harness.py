@@ -43,7 +43,7 @@ class Outcome(NamedTuple):
 
 
 class HostedCluster(NamedTuple):
-    """A cluster of three nodes with one CPU each, held by another process."""
+    """A cluster with three CPUs, held by another process."""
 
     address: str
     host_pid: int

@@ -37,7 +37,8 @@ def test_installed_wheel_runs_the_main_job(wheel: Path, tmp_path: Path) -> None:
     install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index"]
     subprocess.run([*install, "--target", str(site), str(wheel)], check=True)
     command = [sys.executable, "-m", "evalsuite", "run", "--model", "pixnerd-digits"]
-    command += ["--num-samples", "50", "--num-steps", "2", "--json", "result.json"]
+    command += ["--num-samples", "50", "--num-steps", "2", "--num-workers", "1"]
+    command += ["--json", "result.json"]
     environment = {**os.environ, "PYTHONPATH": str(site)}
     subprocess.run(command, check=True, cwd=tmp_path, env=environment, capture_output=True)
     result = json.loads((tmp_path / "result.json").read_text())

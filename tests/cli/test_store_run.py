@@ -3,13 +3,12 @@
 import hashlib
 import os
 import signal
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from flaky_store import FlakyStore, one_in
-from harness import NUM_SAMPLES, PLAN, FinishedRun, call_in, call_main, start
+from harness import NUM_SAMPLES, PLAN, FinishedRun, call_in, call_main, start, wait_for
 from store_server import S3Server, environment_of, s3_server, speaking_to
 
 from evalsuite.artifacts.run_directory import RunDirectory
@@ -45,11 +44,9 @@ def numbers(run: RunDirectory) -> dict[str, object]:
     return {one["metric"]: one["value"] for one in run.read_json_folder("results")}
 
 
-def wait_for_receipts(server: S3Server, bucket: str, count: int, limit_s: float = 120) -> None:
-    deadline = time.monotonic() + limit_s
-    while sum("receipts/images" in key for key in server.keys(bucket)) < count:
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+def wait_for_receipts(server: S3Server, bucket: str, count: int) -> None:
+    """The store is asked seldom: it is a thread of this process, which the run needs too."""
+    wait_for(lambda: sum("receipts/images" in key for key in server.keys(bucket)) >= count, 240)
 
 
 def test_a_killed_run_resumes_to_the_same_bytes(

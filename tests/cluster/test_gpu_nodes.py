@@ -12,14 +12,14 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import ray
-from harness import NONE_BEFOREHAND, descendants, environment, run_cli, wait_for
+from harness import NONE_BEFOREHAND, Outcome, descendants, environment, wait_for
 
 from evalsuite.errors import EnvironmentProblem, UsageError
 from evalsuite.pipeline.channel import NotWantedError
@@ -104,8 +104,8 @@ class WaitingWorker:
 
 
 @pytest.fixture(scope="module")
-def unlike() -> Iterator[Cluster]:
-    """Two nodes, joined by this process."""
+def address() -> Iterator[str]:
+    """Of two nodes."""
     program = Path(__file__).parents[1] / "cluster_host.py"
     with tempfile.TemporaryDirectory(prefix="es-", ignore_cleanup_errors=True) as folder:
         host = subprocess.Popen(
@@ -116,13 +116,19 @@ def unlike() -> Iterator[Cluster]:
             text=True,
         )
         try:
-            with connected(host.stdout.readline().strip(), None, use_gpu=True) as cluster:
-                yield cluster
+            yield host.stdout.readline().strip()
         finally:
             below = descendants(host.pid)
             host.stdin.close()
             host.wait(timeout=60)
             wait_for(lambda: not any(process.alive for process in below), 30)
+
+
+@pytest.fixture(scope="module")
+def unlike(address: str) -> Iterator[Cluster]:
+    """The two nodes, joined by this process until the end of the file."""
+    with connected(address, None, use_gpu=True) as cluster:
+        yield cluster
 
 
 @contextlib.contextmanager
@@ -152,12 +158,29 @@ def slow_node() -> str:
     return next(node.node_id for node in current_nodes() if node.cpus == SLOW_CPUS)
 
 
-def test_a_worker_for_each_gpu_and_the_faster_ones_do_more(
-    unlike: Cluster, monkeypatch: pytest.MonkeyPatch
+def test_the_share_of_a_gpu_is_taken_by_the_command_that_judges(
+    address: str, call: Callable[..., Outcome], tmp_path: Path
 ) -> None:
-    """One of three is ten times slower; at the end the others take copies of its shards."""
+    """Which joins the nodes itself, and so comes before all who share a connection."""
+    drawn = Drawn(tmp_path, 4)
+    command = ("t2i", "geneval", drawn.run.root, "--metadata", drawn.metadata)
+    command += ("--detector", "shapes", "--address", address, "--device", "cuda")
+    done = call(*command, "--num-workers", 7, "--gpus-per-worker", 0.5)
+    assert done.code == 6
+    assert "--num-workers 7: Ray at" in done.stderr
+    assert "has 3 GPUs for workers of 0.5 each" in done.stderr
+
+
+def test_a_worker_for_each_gpu_and_the_faster_ones_do_more(
+    unlike: Cluster, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """One of three is ten times slower; at the end the others take copies of its shards.
+
+    None begins before all are there, whatever a busy machine takes to start them.
+    """
     team = gather_team(unlike, current_nodes(), None, "auto")
-    report, events = driven(team, WaitingJob(0.3, slow_node(), 10.0), 30, monkeypatch)
+    job = WaitingJob(0.3, slow_node(), 10.0, tmp_path, 3)
+    report, events = driven(team, job, 30, monkeypatch)
     assert report.num_workers == 3
     devices = {event.worker: event.device for event in events if event.kind == "worker-ready"}
     assert sorted(devices.values()) == ["fast 0", "fast 1", "slow 0"]
@@ -187,6 +210,7 @@ def test_parts_of_a_gpu(unlike: Cluster, monkeypatch: pytest.MonkeyPatch, tmp_pa
         gather_team(unlike, current_nodes(), None, "cuda", 2)
 
 
+@pytest.mark.slow  # the command's own test above shows that it asks for parts of a GPU
 def test_workers_that_judge_share_gpus(
     unlike: Cluster, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -201,15 +225,3 @@ def test_workers_that_judge_share_gpus(
             unlike, work, asked, lambda _nodes, _kind: job, lambda progress: None, reports.append
         )
     assert [report.num_workers for report in reports] == [4]
-
-
-def test_the_share_of_a_gpu_is_taken_by_the_command_that_judges(
-    unlike: Cluster, tmp_path: Path
-) -> None:
-    drawn = Drawn(tmp_path, 4)
-    command = ("t2i", "geneval", drawn.run.root, "--metadata", drawn.metadata)
-    command += ("--detector", "shapes", "--address", unlike.address, "--device", "cuda")
-    done = run_cli(*command, "--num-workers", 7, "--gpus-per-worker", 0.5, cwd=tmp_path)
-    assert done.code == 6
-    assert "--num-workers 7: Ray at" in done.stderr
-    assert "has 3 GPUs for workers of 0.5 each" in done.stderr

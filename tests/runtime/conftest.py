@@ -1,4 +1,4 @@
-"""A real three-node Ray cluster for the session, and runs that were disturbed once."""
+"""Runs of a cluster and of a private Ray, some of them disturbed once."""
 
 import os
 import signal
@@ -10,6 +10,7 @@ from harness import (
     NUM_SAMPLES,
     PLAN,
     HostedCluster,
+    call_in,
     descendants,
     finish,
     start,
@@ -20,24 +21,25 @@ ALL = (*PLAN, "--num-samples", NUM_SAMPLES)
 
 
 @pytest.fixture(scope="session")
-def spread_run(cluster: HostedCluster, tmp_path_factory: pytest.TempPathFactory) -> SpreadRun:
+def spread_run(three_nodes: HostedCluster, tmp_path_factory: pytest.TempPathFactory) -> SpreadRun:
     """`evalsuite run --address` with as many workers as the cluster has CPUs."""
     folder = tmp_path_factory.mktemp("spread")
-    options = ("--address", cluster.address, "--shard-size", 30, "--shard-format", "npz")
-    with watched_workers(cluster.host_pid) as seen:
-        outcome = finish(start("run", *ALL, *options, "--output", "made", cwd=folder))
+    options = ("--address", three_nodes.address, "--shard-size", 30, "--shard-format", "npz")
+    with watched_workers(three_nodes.host_pid) as seen:
+        outcome = call_in(folder, "run", *ALL, *options, "--output", "made")
     assert outcome.code == 0, outcome.stderr
     return SpreadRun(folder / "made", outcome, {worker.parent for worker in seen})
 
 
 @pytest.fixture(scope="session")
 def killed_run(tmp_path_factory: pytest.TempPathFactory) -> KilledRun:
-    """SIGKILL to the driver's process group after the third shard of twenty."""
+    """SIGKILL to the driver's group after the third shard; RAY_ADDRESS names no cluster."""
     folder = tmp_path_factory.mktemp("killed")
     run = folder / "made"
-    options = ("--num-workers", 2, "--shard-size", 10, "--output", "made")
-    driver = start("generate", *ALL, *options, cwd=folder)
+    options = ("--num-workers", 1, "--shard-size", 10, "--output", "made")
+    driver = start("generate", *ALL, *options, cwd=folder, RAY_ADDRESS="192.0.2.1:garbage")
     wait_for(lambda: num_receipts(run) >= 3)
+    num_workers = len(workers_below(driver.pid))
     below = descendants(driver.pid)
     idle = [process.title for process in below if process.title.startswith("ray::IDLE")]
     os.killpg(driver.pid, signal.SIGKILL)
@@ -47,16 +49,16 @@ def killed_run(tmp_path_factory: pytest.TempPathFactory) -> KilledRun:
         time.sleep(0.05)
     left = [process.title for process in below if process.alive]
     assert num_receipts(run) < 20, "the run was over before it was killed"
-    return KilledRun(run, len(below), idle, left)
+    return KilledRun(run, len(below), num_workers, idle, left)
 
 
 @pytest.fixture(scope="session")
 def losing_run(tmp_path_factory: pytest.TempPathFactory) -> LosingRun:
-    """SIGKILL to one of two workers after the third shard; RAY_ADDRESS names no cluster."""
+    """SIGKILL to one of two workers of a private Ray after the third shard."""
     folder = tmp_path_factory.mktemp("losing")
     run = folder / "made"
     options = ("--num-workers", 2, "--shard-size", 10, "--output", "made")
-    driver = start("generate", *ALL, *options, cwd=folder, RAY_ADDRESS="192.0.2.1:garbage")
+    driver = start("generate", *ALL, *options, cwd=folder)
     wait_for(lambda: num_receipts(run) >= 3)
     workers = workers_below(driver.pid)
     assert workers

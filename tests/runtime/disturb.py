@@ -15,6 +15,8 @@ class KilledRun(NamedTuple):
     path: Path
     num_processes: int
     """Processes that the driver had."""
+    num_workers: int
+    """Those among them that made shards."""
     idle: list[str]
     """Those among them that Ray had started for nobody."""
     left: list[str]

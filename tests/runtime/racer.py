@@ -1,13 +1,7 @@
-"""A worker process that makes one shard without Ray, and may stop itself in its commit.
+"""Workers without Ray that make the same shard at the same time, one of them held in its commit."""
 
-Arguments: run directory, attempt id, and `stop` or `go`. Prints what became of the attempt as JSON.
-"""
-
-import json
-import os
-import signal
-import sys
 import threading
+from pathlib import Path
 
 from evalsuite.artifacts.run_directory import RunDirectory
 from evalsuite.artifacts.storage import LocalStorage
@@ -15,30 +9,35 @@ from evalsuite.config import ExtractorSpec, load_spec
 from evalsuite.pipeline.plan import PlanOptions, resolve_plan
 from evalsuite.pipeline.ranges import ShardTask
 from evalsuite.pipeline.stages import OutputFormat
-from evalsuite.pipeline.worker import ShardWorker, WorkerJob
+from evalsuite.pipeline.worker import CommitReport, ShardWorker, WorkerJob
+
+HELD_S = 120.0
 
 
-class StoppingStorage(LocalStorage):
-    """Stops the process, as a frozen node does, after the data files and before the receipt."""
+class HeldStorage(LocalStorage):
+    """Stands still, as a frozen node does, after the data files and before the receipt."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        self.reached, self.released = threading.Event(), threading.Event()
 
     def commit(self, relative: str, content: bytes) -> bool:
         if relative.startswith("receipts/"):
-            os.kill(os.getpid(), signal.SIGSTOP)
+            self.reached.set()
+            assert self.released.wait(HELD_S)
         return super().commit(relative, content)
 
 
-def main() -> None:
-    """Make samples 0..19 with their features."""
-    root, attempt_id, mode = sys.argv[1:]
+def made_by(root: Path, attempt_id: str, storage: LocalStorage | None = None) -> CommitReport:
+    """Make samples 0..19 of a run with their features, by a storage of one's own."""
     extractor = load_spec(ExtractorSpec, "digits-convnet")
     materials = resolve_plan(PlanOptions("pixnerd-digits")).materials
     worker = ShardWorker(
-        WorkerJob(root, materials, (extractor,), OutputFormat("all", "parquet"), "cpu")
+        WorkerJob(str(root), materials, (extractor,), OutputFormat("all", "parquet"), "cpu")
     )
     worker.load()
-    if mode == "stop":
-        run = RunDirectory.open(root)
-        worker._run = RunDirectory(StoppingStorage(run.root), run.manifest)
+    if storage is not None:
+        worker._run = RunDirectory(storage, RunDirectory.open(root).manifest)
     task = ShardTask(0, 20, ("images", f"features/{extractor.extractor_id}"))
     threads = [
         threading.Thread(target=part, args=(task, attempt_id))
@@ -49,8 +48,4 @@ def main() -> None:
     report = worker.commit(task, attempt_id)
     for thread in threads:
         thread.join()
-    print(json.dumps({"committed": report.committed, "discarded": report.discarded}))  # noqa: T201
-
-
-if __name__ == "__main__":
-    main()
+    return report

@@ -14,7 +14,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
-from disturb import LosingRun, SpreadRun
+from disturb import KilledRun, SpreadRun
 from harness import (
     NUM_SAMPLES,
     PLAN,
@@ -58,20 +58,20 @@ def metrics_of(run: Path) -> dict[str, float]:
 
 
 def test_more_workers_than_the_cluster_holds(
-    cluster: HostedCluster, call: Callable[..., Outcome], tmp_path: Path
+    three_nodes: HostedCluster, call: Callable[..., Outcome], tmp_path: Path
 ) -> None:
-    outcome = call(*ALL, "--address", cluster.address, "--num-workers", 4)
+    outcome = call(*ALL, "--address", three_nodes.address, "--num-workers", 4)
     assert outcome.code == 6
     assert outcome.complaints == [
-        f"evalsuite: --num-workers 4: Ray at {cluster.address} has 3 CPUs"
+        f"evalsuite: --num-workers 4: Ray at {three_nodes.address} has 3 CPUs"
     ]
     assert pixel_hashes(tmp_path / "made") == {}
 
 
-def test_a_directory_of_one_machine_alone(cluster: HostedCluster, tmp_path: Path) -> None:
+def test_a_directory_of_one_machine_alone(three_nodes: HostedCluster, tmp_path: Path) -> None:
     """The driver's: a file system that only its own mount namespace has."""
     (tmp_path / "own").mkdir()
-    words = (*ALL[:-1], "own/made", "--address", cluster.address)
+    words = (*ALL[:-1], "own/made", "--address", three_nodes.address)
     program = 'mount -t tmpfs none own && exec "$@"'
     space = ("unshare", "--map-root-user", "--mount", "sh", "-c", program, "sh")
     done = subprocess.run(
@@ -90,14 +90,16 @@ def test_a_directory_of_one_machine_alone(cluster: HostedCluster, tmp_path: Path
 
 
 def test_a_head_that_falls_silent_in_the_set_up_is_said(
-    cluster: HostedCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    three_nodes: HostedCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is stopped before anything is asked; the limit is a second here."""
     from evalsuite.runtime.cluster import connected
 
     monkeypatch.setattr("evalsuite.runtime.watch.HEAD_GONE_S", 1.0)
-    (head,) = [p for p in descendants(cluster.host_pid) if "/gcs_server" in p.title.split(" ")[0]]
-    with connected(cluster.address, None, use_gpu=False) as found:
+    (head,) = [
+        p for p in descendants(three_nodes.host_pid) if "/gcs_server" in p.title.split(" ")[0]
+    ]
+    with connected(three_nodes.address, None, use_gpu=False) as found:
         from evalsuite.runtime.team import look_around
         from evalsuite.runtime.watch import current_nodes
 
@@ -220,10 +222,19 @@ def test_auto_is_the_head_that_was_started_last(
     assert check_address("auto") == cluster.address
 
 
-def test_a_private_ray_heeds_no_ray_address(losing_run: LosingRun) -> None:
-    """That run's environment had RAY_ADDRESS=192.0.2.1:garbage."""
-    assert losing_run.outcome.code == 0
-    assert attempts(losing_run.path)[0]["workers"] == 2
+def test_a_killed_driver_leaves_no_process(killed_run: KilledRun) -> None:
+    assert killed_run.num_processes >= 5
+    assert killed_run.left == []
+
+
+def test_a_private_ray_has_no_process_but_those_that_work(killed_run: KilledRun) -> None:
+    """It would start one for each core before it is asked, and none of them could be ours."""
+    assert killed_run.idle == []
+
+
+def test_a_private_ray_heeds_no_ray_address(killed_run: KilledRun) -> None:
+    """That run's environment had RAY_ADDRESS=192.0.2.1:garbage; it had committed shards."""
+    assert killed_run.num_workers == 1
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])

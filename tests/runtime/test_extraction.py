@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -92,15 +93,35 @@ def workers_below(pid: int) -> list[int]:
     return [p.pid for p in descendants(pid) if p.title.startswith("ray::FeatureWorker")]
 
 
-def test_workers_on_three_nodes_and_then_nothing_to_do(
-    cluster: HostedCluster, call: Callable[..., Outcome], sets: Sets, tmp_path: Path
+def test_a_killed_worker_is_replaced_and_then_nothing_to_do(
+    cluster: HostedCluster,
+    call: Callable[..., Outcome],
+    sets: Sets,
+    tmp_path: Path,
+    cache_folder: Path,
 ) -> None:
-    """From an NPZ; the second time no image is read and Ray is not asked."""
+    """SIGKILL to one of two after the first shard, from an NPZ; the second time no image is read
+    and Ray is not asked.
+    """
+
+    def kill_one() -> None:
+        wait_for(lambda: num_shards(cache_folder) >= 1)
+        (victim, *_) = workers_below(cluster.host_pid)
+        os.kill(victim, signal.SIGKILL)
+
+    killer = threading.Thread(target=kill_one)
+    killer.start()
     path = sets.folder / "stored.npz"
-    outcome = call("evaluate", path, *ASKED, "--address", cluster.address, "--json", "out.json")
+    options = ("--address", cluster.address, "--num-workers", 2, "--json", "out.json")
+    outcome = call("evaluate", path, *ASKED, *options)
+    killer.join()
     assert outcome.code == 0, outcome.stderr
     made = assert_same(tmp_path / "out.json", sets)
-    assert (made["workers"], made["images_extracted"], made["images_kept"]) == (3, COUNT, 0)
+    assert (made["workers"], made["images_extracted"], made["images_kept"]) == (2, COUNT, 0)
+    lost = made["workers_lost"]
+    assert lost >= 1  # a busy machine may lose an honest one too
+    words = "1 worker lost and replaced" if lost == 1 else f"{lost} workers lost and replaced"
+    assert words in outcome.stderr
     assert f"images {COUNT}/{COUNT}" in outcome.stderr
     again = call("evaluate", path, *ASKED, "--json", "again.json")
     assert again.code == 0, again.stderr
@@ -110,23 +131,7 @@ def test_workers_on_three_nodes_and_then_nothing_to_do(
     assert again.stdout == outcome.stdout
 
 
-def test_a_killed_worker_is_replaced(
-    cluster: HostedCluster, sets: Sets, tmp_path: Path, cache_folder: Path
-) -> None:
-    """SIGKILL to one of two after the first shard, from a folder of PNGs."""
-    options = ("--address", cluster.address, "--num-workers", 2, "--json", "out.json")
-    driver = start("evaluate", sets.folder / "png", *ASKED, *options, cwd=tmp_path)
-    wait_for(lambda: num_shards(cache_folder) >= 1)
-    (victim, *_) = workers_below(cluster.host_pid)
-    os.kill(victim, signal.SIGKILL)
-    outcome = finish(driver)
-    assert outcome.code == 0, outcome.stderr
-    made = assert_same(tmp_path / "out.json", sets)
-    assert made["workers_lost"] == 1
-    assert "1 worker lost and replaced" in outcome.stderr
-    assert "raylet" not in outcome.stdout + outcome.stderr
-
-
+@pytest.mark.slow  # of a run it is shown in tests/runtime/test_identity.py, by the same driver
 def test_a_killed_driver_is_resumed(
     cluster: HostedCluster,
     call: Callable[..., Outcome],

@@ -51,7 +51,7 @@ def test_stopped_worker_is_replaced(tmp_path: Path) -> None:
     )
     run = RunDirectory.create_or_open(tmp_path / "run", manifest)
     job = WorkerJob(str(run.root), resolved.materials, (), OutputFormat("none", "parquet"), "cpu")
-    tasks = [ShardTask(start, start + 50, (IMAGES,)) for start in range(0, 800, 50)]
+    tasks = [ShardTask(start, start + 50, (IMAGES,)) for start in range(0, 400, 50)]
     stopped: list[int] = []
 
     def stop_first_worker(driver: Driver) -> None:
@@ -64,9 +64,9 @@ def test_stopped_worker_is_replaced(tmp_path: Path) -> None:
                 return
             time.sleep(0.02)
 
-    with connected(None, 2, use_gpu=False):
+    with connected(None, 1, use_gpu=False):
         seen: list[Progress] = []
-        team = Team("cpu", WorkerSize(1, 0), 2, is_private=True)
+        team = Team("cpu", WorkerSize(1, 0), 1, is_private=True)
         events: list[Event] = []
         driver = Driver(
             job,
