@@ -8,6 +8,7 @@ ours are set after it.
 
 import contextlib
 import fcntl
+import functools
 import logging
 import os
 import re
@@ -370,7 +371,7 @@ def check_address(address: str) -> str:
 def _is_no_head(host: str, port: int) -> bool:
     """Whether what greets there is certainly none: a head that is busy may say nothing for now."""
     try:
-        return reach(host, port, ANSWER_S, is_no_head)
+        return reach(host, port, ANSWER_S, functools.partial(is_no_head, host=host, port=port))
     except OSError:
         return False
 

@@ -33,18 +33,25 @@ def speaks_http2(connection: socket.socket) -> bool:
     return _received(connection, _FRAME_HEAD_BYTES)[3:4] == bytes([_SETTINGS])
 
 
-def is_no_head(connection: socket.socket) -> bool:
+def is_no_head(connection: socket.socket, host: str, port: int) -> bool:
     """Whether the other side answers a call of a head's as no head would.
 
     That is in other words than gRPC's, or by those for a method that it does not have. Whoever
     ends the connection, or answers in a way that is not understood, may be a head.
 
+    Args:
+        connection: to it.
+        host: that was asked for, by which a proxy may know whom the call is for.
+        port: of it.
+
     Raises:
+        UnicodeError: a name that is not written in ASCII.
         OSError: no answer, TimeoutError among them.
     """
     if _is_encrypted():
         return False
-    connection.sendall(_hello() + _call())
+    name = f"[{host}]" if ":" in host else host  # as gRPC's own client calls it
+    connection.sendall(_hello() + _call(f"{name}:{port}".encode("ascii")))
     is_first = True
     for _ in range(_MOST_FRAMES):
         kind, flags, stream, content = _next_frame(connection)
@@ -69,10 +76,10 @@ def _hello() -> bytes:
     return b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + _frame(_SETTINGS, 0, 0, b"")
 
 
-def _call() -> bytes:
+def _call(authority: bytes) -> bytes:
     """A call of `_METHOD` with an empty message; no field is kept in a table (RFC 7541, 6.2.2)."""
     fields = b"\x83\x86"  # POST and http, of the static table
-    fields += b"\x04" + _text(_METHOD) + b"\x01" + _text(b"head")  # its 4 is :path, 1 :authority
+    fields += b"\x04" + _text(_METHOD) + b"\x01" + _text(authority)  # its 4 is :path, 1 :authority
     fields += b"\x0f\x10" + _text(_GRPC[0])  # 31 is content-type
     fields += b"\x00" + _text(b"te") + _text(b"trailers")
     head = _frame(_HEADERS, _END_HEADERS, _CALL_STREAM, fields)
@@ -80,7 +87,12 @@ def _call() -> bytes:
 
 
 def _text(content: bytes) -> bytes:
-    return bytes([len(content)]) + content
+    """As it is, behind its length, of which a first byte holds less than 127 (RFC 7541, 5.1)."""
+    rest = len(content) - 127
+    if rest < 0:
+        return bytes([len(content)]) + content
+    more = [rest & 127 | 128, rest >> 7] if rest > 127 else [rest]
+    return bytes([127, *more]) + content
 
 
 def _frame(kind: int, flags: int, stream: int, content: bytes) -> bytes:

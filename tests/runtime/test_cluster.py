@@ -1,6 +1,7 @@
 """Finding a Ray cluster: one that stands, one that does not, and a private one in spite of both."""
 
 import contextlib
+import functools
 import json
 import os
 import signal
@@ -117,7 +118,8 @@ def test_a_head_that_falls_silent_in_the_set_up_is_said(
 def test_a_head_answers_the_call_that_tells_it_from_other_services(cluster: HostedCluster) -> None:
     """It wants a token, and says so; silence would raise."""
     host, _, port = cluster.address.rpartition(":")
-    assert reach(host, int(port), ANSWER_S, is_no_head) is False
+    ask = functools.partial(is_no_head, host=host, port=int(port))
+    assert reach(host, int(port), ANSWER_S, ask) is False
 
 
 def test_an_address_where_nothing_listens(call: Callable[..., Outcome]) -> None:

@@ -12,6 +12,7 @@ from harness import NUM_SAMPLES, PLAN, Outcome
 from evalsuite.errors import EnvironmentProblem
 from evalsuite.runtime import cluster as cluster_module
 from evalsuite.runtime.cluster import check_address
+from evalsuite.runtime.greeting import is_no_head
 
 SETTINGS = bytes(3) + b"\x04\x00" + bytes(4)
 PING = b"\x00\x00\x08\x06\x00" + bytes(12)
@@ -28,9 +29,15 @@ def headers(fields: bytes, *, last: bool = True) -> bytes:
     return len(fields).to_bytes(3) + bytes([1, 5 if last else 4]) + (1).to_bytes(4) + fields
 
 
+OF_NO_NAME = headers(OK + GRPC + STATUS + b"12")
+
+
 @contextlib.contextmanager
 def service(answer: bytes, *, stays: bool = True) -> Iterator[str]:
-    """A server that greets in HTTP/2 and gives one answer to any call; gives its address."""
+    """A server that greets in HTTP/2 and gives one answer to any call; gives its address.
+
+    As behind a proxy that routes by name, to calls of another name no method is known.
+    """
 
     def serve(connection: socket.socket) -> None:
         with connection, contextlib.suppress(OSError):
@@ -41,7 +48,7 @@ def service(answer: bytes, *, stays: bool = True) -> Iterator[str]:
                     connection.sendall(SETTINGS + PING)
                 heard += more
                 if b"CheckAlive" in heard:
-                    connection.sendall(answer)
+                    connection.sendall(answer if address.encode() in heard else OF_NO_NAME)
                     if not stays:
                         return
 
@@ -51,8 +58,9 @@ def service(answer: bytes, *, stays: bool = True) -> Iterator[str]:
                 threading.Thread(target=serve, args=(server.accept()[0],), daemon=True).start()
 
     with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
         threading.Thread(target=accept, daemon=True).start()
-        yield f"127.0.0.1:{server.getsockname()[1]}"
+        yield address
         server.shutdown(socket.SHUT_RDWR)
 
 
@@ -61,7 +69,7 @@ def service(answer: bytes, *, stays: bool = True) -> Iterator[str]:
     [
         pytest.param(headers(NOT_FOUND), id="404"),
         pytest.param(headers(OK + HTML, last=False), id="a page"),
-        pytest.param(headers(OK + GRPC + STATUS + b"12"), id="another service of gRPC"),
+        pytest.param(OF_NO_NAME, id="another service of gRPC"),
         pytest.param(
             headers(OK + GRPC, last=False) + headers(STATUS + b"12"), id="one that says it late"
         ),
@@ -95,6 +103,24 @@ def test_what_may_be_a_head_is_left_to_ray(
     monkeypatch.setattr(cluster_module, "ANSWER_S", 0.5)
     with service(answer, stays=stays) as address:
         assert check_address(address) == address
+
+
+@pytest.mark.parametrize(
+    ("host", "field"),
+    [
+        ("a.b", b"\x01\x08a.b:6379"),
+        ("::1", b"\x01\x0a[::1]:6379"),
+        ("h" * 122, b"\x01\x7f\x00" + b"h" * 122 + b":6379"),
+        ("h" * 250, b"\x01\x7f\x80\x01" + b"h" * 250 + b":6379"),
+    ],
+    ids=["name", "IPv6", "127 bytes", "255 bytes"],
+)
+def test_a_call_names_whom_it_is_for(host: str, field: bytes) -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        theirs.sendall(headers(OK + GRPC + STATUS + b"0"))
+        assert not is_no_head(ours, host, 6379)
+        assert field + b"\x0f\x10" in theirs.recv(4096)
 
 
 def test_a_command_says_it_in_one_line(call: Callable[..., Outcome]) -> None:
