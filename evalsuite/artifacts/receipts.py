@@ -12,7 +12,13 @@ from pydantic import Field, ValidationError
 
 from evalsuite.artifacts.storage import FileEntry, Storage
 from evalsuite.config import Frozen, Sha256, explain
-from evalsuite.errors import CorruptionError, DataError, EvalsuiteError, ReproducibilityError
+from evalsuite.errors import (
+    CorruptionError,
+    DataError,
+    EvalsuiteError,
+    Interrupted,
+    ReproducibilityError,
+)
 
 RECEIPT_SCHEMA = 1
 NO_END = 2**62
@@ -143,7 +149,7 @@ def may_stand(storage: Storage, receipt: Receipt, error: BaseException) -> bool:
     good and there is none, or another attempt's. What stays without one is a leftover like those of
     a killed process: whoever repairs makes the shard again, and `gc` removes the file.
     """
-    if not isinstance(error, EvalsuiteError) or error.may_pass:
+    if not isinstance(error, EvalsuiteError) or isinstance(error, Interrupted) or error.may_pass:
         return True
     try:
         if storage.find(receipt.name) is None:

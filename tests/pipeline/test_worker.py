@@ -1,6 +1,7 @@
 """A worker without Ray: the same pixels in any shards, faults that arrive, nothing left over."""
 
 import contextlib
+import errno
 import resource
 import time
 from collections.abc import Iterator
@@ -27,9 +28,9 @@ from run_maker import (
 
 from evalsuite.artifacts.images import pixel_sha256
 from evalsuite.artifacts.run_directory import IMAGES, PIXELS, RunDirectory
-from evalsuite.artifacts.storage import LocalStorage
+from evalsuite.artifacts.storage import LocalStorage, explained
 from evalsuite.config import Plan
-from evalsuite.errors import DataError, ReproducibilityError, StorageError
+from evalsuite.errors import DataError, Interrupted, ReproducibilityError, StorageError
 from evalsuite.pipeline.coverage import Demand, covered_ranges, missing_ranges, tasks_for
 from evalsuite.pipeline.generation import BatchInputs, BatchSampler
 from evalsuite.pipeline.materials import Materials
@@ -203,23 +204,43 @@ def test_what_was_committed_stays_when_a_later_stage_fails(folder: Path) -> None
     assert not [name for name in files_below(run.root) if name.endswith(".safetensors")]
 
 
-def test_files_stay_whose_receipt_stands_though_its_answer_was_lost(folder: Path) -> None:
-    """As of a network's disk, which says ETIMEDOUT of what it has done."""
+class AnswersLate(LocalStorage):
+    """Commits a receipt after its answer was given up: on the network's way, or by a thread."""
 
-    class LosesAnswers(LocalStorage):
-        def commit(self, relative: str, content: bytes) -> bool:
-            done = super().commit(relative, content)
-            if "receipts/" in relative:
-                failure = StorageError("no answer")
-                failure.may_pass = True
-                raise failure
-            return done
+    def __init__(self, root: Path, failure: BaseException) -> None:
+        super().__init__(root)
+        self._failure, self._late = failure, list[tuple[str, bytes]]()
 
+    def commit(self, relative: str, content: bytes) -> bool:
+        if "receipts/" not in relative:
+            return super().commit(relative, content)
+        self._late.append((relative, content))
+        with explained(self.path(relative), "write"):
+            raise self._failure
+
+    def end(self) -> None:
+        for relative, content in self._late:
+            super().commit(relative, content)
+
+
+@pytest.mark.parametrize(
+    ("failure", "told"),
+    [
+        (OSError(errno.ETIMEDOUT, "no answer"), StorageError),
+        (Interrupted("stopped by SIGTERM"), Interrupted),
+    ],
+    ids=["ETIMEDOUT", "SIGTERM"],
+)
+def test_files_stay_whose_receipt_may_yet_stand(
+    folder: Path, failure: BaseException, told: type[BaseException]
+) -> None:
+    """As of a network's disk, or of a store whose client goes on in a thread."""
     run = new_run(folder)
     worker = new_worker(run)
-    worker._run.storage = LosesAnswers(run.root)
-    with pytest.raises(StorageError, match="no answer"):
+    worker._run.storage = storage = AnswersLate(run.root, failure)
+    with pytest.raises(told):
         make_shard(worker, 0, 20)
+    storage.end()
     (receipt,) = run.receipts(IMAGES)
     assert len(list(run.read_images(0, 20))) == 20
     assert [n for n in files_below(run.root) if n.startswith(("images", "features"))] == [
