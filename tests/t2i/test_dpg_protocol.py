@@ -106,6 +106,9 @@ def test_gits_name_of_the_questions_decides_no_answer(
     judging = Judging(Workforce(None, None, "cpu", 1.0), print, print)
     judge_into(judging, images, scorer, tmp_path / "old.jsonl")  # asks nothing, and names them
     assert (tmp_path / "old.jsonl").read_bytes() == (tmp_path / "new.jsonl").read_bytes()
+    before = (tmp_path / "old.jsonl").stat()
+    judge_into(judging, images, scorer, tmp_path / "old.jsonl")  # says it: it may be read-only
+    assert (tmp_path / "old.jsonl").stat().st_mtime_ns == before.st_mtime_ns
     write_rows(tmp_path / "old.jsonl", {**old, "csv_sha256": "0" * 64}, rows)
     with pytest.raises(DataError, match="other csv_sha256"):
         read_both(tmp_path / "old.jsonl", tmp_path / "new.jsonl")
