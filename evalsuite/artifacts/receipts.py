@@ -1,6 +1,7 @@
 """Receipts: the small files that commit a shard of a stage. What has none does not exist."""
 
 import bisect
+import errno
 import hashlib
 import itertools
 import json
@@ -146,10 +147,13 @@ def may_stand(storage: Storage, receipt: Receipt, error: BaseException) -> bool:
 
     Its files must stay then: an answer that is lost, or not waited for, says nothing of what a
     store has done or will yet do. A receipt does not stand where the last request was refused for
-    good and there is none, or another attempt's. What stays without one is a leftover like those of
+    good and there is none, or another attempt's: not by EIO, as which a soft mount of NFS reports a
+    request that the server may still have got. What stays without one is a leftover like those of
     a killed process: whoever repairs makes the shard again, and `gc` removes the file.
     """
     if not isinstance(error, EvalsuiteError) or isinstance(error, Interrupted) or error.may_pass:
+        return True
+    if isinstance(error.__cause__, OSError) and error.__cause__.errno == errno.EIO:
         return True
     try:
         if storage.find(receipt.name) is None:

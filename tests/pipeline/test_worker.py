@@ -227,9 +227,10 @@ class AnswersLate(LocalStorage):
     ("failure", "told"),
     [
         (OSError(errno.ETIMEDOUT, "no answer"), StorageError),
+        (OSError(errno.EIO, "no answer"), StorageError),
         (Interrupted("stopped by SIGTERM"), Interrupted),
     ],
-    ids=["ETIMEDOUT", "SIGTERM"],
+    ids=["ETIMEDOUT", "EIO", "SIGTERM"],
 )
 def test_files_stay_whose_receipt_may_yet_stand(
     folder: Path, failure: BaseException, told: type[BaseException]
