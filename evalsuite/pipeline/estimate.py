@@ -3,12 +3,14 @@
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from evalsuite.artifacts.receipts import Receipt, read_receipt
 from evalsuite.artifacts.run_directory import IMAGES, RunDirectory
 from evalsuite.artifacts.storage import Place
-from evalsuite.config import ExtractorSpec, ModelPreset, Plan
+from evalsuite.config import ExtractorSpec, ModelPreset, Plan, parse_json
 from evalsuite.errors import EvalsuiteError
+from evalsuite.pipeline.spending import invocation_of
 from evalsuite.pipeline.stages import OutputFormat
 
 HOUR_S, MANY_IMAGES = 3600.0, 1000
@@ -23,17 +25,24 @@ class Rate:
 
     seconds_per_evaluation: float
     source: str
-    is_of_workers: bool = False
-    """Measured on single workers, as they shared GPUs or did not; else on a device of its own."""
+    share: float = 1.0
+    """Of a device, that each worker held when it was measured."""
 
     def at_once(self, num_workers: int, share: float) -> float:
-        """Images in work at this rate at any moment.
+        """Images in work at this rate at any moment, of what a device can do rather too few.
 
         Args:
             num_workers: that run.
             share: of a device that each of them holds; one worker alone has it whole.
         """
-        return num_workers if self.is_of_workers else max(1.0, num_workers * share)
+        return max(1.0, num_workers * min(1.0, share / self.share))
+
+
+class _Measured(NamedTuple):
+    """Seconds for one evaluation of one image, by a worker with such a share of a device."""
+
+    seconds: float
+    share: float
 
 
 @dataclass(frozen=True)
@@ -83,11 +92,11 @@ def nearest_rate(run_root: Place, plan: Plan, preset: ModelPreset, device: str) 
                 continue
             names = run.storage.names(f"receipts/{IMAGES}", ".json")[-_RECEIPTS_READ:]
             receipts = [read_receipt(run.storage, f"receipts/{IMAGES}/{name}") for name in names]
-            rate = _rate_of(receipts, device)
+            rate = _rate_of(run, receipts, device)
         except EvalsuiteError:
             continue
         if rate is not None:
-            return Rate(rate, f"receipts of {root}", is_of_workers=True)
+            return Rate(rate.seconds, f"receipts of {root}", rate.share)
     known = [r for r in preset.known_rates if r.device == device]
     if not known or _dtype(plan.sampling) != _dtype(preset.sampling):
         return None
@@ -126,11 +135,29 @@ def _neighbours(run_root: Place) -> list[Path]:
     )
 
 
-def _rate_of(receipts: list[Receipt], device: str) -> float | None:
+def _rate_of(run: RunDirectory, receipts: list[Receipt], device: str) -> _Measured | None:
     """Median over shards of compute seconds per image and evaluation on that kind of device."""
+    own = [r for r in receipts if r.seconds.get("compute") and r.numerics.get("device") == device]
+    makers = {invocation_of(r.attempt_id) for r in own}
+    shares = {name: _share_in(run, name) if device == "cuda" else 1.0 for name in makers}
     rates = sorted(
-        r.seconds["compute"] / ((r.stop - r.start) * (r.nfe or 1))
-        for r in receipts
-        if r.seconds.get("compute") and r.numerics.get("device") == device
+        _Measured(
+            r.seconds["compute"] / ((r.stop - r.start) * (r.nfe or 1)),
+            shares[invocation_of(r.attempt_id)],
+        )
+        for r in own
     )
     return rates[len(rates) // 2] if rates else None
+
+
+def _share_in(run: RunDirectory, invocation_id: str) -> float:
+    """Of a GPU, that each worker of an invocation held; where it does not say, a whole one.
+
+    No share forecasts a longer time.
+    """
+    content = run.storage.find(f"attempts/{invocation_id}.json")
+    try:
+        share = float(parse_json(content or b"")["resolved"]["gpus_per_worker"])
+    except (ValueError, KeyError, TypeError):
+        return 1.0
+    return share if 0 < share <= 1 else 1.0

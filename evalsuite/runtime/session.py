@@ -181,6 +181,7 @@ def _attempt(
             "keep": request.demand.keep,
             "shard_format": request.output.shard_format,
             "extractors": [s.extractor_id for s in request.demand.extractors],
+            "gpus_per_worker": request.gpus_per_worker,
             "weights": dict(request.resolved.origin),
         },
         "tags": request.tags,

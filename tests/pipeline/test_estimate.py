@@ -1,11 +1,12 @@
 """What is known of a model's speed, and at which size and dtype that holds."""
 
+import shutil
 from pathlib import Path
 
 import pytest
 from run_maker import resolved as resolved_digits
 
-from evalsuite.artifacts.run_directory import RunDirectory
+from evalsuite.artifacts.run_directory import IMAGES, RunDirectory
 from evalsuite.pipeline.estimate import Rate, nearest_rate
 from evalsuite.pipeline.plan import PlanOptions, resolve_plan
 
@@ -29,24 +30,55 @@ def test_a_rate_of_a_preset_is_of_its_size_and_dtype(
         assert found is None
         return
     assert found is not None
-    assert not found.is_of_workers
+    assert found.share == 1
     assert found.seconds_per_evaluation == pytest.approx(times * known.seconds_per_evaluation)
     assert ("for the pixels of this size" in found.source) == (times != 1)
 
 
-def test_a_rate_of_receipts_is_of_workers(finished: RunDirectory) -> None:
-    found = nearest_rate(finished.root, finished.plan, resolved_digits().preset, "cpu")
-    assert found is not None
-    assert found.is_of_workers
+def test_a_rate_of_receipts_is_of_their_workers_share(
+    finished: RunDirectory, tmp_path: Path
+) -> None:
+    """As the invocation noted it that made the shard of the median; without a note, of a device."""
+    shutil.copytree(finished.root, tmp_path / "run")
+    run = RunDirectory.open(tmp_path / "run")
+    for receipt, (maker, seconds) in zip(
+        run.receipts(IMAGES), [("a1", 1.0), ("a2", 2.0), ("a3", 3.0)], strict=True
+    ):
+        changes = {
+            "attempt_id": f"{maker}-00000",
+            "seconds": {"compute": seconds * (receipt.stop - receipt.start) * receipt.nfe},
+            "numerics": receipt.numerics | {"device": "cuda"},
+        }
+        changed = receipt.model_copy(update=changes)
+        run.storage.replace(receipt.name, changed.model_dump_json().encode())
+
+    def found() -> Rate | None:
+        return nearest_rate(run.root, run.plan, resolved_digits().preset, "cuda")
+
+    source = f"receipts of {run.root}"
+    assert found() == Rate(2.0, source)
+    for maker, share in (("a1", 1.0), ("a2", 0.25), ("a3", 0.5)):
+        run.write_json(f"attempts/{maker}.json", {"resolved": {"gpus_per_worker": share}})
+    assert found() == Rate(2.0, source, share=0.25)
+    for odd in (0, -1, 2, "x", None, [], float("nan")):
+        run.write_json("attempts/a2.json", {"resolved": {"gpus_per_worker": odd}})
+        assert found() == Rate(2.0, source)
 
 
 @pytest.mark.parametrize(
-    ("num_workers", "share", "devices"),
-    [(2, 1.0, 2.0), (4, 0.25, 1.0), (5, 0.5, 2.5), (3, 0.5, 1.5), (1, 0.25, 1.0)],
+    ("num_workers", "share", "alone", "of_four"),
+    [
+        (2, 1.0, 2.0, 2.0),
+        (4, 0.25, 1.0, 4.0),
+        (5, 0.5, 2.5, 5.0),
+        (3, 0.5, 1.5, 3.0),
+        (1, 0.25, 1.0, 1.0),
+        (8, 0.125, 1.0, 4.0),
+    ],
 )
 def test_workers_that_share_a_device_are_no_faster_than_it(
-    num_workers: int, share: float, devices: float
+    num_workers: int, share: float, alone: float, of_four: float
 ) -> None:
-    """A rate of workers that shared one has it in it already."""
-    assert Rate(1.0, "a preset").at_once(num_workers, share) == devices
-    assert Rate(1.0, "receipts", is_of_workers=True).at_once(num_workers, share) == num_workers
+    """A rate of workers of whom four shared one has that much of it in it already."""
+    assert Rate(1.0, "receipts or a preset").at_once(num_workers, share) == alone
+    assert Rate(1.0, "receipts", share=0.25).at_once(num_workers, share) == of_four
