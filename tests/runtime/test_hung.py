@@ -148,6 +148,7 @@ def test_a_place_is_waited_for_where_the_cluster_grows(monkeypatch: pytest.Monke
     """A machine that comes after half an hour is no fault, also while Ray has given it to nobody
     yet; one that then does not load is, also while another waits, and so is a free machine that
     Ray gives to nobody."""
+    from evalsuite.runtime import workers
     from evalsuite.runtime.crew import Crew
     from evalsuite.runtime.team import Team
     from evalsuite.runtime.watch import Node
@@ -155,6 +156,8 @@ def test_a_place_is_waited_for_where_the_cluster_grows(monkeypatch: pytest.Monke
 
     now_s = 5000.0
     monkeypatch.setattr(time, "monotonic", lambda: now_s)
+    asked: list[object] = []
+    monkeypatch.setattr(workers, "has_process", lambda actor: bool(asked.append(actor)))
     job: Any = None
     free = Node("there", "there", 8, 1, 8, 1)
     taken = Node("there", "there", 8, 1, 7, 0)
@@ -163,12 +166,15 @@ def test_a_place_is_waited_for_where_the_cluster_grows(monkeypatch: pytest.Monke
         crew = Crew(job, Team("cuda", WorkerSize(1, 1), None, is_private=False, grows=grows))
         crew.check_loading(900, [])
         crew.workers = [
-            Worker(name, None, loading=object(), started_s=now_s - 2000) for name in ("a", "b")
+            Worker(name, name, loading=object(), started_s=now_s - 2000) for name in ("a", "b")
         ]
-        for nodes in ([], [taken], [free]):
+        asked.clear()
+        for wait_s, nodes in ((3, []), (1000, [taken]), (1, [taken]), (3, [free])):
+            now_s += wait_s
             with contextlib.nullcontext() if grows else late:
                 crew.check_loading(900, nodes)
             assert bool(crew.waits_for(nodes)) == (grows and nodes != [free])
+        assert asked == ["a", "b"] * (2 if grows else 0)  # every two seconds at most
         now_s += 890
         with contextlib.nullcontext() if grows else late:
             crew.check_loading(900, [free])
