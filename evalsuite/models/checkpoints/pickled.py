@@ -31,6 +31,9 @@ PickledLayout = Literal["lightning", "state_dict", "named_states"]
 """lightning: a `.ckpt` of Lightning. state_dict: one state dict, alone or under `state_dict`.
 named_states: several state dicts under their names, as JiT saves them."""
 _LIGHTNING_VERSION = "pytorch-lightning_version"
+_CURRENT, _AVERAGED_MAIN = "current_model_state", "state_dict_averaged"
+"""Where Lightning's WeightAveraging keeps the raw weights, and how `state_dict`, which holds the
+average then, is called here. Source: lightning.pytorch.callbacks.weight_averaging."""
 
 
 class OtherTensors(NamedTuple):
@@ -48,7 +51,8 @@ class Pickled:
         layout: how the weights are stored.
         about: scalars at the top level, such as `epoch`; Lightning's version is
             `lightning_version`.
-        states: state dicts, memory-mapped; "" is the main one, others have their own names.
+        states: state dicts, memory-mapped; "" is the main one, `state_dict_averaged` one that the
+            raw weights stand beside as `current_model_state`, others have their own names.
         other: remaining tensors by their top-level name.
         unread_average: where among these an average of weights seems to be; "" where nowhere.
         foreign: classes and functions that a restricted reading replaced.
@@ -157,7 +161,8 @@ def _sorted_out(tree: Mapping[Any, object]) -> _SortedOut:
     states: dict[str, Mapping[Any, object]]
     if isinstance(main, Mapping) and main:
         named.pop("state_dict", None)
-        states = {"": main, **_weights_among(named, main)}
+        beside = _weights_among(named, main)
+        states = {_AVERAGED_MAIN if _CURRENT in beside else "": main, **beside}
         lightning = _LIGHTNING_VERSION in tree or {"epoch", "global_step"} <= tree.keys()
         layout: PickledLayout = "lightning" if lightning else "state_dict"
     elif named:

@@ -130,6 +130,25 @@ def test_an_average_with_the_names_of_the_weights_is_never_the_raw_ones(
         choose_group(two, "auto", None)
 
 
+@pytest.mark.parametrize("prefix", ["", "denoiser."])
+def test_the_main_state_dict_of_weight_averaging_is_the_average(
+    tmp_path: Path, prefix: str
+) -> None:
+    """As Lightning's callback saves it: the raw weights stand beside it."""
+    tree = {
+        "state_dict": prefixed(prefix, {"w": torch.full((2,), 2.0)}),
+        "current_model_state": prefixed(prefix, {"w": torch.full((2,), 1.0)}),
+        "averaging_state": {"n_averaged": torch.tensor(5)},
+        **{"epoch": 1, "global_step": 2},
+    }
+    opened = open_checkpoint(saved(tree, tmp_path / "model.ckpt"))
+    groups = {ema: choose_group(opened, ema, None) for ema in ("raw", "auto")}
+    assert [opened.tensor(groups[ema], "w")[0] for ema in ("raw", "auto")] == [1, 2]
+    after = prefix and f".{prefix}".rstrip(".")
+    assert groups == {"raw": f"current_model_state{after}", "auto": f"state_dict_averaged{after}"}
+    assert opened.layout == "lightning"
+
+
 def test_the_main_state_dict_stands_before_its_copies(tmp_path: Path) -> None:
     opened = open_checkpoint(saved({"state_dict": S, "best": S}, tmp_path / "model.ckpt"))
     assert choose_group(opened, "raw", None) == ""
