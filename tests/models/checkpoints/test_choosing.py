@@ -251,6 +251,28 @@ def test_means_of_losses_and_moments_are_no_average(tmp_path: Path, beside: dict
     assert set(named.groups) == {"model"}
 
 
+HISTORY = {"loss_avg": {"history": torch.ones(1000, 10)}}
+
+
+@pytest.mark.parametrize("main", ["state_dict", "model"])
+def test_long_statistics_are_no_weights(tmp_path: Path, main: str) -> None:
+    """They are refused, for what is called so might be an average in a form of its own."""
+    opened = open_checkpoint(saved({main: S, **HISTORY}, tmp_path / "model.ckpt"))
+    assert "loss_avg" not in opened.groups
+    with pytest.raises(UsageError, match=r"averaged weights \(loss_avg\) in a form that is not"):
+        choose_group(opened, "auto", None)
+    both = {**prefixed("ema_denoiser.", S), **prefixed("denoiser.", S)}
+    opened = open_checkpoint(saved({main: both, **HISTORY}, tmp_path / "both.ckpt"))
+    assert choose_group(opened, "auto", None).endswith("ema_denoiser")
+
+
+def test_an_average_of_a_part_of_the_network_is_one(tmp_path: Path) -> None:
+    """Of a Lightning module that calls its network as it likes."""
+    tree = {"state_dict": prefixed("unet.", S), "ema": prefixed("module.", S)}
+    opened = open_checkpoint(saved(tree, tmp_path / "model.ckpt"))
+    assert choose_group(opened, "auto", None) == "ema"
+
+
 PARTS = {f"ema.blocks.{i}": torch.ones(5) for i in range(2)}
 LARGE = {"encoder.w": torch.ones(1_200_000)}
 MUCH = [({"state_dict": MANY}, PARTS), ({"state_dict": LARGE}, {"shadow": [torch.ones(10_000)]})]
