@@ -1,5 +1,6 @@
 """Which weights `--ema` takes: chosen by name, or refused with the names that there are."""
 
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -322,6 +323,10 @@ def test_an_average_inside_an_object_is_never_passed_over(
     with pytest.raises(UsageError, match=rf"averaged weights \({where}\).*--ema raw takes the raw"):
         choose_group(opened, "auto", None)
     plain = {"EMA": {"decay": np.float64(0.999), "device": torch.device("cpu")}, "saver": Tracker()}
+    plain["ModelCheckpoint{'monitor': 'fid_ema'}"] = {
+        "dirpath": Path("/a"),
+        "ema_start": timedelta(1),
+    }
     saved({"state_dict": S, "callbacks": plain}, path)
     assert choose_group(open_checkpoint(path, restricted=True), "auto", None) == ""
 
