@@ -58,14 +58,16 @@ def benchmark_path(spec: "BenchmarkSpec", file: "BenchmarkFile", *, allow_unveri
     """A file of a benchmark: the one beside its YAML, or fetched if it is not here.
 
     Raises:
-        CorruptionError: it is not the one that git names; it is removed.
+        CorruptionError: it is not the one that git names; a fetched one is removed.
     """
-    from evalsuite.artifacts.downloads import remove_cached
+    from evalsuite.artifacts.downloads import cached_path, remove_cached
     from evalsuite.errors import CorruptionError
-    from evalsuite.pipeline.benchmark_files import check_published
+    from evalsuite.pipeline.benchmark_files import check_published, file_here
 
     if file.place is None:
-        return spec.path.parent / str(file.file)
+        return file_here(spec, file)
+    if file.git_blob is not None and not cached_path(file.place).is_file():
+        remove_cached(file.place)  # what first came says nothing where git names the file
     path = fetched(file.place, allow_unverified=allow_unverified)
     try:
         check_published(file, path)

@@ -17,7 +17,7 @@ def benchmark_file(spec: BenchmarkSpec, role: str) -> Path:
     found = next((file for file in spec.files if file.role == role), None)
     if found is None:
         raise UsageError(f"benchmark {spec.name} has no file {role}")
-    return _here(spec, found)
+    return file_here(spec, found)
 
 
 def prompts_file(spec: BenchmarkSpec) -> Path:
@@ -26,7 +26,7 @@ def prompts_file(spec: BenchmarkSpec) -> Path:
     Raises:
         UsageError: it has not been fetched.
     """
-    return _here(spec, spec.prompts_file)
+    return file_here(spec, spec.prompts_file)
 
 
 def metadata_of(name: str) -> Path:
@@ -44,7 +44,7 @@ def files_here(spec: BenchmarkSpec) -> list[Path]:
     Raises:
         UsageError: one has not been fetched.
     """
-    return [_here(spec, file) for file in spec.files]
+    return [file_here(spec, file) for file in spec.files]
 
 
 def check_published(file: BenchmarkFile, path: Path) -> None:
@@ -59,7 +59,13 @@ def check_published(file: BenchmarkFile, path: Path) -> None:
         )
 
 
-def _here(spec: BenchmarkSpec, file: BenchmarkFile) -> Path:
+def file_here(spec: BenchmarkSpec, file: BenchmarkFile) -> Path:
+    """One file of a benchmark: beside its YAML, or in this machine's cache.
+
+    Raises:
+        UsageError: it has not been fetched.
+        CorruptionError: it is not the one that git names.
+    """
     path = spec.path.parent / str(file.file) if file.place is None else cached_file(file.place)
     if path is None:
         name = given_as(spec)
@@ -67,7 +73,8 @@ def _here(spec: BenchmarkSpec, file: BenchmarkFile) -> Path:
     try:
         check_published(file, path)
     except CorruptionError as error:
-        raise CorruptionError(
-            f"{error}: `evalsuite t2i fetch {given_as(spec)}` removes it"
-        ) from error
+        remedy = f"`evalsuite t2i fetch {given_as(spec)}` removes it"
+        if file.place is None:
+            remedy = f"put that one there, or correct git_blob in {spec.path}"
+        raise CorruptionError(f"{error}: {remedy}") from error
     return path

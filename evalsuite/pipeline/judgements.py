@@ -10,7 +10,7 @@ file that was asked for is written.
 import hashlib
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,7 +19,7 @@ from evalsuite.artifacts.digests import cache_root
 from evalsuite.artifacts.receipts import RangeIndex, Receipt, cover, read_receipts
 from evalsuite.artifacts.run_directory import IMAGES, RunDirectory, gaps_of
 from evalsuite.artifacts.storage import Place, Storage, open_storage, place_of
-from evalsuite.errors import CorruptionError, EnvironmentProblem
+from evalsuite.errors import CorruptionError, DataError, EnvironmentProblem
 from evalsuite.pipeline.ranges import Range
 from evalsuite.pipeline.shard_files import Maker, ShardFile, commit_file, forget_file
 from evalsuite.pipeline.stages import STAGE_VERSION
@@ -81,15 +81,8 @@ class Judgements:
         """
         found: list[dict[str, Any]] = []
         for part in cover(self._receipts(num_images), 0, num_images):
-            receipt = part.receipt
-            content = self._storage.read_checked(receipt.files[0].entry)
-            rows = [json.loads(line) for line in content.splitlines()]
-            if len(rows) != receipt.stop - receipt.start:
-                raise CorruptionError(
-                    f"{self._storage.root}/{receipt.files[0].path} holds other rows than its"
-                    " receipt names: remove both"
-                )
-            found += rows[part.start - receipt.start : part.stop - receipt.start]
+            first = part.receipt.start
+            found += self._rows_of(part.receipt)[part.start - first : part.stop - first]
         return found
 
     def check_numerics(self, numerics_id: str) -> None:
@@ -118,13 +111,23 @@ class Judgements:
         maker = Maker(attempt_id, seconds, worker)
         return commit_file(self._storage, file, maker, keep_hashes=False)
 
-    def discard(self, num_images: int) -> None:
+    def discard(self, num_images: int, check: Callable[[Sequence[Row]], None]) -> None:
         """Remove shards with rows of images 0..N-1, which show a broken judge, to be made anew.
 
-        Rows of further images stay: these do not show it of them.
+        Of further images those go that show it by themselves: among rows of a judge that is mended
+        they would be counted. These rows do not show it of others, which stay.
+
+        Args:
+            num_images: N.
+            check: raises DataError for rows that show it.
         """
         for receipt in read_receipts(self._storage, self.stage, self.owner, 0, num_images):
             forget_file(self._storage, receipt)
+        for receipt in self._receipts():
+            try:
+                check(self._rows_of(receipt))
+            except DataError:
+                forget_file(self._storage, receipt)
 
     def forget(self) -> None:
         """Remove what lies in the cache, once it stands elsewhere; what lies in a run stays."""
@@ -134,6 +137,16 @@ class Judgements:
     @property
     def _storage(self) -> Storage:
         return open_storage(self.root)
+
+    def _rows_of(self, receipt: Receipt) -> list[dict[str, Any]]:
+        content = self._storage.read_checked(receipt.files[0].entry)
+        rows = [json.loads(line) for line in content.splitlines()]
+        if len(rows) != receipt.stop - receipt.start:
+            raise CorruptionError(
+                f"{self._storage.root}/{receipt.files[0].path} holds other rows than its"
+                " receipt names: remove both"
+            )
+        return rows
 
     def _receipts(self, stop: int | None = None) -> list[Receipt]:
         """Those of this version: what another evalsuite wrote in another way is not there."""

@@ -214,7 +214,7 @@ def _chosen(checkpoint: Checkpoint, ema: str, default: str) -> tuple[str, str]:
     """
     stated = str(checkpoint.about.get("group", ""))
     # any text may stand in a header: only what could be a prefix, or a name of averages, is one
-    is_averages = is_average(stated) and stated.replace(".", "_").isidentifier()
+    is_averages = is_average(stated) and not stated.startswith(RANDOM_WEIGHTS)
     is_group = is_averages or place_of(f"{stated}.x").group == stated
     if set(checkpoint.groups) == {""} and stated and is_group:
         named = replace(checkpoint, groups={stated: checkpoint.groups[""]})

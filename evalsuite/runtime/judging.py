@@ -239,7 +239,7 @@ def judge_into(
             scorer.check(rows)
         except DataError:
             # kept, they would be refused again when the judge is mended
-            judgements.discard(images.num_images)
+            judgements.discard(images.num_images, scorer.check)
             raise
     # a test that these very networks once passed stays said
     said = tested_by or next(iter(passed), None)

@@ -199,10 +199,13 @@ def test_a_header_cannot_name_weights_as_it_likes(preset: str, tmp_path: Path) -
         assert not plan.has_random_weights
 
 
-def test_a_converted_average_is_never_the_raw_weights(preset: str, tmp_path: Path) -> None:
-    torch.save({"state_dict": small_state(1), "swa_model": small_state(2)}, tmp_path / "both.ckpt")
-    convert(tmp_path / "both.ckpt", "swa_model", tmp_path / "w.safetensors")
-    assert resolved(preset, tmp_path / "w.safetensors", "swa_model").plan.ema == "swa_model"
+@pytest.mark.parametrize("called", ["swa_model", "model-ema", "2nd.ema", "ema:0.9"])
+def test_a_converted_average_is_never_the_raw_weights(
+    preset: str, called: str, tmp_path: Path
+) -> None:
+    torch.save({"state_dict": small_state(1), called: small_state(2)}, tmp_path / "both.ckpt")
+    convert(tmp_path / "both.ckpt", called, tmp_path / "w.safetensors")
+    assert resolved(preset, tmp_path / "w.safetensors", called).plan.ema == called
     with pytest.raises(UsageError, match="averaged weights only"):
         resolved(preset, tmp_path / "w.safetensors", "raw")
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from file_server import Site, serving
 from harness import call_main
 from PIL import Image
 
@@ -152,3 +153,36 @@ def test_fetched_questions_must_be_those_that_git_names(
         assert done.code == code, done.stderr
         assert there.exists() == pin.exists() == (code == 0)
     assert "it was removed; fetch it again" in done.stderr
+
+
+def test_git_says_what_is_published_and_not_what_first_came(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A wrong file is pinned and its user removes it, as the line says that tells of it."""
+    monkeypatch.setenv("EVALSUITE_CACHE", str(tmp_path / "cache"))
+    base = yaml.safe_load(load_spec(BenchmarkSpec, "dpg").path.read_text())
+    scorer_of(tmp_path / "q.csv")
+    content = (tmp_path / "q.csv").read_bytes()
+    with serving(Site({"q.csv": content})) as site:
+        place = {"url": f"{site.url}q.csv", "filename": "q.csv"}
+        file = {"role": "dpg-csv", "place": place, "git_blob": git_blob_of(tmp_path / "q.csv")}
+        (tmp_path / "mine.yaml").write_text(yaml.safe_dump({**base, "files": [file]}))
+        there = cached_path(FilePlace(**place))
+        there.parent.mkdir(parents=True)
+        there.with_name("q.csv.sha256").write_text("0" * 64)
+        done = call_main("t2i", "fetch", tmp_path / "mine.yaml", "--allow-unverified")
+    assert (done.code, there.read_bytes()) == (0, content), done.stderr
+
+
+def test_a_file_beside_the_benchmark_must_be_the_one_that_git_names(tmp_path: Path) -> None:
+    """It is its user's, who is told, and nothing removes it."""
+    base = yaml.safe_load(load_spec(BenchmarkSpec, "dpg").path.read_text())
+    scorer_of(tmp_path / "q.csv")
+    for blob, code in ((git_blob_of(tmp_path / "q.csv"), 0), ("0" * 40, 3)):
+        file = {"role": "dpg-csv", "file": "q.csv", "git_blob": blob}
+        (tmp_path / "mine.yaml").write_text(yaml.safe_dump({**base, "files": [file]}))
+        done = call_main("t2i", "fetch", tmp_path / "mine.yaml")
+        assert done.code == code, done.stderr
+    assert "q.csv is not the published q.csv" in done.stderr
+    assert f"put that one there, or correct git_blob in {tmp_path / 'mine.yaml'}" in done.stderr
+    assert (tmp_path / "q.csv").is_file()

@@ -12,6 +12,8 @@ _LEAST_SHARE, _MOST_COUNTED = 0.01, 10_000
 of weights, is no average. The share alone would be large beside a frozen encoder."""
 _SCALARS = {"numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar", "torch.device"}
 """Objects of unknown classes that hold no weights."""
+_PLAIN_MODULES = ("datetime.", "pathlib.")
+"""Of whose classes no object holds any."""
 _Seen = set[tuple[int, bool]]
 
 
@@ -76,7 +78,9 @@ def _called_averages(top: str, value: object, seen: _Seen) -> Iterator[tuple[str
 
 
 def _may_hold_weights(item: object) -> bool:
-    return is_tensor(item) or (isinstance(item, Inert) and item.stands_for not in _SCALARS)
+    if not isinstance(item, Inert):
+        return is_tensor(item)
+    return item.stands_for not in _SCALARS and not item.stands_for.startswith(_PLAIN_MODULES)
 
 
 def _shown(name: str) -> str:

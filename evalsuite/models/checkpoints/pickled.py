@@ -31,6 +31,9 @@ PickledLayout = Literal["lightning", "state_dict", "named_states"]
 """lightning: a `.ckpt` of Lightning. state_dict: one state dict, alone or under `state_dict`.
 named_states: several state dicts under their names, as JiT saves them."""
 _LIGHTNING_VERSION = "pytorch-lightning_version"
+_CURRENT, _AVERAGED_MAIN = "current_model_state", "state_dict_averaged"
+"""Where Lightning's WeightAveraging keeps the raw weights, and how `state_dict`, which holds the
+average then, is called here. Source: lightning.pytorch.callbacks.weight_averaging."""
 
 
 class OtherTensors(NamedTuple):
@@ -48,7 +51,8 @@ class Pickled:
         layout: how the weights are stored.
         about: scalars at the top level, such as `epoch`; Lightning's version is
             `lightning_version`.
-        states: state dicts, memory-mapped; "" is the main one, others have their own names.
+        states: state dicts, memory-mapped; "" is the main one, `state_dict_averaged` one that the
+            raw weights stand beside as `current_model_state`, others have their own names.
         other: remaining tensors by their top-level name.
         unread_average: where among these an average of weights seems to be; "" where nowhere.
         foreign: classes and functions that a restricted reading replaced.
@@ -157,7 +161,8 @@ def _sorted_out(tree: Mapping[Any, object]) -> _SortedOut:
     states: dict[str, Mapping[Any, object]]
     if isinstance(main, Mapping) and main:
         named.pop("state_dict", None)
-        states = {"": main, **_weights_among(named, main)}
+        beside = _weights_among(named, main)
+        states = {_AVERAGED_MAIN if _CURRENT in beside else "": main, **beside}
         lightning = _LIGHTNING_VERSION in tree or {"epoch", "global_step"} <= tree.keys()
         layout: PickledLayout = "lightning" if lightning else "state_dict"
     elif named:
@@ -177,9 +182,9 @@ def _weights_among(
     """The mappings that are a network's: known by its keys or by what they are called.
 
     What shares a name with one of these is another copy of it. Others, such as the states of random
-    generators or means of losses, are left aside; where nothing tells which, all stay. What is
-    called an average stays whatever it holds, but for counters: a form that is not read must not
-    look like none.
+    generators or means of losses, are left aside; where nothing tells which, all stay. An average
+    may be of a part of a network. One that has none of its names is told in `unread_average`: a
+    form that is not read must not look like none, nor statistics like weights.
     """
     named = _without_counters(named, main)
     names = {name: _plain_names(state) for name, state in named.items()}
@@ -187,7 +192,10 @@ def _weights_among(
     seeds = {name for name in named if is_network(name) or _is_recognised(named[name])}
     known = _plain_names(main).union(*(names[name] for name in seeds))
     known = known or set().union(*(names[name] for name in averaged))
-    kept = averaged | {name for name in named if names[name] & known}
+    tails = _tails(known) if averaged else set()
+    kept = {
+        name for name in named if names[name] & known or (name in averaged and names[name] <= tails)
+    }
     if not main and not seeds and kept == averaged:
         return dict(named)
     return {name: state for name, state in named.items() if name in kept}
@@ -223,6 +231,12 @@ def _is_recognised(state: Mapping[Any, object]) -> bool:
 
 def _plain_names(state: Mapping[Any, object]) -> set[str]:
     return {place_of(key).name for key in state if isinstance(key, str)}
+
+
+def _tails(names: set[str]) -> set[str]:
+    """What names are in a part of a network: `blocks.0.w` and `0.w` of `net.blocks.0.w`."""
+    parts = [name.split(".") for name in names]
+    return {".".join(some[start:]) for some in parts for start in range(1, len(some))}
 
 
 def _is_state(value: Mapping[Any, object]) -> bool:

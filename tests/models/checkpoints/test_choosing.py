@@ -1,5 +1,6 @@
 """Which weights `--ema` takes: chosen by name, or refused with the names that there are."""
 
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +131,25 @@ def test_an_average_with_the_names_of_the_weights_is_never_the_raw_ones(
         choose_group(two, "auto", None)
 
 
+@pytest.mark.parametrize("prefix", ["", "denoiser."])
+def test_the_main_state_dict_of_weight_averaging_is_the_average(
+    tmp_path: Path, prefix: str
+) -> None:
+    """As Lightning's callback saves it: the raw weights stand beside it."""
+    tree = {
+        "state_dict": prefixed(prefix, {"w": torch.full((2,), 2.0)}),
+        "current_model_state": prefixed(prefix, {"w": torch.full((2,), 1.0)}),
+        "averaging_state": {"n_averaged": torch.tensor(5)},
+        **{"epoch": 1, "global_step": 2},
+    }
+    opened = open_checkpoint(saved(tree, tmp_path / "model.ckpt"))
+    groups = {ema: choose_group(opened, ema, None) for ema in ("raw", "auto")}
+    assert [opened.tensor(groups[ema], "w")[0] for ema in ("raw", "auto")] == [1, 2]
+    after = prefix and f".{prefix}".rstrip(".")
+    assert groups == {"raw": f"current_model_state{after}", "auto": f"state_dict_averaged{after}"}
+    assert opened.layout == "lightning"
+
+
 def test_the_main_state_dict_stands_before_its_copies(tmp_path: Path) -> None:
     opened = open_checkpoint(saved({"state_dict": S, "best": S}, tmp_path / "model.ckpt"))
     assert choose_group(opened, "raw", None) == ""
@@ -232,6 +252,28 @@ def test_means_of_losses_and_moments_are_no_average(tmp_path: Path, beside: dict
     assert set(named.groups) == {"model"}
 
 
+HISTORY = {"loss_avg": {"history": torch.ones(1000, 10)}}
+
+
+@pytest.mark.parametrize("main", ["state_dict", "model"])
+def test_long_statistics_are_no_weights(tmp_path: Path, main: str) -> None:
+    """They are refused, for what is called so might be an average in a form of its own."""
+    opened = open_checkpoint(saved({main: S, **HISTORY}, tmp_path / "model.ckpt"))
+    assert "loss_avg" not in opened.groups
+    with pytest.raises(UsageError, match=r"averaged weights \(loss_avg\) in a form that is not"):
+        choose_group(opened, "auto", None)
+    both = {**prefixed("ema_denoiser.", S), **prefixed("denoiser.", S)}
+    opened = open_checkpoint(saved({main: both, **HISTORY}, tmp_path / "both.ckpt"))
+    assert choose_group(opened, "auto", None).endswith("ema_denoiser")
+
+
+def test_an_average_of_a_part_of_the_network_is_one(tmp_path: Path) -> None:
+    """Of a Lightning module that calls its network as it likes."""
+    tree = {"state_dict": prefixed("unet.", S), "ema": prefixed("module.", S)}
+    opened = open_checkpoint(saved(tree, tmp_path / "model.ckpt"))
+    assert choose_group(opened, "auto", None) == "ema"
+
+
 PARTS = {f"ema.blocks.{i}": torch.ones(5) for i in range(2)}
 LARGE = {"encoder.w": torch.ones(1_200_000)}
 MUCH = [({"state_dict": MANY}, PARTS), ({"state_dict": LARGE}, {"shadow": [torch.ones(10_000)]})]
@@ -281,6 +323,10 @@ def test_an_average_inside_an_object_is_never_passed_over(
     with pytest.raises(UsageError, match=rf"averaged weights \({where}\).*--ema raw takes the raw"):
         choose_group(opened, "auto", None)
     plain = {"EMA": {"decay": np.float64(0.999), "device": torch.device("cpu")}, "saver": Tracker()}
+    plain["ModelCheckpoint{'monitor': 'fid_ema'}"] = {
+        "dirpath": Path("/a"),
+        "ema_start": timedelta(1),
+    }
     saved({"state_dict": S, "callbacks": plain}, path)
     assert choose_group(open_checkpoint(path, restricted=True), "auto", None) == ""
 
