@@ -148,6 +148,7 @@ def test_the_run_directory_is_as_documented(digits_run: FinishedRun) -> None:
     assert attempt["outcome"] == "complete"
     assert attempt["exit_code"] == 0
     assert attempt["asked"]["num-samples"] == [[str(NUM_SAMPLES)]]
+    assert attempt["resolved"]["gpus_per_worker"] == 1
     assert {"torch", "ray", "numpy", "python"} <= attempt["packages"].keys()
 
 
