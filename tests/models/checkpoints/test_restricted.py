@@ -9,6 +9,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from layouts import lightning, saved, small_state
@@ -303,6 +304,22 @@ def test_an_entry_that_only_code_could_make_is_named_by_both_readers(
         assert "evalsuite convert" not in str(e.value)
         assert "remove that entry" in str(e.value)
     assert not marker(tmp_path).exists()
+
+
+@pytest.mark.parametrize("restricted", [False, True])
+@pytest.mark.parametrize("key", ["blocks.0.bias", "pos_embed"])
+def test_no_entry_of_a_flat_state_dict_is_dropped(
+    tmp_path: Path, key: str, restricted: bool
+) -> None:
+    """What a program notes beside its weights is; an array is a weight under any name."""
+    state = {"blocks.0.weight": torch.ones(2), "epoch": 3, "decay": None, "optimizer": {"lr": [1]}}
+    opened = open_checkpoint(saved(state, tmp_path / "w.pt"), restricted=restricted)
+    assert set(opened.groups[""]) == {"blocks.0.weight"}
+    values = [np.ones(2), *([None, [1.0], nn.Linear(1, 1)] if "." in key else [])]
+    for value in values:
+        path = saved({**state, key: value}, tmp_path / "w.pt")
+        with pytest.raises(DataError, match=rf"{key} is no tensor but .*remove that entry"):
+            open_checkpoint(path, restricted=restricted)
 
 
 def test_a_whole_object_is_named(tmp_path: Path) -> None:
