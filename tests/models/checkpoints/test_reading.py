@@ -194,42 +194,6 @@ def test_a_folder_without_weights_says_what_it_holds(tmp_path: Path) -> None:
     assert "readme.md" in refusal(tmp_path)
 
 
-BESIDE = [
-    ("transformer/diffusion_pytorch_model", "transformer_ema/diffusion_pytorch_model"),
-    ("transformer/diffusion_pytorch_model", "ema/model"),
-    ("transformer/diffusion_pytorch_model", "transformer/ema_0.9999"),
-    ("model", "model_ema"),
-    ("diffusion_pytorch_model", "model"),
-]
-
-
-@pytest.mark.parametrize(("main", "beside"), BESIDE)
-def test_another_set_in_a_folder_is_never_passed_over(
-    tmp_path: Path, main: str, beside: str
-) -> None:
-    """As training scripts save averages; each can be given as the refusal names it."""
-    other = tmp_path / f"{beside}.safetensors"
-    for number, path in enumerate((tmp_path / f"{main}.safetensors", other)):
-        path.parent.mkdir(exist_ok=True)
-        save_file({"w": torch.full((2,), float(number))}, path)
-    first, second = refusal(tmp_path).rpartition("give ")[2].split(" or ")
-    assert open_checkpoint(Path(first)).tensors("")["w"].tolist() == [0, 0]
-    assert open_checkpoint(Path(second)).tensors("")["w"].tolist() == [1, 1]
-
-
-def test_what_stands_beside_weights_in_folders_is_no_other_set(tmp_path: Path) -> None:
-    """Another format of the same, raw weights beside a published average, settings of one."""
-    folder = exported(small_state(), tmp_path / "export", {"ema_decay": 0.9999})
-    inner = folder / "transformer"
-    for name in ("diffusion_pytorch_model.bin", "diffusion_pytorch_model.non_ema.safetensors"):
-        (inner / name).write_bytes(b"")
-    (folder / "ema").mkdir()
-    for path in (inner / "ema_config.json", folder / "ema" / "config.json"):
-        path.write_text("{}")
-    (inner / "model.safetensors").symlink_to(inner / "diffusion_pytorch_model.safetensors")
-    assert same(open_checkpoint(folder).tensors(""), small_state())
-
-
 FAULTY = {
     "empty": (b"", "empty"),
     "lfs": (b"version https://git-lfs.github.com/spec/v1\noid sha256:ab\nsize 9\n", "git lfs pull"),
