@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from layouts import lightning, optimizer_state, prefixed, saved, small_state
+from safetensors.torch import save_file
 
 from evalsuite.errors import UsageError
 from evalsuite.models.checkpoints.choosing import choose_group
@@ -173,6 +174,28 @@ def test_an_average_at_any_depth_is_never_passed_over(
     assert choose_group(opened, "raw", None) == ""
     with pytest.raises(UsageError, match=rf"averaged weights \({where}.*--ema raw takes the raw"):
         choose_group(opened, "auto", None)
+
+
+@pytest.mark.parametrize("form", ["torch", "safetensors"])
+def test_an_average_among_the_parts_of_a_training_is_never_passed_over(
+    tmp_path: Path, form: str
+) -> None:
+    """The parts are left aside by name; few values there are none."""
+    for name, is_average_aside in (("ema_denoiser", True), ("proj", False)):
+        state = {**prefixed("net.", S), **prefixed(f"diffusion_trainer.{name}.", S)}
+        state |= {"diffusion_trainer.ema_loss": torch.ones(1)}
+        state = {key: tensor.clone() for key, tensor in state.items()}
+        path = tmp_path / f"{name}.{form}"
+        save_file(state, path) if form == "safetensors" else torch.save(state, path)
+        opened = open_checkpoint(path)
+        assert choose_group(opened, "raw", None) == ""
+        if is_average_aside:
+            with pytest.raises(
+                UsageError, match=r"\(ema_denoiser in diffusion_trainer\) in a form"
+            ):
+                choose_group(opened, "auto", None)
+        else:
+            assert choose_group(opened, "auto", None) == ""
 
 
 def test_moments_and_counters_of_a_training_are_no_average(tmp_path: Path) -> None:
