@@ -21,7 +21,13 @@ from evalsuite.models.checkpoints.containers import (
     container_of,
     locate_weights,
 )
-from evalsuite.models.checkpoints.grouping import is_short, place_of
+from evalsuite.models.checkpoints.grouping import (
+    AVERAGED,
+    averaged_prefixes,
+    is_average,
+    is_short,
+    place_of,
+)
 from evalsuite.models.checkpoints.pickled import OtherTensors, PickledLayout, read_pickled
 from evalsuite.models.mapped_pages import release_file_pages
 
@@ -294,12 +300,16 @@ def _assembled(
     entries: dict[str, dict[str, _Entry]] = {}
     aside: _Aside = {}
     for state_name, state in states.items():
+        averaged = averaged_prefixes(state)
         for key, entry in state.items():
             place = place_of(key)
             if place.training_only:
                 aside.setdefault(place.training_only, []).append((key, entry.info))
                 continue
-            group = entries.setdefault(".".join(filter(None, (state_name, place.group))), {})
+            name = ".".join(filter(None, (state_name, place.group)))
+            if key.startswith(averaged) and not is_average(name):
+                name = f"{name}.{AVERAGED}" if name else AVERAGED
+            group = entries.setdefault(name, {})
             if place.name in group:
                 raise DataError(f"weights {path} hold {place.name} twice; the second is {key}")
             group[place.name] = entry
