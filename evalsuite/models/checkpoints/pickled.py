@@ -27,11 +27,12 @@ from evalsuite.models.checkpoints.restricted import (
     shape_of,
 )
 
+_ARRAYS = ("numpy._core.multiarray._reconstruct", "numpy.core.multiarray._reconstruct")
+"""By what numpy rebuilds arrays."""
 PickledLayout = Literal["lightning", "state_dict", "named_states"]
 """lightning: a `.ckpt` of Lightning. state_dict: one state dict, alone or under `state_dict`.
 named_states: several state dicts under their names, as JiT saves them."""
 _LIGHTNING_VERSION = "pytorch-lightning_version"
-_ARRAYS = ("numpy._core.multiarray._reconstruct", "numpy.core.multiarray._reconstruct")
 
 
 class OtherTensors(NamedTuple):
