@@ -25,7 +25,12 @@ def num_values(value: object) -> int:
 def least_values(networks: Iterable[Mapping[Any, object]]) -> float:
     """How many values an average of one of these has at least."""
     most = max((sum(map(num_values, one.values())) for one in networks), default=0)
-    return min(_LEAST_SHARE * most, _MOST_COUNTED)
+    return least_beside(most)
+
+
+def least_beside(num_weights: int) -> float:
+    """How many values an average has at least beside a network of so many."""
+    return min(_LEAST_SHARE * num_weights, _MOST_COUNTED)
 
 
 def average_among(rest: Mapping[str, object], least: float) -> str:
@@ -44,6 +49,28 @@ def average_among(rest: Mapping[str, object], least: float) -> str:
         for where, item in _called_averages(top, value, seen):
             found = math.inf if isinstance(item, Inert) else num_values(item)
             sizes[where] = sizes.get(where, 0) + (found if found > 1 else 0)
+    return _largest(sizes, least)
+
+
+def average_aside(aside: Mapping[str, Iterable[tuple[str, tuple[int, ...]]]], least: float) -> str:
+    """Where an average seems to be among tensors that are left aside by name; "" where nowhere.
+
+    Args:
+        aside: keys and shapes of tensors, by what these are left aside for.
+        least: from `least_beside`.
+    """
+    sizes: dict[str, float] = {}
+    for top, shapes in aside.items():
+        for key, shape in shapes:
+            said = next(filter(is_average, key.split(".")), "")
+            found = math.prod(shape)
+            if said and found > 1:
+                where = f"{_shown(said)} in {_shown(top)}"
+                sizes[where] = sizes.get(where, 0) + found
+    return _largest(sizes, least)
+
+
+def _largest(sizes: Mapping[str, float], least: float) -> str:
     total = sum(sizes.values())
     return max(sizes, key=sizes.__getitem__) if total and total >= least else ""
 

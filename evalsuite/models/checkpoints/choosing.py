@@ -1,5 +1,7 @@
 """Which of a checkpoint's groups of weights to take: chosen or refused, never guessed."""
 
+from collections.abc import Sequence
+
 from evalsuite.errors import UsageError
 from evalsuite.models.checkpoints.grouping import decay_of, is_average, place_of
 from evalsuite.models.checkpoints.reading import Checkpoint
@@ -47,7 +49,7 @@ def _automatic(checkpoint: Checkpoint, absent: str | None) -> str:
     if averaged:
         raise UsageError(
             f"{checkpoint.path} holds several averages of the weights: give --ema with one of"
-            f" {', '.join(averaged)}"
+            f" {_offered(averaged)}"
         )
     if checkpoint.unread_average:
         raise UsageError(
@@ -58,17 +60,19 @@ def _automatic(checkpoint: Checkpoint, absent: str | None) -> str:
         return ""
     raise UsageError(
         f"{checkpoint.path} holds no EMA weights; --ema raw takes the raw ones"
-        f" ({', '.join(_names(checkpoint))})"
+        f" ({_offered(_names(checkpoint))})"
     )
 
 
 def _raw(checkpoint: Checkpoint) -> str:
-    """The group that is no average.
+    """The group that is no average, or is called `raw`.
 
     Keys without a prefix are what is left over beside a network's prefix; beside another state dict
     they are the main one, of which that is a copy.
     """
     raw = [group for group in checkpoint.groups if not is_average(group)]
+    if "raw" in raw:
+        return "raw"
     if "" in raw:
         raw = [group for group in raw if group and _is_prefix(group)] or [""]
     if len(raw) == 1:
@@ -76,7 +80,7 @@ def _raw(checkpoint: Checkpoint) -> str:
     if raw:
         raise UsageError(
             f"{checkpoint.path} holds several sets of raw weights: give --ema with one of"
-            f" {', '.join(raw)}"
+            f" {_offered(raw)}"
         )
     raise UsageError(
         f"--ema raw: {checkpoint.path} holds averaged weights only ({', '.join(checkpoint.groups)})"
@@ -100,7 +104,15 @@ def _known(checkpoint: Checkpoint) -> str:
     if set(checkpoint.groups) == {""}:
         return "it has one set of weights, without a name: leave --ema out"
     named = sorted(filter(None, checkpoint.groups), key=lambda group: not is_average(group))
-    return f"known: {', '.join(named)}"
+    return f"known: {_offered(named)}"
+
+
+def _offered(groups: Sequence[str]) -> str:
+    """Names that `--ema` takes: `auto` has a meaning of its own."""
+    names = ", ".join(group for group in groups if group != "auto")
+    if "auto" not in groups:
+        return names
+    return f"{names} (one is called auto, which no --ema names: save it under another name)"
 
 
 def _names(checkpoint: Checkpoint) -> list[str]:

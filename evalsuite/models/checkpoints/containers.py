@@ -1,15 +1,21 @@
 """What a weights file is, told by its bytes and never by its name, and where a folder keeps it."""
 
+import re
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 from evalsuite.errors import DataError
+from evalsuite.models.checkpoints.grouping import is_average
 
 Container = Literal["torch_zip", "safetensors"]
 
 INDEX_SUFFIX = ".safetensors.index.json"
 _STEMS = ("diffusion_pytorch_model", "model")
+_LIKELY = (".safetensors", ".ckpt", ".pt", ".pth", ".bin", INDEX_SUFFIX)
+_NO_AVERAGE = re.compile(r"no[nt]?[_-]?ema", re.IGNORECASE)
+"""How diffusers calls the raw weights beside an average (`.non_ema.`)."""
 _NAMES_SHOWN = 4
 _MAX_HEADER_BYTES = 100_000_000  # the limit of the safetensors format
 _LEGACY_TORCH = bytes.fromhex("80028a0a6cfc9c46f9206aa850192e")
@@ -99,26 +105,47 @@ def locate_weights(folder: Path) -> WeightsFolder:
     """The weights in a diffusers folder, or in the `transformer` folder of one.
 
     Raises:
-        DataError: there are none under the names that diffusers and transformers use.
+        DataError: there are none under the names that diffusers and transformers use, several, or
+            an average of them beside them.
     """
     inner = folder / "transformer"
     place = inner if inner.is_dir() else folder
+    found = [path for stem in _STEMS if (path := _first_of(place, stem))]
+    if not found:
+        raise DataError(
+            f"{place} is no folder of weights, which would hold {_STEMS[0]}.safetensors,"
+            f" {_STEMS[0]}{INDEX_SUFFIX} or {_STEMS[0]}.bin, there or in `transformer`; it holds"
+            f" {_held(place)}: name the weights file itself"
+        )
+    for other in (*found[1:], *_averages_in({folder, place})):
+        if not other.samefile(found[0]):
+            raise DataError(
+                f"{folder} holds two sets of weights, {found[0].relative_to(folder)} and"
+                f" {other.relative_to(folder)}, and which one is meant is not guessed: give"
+                f" {found[0]} or {other}"
+            )
     config = place / "config.json"
-    for stem in _STEMS:
-        for suffix in (".safetensors", INDEX_SUFFIX, ".bin"):
-            path = place / f"{stem}{suffix}"
-            if path.is_file():
-                return WeightsFolder(path, config if config.is_file() else None)
-    raise DataError(
-        f"{place} is no folder of weights, which would hold {_STEMS[0]}.safetensors,"
-        f" {_STEMS[0]}{INDEX_SUFFIX} or {_STEMS[0]}.bin, there or in `transformer`; it holds"
-        f" {_held(place)}: name the weights file itself"
-    )
+    return WeightsFolder(found[0], config if config.is_file() else None)
+
+
+def _first_of(place: Path, stem: str) -> Path | None:
+    """Weights of this name in a folder; other formats of one name are taken for the same."""
+    paths = (place / f"{stem}{suffix}" for suffix in (".safetensors", INDEX_SUFFIX, ".bin"))
+    return next((path for path in paths if path.is_file()), None)
+
+
+def _averages_in(folders: set[Path]) -> Iterator[Path]:
+    """Weights that are called an average: files, and folders that hold some."""
+    for entry in sorted(entry for folder in folders for entry in folder.iterdir()):
+        if not is_average(entry.name) or _NO_AVERAGE.search(entry.name) or entry.name[0] == ".":
+            continue
+        files = entry.glob("*") if entry.is_dir() else (entry,)
+        if any(file.name.endswith(_LIKELY) and file.is_file() for file in files):
+            yield entry
 
 
 def _held(folder: Path) -> str:
     """A few of the names in a folder; those that look like weights first."""
-    likely = (".safetensors", ".ckpt", ".pt", ".pth", ".bin", INDEX_SUFFIX)
-    names = sorted((e.name for e in folder.iterdir()), key=lambda n: (not n.endswith(likely), n))
+    names = sorted((e.name for e in folder.iterdir()), key=lambda n: (not n.endswith(_LIKELY), n))
     more = f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""
     return f"{', '.join(names[:_NAMES_SHOWN])}{more}" if names else "nothing"

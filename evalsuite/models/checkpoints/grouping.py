@@ -1,12 +1,15 @@
 """How names in a checkpoint fall into groups of weights: raw, averaged, training only."""
 
 import re
+from collections.abc import Iterable
 from typing import NamedTuple
 
 TRAINING_ONLY = ("diffusion_trainer", "_repa_projector")
 """First parts of names that no network has at inference: alignment heads of the training."""
 AVERAGED_COUNT = "n_averaged"
-"""The counter that `torch.optim.swa_utils.AveragedModel` keeps beside the weights."""
+"""The counter that `torch.optim.swa_utils.AveragedModel` keeps beside its average, `module`."""
+AVERAGED = "averaged"
+"""What weights are called that such a counter shows to be an average."""
 _RAW = ("denoiser", "core", "model")
 _WRAPPERS = ("module.", "_forward_module.", "transformer.", "net.")
 _GROUP = re.compile(
@@ -51,6 +54,16 @@ def place_of(key: str) -> Place:
     if match is None:
         return Place("", key)
     return Place(match["group"], _unwrapped(key[match.end() :]))
+
+
+def averaged_prefixes(keys: Iterable[str]) -> tuple[str, ...]:
+    """How the keys begin of what stands beside a counter of `AveragedModel`.
+
+    >>> averaged_prefixes(["n_averaged", "module.blocks.0.norm1.weight"])
+    ('module.',)
+    """
+    counters = [key for key in keys if key.rpartition(".")[2] == AVERAGED_COUNT]
+    return tuple(f"{key.removesuffix(AVERAGED_COUNT)}module." for key in counters)
 
 
 def is_average(name: str) -> bool:

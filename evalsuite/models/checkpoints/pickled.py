@@ -27,6 +27,8 @@ from evalsuite.models.checkpoints.restricted import (
     shape_of,
 )
 
+_ARRAYS = ("numpy._core.multiarray._reconstruct", "numpy.core.multiarray._reconstruct")
+"""By what numpy rebuilds arrays."""
 PickledLayout = Literal["lightning", "state_dict", "named_states"]
 """lightning: a `.ckpt` of Lightning. state_dict: one state dict, alone or under `state_dict`.
 named_states: several state dicts under their names, as JiT saves them."""
@@ -168,8 +170,8 @@ def _sorted_out(tree: Mapping[Any, object]) -> _SortedOut:
     elif named:
         states, layout = _weights_among(named, {}), "named_states"
     else:
-        flat = {name: value for name, value in tree.items() if is_tensor(value)}
-        states, layout = ({"": flat} if flat else {}), "state_dict"
+        flat = {name: value for name, value in tree.items() if _is_flat_weight(name, value)}
+        states, layout = ({"": flat} if any(map(is_tensor, flat.values())) else {}), "state_dict"
     taken: set[object] = {*states, "state_dict"}
     taken |= set(states.get("", ())) if main is None else set()
     rest = {_text(name): value for name, value in tree.items() if name not in taken}
@@ -241,6 +243,16 @@ def _tails(names: set[str]) -> set[str]:
 
 def _is_state(value: Mapping[Any, object]) -> bool:
     return bool(value) and all(isinstance(k, str) and is_tensor(v) for k, v in value.items())
+
+
+def _is_flat_weight(name: object, value: object) -> bool:
+    """Whether an entry beside tensors is one of the weights, be it a tensor or not.
+
+    A dot stands in the names of a state dict, and not in what a program notes beside it, such as
+    `epoch` or `args`. An array may be a weight under any name.
+    """
+    is_array = isinstance(value, Inert) and value.stands_for in _ARRAYS
+    return is_tensor(value) or is_array or (isinstance(name, str) and "." in name)
 
 
 def _tensors_of(path: Path, state: Mapping[Any, object], prefix: str) -> dict[str, Tensor]:

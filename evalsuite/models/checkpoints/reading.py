@@ -15,12 +15,19 @@ from torch import Tensor
 from evalsuite.artifacts.shard_index import read_json, read_shard_index
 from evalsuite.config import Scalar
 from evalsuite.errors import DataError
+from evalsuite.models.checkpoints.averages import average_aside, least_beside
 from evalsuite.models.checkpoints.containers import (
     INDEX_SUFFIX,
     container_of,
     locate_weights,
 )
-from evalsuite.models.checkpoints.grouping import is_short, place_of
+from evalsuite.models.checkpoints.grouping import (
+    AVERAGED,
+    averaged_prefixes,
+    is_average,
+    is_short,
+    place_of,
+)
 from evalsuite.models.checkpoints.pickled import OtherTensors, PickledLayout, read_pickled
 from evalsuite.models.mapped_pages import release_file_pages
 
@@ -50,6 +57,10 @@ class TensorInfo(NamedTuple):
     dtype: str
     shape: tuple[int, ...]
     num_bytes: int
+
+
+_Aside = dict[str, list[tuple[str, TensorInfo]]]
+"""Keys and tensors by what they are left aside for."""
 
 
 class _Entry(NamedTuple):
@@ -265,7 +276,7 @@ def _from_pickle(path: Path, *, restricted: bool) -> Checkpoint:
     return replace(
         opened,
         other={**opened.other, **content.other},
-        unread_average=content.unread_average,
+        unread_average=content.unread_average or opened.unread_average,
         foreign=content.foreign,
     )
 
@@ -287,25 +298,42 @@ def _assembled(
 ) -> Checkpoint:
     """Sort the keys of all state dicts into groups."""
     entries: dict[str, dict[str, _Entry]] = {}
-    aside: dict[str, list[TensorInfo]] = {}
+    aside: _Aside = {}
     for state_name, state in states.items():
+        averaged = averaged_prefixes(state)
         for key, entry in state.items():
             place = place_of(key)
             if place.training_only:
-                aside.setdefault(place.training_only, []).append(entry.info)
+                aside.setdefault(place.training_only, []).append((key, entry.info))
                 continue
-            group = entries.setdefault(".".join(filter(None, (state_name, place.group))), {})
+            name = ".".join(filter(None, (state_name, place.group)))
+            if key.startswith(averaged) and not is_average(name):
+                name = f"{name}.{AVERAGED}" if name else AVERAGED
+            group = entries.setdefault(name, {})
             if place.name in group:
                 raise DataError(f"weights {path} hold {place.name} twice; the second is {key}")
             group[place.name] = entry
     if not entries:
         raise DataError(f"weights {path} hold no tensors that a network could use")
+    groups = {name: {key: e.info for key, e in group.items()} for name, group in entries.items()}
     return Checkpoint(
         path,
         layout,
         about,
-        {name: {key: e.info for key, e in group.items()} for name, group in entries.items()},
-        {name: OtherTensors(len(i), sum(x.num_bytes for x in i)) for name, i in aside.items()},
+        groups,
+        {name: _counted(tensors) for name, tensors in aside.items()},
         (path,),
+        _unread_average(aside, groups),
         _entries=entries,
     )
+
+
+def _counted(tensors: list[tuple[str, TensorInfo]]) -> OtherTensors:
+    return OtherTensors(len(tensors), sum(info.num_bytes for _, info in tensors))
+
+
+def _unread_average(aside: _Aside, groups: Mapping[str, Mapping[str, TensorInfo]]) -> str:
+    """Where among tensors that are left aside by name an average seems to be; "" where nowhere."""
+    most = max(sum(math.prod(info.shape) for info in group.values()) for group in groups.values())
+    shapes = {top: [(key, info.shape) for key, info in infos] for top, infos in aside.items()}
+    return average_aside(shapes, least_beside(most))

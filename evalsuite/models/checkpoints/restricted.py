@@ -12,25 +12,36 @@ import zipfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, TypeGuard
 
 import torch
 from torch import Tensor
 
 from evalsuite.errors import DataError
 
-_STORAGE_DTYPES = {
-    "FloatStorage": torch.float32,
-    "DoubleStorage": torch.float64,
-    "HalfStorage": torch.float16,
-    "BFloat16Storage": torch.bfloat16,
-    "LongStorage": torch.int64,
-    "IntStorage": torch.int32,
-    "ShortStorage": torch.int16,
-    "CharStorage": torch.int8,
-    "ByteStorage": torch.uint8,
-    "BoolStorage": torch.bool,
+_STORAGES = {
+    "torch.FloatStorage": torch.float32,
+    "torch.DoubleStorage": torch.float64,
+    "torch.HalfStorage": torch.float16,
+    "torch.BFloat16Storage": torch.bfloat16,
+    "torch.LongStorage": torch.int64,
+    "torch.IntStorage": torch.int32,
+    "torch.ShortStorage": torch.int16,
+    "torch.CharStorage": torch.int8,
+    "torch.ByteStorage": torch.uint8,
+    "torch.BoolStorage": torch.bool,
+    "torch.ComplexFloatStorage": torch.complex64,
+    "torch.ComplexDoubleStorage": torch.complex128,
+    "torch.storage.UntypedStorage": torch.uint8,
 }
+_UNTYPED = (
+    *(torch.uint16, torch.uint32, torch.uint64, torch.complex32, torch.float8_e4m3fn),
+    *(torch.float8_e4m3fnuz, torch.float8_e5m2, torch.float8_e5m2fnuz),
+)
+"""Types that torch keeps in untyped storages and names beside them."""
+_ELEMENTS = {**_STORAGES, **{str(dtype): dtype for dtype in (*_STORAGES.values(), *_UNTYPED)}}
+_PLAIN_TENSORS = ("torch.Tensor", "torch.nn.parameter.Parameter")
+"""Classes of tensors that are known, whatever attributes they have."""
 _LOCAL_HEADER = struct.Struct("<4s22xHH")  # of a zip entry: magic, lengths of name and extra field
 DAMAGED = (
     *(pickle.UnpicklingError, EOFError, TypeError, ValueError, AttributeError, LookupError),
@@ -109,8 +120,8 @@ class _Function:
         raise pickle.UnpicklingError("a pickle tries to change a function")
 
 
-class _StorageType:
-    """The element type of a storage."""
+class _ElementType:
+    """The element type of a storage or a tensor."""
 
     __slots__ = ("dtype",)
 
@@ -204,9 +215,7 @@ class _Records:
         start = self._start_of(entry)
         if start + num_bytes > len(self._bytes):
             raise ValueError(f"storage {key} reaches behind the end of the file")
-        part = self._bytes[start : start + num_bytes]
-        part = part if start % dtype.itemsize == 0 else part.clone()
-        return part.view(dtype)
+        return _viewed(self._bytes[start : start + num_bytes], dtype)
 
     def _start_of(self, entry: zipfile.ZipInfo) -> int:
         self._raw.seek(entry.header_offset)
@@ -214,6 +223,17 @@ class _Records:
         if magic != b"PK\x03\x04":
             raise ValueError("a local header of the archive is damaged")
         return int(entry.header_offset + _LOCAL_HEADER.size + name_bytes + extra_bytes)
+
+
+def _viewed(content: Tensor, dtype: torch.dtype) -> Tensor:
+    """Bytes as values; a copy where they do not lie as these have to."""
+    is_aligned = content.storage_offset() % dtype.itemsize == 0
+    return (content if is_aligned else content.clone()).view(dtype)
+
+
+def _is_unknown(kind: object) -> TypeGuard[type[Inert]]:
+    """Whether a class that a pickle names is none of ours."""
+    return isinstance(kind, type) and issubclass(kind, Inert)
 
 
 class _RestrictedUnpickler(pickle.Unpickler):
@@ -230,26 +250,31 @@ class _RestrictedUnpickler(pickle.Unpickler):
         full_name = f"{module_name}.{global_name}"
         if full_name in _STAND_INS:
             return _STAND_INS[full_name]
-        if module_name == "torch" and global_name in _STORAGE_DTYPES:
-            return _StorageType(_STORAGE_DTYPES[global_name])
-        self.foreign.add(full_name)
+        if full_name in _ELEMENTS:
+            return _ElementType(_ELEMENTS[full_name])
+        if full_name not in _PLAIN_TENSORS:
+            self.foreign.add(full_name)
         if full_name not in self._inert:
             members = {"__slots__": (), "stands_for": full_name}
             self._inert[full_name] = type("Inert", (Inert,), members)
         return self._inert[full_name]
 
-    def persistent_load(self, pid: Any) -> _Storage:  # noqa: ANN401 - whatever the pickle says
-        """The storage that a tensor refers to."""
+    def persistent_load(self, pid: Any) -> _Storage | Inert:  # noqa: ANN401 - any
+        """The storage that a tensor refers to; of an unknown type, what makes the tensor inert."""
         match pid:
-            case ("storage", _StorageType() as kind, str() as key, _, int() as num_values):
+            case ("storage", _ElementType() as kind, str() as key, _, int() as num_values):
                 return _Storage(self._records.values(key, kind.dtype, num_values))
+            case ("storage", kind, str(), _, int()) if _is_unknown(kind):
+                return kind()
         raise pickle.UnpicklingError("a reference to a storage is malformed or of an unknown type")
 
 
 def _rebuild_tensor(
     storage: object, offset: object, size: object, stride: object, *_rest: object
-) -> StoredTensor:
+) -> StoredTensor | Inert:
     """A strided view of a storage, with every bound checked."""
+    if isinstance(storage, Inert):
+        return storage
     match storage, offset, size, stride:
         case (_Storage() as held, int() as first, tuple() as shape, tuple() as steps):
             numbers = (first, *shape, *steps)
@@ -264,6 +289,35 @@ def _rebuild_tensor(
     raise pickle.UnpicklingError("a tensor is malformed")
 
 
+def _rebuild_untyped(
+    storage: object,
+    offset: object,
+    size: object,
+    stride: object,
+    _requires_grad: object,
+    _hooks: object,
+    dtype: object,
+    *_rest: object,
+) -> StoredTensor | Inert:
+    """A tensor of a type that its storage does not state."""
+    if _is_unknown(dtype):
+        return dtype()
+    if not isinstance(storage, _Storage) or not isinstance(dtype, _ElementType):
+        raise pickle.UnpicklingError("a tensor is malformed")
+    content, num_bytes = storage.values.view(torch.uint8), dtype.dtype.itemsize
+    whole = content[: content.numel() // num_bytes * num_bytes]
+    return _rebuild_tensor(_Storage(_viewed(whole, dtype.dtype)), offset, size, stride)
+
+
+def _rebuild_of_class(function: object, kind: object, arguments: object, *_state: object) -> object:
+    """A tensor whose attributes are dropped; one of an unknown class is not what its values say."""
+    if _is_unknown(function):
+        return function()
+    if not (isinstance(function, _Function) and _is_unknown(kind) and isinstance(arguments, tuple)):
+        raise pickle.UnpicklingError("a tensor is malformed")
+    return function(*arguments) if kind.stands_for in _PLAIN_TENSORS else kind()
+
+
 def _rebuild_parameter(data: object, *_rest: object) -> object:
     return data
 
@@ -273,6 +327,9 @@ _STAND_INS: dict[str, object] = {
     "torch.Size": _Function(tuple),
     "torch._utils._rebuild_tensor": _Function(_rebuild_tensor),
     "torch._utils._rebuild_tensor_v2": _Function(_rebuild_tensor),
+    "torch._utils._rebuild_tensor_v3": _Function(_rebuild_untyped),
+    "torch._tensor._rebuild_from_type": _Function(_rebuild_of_class),
+    "torch._tensor._rebuild_from_type_v2": _Function(_rebuild_of_class),
     "torch._utils._rebuild_parameter": _Function(_rebuild_parameter),
     "torch._utils._rebuild_parameter_with_state": _Function(_rebuild_parameter),
 }

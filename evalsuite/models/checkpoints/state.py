@@ -3,6 +3,7 @@
 import hashlib
 import math
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -81,6 +82,7 @@ def check_fit(
     infos = checkpoint.groups[group]
     faults = misfits(network, checkpoint, group, family)
     if faults:
+        _check_strays(network, checkpoint, group, family, origin)
         found = recognise({name: info.shape for name, info in infos.items()})
         guess = f"; they look like {describe(found, presets or {})}" if found else ""
         raise DataError(f"weights {origin} do not fit the model: {'; '.join(faults)}{guess}")
@@ -91,6 +93,20 @@ def check_fit(
         if fault:
             raise DataError(f"weights {origin}: {fault}")
     return Fit(names, wanted)
+
+
+def _check_strays(
+    network: nn.Module, checkpoint: Checkpoint, group: str, family: str, origin: str
+) -> None:
+    """Raise DataError where a group fits but for what stands beside it, which `convert` leaves."""
+    alone = replace(checkpoint, groups={group: checkpoint.groups[group]})
+    if group and not misfits(network, alone, group, family):
+        strays = sorted(checkpoint.groups.get("", {}))
+        raise DataError(
+            f"weights {origin}: {group} fits the model, and beside it stand unexpected"
+            f" {_first_few(strays)}: `evalsuite convert {checkpoint.path} --ema {group} --output"
+            " model.safetensors` takes it alone"
+        )
 
 
 def misfits(network: nn.Module, checkpoint: Checkpoint, group: str, family: str) -> list[str]:

@@ -8,12 +8,15 @@ import numpy as np
 import pytest
 import torch
 from layouts import lightning, optimizer_state, prefixed, saved, small_state
+from safetensors.torch import save_file
 
 from evalsuite.errors import UsageError
 from evalsuite.models.checkpoints.choosing import choose_group
 from evalsuite.models.checkpoints.grouping import decay_of, is_average, place_of
 from evalsuite.models.checkpoints.inspect import inspect
 from evalsuite.models.checkpoints.reading import Checkpoint, open_checkpoint
+
+S = {"blocks.0.w": torch.ones(2), "blocks.1.w": torch.ones(2)}
 
 
 def holding(tmp_path: Path, *groups: str) -> Checkpoint:
@@ -71,6 +74,15 @@ def test_refusals(
     assert "model.ckpt" in str(caught.value)
 
 
+def test_groups_that_are_called_as_words_of_the_option(tmp_path: Path) -> None:
+    """The raw weights are those that are called so; `auto` is never offered as a name."""
+    opened = open_checkpoint(saved({"auto": S, "raw": S, "mine": S}, tmp_path / "model.ckpt"))
+    assert choose_group(opened, "raw", None) == "raw"
+    for said in ("auto", "nope"):
+        with pytest.raises(UsageError, match=r"mine.* \(one is called auto, which no --ema names"):
+            choose_group(opened, said, None)
+
+
 def test_names_of_tensors_are_no_groups() -> None:
     """Names of networks that look a little like a prefix."""
     for key in ("t_embedder.mlp.0.weight", "schema.weight", "pos_embed", "core_net.weight"):
@@ -101,7 +113,6 @@ def test_what_counts_as_an_average() -> None:
     assert decay_of("raw_0.9999") is None
 
 
-S = {"blocks.0.w": torch.ones(2), "blocks.1.w": torch.ones(2)}
 UNREAD = {
     "shadow": prefixed("shadow.", S),
     "without dots": {key.replace(".", ""): tensor for key, tensor in S.items()},
@@ -193,6 +204,26 @@ def test_an_average_at_any_depth_is_never_passed_over(
     assert choose_group(opened, "raw", None) == ""
     with pytest.raises(UsageError, match=rf"averaged weights \({where}.*--ema raw takes the raw"):
         choose_group(opened, "auto", None)
+
+
+@pytest.mark.parametrize("form", ["torch", "safetensors"])
+def test_an_average_among_the_parts_of_a_training_is_never_passed_over(
+    tmp_path: Path, form: str
+) -> None:
+    """The parts are left aside by name; few values there are none."""
+    for name, is_average_aside in (("ema_denoiser", True), ("proj", False)):
+        state = {**prefixed("net.", S), **prefixed(f"diffusion_trainer.{name}.", S)}
+        state |= {"diffusion_trainer.ema_loss": torch.ones(1)}
+        state = {key: tensor.clone() for key, tensor in state.items()}
+        path = tmp_path / f"{name}.{form}"
+        save_file(state, path) if form == "safetensors" else torch.save(state, path)
+        opened = open_checkpoint(path)
+        assert choose_group(opened, "raw", None) == ""
+        if is_average_aside:
+            with pytest.raises(UsageError, match=r"\(ema_denoiser in diffusion_trainer\) in a"):
+                choose_group(opened, "auto", None)
+        else:
+            assert choose_group(opened, "auto", None) == ""
 
 
 def test_moments_and_counters_of_a_training_are_no_average(tmp_path: Path) -> None:

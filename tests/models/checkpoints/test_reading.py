@@ -13,7 +13,7 @@ from layouts import exported, jit, lightning, prefixed, saved, sharded, small_st
 from safetensors.torch import save_file
 from torch import Tensor
 
-from evalsuite.errors import DataError
+from evalsuite.errors import DataError, UsageError
 from evalsuite.models.checkpoints.choosing import choose_group
 from evalsuite.models.checkpoints.reading import open_checkpoint, read_safetensors
 
@@ -106,17 +106,27 @@ def test_tensors_beside_the_weights_are_no_weights(tmp_path: Path) -> None:
     assert set(open_checkpoint(saved(beside, tmp_path / "d.pth")).groups) == {"", "ema"}
 
 
-def test_the_counter_of_an_averaged_model_is_set_aside(tmp_path: Path) -> None:
+def test_the_counter_of_an_averaged_model_is_set_aside_and_tells_the_average(
+    tmp_path: Path,
+) -> None:
     """`torch.optim.swa_utils.AveragedModel` keeps it among the weights."""
     average = {**prefixed("module.", small_state()), "n_averaged": torch.tensor(7)}
     for tree, group in (
         (prefixed("ema_denoiser.", average), "ema_denoiser"),
         ({"ema": average, "model": small_state()}, "ema"),
-        ({"state_dict": average}, ""),
+        ({"state_dict": average}, "averaged"),
+        (average, "averaged"),
+        (prefixed("_orig_mod.", average), "averaged"),
+        ({"model": average}, "model.averaged"),
+        (prefixed("model.", average), "model.averaged"),
     ):
         opened = open_checkpoint(saved(tree, tmp_path / "w.pth"))
         assert same(opened.tensors(group), small_state())
+        assert choose_group(opened, "auto", None) == group
         assert set(opened.other) == {"n_averaged"}
+        if "model" not in opened.groups:
+            with pytest.raises(UsageError, match="averaged weights only"):
+                choose_group(opened, "raw", None)
 
 
 def test_named_states_of_jit(tmp_path: Path) -> None:

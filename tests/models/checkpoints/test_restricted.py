@@ -5,10 +5,12 @@ import io
 import os
 import pickle
 import subprocess
+import warnings
 import zipfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from layouts import lightning, saved, small_state
@@ -38,7 +40,8 @@ def test_tensors_of_every_kind_equal_torchs(tmp_path: Path) -> None:
     base = torch.arange(24, dtype=torch.float32)
     dtypes = [
         *(torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.int32),
-        *(torch.int16, torch.int8, torch.uint8, torch.bool),
+        *(torch.int16, torch.int8, torch.uint8, torch.bool, torch.complex64, torch.complex128),
+        *(torch.uint16, torch.uint32, torch.uint64, torch.float8_e4m3fn, torch.float8_e5m2),
     ]
     content: dict[str, Tensor] = {str(d): base.to(d) for d in dtypes}
     content |= {"view": base[3:9], "strided": base.view(4, 6).t(), "step": base[::5]}
@@ -54,7 +57,39 @@ def test_tensors_of_every_kind_equal_torchs(tmp_path: Path) -> None:
         found = tree[key].tensor
         assert found.dtype == tensor.dtype
         assert found.stride() == tensor.stride() or 0 in tensor.shape
-        assert torch.equal(found, tensor.detach())
+        assert torch.equal(bits(found), bits(tensor.detach()))
+
+
+def bits(tensor: Tensor) -> Tensor:
+    """Torch compares no values of the newer types."""
+    return tensor.contiguous().view(-1).view(torch.uint8)
+
+
+def test_tensors_with_attributes_are_read_as_torch_reads_them(tmp_path: Path) -> None:
+    state = {"w": torch.arange(6.0), "p": nn.Parameter(torch.ones(2)), "view": torch.ones(3, 2).t()}
+    for tensor in state.values():
+        tensor.tag = "x"  # type: ignore[attr-defined]
+    path = saved({"model": state, "kinds": [torch.uint16, torch.Tensor]}, tmp_path / "w.pt")
+    ours, torchs = open_checkpoint(path, restricted=True), open_checkpoint(path)
+    assert (ours.groups, ours.foreign) == (torchs.groups, ())
+    assert all(torch.equal(ours.tensor("model", k), state[k]) for k in state)
+
+
+class Packed(Tensor):
+    """A tensor whose values mean something else."""
+
+
+def test_tensors_of_unknown_kinds_are_told_only_among_the_weights(tmp_path: Path) -> None:
+    """Of a class, and of a storage, that is not known."""
+    packed = torch.ones(4).as_subclass(Packed)
+    with warnings.catch_warnings(action="ignore"):
+        quantised = torch.quantize_per_tensor(torch.ones(4), 0.1, 0, torch.qint8)
+    for tensor, told in ((packed, "Packed"), (quantised, "_rebuild_qtensor")):
+        path = saved({"state_dict": {"w": torch.ones(2)}, "callbacks": [tensor]}, tmp_path / "w.pt")
+        assert set(open_checkpoint(path, restricted=True).groups) == {""}
+        path = saved({"state_dict": {"w": tensor}}, tmp_path / "w.pt")
+        with pytest.raises(DataError, match=f"w is no tensor but what .*{told} would make"):
+            open_checkpoint(path, restricted=True)
 
 
 def test_a_network_and_an_optimiser_are_read_as_torch_reads_them(tmp_path: Path) -> None:
@@ -303,6 +338,22 @@ def test_an_entry_that_only_code_could_make_is_named_by_both_readers(
         assert "evalsuite convert" not in str(e.value)
         assert "remove that entry" in str(e.value)
     assert not marker(tmp_path).exists()
+
+
+@pytest.mark.parametrize("restricted", [False, True])
+@pytest.mark.parametrize("key", ["blocks.0.bias", "pos_embed"])
+def test_no_entry_of_a_flat_state_dict_is_dropped(
+    tmp_path: Path, key: str, restricted: bool
+) -> None:
+    """What a program notes beside its weights is; an array is a weight under any name."""
+    state = {"blocks.0.weight": torch.ones(2), "epoch": 3, "decay": None, "optimizer": {"lr": [1]}}
+    opened = open_checkpoint(saved(state, tmp_path / "w.pt"), restricted=restricted)
+    assert set(opened.groups[""]) == {"blocks.0.weight"}
+    values = [np.ones(2), *([None, [1.0], nn.Linear(1, 1)] if "." in key else [])]
+    for value in values:
+        path = saved({**state, key: value}, tmp_path / "w.pt")
+        with pytest.raises(DataError, match=rf"{key} is no tensor but .*remove that entry"):
+            open_checkpoint(path, restricted=restricted)
 
 
 def test_a_whole_object_is_named(tmp_path: Path) -> None:

@@ -171,6 +171,18 @@ def test_keys_beside_the_groups_are_unexpected(tmp_path: Path) -> None:
     assert "diffusion_trainer" not in line
 
 
+def test_a_group_that_fits_but_for_what_stands_beside_it_can_be_converted(tmp_path: Path) -> None:
+    """As ema_pytorch saves both sets in one state dict."""
+    raw, ema = small_state(1), small_state(2)
+    both = {**prefixed("online_model.", raw), **prefixed("ema_model.", ema)}
+    path = saved({"initted": torch.tensor(True), "step": torch.tensor(5), **both}, tmp_path / "w")
+    line = refusal(path, "ema_model")
+    assert f"unexpected initted, online_model.{min(raw)}, " in line
+    assert f"`evalsuite convert {path} --ema ema_model --output model.safetensors`" in line
+    converted = convert(path, "ema_model", tmp_path / "w.safetensors").path
+    assert loaded(converted).keys() == ema.keys()
+
+
 MARKS = [
     "y_embedder.embedding_table.weight",
     "x_embedder.embedder.0.weight",
