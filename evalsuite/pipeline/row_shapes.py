@@ -8,15 +8,17 @@ from pydantic import ConfigDict, Field, ValidationError, model_validator
 
 from evalsuite.artifacts.storage import Place
 from evalsuite.config import Frozen, explain
-from evalsuite.errors import CorruptionError, UsageError
+from evalsuite.errors import CorruptionError, DataError, UsageError
 from evalsuite.pipeline.kept_objects import otherwise_kept, wrongly_kept
 from evalsuite.pipeline.prompt_digests import geneval_prompts_sha256, scored_prompts_sha256
 from evalsuite.t2i.clustered import LARGEST_SCORE
 from evalsuite.t2i.detections import Detection, Detections
 from evalsuite.t2i.geneval import RULES_VERSION, GenevalOptions, judge
 from evalsuite.t2i.geneval_prompts import GenevalPrompt, parse_geneval_prompt
+from evalsuite.t2i.judges import RULES_VERSION as DPG_RULES_VERSION
 
 _Count = Annotated[int, Field(ge=0, strict=True)]
+_Version = Annotated[int, Field(ge=1, strict=True)]
 _Real = Annotated[float, Field(strict=True)]
 _Bounded = Annotated[float, Field(strict=True, ge=-LARGEST_SCORE, le=LARGEST_SCORE)]
 _Bool = Annotated[bool, Field(strict=True)]
@@ -37,6 +39,8 @@ class _Detector(_Open):
 
 class _GenevalHeader(_Open):
     source: str
+    rules_version: _Version = RULES_VERSION
+    """Absent in files of earlier versions, whose rules were these."""
     prompts_sha256: str
     options: GenevalOptions
     detector: _Detector
@@ -103,6 +107,7 @@ class _Judge(_Open):
 
 class _DpgHeader(_Open):
     source: str
+    rules_version: _Version = DPG_RULES_VERSION
     csv_sha256: str
     csv_git_blob: str | None = None
     """None in files of earlier versions."""
@@ -162,7 +167,7 @@ def _check_geneval(
 ) -> None:
     prompts: list[GenevalPrompt] = []
     options = GenevalOptions.model_validate(header["options"])
-    ours = header.get("rules_version", RULES_VERSION) == RULES_VERSION
+    ours = _are_ours(header, RULES_VERSION, place)
     for line, row in enumerate(rows, start=2):
         try:
             prompt = parse_geneval_prompt(row["prompt"], "its prompt")
@@ -183,6 +188,21 @@ def _check_geneval(
         _refuse_other_prompts(header, geneval_prompts_sha256(prompts), place)
 
 
+def _are_ours(header: Mapping[str, Any], known: int, place: Place) -> bool:
+    """Whether a file's rows are by the rules that are known here, and not by older ones.
+
+    Raises:
+        DataError: they are by newer ones, of which nothing can be told.
+    """
+    version = header.get("rules_version", known)
+    if version > known:
+        raise DataError(
+            f"{place} line 1: rules_version is {version}, and this evalsuite knows rules up to"
+            f" {known}: read it with the evalsuite that made it, or judge the images again"
+        )
+    return bool(version == known)
+
+
 def _other_verdict(row: Mapping[str, Any], prompt: GenevalPrompt, options: GenevalOptions) -> str:
     """What the rules say of a row's objects and colours, where that is not what the row says."""
     found = Detections(tuple(map(_detection, row["detections"])))
@@ -199,7 +219,8 @@ def _detection(said: Mapping[str, Any]) -> Detection:
     return Detection(said["class"], (x1, y1, x2, y2), said["score"])
 
 
-def _check_dpg(_: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], place: Place) -> None:
+def _check_dpg(header: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], place: Place) -> None:
+    _are_ours(header, DPG_RULES_VERSION, place)
     _refuse_twice([(row["item_id"], row["number"]) for row in rows], place)
     known = {row["item_id"] for row in rows if row["number"] == 0}
     for line, row in enumerate(rows, start=2):

@@ -93,6 +93,37 @@ def test_prompts_of_an_earlier_version_are_not_checked_and_it_is_said(tmp_path: 
     assert "prompts that were not checked to be its 553" in summary_of(path)["departures"]
 
 
+def flipped(file: list[Any]) -> None:
+    """A verdict that its objects contradict."""
+    file[1].update(correct=False, reasons=["no"])
+
+
+@pytest.mark.parametrize("benchmark", ["geneval", "dpg"])
+def test_rules_of_a_later_version_are_not_read(tmp_path: Path, benchmark: str) -> None:
+    """Whether what a file says follows from them cannot be told; it is no damage."""
+    path = written(tmp_path / "r.jsonl", benchmark, lambda f: f[0].update(rules_version=99))
+    with pytest.raises(DataError, match="line 1: rules_version is 99, and .* up to 1: read") as one:
+        read_rows(path)
+    assert not isinstance(one.value, CorruptionError)
+
+
+@pytest.mark.parametrize("kind", ["x", "shapes detector"])
+def test_verdicts_by_older_rules_are_not_checked_and_it_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    path = written(
+        tmp_path / "r.jsonl",
+        "geneval",
+        lambda f: (flipped(f), f[0].update(detector={"kind": kind})),
+    )
+    with pytest.raises(CorruptionError, match="the row says 'no'"):
+        summary_of(path)
+    for module in ("row_shapes", "geneval_protocol"):
+        monkeypatch.setattr(f"evalsuite.pipeline.{module}.RULES_VERSION", 2)
+    said = "verdicts by rules 1, not 2, which were not checked"
+    assert said in summary_of(path)["departures"]
+
+
 def test_a_score_without_an_interval_says_why(tmp_path: Path) -> None:
     path = written(tmp_path / "rows.jsonl", "geneval", lambda _: None)
     done = call_main("t2i", "summary", path)
@@ -120,6 +151,9 @@ DAMAGE: list[tuple[str, Callable[[list[Any]], object], str]] = [
     ("dpg", lambda f: f[0].update(benchmark=["dpg"]), "line 1 is damaged: benchmark"),
     ("dpg", lambda f: (f.append(f[1]), f[0].update(num_images=3)), "line 4 .* image as line 2"),
     ("geneval", lambda f: (f.append(f[2]), f[0].update(num_images=3)), "line 4 .* as line 3"),
+    ("geneval", lambda f: f[0].update(rules_version="x"), "line 1 is damaged: rules_version: "),
+    ("geneval", lambda f: f[0].update(rules_version=None), "line 1 is damaged: rules_version: "),
+    ("dpg", lambda f: f[0].update(rules_version=True), "line 1 is damaged: rules_version must"),
     ("geneval", lambda f: f[1].pop("kept"), "line 2 is damaged: kept: "),
     ("geneval", lambda f: f[1].update(kept={"cup": [1]}), "line 2 .* kept names detection 1 of 1"),
     ("geneval", lambda f: f[2].update(colors={"1": ["red"]}), "line 3 .* colors of a clause"),
