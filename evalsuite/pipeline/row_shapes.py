@@ -1,5 +1,6 @@
 """What rows of each benchmark must hold: a damaged file of them is an error that names the line."""
 
+import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, NamedTuple
@@ -182,8 +183,13 @@ def _check_geneval(
         if wrong:
             raise _damaged(place, line, wrong)
         prompts.append(prompt)
-    pairs = zip(prompts, rows, strict=True)
-    _refuse_twice([(prompt.key, row["number"]) for prompt, row in pairs], place)
+    images = [
+        _Image(prompt.key, repr(prompt.prompt[:60]), row["number"])
+        for prompt, row in zip(prompts, rows, strict=True)
+    ]
+    _refuse_twice(images, place)
+    _refuse_uneven(images, place)
+    _refuse_uneven_folders(prompts, place)
     if "rules_version" in header:  # files of earlier versions have another digest
         _refuse_other_prompts(header, geneval_prompts_sha256(prompts), place)
 
@@ -221,25 +227,24 @@ def _detection(said: Mapping[str, Any]) -> Detection:
 
 def _check_dpg(header: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], place: Place) -> None:
     _are_ours(header, DPG_RULES_VERSION, place)
-    _refuse_twice([(row["item_id"], row["number"]) for row in rows], place)
-    known = {row["item_id"] for row in rows if row["number"] == 0}
-    for line, row in enumerate(rows, start=2):
-        if row["item_id"] not in known:
-            raise _damaged(place, line, f"no row is of the first image of {row['item_id'][:60]!r}")
+    images = [_Image(row["item_id"], repr(row["item_id"][:60]), row["number"]) for row in rows]
+    _refuse_twice(images, place)
+    _refuse_uneven(images, place)
 
 
 def _check_scores(
     header: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], place: Place
 ) -> None:
     """A prompt may stand in a run twice, but each has as many images."""
-    counts = Counter(row["number"] for row in rows)
-    if len(set(counts.values())) > 1 or sorted(counts) != list(range(len(counts))):
-        raise CorruptionError(
-            f"{place} has another number of rows for some images of its prompts than for others:"
-            " rows are there twice or of other images; remove it"
-        )
     shown = [(row["prompt"], row["category"]) for row in rows if row["number"] == 0]
     _refuse_other_prompts(header, scored_prompts_sha256(shown), place)
+    _refuse_uneven([_scored(row) for row in rows], place)
+
+
+def _scored(row: Mapping[str, Any]) -> "_Image":
+    prompt, category = row["prompt"], row["category"]
+    words = repr(prompt[:60]) + (f" of {category[:60]!r}" if category is not None else "")
+    return _Image(json.dumps([prompt, category]), words, row["number"])
 
 
 def _refuse_other_prompts(header: Mapping[str, Any], found: str, place: Place) -> None:
@@ -293,11 +298,59 @@ def check_shapes(
     shape.check(header, rows, place)
 
 
-def _refuse_twice(keys: Sequence[tuple[str, int]], place: Place) -> None:
-    seen: dict[tuple[str, int], int] = {}
-    for line, key in enumerate(keys, start=2):
-        if seen.setdefault(key, line) != line:
-            raise _damaged(place, line, f"it is of the same image as line {seen[key]}")
+class _Image(NamedTuple):
+    """What a row is of."""
+
+    prompt: str
+    """What tells its prompt from others."""
+    words: str
+    """Its prompt in an error."""
+    number: int
+
+
+def _refuse_twice(images: Sequence[_Image], place: Place) -> None:
+    seen: dict[_Image, int] = {}
+    for line, image in enumerate(images, start=2):
+        if seen.setdefault(image, line) != line:
+            raise _damaged(place, line, f"it is of the same image as line {seen[image]}")
+
+
+def _refuse_uneven(images: Sequence[_Image], place: Place) -> None:
+    """Raise CorruptionError unless each prompt has the images 0 to n - 1, as every set is judged.
+
+    A row that is gone, or of another image, would change a score without a sign.
+    """
+    firsts = Counter(image.prompt for image in images if image.number == 0)
+    seen: Counter[_Image] = Counter()
+    for line, image in enumerate(images, start=2):
+        seen[image] += 1
+        if image.prompt not in firsts:
+            raise _damaged(place, line, f"no row is of the first image of {image.words}")
+        if seen[image] > firsts[image.prompt]:
+            words = f"it is one more of image {image.number} of {image.words} than of the first"
+            raise _damaged(place, line, words)
+    prompts = {image.prompt: image.words for image in images}
+    for number in range(1, max((image.number for image in images), default=0) + 1):
+        for prompt, words in prompts.items():
+            there = seen[_Image(prompt, words, number)]
+            if there < firsts[prompt]:
+                raise CorruptionError(
+                    f"{place} has {there} rows of image {number} of {words}, and"
+                    f" {firsts[prompt]} of the first: rows are missing, there twice or of other"
+                    " images; remove the file"
+                )
+
+
+def _refuse_uneven_folders(prompts: Sequence[GenevalPrompt], place: Place) -> None:
+    """What one prompt asks may stand in several folders, but in as many as that of any other."""
+    counts = Counter(prompt.meaning for prompt in prompts)
+    if len(set(counts.values())) > 1:
+        (many, most), *_, (few, fewest) = counts.most_common()
+        texts = {prompt.meaning: prompt.prompt[:60] for prompt in prompts}
+        raise CorruptionError(
+            f"{place} has {most} rows of {texts[many]!r} and {fewest} of {texts[few]!r}: rows are"
+            " missing or there twice; remove the file"
+        )
 
 
 def _damaged(place: Place, line: int, words: str) -> CorruptionError:

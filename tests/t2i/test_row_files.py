@@ -93,6 +93,22 @@ def test_prompts_of_an_earlier_version_are_not_checked_and_it_is_said(tmp_path: 
     assert "prompts that were not checked to be its 553" in summary_of(path)["departures"]
 
 
+def test_a_prompt_may_be_scored_twice_or_lie_in_several_folders(tmp_path: Path) -> None:
+    """A run may hold a prompt twice, and PixNerd writes a folder for each image."""
+
+    def twice(file: list[Any]) -> None:
+        file[2].update(number=0)
+        file[0].update(prompts_sha256=sha256_of([["a", "a"], ["a", "a"]]))
+
+    assert len(read_rows(written(tmp_path / "s.jsonl", "scores", twice))[1]) == 2
+
+    def folders(file: list[Any]) -> None:
+        file[2].update(number=0)
+        other_folder(file[2])
+
+    assert summary_of(written(tmp_path / "g.jsonl", "geneval", folders))["total_prompts"] == 2
+
+
 def flipped(file: list[Any]) -> None:
     """A verdict that its objects contradict."""
     file[1].update(correct=False, reasons=["no"])
@@ -102,7 +118,9 @@ def flipped(file: list[Any]) -> None:
 def test_rules_of_a_later_version_are_not_read(tmp_path: Path, benchmark: str) -> None:
     """Whether what a file says follows from them cannot be told; it is no damage."""
     path = written(tmp_path / "r.jsonl", benchmark, lambda f: f[0].update(rules_version=99))
-    with pytest.raises(DataError, match="line 1: rules_version is 99, and .* up to 1: read") as one:
+    with pytest.raises(
+        DataError, match=r"line 1: rules_version is 99, and .* up to 1: read"
+    ) as one:
         read_rows(path)
     assert not isinstance(one.value, CorruptionError)
 
@@ -139,6 +157,46 @@ def one_more(file: list[Any], score: float, kept: list[int] | None = None, **opt
     file[1]["detections"].append({**FOUND, "score": score})
     if kept is not None:
         file[1].update(kept={"cup": kept})
+
+
+def renamed(*rows: dict[str, Any]) -> None:
+    """Verdicts of another prompt."""
+    for row in rows:
+        row["prompt"]["prompt"] = "two"
+
+
+def other_folder(row: dict[str, Any]) -> None:
+    """The same prompt by another record, as PixNerd and PixelGen write a folder for each image."""
+    row["prompt"]["seed"] = 1
+
+
+def second_prompt(file: list[Any]) -> dict[str, Any]:
+    """A third row, which has a prompt of its own that can be changed."""
+    added: dict[str, Any] = {**file[1], "prompt": dict(file[1]["prompt"])}
+    file.append(added)
+    file[0].update(num_images=3)
+    return added
+
+
+def several_folders(file: list[Any]) -> None:
+    """Three with one image each, of two prompts."""
+    renamed(second_prompt(file))
+    file[2].update(number=0)
+    other_folder(file[2])
+
+
+def all_of(file: list[Any], number: int) -> None:
+    """One row, of such an image."""
+    file.pop()
+    file[0].update(num_images=1)
+    file[1].update(number=number)
+
+
+def one_for_another(file: list[Any]) -> None:
+    """Two prompts of two images each, but an image of one is there twice, and one is not."""
+    pairs = [("a", 0), ("b", 0), ("a", 1), ("a", 1)]
+    file[1:] = [{**file[1], "prompt": prompt, "number": number} for prompt, number in pairs]
+    file[0].update(num_images=4, prompts_sha256=sha256_of([["a", "a"], ["b", "b"]]))
 
 
 DAMAGE: list[tuple[str, Callable[[list[Any]], object], str]] = [
@@ -205,7 +263,22 @@ DAMAGE: list[tuple[str, Callable[[list[Any]], object], str]] = [
         lambda f: f[0].update(prompts_sha256="0" * 64),
         "line 1 .* prompts_sha256 is '000000000000'..., and that of its rows",
     ),
-    ("geneval", lambda f: f[2]["prompt"].update(prompt="two"), "line 1 .* that of its rows"),
+    ("geneval", lambda f: renamed(f[1], f[2]), "line 1 .* that of its rows"),
+    (
+        "geneval",
+        lambda f: renamed(f[2]),
+        "line 3 is damaged: no row is of the first image of 'two'",
+    ),
+    ("geneval", lambda f: f[2].update(number=2), "has 0 rows of image 1 of 'a red cup', and 1 of"),
+    ("geneval", lambda f: all_of(f, 5), "line 2 .* no row is of the first image of 'a red cup'"),
+    ("geneval", lambda f: renamed(second_prompt(f)), "has 0 rows of image 1 of 'two', and 1 of"),
+    ("geneval", lambda f: other_folder(second_prompt(f)), "has 0 rows of image 1 of 'a red cup'"),
+    ("geneval", lambda f: several_folders(f), "has 2 rows of 'a red cup' and 1 of 'two': rows"),
+    ("dpg", lambda f: f[2].update(number=7), "has 0 rows of image 1 of 'a', and 1 of the first"),
+    ("scores", lambda f: f[2].update(number=7), "has 0 rows of image 1 of 'a', and 1 of the first"),
+    ("scores", lambda f: f[2].update(prompt="zzz"), "line 3 .* no row is of the first image of"),
+    ("scores", lambda f: f[2].update(category="b"), "line 3 .* the first image of 'a' of 'b'"),
+    ("scores", lambda f: one_for_another(f), "line 5 .* one more of image 1 of 'a' than of"),
     ("scores", lambda f: f[0].update(prompts_sha256="0" * 64), "line 1 .* that of its rows"),
     ("scores", lambda f: f[1].update(category="b"), "line 1 .* that of its rows"),
     ("dpg", lambda f: f[1].pop("prompt"), "line 2 .* without prompt or questions"),
@@ -216,7 +289,7 @@ DAMAGE: list[tuple[str, Callable[[list[Any]], object], str]] = [
     ("scores", lambda f: f[1].pop("score"), "line 2 is damaged: score: "),
     ("scores", lambda f: f[1].update(score=1.7e308), "line 2 is damaged: score: "),
     ("scores", lambda f: f[0].update(scorer={}), "line 1 is damaged: scorer"),
-    ("scores", lambda f: (f.append(f[1]), f[0].update(num_images=3)), "rows are there twice"),
+    ("scores", lambda f: (f.append(f[1]), f[0].update(num_images=3)), "line 1 .* that of its rows"),
 ]
 
 
