@@ -23,7 +23,8 @@ _Version = Annotated[int, Field(ge=1, strict=True)]
 _Real = Annotated[float, Field(strict=True)]
 _Bounded = Annotated[float, Field(strict=True, ge=-LARGEST_SCORE, le=LARGEST_SCORE)]
 _Bool = Annotated[bool, Field(strict=True)]
-_Number = Annotated[str, Field(pattern=r"^-?\d{1,18}$")]
+_Number = Annotated[str, Field(pattern="^(0|[1-9][0-9]{0,17})$")]
+"""As it is written here: 01 would be a second answer to question 1."""
 _Pair = Annotated[list[_Count], Field(min_length=2, max_length=2)]
 _Box = Annotated[list[_Real], Field(min_length=4, max_length=4)]
 
@@ -173,15 +174,15 @@ def _check_geneval(
         try:
             prompt = parse_geneval_prompt(row["prompt"], "its prompt")
         except UsageError as error:
-            raise _damaged(place, line, str(error)) from error
+            raise damaged(place, line, str(error)) from error
         clauses = len(prompt.include)
         if any(int(clause) not in range(clauses) for clause in row["colors"]):
-            raise _damaged(place, line, f"colors of a clause that is none of the {clauses}")
+            raise damaged(place, line, f"colors of a clause that is none of the {clauses}")
         wrong = wrongly_kept(row, options)
         if ours:
             wrong = wrong or otherwise_kept(row, options) or _other_verdict(row, prompt, options)
         if wrong:
-            raise _damaged(place, line, wrong)
+            raise damaged(place, line, wrong)
         prompts.append(prompt)
     images = [
         _Image(prompt.key, repr(prompt.prompt[:60]), row["number"])
@@ -230,6 +231,11 @@ def _check_dpg(header: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], pla
     images = [_Image(row["item_id"], repr(row["item_id"][:60]), row["number"]) for row in rows]
     _refuse_twice(images, place)
     _refuse_uneven(images, place)
+    asked = {row["item_id"]: row["answers"].keys() for row in rows if row["number"] == 0}
+    for line, row in enumerate(rows, start=2):
+        if row["answers"].keys() != asked[row["item_id"]]:
+            words = f"its answers are to other questions than those of {row['item_id'][:60]!r}"
+            raise damaged(place, line, words)
 
 
 def _check_scores(
@@ -251,7 +257,7 @@ def _refuse_other_prompts(header: Mapping[str, Any], found: str, place: Place) -
     """Published scores stand beside those of a file by what its header calls its prompts."""
     said = header["prompts_sha256"]
     if said != found:
-        raise _damaged(
+        raise damaged(
             place, 1, f"prompts_sha256 is {said[:12]!r}..., and that of its rows {found[:12]!r}..."
         )
 
@@ -280,7 +286,7 @@ def check_benchmark(header: Mapping[str, Any], place: Place) -> str:
     name = header.get("benchmark")
     if not isinstance(name, str) or name not in _SHAPES:
         known = ", ".join(_SHAPES)
-        raise _damaged(place, 1, f"benchmark {name!r} is none of {known}")
+        raise damaged(place, 1, f"benchmark {name!r} is none of {known}")
     return name
 
 
@@ -294,7 +300,7 @@ def check_shapes(
         try:
             kind.model_validate(content)
         except ValidationError as error:
-            raise _damaged(place, line, explain(error, kind)) from error
+            raise damaged(place, line, explain(error, kind)) from error
     shape.check(header, rows, place)
 
 
@@ -312,7 +318,7 @@ def _refuse_twice(images: Sequence[_Image], place: Place) -> None:
     seen: dict[_Image, int] = {}
     for line, image in enumerate(images, start=2):
         if seen.setdefault(image, line) != line:
-            raise _damaged(place, line, f"it is of the same image as line {seen[image]}")
+            raise damaged(place, line, f"it is of the same image as line {seen[image]}")
 
 
 def _refuse_uneven(images: Sequence[_Image], place: Place) -> None:
@@ -325,10 +331,10 @@ def _refuse_uneven(images: Sequence[_Image], place: Place) -> None:
     for line, image in enumerate(images, start=2):
         seen[image] += 1
         if image.prompt not in firsts:
-            raise _damaged(place, line, f"no row is of the first image of {image.words}")
+            raise damaged(place, line, f"no row is of the first image of {image.words}")
         if seen[image] > firsts[image.prompt]:
             words = f"it is one more of image {image.number} of {image.words} than of the first"
-            raise _damaged(place, line, words)
+            raise damaged(place, line, words)
     prompts = {image.prompt: image.words for image in images}
     for number in range(1, max((image.number for image in images), default=0) + 1):
         for prompt, words in prompts.items():
@@ -353,5 +359,6 @@ def _refuse_uneven_folders(prompts: Sequence[GenevalPrompt], place: Place) -> No
         )
 
 
-def _damaged(place: Place, line: int, words: str) -> CorruptionError:
+def damaged(place: Place, line: int, words: str) -> CorruptionError:
+    """The error of a line, counted from 1, and what is wrong in it."""
     return CorruptionError(f"{place} line {line} is damaged: {words}; remove the file")
