@@ -11,7 +11,7 @@ from typing import Any
 from evalsuite.artifacts.storage import Place, open_storage
 from evalsuite.config import parse_json
 from evalsuite.errors import CorruptionError, DataError, StorageError, UsageError
-from evalsuite.pipeline.row_shapes import check_benchmark, check_shapes
+from evalsuite.pipeline.row_shapes import check_benchmark, check_shapes, damaged
 
 SCHEMA = 2
 TESTED_BY = "tested_by"
@@ -57,13 +57,19 @@ def read_rows(place: Place) -> tuple[dict[str, Any], list[dict[str, Any]]]:
 
     Raises:
         DataError: rows are missing.
-        CorruptionError: a line is damaged, or of an image that another is of.
+        CorruptionError: a line is damaged, one too many, or of an image that another is of.
     """
     header, rows = _read(place)
-    if len(rows) != header.get("num_images"):
+    wanted = header.get("num_images")
+    if type(wanted) is not int or wanted < 0:  # true is an int, too
+        said = json.dumps(wanted)[:60]
+        raise damaged(place, 1, f"num_images is {said}, which is no number of images")
+    if len(rows) > wanted:
+        raise damaged(place, wanted + 2, f"it is one more than num_images, which is {wanted}")
+    if len(rows) < wanted:
         raise DataError(
-            f"{place} holds {len(rows)} rows of {header.get('num_images')}: run the same command"
-            " again to make the others"
+            f"{place} holds {len(rows)} rows of {wanted}: run the same command again to make the"
+            " others"
         )
     check_shapes(header, rows, place)
     return header, rows
