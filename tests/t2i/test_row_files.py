@@ -333,6 +333,36 @@ def test_a_line_that_is_no_object_is_named(tmp_path: Path, line: str, place: int
         read_rows(path)
 
 
+@pytest.mark.parametrize(
+    ("scores", "line"),
+    [
+        ((0.5, 0.7), "mean             0.6000  (-0.6706 to 1.8706)"),
+        ((1e-7, 3e-7), "mean             2.000e-07  (-1.071e-06 to 1.471e-06)"),
+        ((1e100, 9e99), "mean             9.500e+99  (3.147e+99 to 1.585e+100)"),
+        ((1e-170, 2e-170), "mean             1.500e-170  no interval: it is the same for every"),
+        (
+            (0.0, 0.0),
+            "mean             0.0000  no interval: it is the same for every prompt, up to",
+        ),
+        ((3.0,), "mean             3.0000  no interval: one prompt alone tells nothing of others"),
+    ],
+)
+def test_scores_of_any_size_are_read_with_their_digits(
+    tmp_path: Path, scores: tuple[float, ...], line: str
+) -> None:
+    """Of two values the interval is half of their distance about the mean, times 12.706."""
+
+    def of(file: list[Any]) -> None:
+        file[1:] = [
+            {**file[1], "prompt": p, "score": s} for p, s in zip("ab", scores, strict=False)
+        ]
+        prompts = [["a", "a"], ["b", "b"]][: len(scores)]
+        file[0].update(num_images=len(scores), prompts_sha256=sha256_of(prompts))
+
+    done = call_main("t2i", "summary", written(tmp_path / "rows.jsonl", "scores", of))
+    assert done.stdout.startswith(line), done.stdout + done.stderr
+
+
 def test_files_of_two_benchmarks_are_not_compared(tmp_path: Path) -> None:
     """Whatever is given besides, and whichever is the first."""
     paths = {name: written(tmp_path / f"{name}.jsonl", name, lambda _: None) for name in FILES}
