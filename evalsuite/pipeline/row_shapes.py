@@ -13,20 +13,20 @@ from evalsuite.errors import CorruptionError, DataError, UsageError
 from evalsuite.pipeline.kept_objects import otherwise_kept, wrongly_kept
 from evalsuite.pipeline.prompt_digests import geneval_prompts_sha256, scored_prompts_sha256
 from evalsuite.t2i.clustered import LARGEST_SCORE
-from evalsuite.t2i.detections import Detection, Detections
+from evalsuite.t2i.detections import FARTHEST, Detection, Detections
 from evalsuite.t2i.geneval import RULES_VERSION, GenevalOptions, judge
 from evalsuite.t2i.geneval_prompts import GenevalPrompt, parse_geneval_prompt
 from evalsuite.t2i.judges import RULES_VERSION as DPG_RULES_VERSION
 
 _Count = Annotated[int, Field(ge=0, strict=True)]
 _Version = Annotated[int, Field(ge=1, strict=True)]
-_Real = Annotated[float, Field(strict=True)]
+_Edge = Annotated[float, Field(strict=True, ge=-FARTHEST, le=FARTHEST)]
 _Bounded = Annotated[float, Field(strict=True, ge=-LARGEST_SCORE, le=LARGEST_SCORE)]
 _Bool = Annotated[bool, Field(strict=True)]
 _Number = Annotated[str, Field(pattern="^(0|[1-9][0-9]{0,17})$")]
 """As it is written here: 01 would be a second answer to question 1."""
 _Pair = Annotated[list[_Count], Field(min_length=2, max_length=2)]
-_Box = Annotated[list[_Real], Field(min_length=4, max_length=4)]
+_Box = Annotated[list[_Edge], Field(min_length=4, max_length=4)]
 
 
 class _Open(Frozen):

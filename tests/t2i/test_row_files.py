@@ -249,6 +249,11 @@ DAMAGE: list[tuple[str, Callable[[list[Any]], object], str]] = [
     ("geneval", lambda f: f[1].update(kept={"cup": [0, 0]}), "line 2 .* of 'cup' twice"),
     ("geneval", lambda f: f[1]["detections"][0].update(score=0.2), "line 2 .* score is below 0.3"),
     ("geneval", lambda f: f[1]["detections"][0].update(score=1.2), "line 2 .* at most 1"),
+    (
+        "geneval",
+        lambda f: f[1]["detections"][0].update(box=[-1e308, 0, 1e308, 9]),
+        "line 2 is damaged: detections.0.box.0",
+    ),
     ("geneval", lambda f: f[1]["detections"][0]["box"].reverse(), "line 2 .* ends before it"),
     (
         "geneval",
