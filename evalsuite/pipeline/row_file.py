@@ -121,21 +121,35 @@ def _differing(a: Mapping[str, Any], b: Mapping[str, Any], apart: set[str]) -> l
 
 
 def _read(place: Place) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Header and rows; a last line without its end is left out."""
+    """Header and rows; blank lines at the end hold none."""
     content = open_storage(place.parent).find(place.name)
     if content is None:
         is_folder = isinstance(place, Path) and place.is_dir()
         words = "it is a folder, not a file of rows" if is_folder else "there is no such file"
         raise StorageError(f"cannot read {place}: {words}")
-    whole = content[: content.rfind(b"\n") + 1]
-    lines = [
-        _object(line, f"{place} line {n}") for n, line in enumerate(whole.split(b"\n")[:-1], 1)
-    ]
+    lines = [_object(line, f"{place} line {n}") for n, line in enumerate(_lines(content), 1)]
     if not lines or "schema" not in lines[0]:
         raise CorruptionError(f"{place} does not begin with what its rows were made by: remove it")
     if lines[0]["schema"] != SCHEMA:
         raise DataError(f"{place} has schema {lines[0]['schema']}, this evalsuite reads {SCHEMA}")
     return lines[0], lines[1:]
+
+
+def _lines(content: bytes) -> list[bytes]:
+    """Those that are there whole: of the last, a cut one is left out, and is no JSON object.
+
+    An editor may have taken its end, or added blank lines.
+    """
+    *whole, last = content.rstrip().split(b"\n")
+    ended = last and content[len(content.rstrip()) :].startswith((b"\n", b"\r\n"))
+    return [*whole, last] if ended or _is_object(last) else whole
+
+
+def _is_object(line: bytes) -> bool:
+    try:
+        return isinstance(parse_json(line.decode()), dict)
+    except ValueError:
+        return False
 
 
 def _object(line: bytes, where: str) -> dict[str, Any]:
