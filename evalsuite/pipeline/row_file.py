@@ -140,9 +140,10 @@ def _lines(content: bytes) -> list[bytes]:
 
     An editor may have taken its end, or added blank lines.
     """
-    *whole, last = content.rstrip().split(b"\n")
-    ended = last and content[len(content.rstrip()) :].startswith((b"\n", b"\r\n"))
-    return [*whole, last] if ended or _is_object(last) else whole
+    text = content.rstrip()
+    *whole, last = text.split(b"\n")
+    is_whole = (last and b"\n" in content[len(text) :]) or _is_object(last)
+    return [*whole, last] if is_whole else whole
 
 
 def _is_object(line: bytes) -> bool:

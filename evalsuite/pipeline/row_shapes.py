@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, NamedTuple
 
-from pydantic import ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, ValidationError, model_validator
 
 from evalsuite.artifacts.storage import Place
 from evalsuite.config import Frozen, explain
@@ -23,8 +23,16 @@ _Version = Annotated[int, Field(ge=1, strict=True)]
 _Edge = Annotated[float, Field(strict=True, ge=-FARTHEST, le=FARTHEST)]
 _Bounded = Annotated[float, Field(strict=True, ge=-LARGEST_SCORE, le=LARGEST_SCORE)]
 _Bool = Annotated[bool, Field(strict=True)]
-_Number = Annotated[str, Field(pattern="^(0|[1-9][0-9]{0,17})$")]
-"""As it is written here: 01 would be a second answer to question 1."""
+
+
+def _as_written(text: str) -> str:
+    """01 would be a second answer to question 1."""
+    if not (text.isascii() and text.isdecimal() and len(text) <= 18 and str(int(text)) == text):
+        raise ValueError("it must be a whole number without zeros before it")
+    return text
+
+
+_Number = Annotated[str, AfterValidator(_as_written)]
 _Pair = Annotated[list[_Count], Field(min_length=2, max_length=2)]
 _Box = Annotated[list[_Edge], Field(min_length=4, max_length=4)]
 
