@@ -15,6 +15,8 @@ UNTESTED = (
     "the detector was not tested on a photograph: random weights would pass too; the same command"
     " without `--known-picture none` tests it, and judges nothing again"
 )
+_LEAST, _MOST = 0.01, 1e6
+"""What four decimals suit: of smaller numbers they show two digits or none."""
 
 
 def print_summary(rows: "Place", csv: Path | None, json_path: Path | None) -> dict[str, Any]:
@@ -95,8 +97,8 @@ def _print_dpg(found: dict[str, Any]) -> None:
 
 def _print_scores(found: dict[str, Any]) -> None:
     for name, one in found["categories"].items():
-        click.echo(f"{printable(name):16} {one['score']:.4f}  {interval(one)}")
-    click.echo(f"{'mean':16} {found['overall']:.4f}  {interval(found['overall_estimate'])}")
+        click.echo(f"{printable(name):16} {_with_interval(one['score'], one)}")
+    click.echo(f"{'mean':16} {_with_interval(found['overall'], found['overall_estimate'])}")
     click.echo(
         f"{printable(found['display'])}: {found['total_images']} images of"
         f" {found['total_prompts']} prompts; intervals are of 95 %, by prompt"
@@ -105,13 +107,20 @@ def _print_scores(found: dict[str, Any]) -> None:
 
 def difference_line(name: str, one: dict[str, Any]) -> str:
     """A difference with its interval, or why there is none."""
+    return f"{name:16} {_with_interval(one['difference'], one, sign='+')}"
+
+
+def _with_interval(value: float, one: dict[str, Any], sign: str = "") -> str:
+    """A number of any size with its interval, in one notation, or why there is none."""
+    largest = max(abs(value), *map(abs, one["interval"] or (0.0,)))
+    notation = ".4f" if largest == 0 or _LEAST <= largest < _MOST else ".3e"
     reason = "no interval: one prompt alone tells nothing of others"
     if one["standard_error"] is not None:
-        reason = "no interval: it is the same for every prompt"
-    return f"{name:16} {one['difference']:+.4f}  {interval(one) or reason}"
+        reason = "no interval: it is the same for every prompt, up to rounding"
+    return f"{value:{sign}{notation}}  {interval(one, notation) or reason}"
 
 
-def interval(one: dict[str, Any]) -> str:
+def interval(one: dict[str, Any], notation: str = ".4f") -> str:
     """`(0.1 to 0.2)`, or nothing where there is none."""
     found = one.get("interval")
-    return "" if found is None else f"({found[0]:.4f} to {found[1]:.4f})"
+    return "" if found is None else f"({found[0]:{notation}} to {found[1]:{notation}})"

@@ -23,6 +23,7 @@ from evalsuite.pipeline.judged_images import (
 )
 from evalsuite.pipeline.judgements import Row as AnswerRow
 from evalsuite.pipeline.row_file import CSV_BLOB, protocol_of, read_both, read_rows
+from evalsuite.pipeline.row_shapes import damaged
 from evalsuite.pipeline.stage_names import ANSWERS
 from evalsuite.pipeline.t2i_judges import JudgeSource
 from evalsuite.t2i.clustered import Cluster, Estimate, difference, mean_within
@@ -203,10 +204,11 @@ def compare_answers(a: Place, b: Place, csv: Path) -> dict[str, Any]:
 
     Raises:
         UsageError: `csv` is not the one by which was asked.
+        CorruptionError: a file says that others were its questions than are in `csv`.
         DataError: the prompts are not the same, or the protocols differ.
     """
     for place in (a, b):
-        _check_csv(read_rows(place)[0], place, csv)
+        _read_asked(place, csv)
     items = items_of(read_dpg_rows(csv))
     sides = [clusters_of(summarise(items, answers_of(one))[1]) for one in read_both(a, b)]
     found = difference(*sides)
@@ -216,6 +218,26 @@ def compare_answers(a: Place, b: Place, csv: Path) -> dict[str, Any]:
         "interval": None if found.interval is None else list(found.interval),
         "num_prompts": found.num_prompts,
     }
+
+
+def _read_asked(place: Place, csv: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Header, with git's name of the csv, and rows of a file that agree with it."""
+    header, rows = read_rows(place)
+    _check_csv(header, place, csv)
+    said, here = header.get(CSV_BLOB), git_blob_of(csv)
+    if said not in {None, here}:
+        words = f"{CSV_BLOB} is {said[:12]!r}, and that of {csv} is {here[:12]!r}"
+        raise damaged(place, 1, words)
+    items = items_as_they_are(read_dpg_rows(csv))
+    for line, row in enumerate(rows, start=2):
+        item = items.get(row["item_id"])
+        if row["number"] or item is None:  # a prompt that is no item is told by whoever sums up
+            continue
+        for name, asked in _about(item).items():
+            if row[name] != asked:
+                words = f"{name} of {item.item_id[:60]!r} is not as {csv} has it"
+                raise damaged(place, line, words)
+    return {**header, CSV_BLOB: here}, rows
 
 
 def _check_csv(header: Mapping[str, Any], place: Place, csv: Path) -> None:
@@ -239,10 +261,10 @@ def summary_of(path: Place, csv: Path) -> dict[str, Any]:
 
     Raises:
         UsageError: `csv` is not the one by which was asked.
+        CorruptionError: the file says that others were its questions than are in `csv`.
         DataError: answers are missing.
     """
-    header, kept = read_rows(path)
-    _check_csv(header, path, csv)
+    header, kept = _read_asked(path, csv)
     rows, answers = read_dpg_rows(csv), answers_of(kept)
     neither, departures = check_answers(answers), departures_of(header, kept)
     return {

@@ -9,7 +9,7 @@ from typing import Any
 from evalsuite.config import BenchmarkSpec, load_spec
 from evalsuite.pipeline.row_file import TESTED_BY
 from evalsuite.t2i import shapes
-from evalsuite.t2i.geneval import GenevalOptions
+from evalsuite.t2i.geneval import RULES_VERSION, GenevalOptions
 
 VIT_L_14 = {"width": 1024, "layers": 24, "patch": 14, "side": 224}
 """The side of CLIP that sees; published colours are its answers."""
@@ -30,10 +30,14 @@ def departures_of(header: Mapping[str, Any], num_prompts: int, num_images: int) 
         num_images: of all prompts.
     """
     if header["detector"]["kind"] == shapes.ShapeDetector.protocol["kind"]:
-        return tuple(_of_options(header, shapes.OPTIONS))
+        return (*_of_rules(header), *_of_options(header, shapes.OPTIONS))
     spec = load_spec(BenchmarkSpec, "geneval")
     found = [] if header.get(TESTED_BY) else [UNTESTED]
-    found += [*_of_options(header, GenevalOptions()), *_of_networks(header, spec)]
+    found += [
+        *_of_rules(header),
+        *_of_options(header, GenevalOptions()),
+        *_of_networks(header, spec),
+    ]
     if "rules_version" not in header:  # a file of an earlier version
         found.append(f"prompts that were not checked to be its {spec.num_prompts}")
     elif header["prompts_sha256"] != spec.prompts_sha256:
@@ -47,6 +51,12 @@ def departures_of(header: Mapping[str, Any], num_prompts: int, num_images: int) 
 def display_of(header: Mapping[str, Any], departures: tuple[str, ...]) -> str:
     """What a score is called wherever it stands."""
     return f"GenEval ({'; '.join((header['detector']['kind'], *departures))})"
+
+
+def _of_rules(header: Mapping[str, Any]) -> Iterator[str]:
+    version = header.get("rules_version", RULES_VERSION)
+    if version != RULES_VERSION:
+        yield f"verdicts by rules {version}, not {RULES_VERSION}, which were not checked"
 
 
 def _of_options(header: Mapping[str, Any], usual: GenevalOptions) -> Iterator[str]:

@@ -11,7 +11,7 @@ from typing import Any
 from evalsuite.artifacts.storage import Place, open_storage
 from evalsuite.config import parse_json
 from evalsuite.errors import CorruptionError, DataError, StorageError, UsageError
-from evalsuite.pipeline.row_shapes import check_benchmark, check_shapes
+from evalsuite.pipeline.row_shapes import check_benchmark, check_shapes, damaged
 
 SCHEMA = 2
 TESTED_BY = "tested_by"
@@ -61,13 +61,19 @@ def read_rows(place: Place) -> tuple[dict[str, Any], list[dict[str, Any]]]:
 
     Raises:
         DataError: rows are missing.
-        CorruptionError: a line is damaged, or of an image that another is of.
+        CorruptionError: a line is damaged, one too many, or of an image that another is of.
     """
     header, rows = _read(place)
-    if len(rows) != header.get("num_images"):
+    wanted = header.get("num_images")
+    if type(wanted) is not int or wanted < 0:  # true is an int, too
+        said = json.dumps(wanted)[:60]
+        raise damaged(place, 1, f"num_images is {said}, which is no number of images")
+    if len(rows) > wanted:
+        raise damaged(place, wanted + 2, f"it is one more than num_images, which is {wanted}")
+    if len(rows) < wanted:
         raise DataError(
-            f"{place} holds {len(rows)} rows of {header.get('num_images')}: run the same command"
-            " again to make the others"
+            f"{place} holds {len(rows)} rows of {wanted}: run the same command again to make the"
+            " others"
         )
     check_shapes(header, rows, place)
     return header, rows
@@ -119,21 +125,36 @@ def _differing(a: Mapping[str, Any], b: Mapping[str, Any], apart: set[str]) -> l
 
 
 def _read(place: Place) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Header and rows; a last line without its end is left out."""
+    """Header and rows; blank lines at the end hold none."""
     content = open_storage(place.parent).find(place.name)
     if content is None:
         is_folder = isinstance(place, Path) and place.is_dir()
         words = "it is a folder, not a file of rows" if is_folder else "there is no such file"
         raise StorageError(f"cannot read {place}: {words}")
-    whole = content[: content.rfind(b"\n") + 1]
-    lines = [
-        _object(line, f"{place} line {n}") for n, line in enumerate(whole.split(b"\n")[:-1], 1)
-    ]
+    lines = [_object(line, f"{place} line {n}") for n, line in enumerate(_lines(content), 1)]
     if not lines or "schema" not in lines[0]:
         raise CorruptionError(f"{place} does not begin with what its rows were made by: remove it")
     if lines[0]["schema"] != SCHEMA:
         raise DataError(f"{place} has schema {lines[0]['schema']}, this evalsuite reads {SCHEMA}")
     return lines[0], lines[1:]
+
+
+def _lines(content: bytes) -> list[bytes]:
+    """Those that are there whole: of the last, a cut one is left out, and is no JSON object.
+
+    An editor may have taken its end, or added blank lines.
+    """
+    text = content.rstrip()
+    *whole, last = text.split(b"\n")
+    is_whole = (last and b"\n" in content[len(text) :]) or _is_object(last)
+    return [*whole, last] if is_whole else whole
+
+
+def _is_object(line: bytes) -> bool:
+    try:
+        return isinstance(parse_json(line.decode()), dict)
+    except ValueError:
+        return False
 
 
 def _object(line: bytes, where: str) -> dict[str, Any]:

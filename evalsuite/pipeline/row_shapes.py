@@ -1,28 +1,40 @@
 """What rows of each benchmark must hold: a damaged file of them is an error that names the line."""
 
+import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, NamedTuple
 
-from pydantic import ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, ValidationError, model_validator
 
 from evalsuite.artifacts.storage import Place
 from evalsuite.config import Frozen, explain
-from evalsuite.errors import CorruptionError, UsageError
+from evalsuite.errors import CorruptionError, DataError, UsageError
 from evalsuite.pipeline.kept_objects import otherwise_kept, wrongly_kept
 from evalsuite.pipeline.prompt_digests import geneval_prompts_sha256, scored_prompts_sha256
 from evalsuite.t2i.clustered import LARGEST_SCORE
-from evalsuite.t2i.detections import Detection, Detections
+from evalsuite.t2i.detections import FARTHEST, Detection, Detections
 from evalsuite.t2i.geneval import RULES_VERSION, GenevalOptions, judge
 from evalsuite.t2i.geneval_prompts import GenevalPrompt, parse_geneval_prompt
+from evalsuite.t2i.judges import RULES_VERSION as DPG_RULES_VERSION
 
 _Count = Annotated[int, Field(ge=0, strict=True)]
-_Real = Annotated[float, Field(strict=True)]
+_Version = Annotated[int, Field(ge=1, strict=True)]
+_Edge = Annotated[float, Field(strict=True, ge=-FARTHEST, le=FARTHEST)]
 _Bounded = Annotated[float, Field(strict=True, ge=-LARGEST_SCORE, le=LARGEST_SCORE)]
 _Bool = Annotated[bool, Field(strict=True)]
-_Number = Annotated[str, Field(pattern=r"^-?\d{1,18}$")]
+
+
+def _as_written(text: str) -> str:
+    """01 would be a second answer to question 1."""
+    if not (text.isascii() and text.isdecimal() and len(text) <= 18 and str(int(text)) == text):
+        raise ValueError("it must be a whole number without zeros before it")
+    return text
+
+
+_Number = Annotated[str, AfterValidator(_as_written)]
 _Pair = Annotated[list[_Count], Field(min_length=2, max_length=2)]
-_Box = Annotated[list[_Real], Field(min_length=4, max_length=4)]
+_Box = Annotated[list[_Edge], Field(min_length=4, max_length=4)]
 
 
 class _Open(Frozen):
@@ -37,6 +49,8 @@ class _Detector(_Open):
 
 class _GenevalHeader(_Open):
     source: str
+    rules_version: _Version = RULES_VERSION
+    """Absent in files of earlier versions, whose rules were these."""
     prompts_sha256: str
     options: GenevalOptions
     detector: _Detector
@@ -103,6 +117,7 @@ class _Judge(_Open):
 
 class _DpgHeader(_Open):
     source: str
+    rules_version: _Version = DPG_RULES_VERSION
     csv_sha256: str
     csv_git_blob: str | None = None
     """None in files of earlier versions."""
@@ -162,25 +177,45 @@ def _check_geneval(
 ) -> None:
     prompts: list[GenevalPrompt] = []
     options = GenevalOptions.model_validate(header["options"])
-    ours = header.get("rules_version", RULES_VERSION) == RULES_VERSION
+    ours = _are_ours(header, RULES_VERSION, place)
     for line, row in enumerate(rows, start=2):
         try:
             prompt = parse_geneval_prompt(row["prompt"], "its prompt")
         except UsageError as error:
-            raise _damaged(place, line, str(error)) from error
+            raise damaged(place, line, str(error)) from error
         clauses = len(prompt.include)
         if any(int(clause) not in range(clauses) for clause in row["colors"]):
-            raise _damaged(place, line, f"colors of a clause that is none of the {clauses}")
+            raise damaged(place, line, f"colors of a clause that is none of the {clauses}")
         wrong = wrongly_kept(row, options)
         if ours:
             wrong = wrong or otherwise_kept(row, options) or _other_verdict(row, prompt, options)
         if wrong:
-            raise _damaged(place, line, wrong)
+            raise damaged(place, line, wrong)
         prompts.append(prompt)
-    pairs = zip(prompts, rows, strict=True)
-    _refuse_twice([(prompt.key, row["number"]) for prompt, row in pairs], place)
+    images = [
+        _Image(prompt.key, repr(prompt.prompt[:60]), row["number"])
+        for prompt, row in zip(prompts, rows, strict=True)
+    ]
+    _refuse_twice(images, place)
+    _refuse_uneven(images, place)
+    _refuse_uneven_folders(prompts, place)
     if "rules_version" in header:  # files of earlier versions have another digest
         _refuse_other_prompts(header, geneval_prompts_sha256(prompts), place)
+
+
+def _are_ours(header: Mapping[str, Any], known: int, place: Place) -> bool:
+    """Whether a file's rows are by the rules that are known here, and not by older ones.
+
+    Raises:
+        DataError: they are by newer ones, of which nothing can be told.
+    """
+    version = header.get("rules_version", known)
+    if version > known:
+        raise DataError(
+            f"{place} line 1: rules_version is {version}, and this evalsuite knows rules up to"
+            f" {known}: read it with the evalsuite that made it, or judge the images again"
+        )
+    return bool(version == known)
 
 
 def _other_verdict(row: Mapping[str, Any], prompt: GenevalPrompt, options: GenevalOptions) -> str:
@@ -199,33 +234,38 @@ def _detection(said: Mapping[str, Any]) -> Detection:
     return Detection(said["class"], (x1, y1, x2, y2), said["score"])
 
 
-def _check_dpg(_: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], place: Place) -> None:
-    _refuse_twice([(row["item_id"], row["number"]) for row in rows], place)
-    known = {row["item_id"] for row in rows if row["number"] == 0}
+def _check_dpg(header: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], place: Place) -> None:
+    _are_ours(header, DPG_RULES_VERSION, place)
+    images = [_Image(row["item_id"], repr(row["item_id"][:60]), row["number"]) for row in rows]
+    _refuse_twice(images, place)
+    _refuse_uneven(images, place)
+    asked = {row["item_id"]: row["answers"].keys() for row in rows if row["number"] == 0}
     for line, row in enumerate(rows, start=2):
-        if row["item_id"] not in known:
-            raise _damaged(place, line, f"no row is of the first image of {row['item_id'][:60]!r}")
+        if row["answers"].keys() != asked[row["item_id"]]:
+            words = f"its answers are to other questions than those of {row['item_id'][:60]!r}"
+            raise damaged(place, line, words)
 
 
 def _check_scores(
     header: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], place: Place
 ) -> None:
     """A prompt may stand in a run twice, but each has as many images."""
-    counts = Counter(row["number"] for row in rows)
-    if len(set(counts.values())) > 1 or sorted(counts) != list(range(len(counts))):
-        raise CorruptionError(
-            f"{place} has another number of rows for some images of its prompts than for others:"
-            " rows are there twice or of other images; remove it"
-        )
     shown = [(row["prompt"], row["category"]) for row in rows if row["number"] == 0]
     _refuse_other_prompts(header, scored_prompts_sha256(shown), place)
+    _refuse_uneven([_scored(row) for row in rows], place)
+
+
+def _scored(row: Mapping[str, Any]) -> "_Image":
+    prompt, category = row["prompt"], row["category"]
+    words = repr(prompt[:60]) + (f" of {category[:60]!r}" if category is not None else "")
+    return _Image(json.dumps([prompt, category]), words, row["number"])
 
 
 def _refuse_other_prompts(header: Mapping[str, Any], found: str, place: Place) -> None:
     """Published scores stand beside those of a file by what its header calls its prompts."""
     said = header["prompts_sha256"]
     if said != found:
-        raise _damaged(
+        raise damaged(
             place, 1, f"prompts_sha256 is {said[:12]!r}..., and that of its rows {found[:12]!r}..."
         )
 
@@ -254,7 +294,7 @@ def check_benchmark(header: Mapping[str, Any], place: Place) -> str:
     name = header.get("benchmark")
     if not isinstance(name, str) or name not in _SHAPES:
         known = ", ".join(_SHAPES)
-        raise _damaged(place, 1, f"benchmark {name!r} is none of {known}")
+        raise damaged(place, 1, f"benchmark {name!r} is none of {known}")
     return name
 
 
@@ -268,16 +308,65 @@ def check_shapes(
         try:
             kind.model_validate(content)
         except ValidationError as error:
-            raise _damaged(place, line, explain(error, kind)) from error
+            raise damaged(place, line, explain(error, kind)) from error
     shape.check(header, rows, place)
 
 
-def _refuse_twice(keys: Sequence[tuple[str, int]], place: Place) -> None:
-    seen: dict[tuple[str, int], int] = {}
-    for line, key in enumerate(keys, start=2):
-        if seen.setdefault(key, line) != line:
-            raise _damaged(place, line, f"it is of the same image as line {seen[key]}")
+class _Image(NamedTuple):
+    """What a row is of."""
+
+    prompt: str
+    """What tells its prompt from others."""
+    words: str
+    """Its prompt in an error."""
+    number: int
 
 
-def _damaged(place: Place, line: int, words: str) -> CorruptionError:
+def _refuse_twice(images: Sequence[_Image], place: Place) -> None:
+    seen: dict[_Image, int] = {}
+    for line, image in enumerate(images, start=2):
+        if seen.setdefault(image, line) != line:
+            raise damaged(place, line, f"it is of the same image as line {seen[image]}")
+
+
+def _refuse_uneven(images: Sequence[_Image], place: Place) -> None:
+    """Raise CorruptionError unless each prompt has the images 0 to n - 1, as every set is judged.
+
+    A row that is gone, or of another image, would change a score without a sign.
+    """
+    firsts = Counter(image.prompt for image in images if image.number == 0)
+    seen: Counter[_Image] = Counter()
+    for line, image in enumerate(images, start=2):
+        seen[image] += 1
+        if image.prompt not in firsts:
+            raise damaged(place, line, f"no row is of the first image of {image.words}")
+        if seen[image] > firsts[image.prompt]:
+            words = f"it is one more of image {image.number} of {image.words} than of the first"
+            raise damaged(place, line, words)
+    prompts = {image.prompt: image.words for image in images}
+    for number in range(1, max((image.number for image in images), default=0) + 1):
+        for prompt, words in prompts.items():
+            there = seen[_Image(prompt, words, number)]
+            if there < firsts[prompt]:
+                raise CorruptionError(
+                    f"{place} has {there} rows of image {number} of {words}, and"
+                    f" {firsts[prompt]} of the first: rows are missing, there twice or of other"
+                    " images; remove the file"
+                )
+
+
+def _refuse_uneven_folders(prompts: Sequence[GenevalPrompt], place: Place) -> None:
+    """What one prompt asks may stand in several folders, but in as many as that of any other."""
+    counts = Counter(prompt.meaning for prompt in prompts)
+    if len(set(counts.values())) > 1:
+        (many, most), *_, (few, fewest) = counts.most_common()
+        texts = {prompt.meaning: prompt.prompt[:60] for prompt in prompts}
+        raise CorruptionError(
+            f"{place} has {most} rows of {texts[many]!r} and {fewest} of {texts[few]!r}: rows are"
+            " missing or there twice; remove the file"
+        )
+
+
+def damaged(place: Place, line: int, words: str) -> CorruptionError:
+    """The error of a line, counted from 1, and what is wrong in it."""
     return CorruptionError(f"{place} line {line} is damaged: {words}; remove the file")

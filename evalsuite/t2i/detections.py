@@ -15,6 +15,8 @@ from evalsuite.errors import DataError
 
 Box = tuple[float, float, float, float]
 """(x1, y1, x2, y2) in pixels of the image; the right and the bottom edge are exclusive."""
+FARTHEST = 1e9
+"""Pixels that an edge may be from the first one, either way; float32 computes with them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,13 +46,15 @@ class Detections:
         """These, when their numbers are numbers and their masks are of an image of (H, W).
 
         Raises:
-            DataError: a box or a score is NaN or infinite, or a mask is no bool [H,W].
+            DataError: a box or a score is NaN, infinite or nowhere near an image, or a mask is no
+                bool [H,W].
         """
         for detection in self.found:
-            if not np.isfinite([*detection.box, detection.score]).all():
+            if not all(abs(number) <= FARTHEST for number in (*detection.box, detection.score)):
                 raise DataError(
                     f"{where}: the detector gave {detection.class_name} a box or a score that is"
-                    " NaN or infinite: its weights or its kernels are broken on this machine"
+                    f" NaN or infinite, or beyond {FARTHEST:g}: its weights or its kernels are"
+                    " broken on this machine"
                 )
             mask = detection.mask
             if mask is not None and (mask.dtype != np.bool_ or mask.shape != size):

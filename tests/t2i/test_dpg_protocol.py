@@ -19,7 +19,7 @@ from evalsuite.config import BenchmarkSpec, FilePlace, load_spec
 from evalsuite.errors import CorruptionError, DataError, StorageError
 from evalsuite.pipeline.benchmark_files import benchmark_file
 from evalsuite.pipeline.dpg_protocol import departures_of, prompts_sha256, questions_notice
-from evalsuite.pipeline.dpg_run import DpgInput, DpgScorer
+from evalsuite.pipeline.dpg_run import DpgInput, DpgScorer, summary_of
 from evalsuite.pipeline.judged_images import GridImages
 from evalsuite.pipeline.judging import header_of
 from evalsuite.pipeline.row_file import TESTED_BY, is_written, read_both, write_rows
@@ -113,6 +113,33 @@ def test_gits_name_of_the_questions_decides_no_answer(
     write_rows(tmp_path / "old.jsonl", {**old, "csv_sha256": "0" * 64}, rows)
     with pytest.raises(DataError, match="other csv_sha256"):
         read_both(tmp_path / "old.jsonl", tmp_path / "new.jsonl")
+
+
+def test_a_file_says_no_other_questions_than_its_csv(tmp_path: Path) -> None:
+    """Nor another name of the csv; one that says no name is held against the csv at hand."""
+    csv, path = tmp_path / "q.csv", tmp_path / "rows.jsonl"
+    scorer = scorer_of(csv)
+    header = header_of(scorer, GridImages("g", "s", 4, ("a.png",), 8))
+    question = {"id": 1, "parents": [], "category": "entity - whole", "text": "A cup?"}
+    first = {"prompt": "a cup", "questions": [question]}
+    old = {name: value for name, value in header.items() if name != "csv_git_blob"}
+    (published,) = (file.git_blob for file in load_spec(BenchmarkSpec, "dpg").files)
+    for head, about, words in [
+        (header, first, ""),
+        (old, first, ""),
+        (header, {**first, "prompt": "a mug"}, "line 2 is damaged: prompt of 'a' is not as"),
+        (old, {**first, "questions": [{**question, "text": "A mug?"}]}, "2 is damaged: questions"),
+        ({**header, "csv_git_blob": published}, first, "line 1 is damaged: csv_git_blob is '98457"),
+        ({**header, "csv_git_blob": ""}, first, "line 1 is damaged: csv_git_blob is ''"),
+    ]:
+        rows = [{"item_id": "a", "number": n, "answers": {"1": "yes"}} for n in range(4)]
+        write_rows(path, head, [rows[0] | about, *rows[1:]])
+        if not words:
+            assert "other questions than its dpg_bench.csv" in summary_of(path, csv)["departures"]
+            continue
+        for command in (("summary",), ("compare", path)):
+            done = call_main("t2i", *command, path, "--dpg-csv", csv)
+            assert (done.code, words in done.stderr) == (3, True), done.stderr
 
 
 def test_other_questions_are_told_before_they_are_asked(tmp_path: Path) -> None:

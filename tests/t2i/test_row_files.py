@@ -93,6 +93,55 @@ def test_prompts_of_an_earlier_version_are_not_checked_and_it_is_said(tmp_path: 
     assert "prompts that were not checked to be its 553" in summary_of(path)["departures"]
 
 
+def test_a_prompt_may_be_scored_twice_or_lie_in_several_folders(tmp_path: Path) -> None:
+    """A run may hold a prompt twice, and PixNerd writes a folder for each image."""
+
+    def twice(file: list[Any]) -> None:
+        file[2].update(number=0)
+        file[0].update(prompts_sha256=sha256_of([["a", "a"], ["a", "a"]]))
+
+    assert len(read_rows(written(tmp_path / "s.jsonl", "scores", twice))[1]) == 2
+
+    def folders(file: list[Any]) -> None:
+        file[2].update(number=0)
+        other_folder(file[2])
+
+    assert summary_of(written(tmp_path / "g.jsonl", "geneval", folders))["total_prompts"] == 2
+
+
+def flipped(file: list[Any]) -> None:
+    """A verdict that its objects contradict."""
+    file[1].update(correct=False, reasons=["no"])
+
+
+@pytest.mark.parametrize("benchmark", ["geneval", "dpg"])
+def test_rules_of_a_later_version_are_not_read(tmp_path: Path, benchmark: str) -> None:
+    """Whether what a file says follows from them cannot be told; it is no damage."""
+    path = written(tmp_path / "r.jsonl", benchmark, lambda f: f[0].update(rules_version=99))
+    with pytest.raises(
+        DataError, match=r"line 1: rules_version is 99, and .* up to 1: read"
+    ) as one:
+        read_rows(path)
+    assert not isinstance(one.value, CorruptionError)
+
+
+@pytest.mark.parametrize("kind", ["x", "shapes detector"])
+def test_verdicts_by_older_rules_are_not_checked_and_it_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    path = written(
+        tmp_path / "r.jsonl",
+        "geneval",
+        lambda f: (flipped(f), f[0].update(detector={"kind": kind})),
+    )
+    with pytest.raises(CorruptionError, match="the row says 'no'"):
+        summary_of(path)
+    for module in ("row_shapes", "geneval_protocol"):
+        monkeypatch.setattr(f"evalsuite.pipeline.{module}.RULES_VERSION", 2)
+    said = "verdicts by rules 1, not 2, which were not checked"
+    assert said in summary_of(path)["departures"]
+
+
 def test_a_score_without_an_interval_says_why(tmp_path: Path) -> None:
     path = written(tmp_path / "rows.jsonl", "geneval", lambda _: None)
     done = call_main("t2i", "summary", path)
@@ -110,16 +159,72 @@ def one_more(file: list[Any], score: float, kept: list[int] | None = None, **opt
         file[1].update(kept={"cup": kept})
 
 
+def renamed(*rows: dict[str, Any]) -> None:
+    """Verdicts of another prompt."""
+    for row in rows:
+        row["prompt"]["prompt"] = "two"
+
+
+def other_folder(row: dict[str, Any]) -> None:
+    """The same prompt by another record, as PixNerd and PixelGen write a folder for each image."""
+    row["prompt"]["seed"] = 1
+
+
+def second_prompt(file: list[Any]) -> dict[str, Any]:
+    """A third row, which has a prompt of its own that can be changed."""
+    added: dict[str, Any] = {**file[1], "prompt": dict(file[1]["prompt"])}
+    file.append(added)
+    file[0].update(num_images=3)
+    return added
+
+
+def several_folders(file: list[Any]) -> None:
+    """Three with one image each, of two prompts."""
+    renamed(second_prompt(file))
+    file[2].update(number=0)
+    other_folder(file[2])
+
+
+def all_of(file: list[Any], number: int) -> None:
+    """One row, of such an image."""
+    file.pop()
+    file[0].update(num_images=1)
+    file[1].update(number=number)
+
+
+def one_for_another(file: list[Any]) -> None:
+    """Two prompts of two images each, but an image of one is there twice, and one is not."""
+    pairs = [("a", 0), ("b", 0), ("a", 1), ("a", 1)]
+    file[1:] = [{**file[1], "prompt": prompt, "number": number} for prompt, number in pairs]
+    file[0].update(num_images=4, prompts_sha256=sha256_of([["a", "a"], ["b", "b"]]))
+
+
 DAMAGE: list[tuple[str, Callable[[list[Any]], object], str]] = [
     ("dpg", lambda f: f[1].pop("answers"), "line 2 is damaged: answers: "),
     ("dpg", lambda f: f[2]["answers"].update({"1": 3}), "line 3 is damaged: answers.1"),
     ("dpg", lambda f: f[1]["answers"].update(x="yes"), "line 2 is damaged: answers.x"),
+    ("dpg", lambda f: f[1]["answers"].update({"01": "no"}), "line 2 is damaged: answers.01"),
+    ("dpg", lambda f: f[2]["answers"].update({"01": "no"}), "line 3 is damaged: answers.01"),
+    ("dpg", lambda f: f[2]["answers"].update({"3": "no"}), "line 3 .* other questions than .* 'a'"),
+    ("dpg", lambda f: f[2]["answers"].clear(), "line 3 .* to other questions than those of 'a'"),
     ("dpg", lambda f: f[0].pop("judge"), "line 1 is damaged: judge: "),
     ("dpg", lambda f: f[0].pop("csv_sha256"), "line 1 is damaged: csv_sha256: "),
     ("dpg", lambda f: f[0].update(benchmark="zzz"), "line 1 is damaged: benchmark 'zzz' is none"),
     ("dpg", lambda f: f[0].update(benchmark=["dpg"]), "line 1 is damaged: benchmark"),
     ("dpg", lambda f: (f.append(f[1]), f[0].update(num_images=3)), "line 4 .* image as line 2"),
     ("geneval", lambda f: (f.append(f[2]), f[0].update(num_images=3)), "line 4 .* as line 3"),
+    ("geneval", lambda f: f[0].update(rules_version="x"), "line 1 is damaged: rules_version: "),
+    ("geneval", lambda f: f[0].update(rules_version=None), "line 1 is damaged: rules_version: "),
+    ("dpg", lambda f: f[0].update(rules_version=True), "line 1 is damaged: rules_version must"),
+    (
+        "scores",
+        lambda f: f[0].update(num_images="2"),
+        'line 1 is damaged: num_images is "2", which',
+    ),
+    ("dpg", lambda f: f[0].update(num_images=True), "line 1 is damaged: num_images is true, which"),
+    ("dpg", lambda f: f[0].update(num_images=2.0), "line 1 is damaged: num_images is 2.0, which"),
+    ("dpg", lambda f: f[0].pop("num_images"), "line 1 is damaged: num_images is null, which"),
+    ("dpg", lambda f: f.append(f[2]), "line 4 is damaged: it is one more than num_images, which"),
     ("geneval", lambda f: f[1].pop("kept"), "line 2 is damaged: kept: "),
     ("geneval", lambda f: f[1].update(kept={"cup": [1]}), "line 2 .* kept names detection 1 of 1"),
     ("geneval", lambda f: f[2].update(colors={"1": ["red"]}), "line 3 .* colors of a clause"),
@@ -144,6 +249,11 @@ DAMAGE: list[tuple[str, Callable[[list[Any]], object], str]] = [
     ("geneval", lambda f: f[1].update(kept={"cup": [0, 0]}), "line 2 .* of 'cup' twice"),
     ("geneval", lambda f: f[1]["detections"][0].update(score=0.2), "line 2 .* score is below 0.3"),
     ("geneval", lambda f: f[1]["detections"][0].update(score=1.2), "line 2 .* at most 1"),
+    (
+        "geneval",
+        lambda f: f[1]["detections"][0].update(box=[-1e308, 0, 1e308, 9]),
+        "line 2 is damaged: detections.0.box.0",
+    ),
     ("geneval", lambda f: f[1]["detections"][0]["box"].reverse(), "line 2 .* ends before it"),
     (
         "geneval",
@@ -171,7 +281,22 @@ DAMAGE: list[tuple[str, Callable[[list[Any]], object], str]] = [
         lambda f: f[0].update(prompts_sha256="0" * 64),
         "line 1 .* prompts_sha256 is '000000000000'..., and that of its rows",
     ),
-    ("geneval", lambda f: f[2]["prompt"].update(prompt="two"), "line 1 .* that of its rows"),
+    ("geneval", lambda f: renamed(f[1], f[2]), "line 1 .* that of its rows"),
+    (
+        "geneval",
+        lambda f: renamed(f[2]),
+        "line 3 is damaged: no row is of the first image of 'two'",
+    ),
+    ("geneval", lambda f: f[2].update(number=2), "has 0 rows of image 1 of 'a red cup', and 1 of"),
+    ("geneval", lambda f: all_of(f, 5), "line 2 .* no row is of the first image of 'a red cup'"),
+    ("geneval", lambda f: renamed(second_prompt(f)), "has 0 rows of image 1 of 'two', and 1 of"),
+    ("geneval", lambda f: other_folder(second_prompt(f)), "has 0 rows of image 1 of 'a red cup'"),
+    ("geneval", lambda f: several_folders(f), "has 2 rows of 'a red cup' and 1 of 'two': rows"),
+    ("dpg", lambda f: f[2].update(number=7), "has 0 rows of image 1 of 'a', and 1 of the first"),
+    ("scores", lambda f: f[2].update(number=7), "has 0 rows of image 1 of 'a', and 1 of the first"),
+    ("scores", lambda f: f[2].update(prompt="zzz"), "line 3 .* no row is of the first image of"),
+    ("scores", lambda f: f[2].update(category="b"), "line 3 .* the first image of 'a' of 'b'"),
+    ("scores", lambda f: one_for_another(f), "line 5 .* one more of image 1 of 'a' than of"),
     ("scores", lambda f: f[0].update(prompts_sha256="0" * 64), "line 1 .* that of its rows"),
     ("scores", lambda f: f[1].update(category="b"), "line 1 .* that of its rows"),
     ("dpg", lambda f: f[1].pop("prompt"), "line 2 .* without prompt or questions"),
@@ -182,7 +307,7 @@ DAMAGE: list[tuple[str, Callable[[list[Any]], object], str]] = [
     ("scores", lambda f: f[1].pop("score"), "line 2 is damaged: score: "),
     ("scores", lambda f: f[1].update(score=1.7e308), "line 2 is damaged: score: "),
     ("scores", lambda f: f[0].update(scorer={}), "line 1 is damaged: scorer"),
-    ("scores", lambda f: (f.append(f[1]), f[0].update(num_images=3)), "rows are there twice"),
+    ("scores", lambda f: (f.append(f[1]), f[0].update(num_images=3)), "line 1 .* that of its rows"),
 ]
 
 
@@ -203,13 +328,56 @@ def test_damage_is_named_by_its_line(
     ["[" * 9000, '{"schema": 2, "x": ' + "9" * 5000 + "}", "[1]", ""],
     ids=["too deep", "too long a number", "a list", "nothing"],
 )
-@pytest.mark.parametrize("place", [0, 2])
+@pytest.mark.parametrize("place", [0, 1])
 def test_a_line_that_is_no_object_is_named(tmp_path: Path, line: str, place: int) -> None:
     path = written(tmp_path / "rows.jsonl", "dpg", lambda _: None)
     lines = path.read_text().splitlines()
     lines[place] = line
     path.write_text("".join(f"{one}\n" for one in lines))
     with pytest.raises(CorruptionError, match=f"line {place + 1} is no"):
+        read_rows(path)
+
+
+@pytest.mark.parametrize(
+    ("scores", "line"),
+    [
+        ((0.5, 0.7), "mean             0.6000  (-0.6706 to 1.8706)"),
+        ((1e-7, 3e-7), "mean             2.000e-07  (-1.071e-06 to 1.471e-06)"),
+        ((1e100, 9e99), "mean             9.500e+99  (3.147e+99 to 1.585e+100)"),
+        ((1e-170, 2e-170), "mean             1.500e-170  no interval: it is the same for every"),
+        (
+            (0.0, 0.0),
+            "mean             0.0000  no interval: it is the same for every prompt, up to",
+        ),
+        ((3.0,), "mean             3.0000  no interval: one prompt alone tells nothing of others"),
+    ],
+)
+def test_scores_of_any_size_are_read_with_their_digits(
+    tmp_path: Path, scores: tuple[float, ...], line: str
+) -> None:
+    """Of two values the interval is half of their distance about the mean, times 12.706."""
+
+    def of(file: list[Any]) -> None:
+        file[1:] = [
+            {**file[1], "prompt": p, "score": s} for p, s in zip("ab", scores, strict=False)
+        ]
+        prompts = [["a", "a"], ["b", "b"]][: len(scores)]
+        file[0].update(num_images=len(scores), prompts_sha256=sha256_of(prompts))
+
+    done = call_main("t2i", "summary", written(tmp_path / "rows.jsonl", "scores", of))
+    assert done.stdout.startswith(line), done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("benchmark", FILES)
+def test_what_an_editor_leaves_at_the_end_is_no_damage(tmp_path: Path, benchmark: str) -> None:
+    """Blank lines, or a last one without its end; but a cut one is not there."""
+    path = written(tmp_path / "rows.jsonl", benchmark, lambda _: None)
+    content = path.read_bytes()
+    for end in (b"\n\n", b"\n \r\n", b"\r\n", b""):
+        path.write_bytes(content.removesuffix(b"\n") + end)
+        assert read_rows(path)[1] == FILES[benchmark][1:]
+    path.write_bytes(content[:-2])
+    with pytest.raises(DataError, match="holds 1 rows of 2: run the same command again"):
         read_rows(path)
 
 
