@@ -106,9 +106,10 @@ def test_tags_of_other_suites_follow_the_published_ones() -> None:
 
 
 def test_a_detector_that_gives_nan_is_broken() -> None:
-    broken = Detections((Detection("cup", (0, 0, float("nan"), 1), 0.5),))
-    with pytest.raises(DataError, match=r"image 3: the detector gave cup a box .* NaN"):
-        broken.checked("image 3", (4, 4))
+    for edge in (float("nan"), float("inf"), 1e308, -1.1e9):
+        broken = Detections((Detection("cup", (0, 0, edge, 1), 0.5),))
+        with pytest.raises(DataError, match=r"image 3: the detector gave cup a box .* NaN"):
+            broken.checked("image 3", (4, 4))
     for mask in (np.ones((4, 5), dtype=bool), np.full((4, 4), np.nan)):
         with pytest.raises(DataError, match="image 3: the detector gave cup a mask of"):
             Detections((Detection("cup", (0, 0, 1, 1), 0.5, mask),)).checked("image 3", (4, 4))
