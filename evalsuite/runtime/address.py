@@ -38,9 +38,10 @@ def check_address(address: str, notice: Callable[[str], None] | None = None) -> 
         UsageError: an address of another kind.
         EnvironmentProblem: no head answers there, or it wants another token.
     """
+    said = f"--address {address!r}"
     if address == "auto":
-        address = _meant_by_auto()
-    host, port = _parts(address)
+        address, said = _meant_by_auto()
+    host, port = _parts(address, said)
     try:
         speaks = reach(host, port, PROBE_S, speaks_http2)
     except TimeoutError as error:
@@ -68,36 +69,38 @@ def token_problem(address: str, *, refused: bool) -> EnvironmentProblem:
     )
 
 
-def _meant_by_auto() -> str:
-    """What Ray would take: the environment's, or the cluster that was last started here."""
-    named = os.environ.get("RAY_ADDRESS", "")
-    if not named or named == "auto":
-        folder = os.environ.get("RAY_TMPDIR", os.environ.get("TMPDIR", "/tmp"))  # noqa: S108
-        with contextlib.suppress(OSError):  # there `ray start` writes it
-            named = Path(folder, "ray/ray_current_cluster").read_text(encoding="utf-8").strip()
-    if ":" in named and "://" not in named:
-        return named
-    # Ray would take any head that runs here, other people's private ones too
-    raise EnvironmentProblem(
-        "--address auto: RAY_ADDRESS names no head, and none was started here by"
-        " `ray start` (without --temp-dir): give its host:port"
-    )
+def _meant_by_auto() -> tuple[str, str]:
+    """What Ray would take, and who said so: the environment, or what was last started here."""
+    named = os.environ.get("RAY_ADDRESS", "").strip()
+    if named and named != "auto":
+        return named, f"--address auto: RAY_ADDRESS={named!r}"
+    folder = os.environ.get("RAY_TMPDIR", os.environ.get("TMPDIR", "/tmp"))  # noqa: S108
+    noted = Path(folder, "ray/ray_current_cluster")  # there `ray start` writes it
+    with contextlib.suppress(OSError):
+        named = noted.read_text(encoding="utf-8").strip()
+    if ":" not in named:  # Ray would take any head that runs here, other people's private ones too
+        raise EnvironmentProblem(
+            "--address auto: RAY_ADDRESS names no head, and none was started here by"
+            " `ray start` (without --temp-dir): give its host:port"
+        )
+    return named, f"--address auto: {named!r} in {noted}"
 
 
-def _parts(address: str) -> tuple[str, int]:
+def _parts(address: str, said: str) -> tuple[str, int]:
     """Host, without the brackets of IPv6, and port."""
     if address.startswith("ray://"):
-        raise UsageError("--address ray:// is not supported: give host:port of the cluster's head")
+        raise UsageError(f"{said}: ray:// is not supported: give host:port of the cluster's head")
     if "://" in address:
         raise UsageError(
-            f"--address {address!r} is a URL: give host:port of the cluster's head, without"
+            f"{said} is a URL: give host:port of the cluster's head, without"
             f" {address.partition('://')[0]}://"
         )
     host, colon, port = address.rpartition(":")
     if not colon or not port.isdecimal() or not host:
-        raise UsageError(f"--address {address!r} must be local, auto or host:port")
+        kinds = "local, auto or host:port" if said == f"--address {address!r}" else "host:port"
+        raise UsageError(f"{said} must be {kinds}")
     if not 0 < int(port) <= LAST_PORT:
-        raise UsageError(f"--address {address!r}: a port is a number of 1 to {LAST_PORT}")
+        raise UsageError(f"{said}: a port is a number of 1 to {LAST_PORT}")
     return host.strip("[]"), int(port)
 
 

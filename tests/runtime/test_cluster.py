@@ -28,7 +28,7 @@ from harness import (
 )
 from ray._common.utils import get_ray_address_file
 
-from evalsuite.errors import EnvironmentProblem
+from evalsuite.errors import EnvironmentProblem, UsageError
 from evalsuite.runtime.address import check_address
 from evalsuite.runtime.cluster import own_signals
 
@@ -225,6 +225,33 @@ def test_addresses_of_another_kind(
     (line,) = outcome.complaints
     assert words in line
     assert list(tmp_path.iterdir()) == [], "an address that cannot be left a run behind"
+
+
+@pytest.mark.parametrize(
+    ("named", "words"),
+    [
+        ("local", "RAY_ADDRESS='local' must be host:port"),
+        ("http://127.0.0.1:8265", "RAY_ADDRESS='http://127.0.0.1:8265' is a URL: give host:port"),
+        ("ray://127.0.0.1:10001", "RAY_ADDRESS='ray://127.0.0.1:10001': ray:// is not supported"),
+    ],
+)
+def test_auto_names_a_variable_that_names_no_head(
+    named: str, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", named)
+    with pytest.raises(UsageError) as caught:
+        check_address("auto")
+    assert str(caught.value).startswith(f"--address auto: {words}")
+
+
+def test_space_around_the_address_that_auto_takes_is_none_of_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+    monkeypatch.setenv("RAY_ADDRESS", f" {address} ")
+    with pytest.raises(EnvironmentProblem, match=f"^nothing answers at {address} "):
+        check_address("auto")
 
 
 def test_an_address_of_ipv6_in_brackets() -> None:
