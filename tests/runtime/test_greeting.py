@@ -171,12 +171,12 @@ def test_a_signal_ends_the_wait_for_an_answer(tmp_path: Path) -> None:
     words = ("generate", *PLAN, "--num-samples", NUM_SAMPLES, "--output", "a")
     with service(b"") as address:
         driver = start(*words, "--address", address, cwd=tmp_path)
-        told = driver.stderr.readline()
+        waits = f"evalsuite: {address} accepts connections; its answer is waited for\n"
+        assert waits in iter(driver.stderr.readline, "")
         began = time.monotonic()
         driver.send_signal(signal.SIGTERM)
         outcome = finish(driver)
         assert time.monotonic() - began < 12
-    assert told == f"{address} accepts connections; its answer is waited for\n"
     assert outcome.code == 128 + signal.SIGTERM
     (line,) = outcome.complaints
     assert line.startswith("evalsuite: stopped by")
