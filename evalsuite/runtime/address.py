@@ -149,11 +149,15 @@ def _no_head(address: str) -> EnvironmentProblem:
 
 
 def _authorization() -> bytes:
-    """What Ray's own clients say to a head that wants a token; empty where none is set.
+    """What Ray's own clients say to a head that wants a token; empty where they say nothing.
+
+    At an explicit address they show one only where RAY_AUTH_MODE asks for it.
 
     Raises:
         EnvironmentProblem: the file that should hold it cannot be read.
     """
+    if os.environ.get("RAY_AUTH_MODE", "").lower() != "token":
+        return b""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from ray._raylet import (  # type: ignore[attr-defined]  # Ray's stub leaves it out
@@ -162,7 +166,6 @@ def _authorization() -> bytes:
         from ray.exceptions import AuthenticationError
     loader = AuthenticationTokenLoader.instance()
     try:
-        # Ray turns its authentication on by itself where it finds a token and is not told not to
         if not loader.has_token(ignore_auth_mode=True):
             return b""
         headers = loader.get_token_for_http_header(ignore_auth_mode=True)

@@ -128,16 +128,17 @@ def read_anew() -> Iterator[Callable[[], None]]:
     [
         ({}, None),
         ({"RAY_AUTH_TOKEN": "0" * 64}, "refuses this token: set RAY_AUTH_MODE=token and"),
-        ({"RAY_AUTH_MODE": "", "HOME": "/nowhere"}, "wants a token: set RAY_AUTH_MODE=token and"),
+        ({"RAY_AUTH_TOKEN": None, "HOME": "/nowhere"}, "wants a token: set RAY_AUTH_MODE=token"),
+        ({"RAY_AUTH_MODE": None}, "wants a token: set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN"),
         (
-            {"RAY_AUTH_TOKEN_PATH": "/nowhere"},
+            {"RAY_AUTH_TOKEN": None, "RAY_AUTH_TOKEN_PATH": "/nowhere"},
             "Ray's token cannot be read: RAY_AUTH_TOKEN_PATH is set but file cannot be opened",
         ),
     ],
-    ids=["its own", "another", "none", "none that can be read"],
+    ids=["its own", "another", "none", "one that Ray would not show", "none that can be read"],
 )
 def test_a_head_lets_in_whoever_has_its_token(
-    changes: dict[str, str],
+    changes: dict[str, str | None],
     words: str | None,
     cluster: HostedCluster,
     read_anew: Callable[[], None],
@@ -146,22 +147,20 @@ def test_a_head_lets_in_whoever_has_its_token(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     with monkeypatch.context() as patch:
-        if changes:
-            patch.delenv("RAY_AUTH_TOKEN")
         for name, value in changes.items():
-            patch.setenv(name, value)
+            patch.delenv(name, raising=False)
+            if value is not None:
+                patch.setenv(name, value)
         read_anew()
-        began = time.monotonic()
         if words is None:
             assert check_address(cluster.address) == cluster.address
             return
         outcome = call(*ALL, "--address", cluster.address)
-    assert time.monotonic() - began < 10
     (line,) = outcome.complaints
     assert words in line
-    assert "0000" not in outcome.stderr
+    assert "0" * 64 not in outcome.stderr
     assert outcome.code == 6
-    assert list(tmp_path.iterdir()) == []
+    assert list(tmp_path.iterdir()) == [], "it was left to Ray"
 
 
 def test_an_address_where_nothing_listens(call: Callable[..., Outcome]) -> None:
