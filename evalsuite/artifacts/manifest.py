@@ -1,5 +1,6 @@
 """The manifest of a run directory: its plan, written once."""
 
+from pathlib import Path
 from typing import Any
 
 from pydantic import Field, ValidationError
@@ -51,7 +52,9 @@ def read_manifest(storage: Storage) -> Manifest:
     except ValidationError as error:
         raise CorruptionError(f"{where}: {explain(error, Manifest)}: {_RESTORE}") from error
     except ValueError as error:
-        raise CorruptionError(f"{where} is not JSON: {_RESTORE}") from error
+        # a server that is no store may give a page for every name
+        check = "" if isinstance(where, Path) else "check that a store answers at its endpoint, or "
+        raise CorruptionError(f"{where} is not JSON: {check}{_RESTORE}") from error
     if manifest.plan.plan_id != manifest.plan_id:
         raise CorruptionError(
             f"{where}: its plan does not hash to its plan_id; it was edited: {_RESTORE}"

@@ -12,6 +12,7 @@ from evalsuite.artifacts.images import Images, pixel_sha256
 from evalsuite.artifacts.ledger import Reading
 from evalsuite.artifacts.ledger_rows import Row
 from evalsuite.artifacts.receipts import (
+    AGAIN,
     RangeIndex,
     Receipt,
     Slice,
@@ -44,6 +45,7 @@ class Fault:
     receipt: Receipt | None
     """None where nothing that it says can be trusted."""
     text: str
+    """What is wrong; what to do depends on the command that found it."""
     content: bytes | None = None
     """Its bytes, where it is the receipt itself that is bad: others in its place are no fault."""
 
@@ -201,7 +203,7 @@ def _fault_of_receipt(run: RunDirectory, place: str) -> Fault | None:
     try:
         receipt = _read_or_none(run, place)
     except CorruptionError as error:
-        return Fault(place, None, str(error), content)
+        return Fault(place, None, str(error).removesuffix(f": {AGAIN}"), content)
     if receipt is None:
         return None
     where = run.root / place

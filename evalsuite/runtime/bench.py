@@ -1,7 +1,7 @@
 """One Ray for several sessions, and workers that wait between them with their networks loaded."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Self
 
 from evalsuite.runtime.cluster import Cluster, connected
@@ -42,14 +42,19 @@ class Bench:
 
     @contextlib.contextmanager
     def connected(
-        self, address: str | None, num_workers: int | None, *, use_gpu: bool
+        self,
+        address: str | None,
+        num_workers: int | None,
+        *,
+        use_gpu: bool,
+        notice: Callable[[str], None] | None = None,
     ) -> Iterator[Cluster]:
         """As `cluster.connected`, but the connection outlives the block: it ends with the bench.
 
         All sessions of a bench ask for the same one.
         """
         if self._cluster is None:
-            cluster = connected(address, num_workers, use_gpu=use_gpu)
+            cluster = connected(address, num_workers, use_gpu=use_gpu, notice=notice)
             self._cluster = self._open.enter_context(cluster)
         yield self._cluster
 

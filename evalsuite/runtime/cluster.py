@@ -1,14 +1,10 @@
 """Connecting to Ray: a private local cluster by default, or the one at an address.
 
-Facts as measured on Ray 2.60: `ray.init` hangs for minutes on an address where nothing listens, and
-for ever where something accepts and does not answer, and gives pages to a minute in vain where it
-is another service of HTTP/2, so it is probed first; `ray.init` replaces the SIGTERM handler, so
-ours are set after it.
+As measured on Ray 2.60, `ray.init` replaces the SIGTERM handler, so ours are set after it.
 """
 
 import contextlib
 import fcntl
-import functools
 import logging
 import os
 import re
@@ -20,16 +16,15 @@ import tempfile
 import threading
 import uuid
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from evalsuite.artifacts.storage import Place
-from evalsuite.errors import EnvironmentProblem, EvalsuiteError, Interrupted, UsageError, first_line
-from evalsuite.runtime.greeting import is_no_head, speaks_http2
+from evalsuite.errors import EnvironmentProblem, EvalsuiteError, Interrupted, first_line
+from evalsuite.runtime.address import check_address
 from evalsuite.runtime.leftovers import below, children, end
 from evalsuite.runtime.machine import default_cpu_workers
-from evalsuite.runtime.reaching import reach
 from evalsuite.runtime.signals import stop_code
 
 OBJECT_STORE_BYTES = 80 * 2**20
@@ -38,10 +33,6 @@ _NONE_BEFOREHAND = {"prestart_worker_first_driver": False}
 """Ray would start a process for each core that is never ours: those have variables of their own."""
 JOB_ADDRESS = "EVALSUITE_ADDRESS"
 """Set in a submitted job: where its `evaluate` finds workers, should its samples want any."""
-PROBE_S = 5.0
-ANSWER_S = 3.0
-"""For a call, by whoever has greeted; a head that is slower is waited for as Ray does."""
-LAST_PORT = 2**16 - 1
 LEAVING_S = 10.0
 _PREFIX = "evalsuite-"
 _LOCK = "owner.lock"
@@ -59,13 +50,20 @@ class Cluster:
 
 
 @contextlib.contextmanager
-def connected(address: str | None, num_workers: int | None, *, use_gpu: bool) -> Iterator[Cluster]:
+def connected(
+    address: str | None,
+    num_workers: int | None,
+    *,
+    use_gpu: bool,
+    notice: Callable[[str], None] | None = None,
+) -> Iterator[Cluster]:
     """Connect to Ray and disconnect at the end.
 
     Args:
         address: None or `local` for a private cluster of this process; `auto` or `host:port`.
         num_workers: CPU workers of a private cluster; one for each core when None.
         use_gpu: whether a private cluster may offer GPUs.
+        notice: is told in one line that the answer of a head is waited for.
 
     Raises:
         UsageError: an address of another kind.
@@ -83,7 +81,7 @@ def connected(address: str | None, num_workers: int | None, *, use_gpu: bool) ->
         with _quiet(), _private_cluster(num_workers, use_gpu=use_gpu):
             yield asked_of_ray(lambda: _describe("local"))
         return
-    found = check_address(str(address))
+    found = check_address(str(address), notice)
     with _quiet(), _joined(found):
         yield asked_of_ray(lambda: _describe(str(address)))
 
@@ -316,64 +314,6 @@ def _remove_stale(parent: Path) -> None:
             if lock.stat().st_uid == os.getuid():
                 fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)  # fails while its owner lives
                 shutil.rmtree(lock.parent, ignore_errors=True)
-
-
-def _meant_by_auto() -> str:
-    """What Ray would take: the environment's, or the cluster that was last started here."""
-    named = os.environ.get("RAY_ADDRESS", "")
-    if not named or named == "auto":
-        folder = os.environ.get("RAY_TMPDIR", os.environ.get("TMPDIR", "/tmp"))  # noqa: S108
-        with contextlib.suppress(OSError):  # there `ray start` writes it
-            named = Path(folder, "ray/ray_current_cluster").read_text(encoding="utf-8").strip()
-    return named if ":" in named and "://" not in named else ""
-
-
-def check_address(address: str) -> str:
-    """What `auto` or `host:port` stands for, where a head may answer; asks it, and starts nothing.
-
-    Raises:
-        UsageError: an address of another kind.
-        EnvironmentProblem: no head answers there.
-    """
-    if address.startswith("ray://"):
-        raise UsageError("--address ray:// is not supported: give host:port of the cluster's head")
-    if address == "auto":
-        address = _meant_by_auto()
-        if not address:  # Ray would take any head that runs here, other people's private ones too
-            raise EnvironmentProblem(
-                "--address auto: RAY_ADDRESS names no head, and none was started here by"
-                " `ray start` (without --temp-dir): give its host:port"
-            )
-    if "://" in address:
-        raise UsageError(
-            f"--address {address!r} is a URL: give host:port of the cluster's head, without"
-            f" {address.partition('://')[0]}://"
-        )
-    host, colon, port = address.rpartition(":")
-    if not colon or not port.isdecimal() or not host:
-        raise UsageError(f"--address {address!r} must be local, auto or host:port")
-    if not 0 < int(port) <= LAST_PORT:
-        raise UsageError(f"--address {address!r}: a port is a number of 1 to {LAST_PORT}")
-    remedy = "check the address, or leave --address out for a private local Ray"
-    host = host.strip("[]")
-    try:
-        speaks = reach(host, int(port), PROBE_S, speaks_http2)
-    except TimeoutError as error:
-        silent = f"no answer from {address} in {PROBE_S:.0f} s: {remedy}"
-        raise EnvironmentProblem(silent) from error
-    except OSError as error:
-        raise EnvironmentProblem(f"nothing answers at {address} ({error}): {remedy}") from error
-    if not speaks or _is_no_head(host, int(port)):
-        raise EnvironmentProblem(f"what answers at {address} is not a head of Ray: {remedy}")
-    return address
-
-
-def _is_no_head(host: str, port: int) -> bool:
-    """Whether what greets there is certainly none: a head that is busy may say nothing for now."""
-    try:
-        return reach(host, port, ANSWER_S, functools.partial(is_no_head, host=host, port=port))
-    except OSError:
-        return False
 
 
 def _describe(address: str) -> Cluster:

@@ -168,7 +168,10 @@ class _Work:
         if not self._samples.random_access:
             self._say_one_reader()
             return self.on_this_machine()
-        with connected(asked.address, asked.num_workers, use_gpu=asked.device != "cpu") as cluster:
+        on_gpu = asked.device != "cpu"
+        with connected(
+            asked.address, asked.num_workers, use_gpu=on_gpu, notice=self._notice
+        ) as cluster:
             from evalsuite.runtime.team import look_around, numerics_of_workers
 
             team = look_around(cluster, asked.num_workers, asked.device, asked.gpus_per_worker).team

@@ -4,21 +4,42 @@ Sources: RFC 9113 (frames), RFC 7541 (their fields), and gRPC's `PROTOCOL-HTTP2.
 gRPC need not be there, and Ray's own client waits and prints as it likes where no head is.
 """
 
-import itertools
+import enum
 import os
 import socket
+from collections.abc import Iterator
 
 _FRAME_HEAD_BYTES, _LONGEST_FRAME, _MOST_FRAMES = 9, 2**14, 32
-_DATA, _HEADERS, _SETTINGS = 0, 1, 4
+_DATA, _HEADERS, _RST_STREAM, _SETTINGS, _GOAWAY = 0, 1, 3, 4, 7
 _END_STREAM, _END_HEADERS = 1, 4
 _CALL_STREAM = 1
+_VARINT, _LENGTH, _VERSION_FIELD = 0, 2, 2
 _METHOD = b"/ray.rpc.NodeInfoGcsService/CheckAlive"
-"""Which every head knows; asked without a token, one that wants it says so, in gRPC too."""
+"""Which every head answers, whatever else it has to do; one that wants a token says so."""
 _GRPC = (b"application/grpc", bytes.fromhex("1d75d0620d263d4c4d6564"))
 """A content type, plainly and in Huffman's code (RFC 7541, appendix B)."""
 _STATUS = (b"\x0bgrpc-status", bytes.fromhex("889acac8b21234da8f"))
-_UNIMPLEMENTED = (b"\x0212", bytes.fromhex("8208bf"))
-_NO_SUCH_METHOD = tuple(map(b"".join, itertools.product(_STATUS, _UNIMPLEMENTED)))
+
+
+class Answer(enum.Enum):
+    """Of whoever was asked as heads are."""
+
+    HEAD = "0"
+    """Values are gRPC's codes of status: OK, ..."""
+    NO_HEAD = "12"
+    """... UNIMPLEMENTED, for a method that it does not have; or words that are not gRPC's ..."""
+    WANTS_TOKEN = "16"  # noqa: S105 - a code
+    """... and UNAUTHENTICATED: no token was shown, or another one than its own."""
+
+
+_CODES = {
+    Answer.HEAD: (b"\x010", bytes.fromhex("8107")),
+    Answer.NO_HEAD: (b"\x0212", bytes.fromhex("8208bf")),
+    Answer.WANTS_TOKEN: (b"\x0216", bytes.fromhex("820b9f")),
+}
+_SAID = {
+    name + code: answer for answer, codes in _CODES.items() for name in _STATUS for code in codes
+}
 
 
 def speaks_http2(connection: socket.socket) -> bool:
@@ -33,38 +54,53 @@ def speaks_http2(connection: socket.socket) -> bool:
     return _received(connection, _FRAME_HEAD_BYTES)[3:4] == bytes([_SETTINGS])
 
 
-def is_no_head(connection: socket.socket, host: str, port: int) -> bool:
-    """Whether the other side answers a call of a head's as no head would.
+def answer_of(
+    connection: socket.socket, host: str, port: int, authorization: bytes = b""
+) -> Answer:
+    """What the other side says to a call that every head knows.
 
-    That is in other words than gRPC's, or by those for a method that it does not have. Whoever
-    ends the connection, or answers in a way that is not understood, may be a head.
+    With Ray's TLS on nobody is asked, and whoever listens counts as a head.
 
     Args:
         connection: to it.
         host: that was asked for, by which a proxy may know whom the call is for.
         port: of it.
+        authorization: the field of that name, `Bearer` and a token; empty to show none.
 
     Raises:
         UnicodeError: a name that is not written in ASCII.
-        OSError: no answer, TimeoutError among them.
+        OSError: no answer, or another one than these; TimeoutError: none for now.
     """
     if _is_encrypted():
-        return False
+        return Answer.HEAD
     name = f"[{host}]" if ":" in host else host  # as gRPC's own client calls it
-    connection.sendall(_hello() + _call(f"{name}:{port}".encode("ascii")))
-    is_first = True
-    for _ in range(_MOST_FRAMES):
-        kind, flags, stream, content = _next_frame(connection)
-        if (kind, stream) != (_HEADERS, _CALL_STREAM):
+    connection.sendall(_hello() + _call(f"{name}:{port}".encode("ascii"), authorization))
+    is_first, message = True, b""
+    for kind, flags, content in _frames_of_call(connection):
+        if kind == _DATA:
+            message += content
+        if kind != _HEADERS:
             continue
         if is_first and flags & _END_HEADERS and not _holds(content, _GRPC):
-            return True
-        if _holds(content, _NO_SUCH_METHOD):
-            return True
-        if flags & _END_STREAM:
-            return False
+            return Answer.NO_HEAD
         is_first = False
-    return False
+        said = next((answer for words, answer in _SAID.items() if words in content), None)
+        if said is not None:
+            is_reply = said is not Answer.HEAD or _tells_version(message)
+            return said if is_reply else Answer.NO_HEAD
+    raise ConnectionError("the call was ended without an answer of a head's")
+
+
+def _frames_of_call(connection: socket.socket) -> Iterator[tuple[int, int, bytes]]:
+    """Type, flags and content of each frame of the call's, until it is ended or given up."""
+    for _ in range(_MOST_FRAMES):
+        kind, flags, stream, content = _next_frame(connection)
+        if kind == _GOAWAY and int.from_bytes(content[:4]) < _CALL_STREAM:
+            return
+        if stream == _CALL_STREAM:
+            yield kind, flags, content
+            if kind == _RST_STREAM or flags & _END_STREAM:
+                return
 
 
 def _is_encrypted() -> bool:
@@ -76,12 +112,14 @@ def _hello() -> bytes:
     return b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + _frame(_SETTINGS, 0, 0, b"")
 
 
-def _call(authority: bytes) -> bytes:
+def _call(authority: bytes, authorization: bytes) -> bytes:
     """A call of `_METHOD` with an empty message; no field is kept in a table (RFC 7541, 6.2.2)."""
     fields = b"\x83\x86"  # POST and http, of the static table
     fields += b"\x04" + _text(_METHOD) + b"\x01" + _text(authority)  # its 4 is :path, 1 :authority
     fields += b"\x0f\x10" + _text(_GRPC[0])  # 31 is content-type
     fields += b"\x00" + _text(b"te") + _text(b"trailers")
+    if authorization:  # 23, and kept in no table of anybody's on the way (7.1.3)
+        fields += b"\x1f\x08" + _text(authorization)
     head = _frame(_HEADERS, _END_HEADERS, _CALL_STREAM, fields)
     return head + _frame(_DATA, _END_STREAM, _CALL_STREAM, bytes(5))
 
@@ -110,6 +148,46 @@ def _next_frame(connection: socket.socket) -> tuple[int, int, int, bytes]:
     if len(head) < _FRAME_HEAD_BYTES or size > _LONGEST_FRAME:
         raise ConnectionError("no frame of HTTP/2")
     return head[3], head[4], int.from_bytes(head[5:]), _received(connection, size)
+
+
+def _tells_version(message: bytes) -> bool:
+    """Whether this is a CheckAliveReply behind gRPC's five bytes: its second field, text, is there.
+
+    Source: `gcs_service.proto` of Ray, where it is `ray_version`, which heads fill in.
+    """
+    content = message[5:]
+    if message[:1] != b"\x00" or int.from_bytes(message[1:5]) != len(content):
+        return False
+    place, found = 0, False
+    try:
+        while place < len(content):
+            key, place = _number(content, place)
+            if key & 7 == _VARINT:
+                _, place = _number(content, place)
+            elif key & 7 == _LENGTH:
+                size, place = _number(content, place)
+                place += size
+                found |= key >> 3 == _VERSION_FIELD
+            else:
+                return False
+    except IndexError:
+        return False
+    return found and place == len(content)
+
+
+def _number(content: bytes, place: int) -> tuple[int, int]:
+    """A varint of protobuf, and the place after it.
+
+    Raises:
+        IndexError: the content ends before it does.
+    """
+    value = shift = 0
+    while True:
+        byte = content[place]
+        value |= (byte & 127) << shift
+        place, shift = place + 1, shift + 7
+        if byte < 128:
+            return value, place
 
 
 def _received(connection: socket.socket, num_bytes: int) -> bytes:

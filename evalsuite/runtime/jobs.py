@@ -15,6 +15,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from evalsuite.errors import EnvironmentProblem, EvalsuiteError, UsageError, first_line
+from evalsuite.runtime.address import token_problem
 from evalsuite.runtime.cluster import check_auth_mode
 from evalsuite.runtime.job_client import ANSWER_S, CONNECT_S, connected_client, tail
 from evalsuite.runtime.reaching import reach
@@ -306,11 +307,7 @@ def _state_of(details: Any) -> JobState:  # noqa: ANN401 - Ray's JobDetails
 def _check_admitted(address: str, status: int) -> None:
     if status not in {401, 403}:
         return
-    wrong = "refuses this token" if status == 403 else "wants a token"
-    raise EnvironmentProblem(
-        f"the cluster at {address} {wrong}: set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN (or"
-        " RAY_AUTH_TOKEN_PATH) to the token that its nodes have"
-    )
+    raise token_problem(address, refused=status == 403)
 
 
 def _check_listening(address: str) -> None:
@@ -331,7 +328,7 @@ def _check_listening(address: str) -> None:
             f" {DEFAULT_ADDRESS}"
         )
     try:
-        reach(str(parts.hostname), port, CONNECT_S)
+        reach(str(parts.hostname), port, CONNECT_S, lambda _: True)
     except OSError as error:
         raise EnvironmentProblem(
             f"nothing answers at {address} ({error}): check the address; a dashboard on loopback"

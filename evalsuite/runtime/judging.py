@@ -129,7 +129,10 @@ class _Work:
     def on_cluster(self) -> None:
         """By workers of a cluster; its first free worker says what decides the bits."""
         asked = self._asked
-        with connected(asked.address, asked.num_workers, use_gpu=asked.device != "cpu") as cluster:
+        on_gpu = asked.device != "cpu"
+        with connected(
+            asked.address, asked.num_workers, use_gpu=on_gpu, notice=self._notice
+        ) as cluster:
             from evalsuite.runtime.team import look_around, numerics_of_workers
 
             team = look_around(cluster, asked.num_workers, asked.device, asked.gpus_per_worker).team

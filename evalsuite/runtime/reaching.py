@@ -3,18 +3,19 @@
 import socket
 import threading
 from collections.abc import Callable
+from typing import TypeVar
+
+T = TypeVar("T")
 
 
-def reach(
-    host: str, port: int, limit_s: float, ask: Callable[[socket.socket], bool] | None = None
-) -> bool:
+def reach(host: str, port: int, limit_s: float, ask: Callable[[socket.socket], T]) -> T:
     """Connect, ask, and hang up.
 
     Args:
         host: name or address.
         port: of TCP.
         limit_s: for all of it.
-        ask: gets the connection; True by default.
+        ask: gets the connection.
 
     Returns:
         What `ask` gives.
@@ -22,12 +23,12 @@ def reach(
     Raises:
         OSError: nothing takes the connection; TimeoutError: not within the limit.
     """
-    outcome: list[bool | OSError] = []
+    outcome: list[T | OSError] = []
 
     def attempt() -> None:
         try:
             with socket.create_connection((host, port), timeout=limit_s) as connection:
-                outcome.append(ask is None or ask(connection))
+                outcome.append(ask(connection))
         except OSError as error:
             outcome.append(error)
         except (OverflowError, UnicodeError) as error:  # no port or no name that there can be

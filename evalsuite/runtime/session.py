@@ -43,8 +43,9 @@ from evalsuite.pipeline.ranges import Range
 from evalsuite.pipeline.repair import keep_as_before, take_out
 from evalsuite.pipeline.stages import OutputFormat
 from evalsuite.pipeline.worker import WorkerJob, kin_of
+from evalsuite.runtime.address import check_address
 from evalsuite.runtime.bench import Bench
-from evalsuite.runtime.cluster import check_address, connected
+from evalsuite.runtime.cluster import connected
 from evalsuite.runtime.driver import Driver, DriverReport
 from evalsuite.runtime.observing.watch import Watch
 from evalsuite.runtime.progress import Progress
@@ -128,7 +129,7 @@ def run_session(
         EvalsuiteError: whatever ended the work; committed shards stay.
     """
     if request.address not in {None, "local"} and not is_run(request.root):
-        check_address(str(request.address))  # a typing error leaves no run behind
+        check_address(str(request.address), notice)  # a typing error leaves no run behind
     run = RunDirectory.create_or_open(request.root, manifest_of(request))
     invocation_id = secrets.token_hex(4)
     began, started_at = time.monotonic(), _now()
@@ -243,7 +244,7 @@ def _make_missing(
 
     join = connected if bench is None else bench.connected
     with (
-        join(request.address, request.num_workers, use_gpu=use_gpu) as cluster,
+        join(request.address, request.num_workers, use_gpu=use_gpu, notice=notice) as cluster,
         signals_to(stop),
     ):
         room = -(-num_missing // batch_size)

@@ -490,3 +490,10 @@ def test_s3fs_is_named_when_it_is_not_there(monkeypatch: pytest.MonkeyPatch) -> 
     with speaking_to("http://127.0.0.1:9"), pytest.raises(EvalsuiteError, match=r"evalsuite\[s3\]"):
         open_storage("s3://bucket/run")
     assert os.environ.get("AWS_ENDPOINT_URL") is None
+
+
+def test_a_page_in_place_of_a_manifest_asks_for_a_look_at_the_endpoint(storage: Storage) -> None:
+    storage.replace("manifest.json", b"<html></html>")
+    with pytest.raises(CorruptionError) as caught:
+        RunDirectory.open(storage.root)
+    one_line(caught, "is not JSON: check that a store answers at its endpoint, or restore it from")

@@ -1,7 +1,6 @@
 """Finding a Ray cluster: one that stands, one that does not, and a private one in spite of both."""
 
 import contextlib
-import functools
 import json
 import os
 import signal
@@ -10,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
@@ -29,10 +28,9 @@ from harness import (
 )
 from ray._common.utils import get_ray_address_file
 
-from evalsuite.errors import EnvironmentProblem
-from evalsuite.runtime.cluster import ANSWER_S, check_address, own_signals
-from evalsuite.runtime.greeting import is_no_head
-from evalsuite.runtime.reaching import reach
+from evalsuite.errors import EnvironmentProblem, UsageError
+from evalsuite.runtime.address import check_address
+from evalsuite.runtime.cluster import own_signals
 
 pytestmark = pytest.mark.ray
 ALL = ("generate", *PLAN, "--num-samples", NUM_SAMPLES, "--output", "made")
@@ -115,11 +113,54 @@ def test_a_head_that_falls_silent_in_the_set_up_is_said(
         assert len(current_nodes()) == 3
 
 
-def test_a_head_answers_the_call_that_tells_it_from_other_services(cluster: HostedCluster) -> None:
-    """It wants a token, and says so; silence would raise."""
-    host, _, port = cluster.address.rpartition(":")
-    ask = functools.partial(is_no_head, host=host, port=int(port))
-    assert reach(host, int(port), ANSWER_S, ask) is False
+@pytest.fixture
+def read_anew() -> Iterator[Callable[[], None]]:
+    """Ray reads its token once for a process: a function that makes it do so again."""
+    from ray._raylet import AuthenticationTokenLoader
+
+    reset = AuthenticationTokenLoader.instance().reset_cache
+    yield reset
+    reset()
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({}, None),
+        ({"RAY_AUTH_TOKEN": "0" * 64}, "refuses this token: set RAY_AUTH_MODE=token and"),
+        ({"RAY_AUTH_TOKEN": None, "HOME": "/nowhere"}, "wants a token: set RAY_AUTH_MODE=token"),
+        ({"RAY_AUTH_MODE": None}, "wants a token: set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN"),
+        (
+            {"RAY_AUTH_TOKEN": None, "RAY_AUTH_TOKEN_PATH": "/nowhere"},
+            "Ray's token cannot be read: RAY_AUTH_TOKEN_PATH is set but file cannot be opened",
+        ),
+    ],
+    ids=["its own", "another", "none", "one that Ray would not show", "none that can be read"],
+)
+def test_a_head_lets_in_whoever_has_its_token(
+    changes: dict[str, str | None],
+    words: str | None,
+    cluster: HostedCluster,
+    read_anew: Callable[[], None],
+    call: Callable[..., Outcome],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with monkeypatch.context() as patch:
+        for name, value in changes.items():
+            patch.delenv(name, raising=False)
+            if value is not None:
+                patch.setenv(name, value)
+        read_anew()
+        if words is None:
+            assert check_address(cluster.address) == cluster.address
+            return
+        outcome = call(*ALL, "--address", cluster.address)
+    (line,) = outcome.complaints
+    assert words in line
+    assert "0" * 64 not in outcome.stderr
+    assert outcome.code == 6
+    assert list(tmp_path.iterdir()) == [], "it was left to Ray"
 
 
 def test_an_address_where_nothing_listens(call: Callable[..., Outcome]) -> None:
@@ -183,6 +224,33 @@ def test_addresses_of_another_kind(
     (line,) = outcome.complaints
     assert words in line
     assert list(tmp_path.iterdir()) == [], "an address that cannot be left a run behind"
+
+
+@pytest.mark.parametrize(
+    ("named", "words"),
+    [
+        ("local", "RAY_ADDRESS='local' must be host:port"),
+        ("http://127.0.0.1:8265", "RAY_ADDRESS='http://127.0.0.1:8265' is a URL: give host:port"),
+        ("ray://127.0.0.1:10001", "RAY_ADDRESS='ray://127.0.0.1:10001': ray:// is not supported"),
+    ],
+)
+def test_auto_names_a_variable_that_names_no_head(
+    named: str, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", named)
+    with pytest.raises(UsageError) as caught:
+        check_address("auto")
+    assert str(caught.value).startswith(f"--address auto: {words}")
+
+
+def test_space_around_the_address_that_auto_takes_is_none_of_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+    monkeypatch.setenv("RAY_ADDRESS", f" {address} ")
+    with pytest.raises(EnvironmentProblem, match=f"^nothing answers at {address} "):
+        check_address("auto")
 
 
 def test_an_address_of_ipv6_in_brackets() -> None:

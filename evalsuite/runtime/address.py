@@ -1,0 +1,175 @@
+"""What `--address` stands for, and whether a head of Ray answers there.
+
+Measured on Ray 2.60: `ray.init` hangs for minutes on an address where nothing listens, and for ever
+where something accepts and does not answer; where it is another service of HTTP/2, or the head
+wants another token, it prints pages and gives up after most of a minute. All the while it hears no
+signal. So whoever answers is asked first, and nobody who has not answered is left to it.
+"""
+
+import contextlib
+import os
+import socket
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+from evalsuite.errors import EnvironmentProblem, UsageError, first_line
+from evalsuite.runtime.greeting import Answer, answer_of, speaks_http2
+from evalsuite.runtime.reaching import reach
+
+PROBE_S = 5.0
+ANSWER_S = (5.0, 10.0, 15.0)
+"""For a call, by whoever has greeted: on a connection each, as one may have lost its other end."""
+PAUSE_S = 0.5
+"""After a connection that was ended."""
+LAST_PORT = 2**16 - 1
+_REMEDY = "check the address, or leave --address out for a private local Ray"
+
+
+def check_address(address: str, notice: Callable[[str], None] | None = None) -> str:
+    """What `auto` or `host:port` stands for, where a head answers; asks it, and starts nothing.
+
+    Args:
+        address: as it was given.
+        notice: is told in one line that an answer is waited for.
+
+    Raises:
+        UsageError: an address of another kind.
+        EnvironmentProblem: no head answers there, or it wants another token.
+    """
+    said = f"--address {address!r}"
+    if address == "auto":
+        address, said = _meant_by_auto()
+    host, port = _parts(address, said)
+    try:
+        speaks = reach(host, port, PROBE_S, speaks_http2)
+    except TimeoutError as error:
+        silent = f"no answer from {address} in {PROBE_S:.0f} s: {_REMEDY}"
+        raise EnvironmentProblem(silent) from error
+    except OSError as error:
+        raise EnvironmentProblem(f"nothing answers at {address} ({error}): {_REMEDY}") from error
+    if not speaks:
+        raise _no_head(address)
+    _check_head(address, host, port, notice or (lambda _: None))
+    return address
+
+
+def token_problem(address: str, *, refused: bool) -> EnvironmentProblem:
+    """Of a cluster that does not let us in.
+
+    Args:
+        address: of it.
+        refused: it was shown a token; else it wants one, and none is set.
+    """
+    wrong = "refuses this token" if refused else "wants a token"
+    return EnvironmentProblem(
+        f"the cluster at {address} {wrong}: set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN (or"
+        " RAY_AUTH_TOKEN_PATH) to the token that its nodes have"
+    )
+
+
+def _meant_by_auto() -> tuple[str, str]:
+    """What Ray would take, and who said so: the environment, or what was last started here."""
+    named = os.environ.get("RAY_ADDRESS", "").strip()
+    if named and named != "auto":
+        return named, f"--address auto: RAY_ADDRESS={named!r}"
+    folder = os.environ.get("RAY_TMPDIR", os.environ.get("TMPDIR", "/tmp"))  # noqa: S108
+    noted = Path(folder, "ray/ray_current_cluster")  # there `ray start` writes it
+    with contextlib.suppress(OSError):
+        named = noted.read_text(encoding="utf-8").strip()
+    if ":" not in named:  # Ray would take any head that runs here, other people's private ones too
+        raise EnvironmentProblem(
+            "--address auto: RAY_ADDRESS names no head, and none was started here by"
+            " `ray start` (without --temp-dir): give its host:port"
+        )
+    return named, f"--address auto: {named!r} in {noted}"
+
+
+def _parts(address: str, said: str) -> tuple[str, int]:
+    """Host, without the brackets of IPv6, and port."""
+    if address.startswith("ray://"):
+        raise UsageError(f"{said}: ray:// is not supported: give host:port of the cluster's head")
+    if "://" in address:
+        raise UsageError(
+            f"{said} is a URL: give host:port of the cluster's head, without"
+            f" {address.partition('://')[0]}://"
+        )
+    host, colon, port = address.rpartition(":")
+    if not colon or not port.isdecimal() or not host:
+        kinds = "local, auto or host:port" if said == f"--address {address!r}" else "host:port"
+        raise UsageError(f"{said} must be {kinds}")
+    if not 0 < int(port) <= LAST_PORT:
+        raise UsageError(f"{said}: a port is a number of 1 to {LAST_PORT}")
+    return host.strip("[]"), int(port)
+
+
+def _check_head(address: str, host: str, port: int, notice: Callable[[str], None]) -> None:
+    """A head answers there and lets us in; the token is shown only to whoever wants one.
+
+    Raises:
+        EnvironmentProblem: it does not.
+    """
+    answer = _awaited(address, host, port, b"", notice)
+    token = _authorization() if answer is Answer.WANTS_TOKEN else b""
+    if token:
+        answer = _awaited(address, host, port, token, notice)
+    if answer is Answer.NO_HEAD:
+        raise _no_head(address)
+    if answer is Answer.WANTS_TOKEN:
+        raise token_problem(address, refused=bool(token))
+
+
+def _awaited(
+    address: str, host: str, port: int, authorization: bytes, notice: Callable[[str], None]
+) -> Answer:
+    """The answer to a call, which heads give even when they have much to do."""
+
+    def ask(connection: socket.socket) -> Answer:
+        return answer_of(connection, host, port, authorization)
+
+    waited = False
+    for limit_s in ANSWER_S:
+        try:
+            return reach(host, port, limit_s, ask)
+        except TimeoutError:
+            if not waited:
+                notice(f"{address} accepts connections; its answer is waited for")
+            waited = True
+        except OSError:
+            time.sleep(PAUSE_S)
+    raise EnvironmentProblem(
+        f"what listens at {address} accepts connections but does not answer as a head of Ray does:"
+        f" {_REMEDY}"
+    )
+
+
+def _no_head(address: str) -> EnvironmentProblem:
+    return EnvironmentProblem(f"what answers at {address} is not a head of Ray: {_REMEDY}")
+
+
+def _authorization() -> bytes:
+    """What Ray's own clients say to a head that wants a token; empty where they say nothing.
+
+    At an explicit address they show one only where RAY_AUTH_MODE asks for it.
+
+    Raises:
+        EnvironmentProblem: the file that should hold it cannot be read.
+    """
+    if os.environ.get("RAY_AUTH_MODE", "").lower() != "token":
+        return b""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from ray._raylet import (  # type: ignore[attr-defined]  # Ray's stub leaves it out
+            AuthenticationTokenLoader,
+        )
+        from ray.exceptions import AuthenticationError
+    loader = AuthenticationTokenLoader.instance()
+    try:
+        if not loader.has_token(ignore_auth_mode=True):
+            return b""
+        headers = loader.get_token_for_http_header(ignore_auth_mode=True)
+    except AuthenticationError as error:
+        reason = first_line(error).partition(". ")[0]
+        raise EnvironmentProblem(f"Ray's token cannot be read: {reason}") from error
+    return str(headers["authorization"]).encode()
