@@ -67,6 +67,14 @@ def remove_cached(place: FilePlace) -> None:
             one.unlink(missing_ok=True)
 
 
+def forget_pin(place: FilePlace) -> None:
+    """Forget what a file was pinned to that is not in the cache; one that is there stays."""
+    path = cached_path(place)
+    with _locked(path), explained(path, "remove"):
+        if not path.is_file():
+            _pin(path).unlink(missing_ok=True)
+
+
 def fetch_file(
     place: FilePlace, *, allow_unverified: bool = False, progress: Progress | None = None
 ) -> Path:

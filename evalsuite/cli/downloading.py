@@ -60,14 +60,14 @@ def benchmark_path(spec: "BenchmarkSpec", file: "BenchmarkFile", *, allow_unveri
     Raises:
         CorruptionError: it is not the one that git names; a fetched one is removed.
     """
-    from evalsuite.artifacts.downloads import cached_path, remove_cached
+    from evalsuite.artifacts.downloads import forget_pin, remove_cached
     from evalsuite.errors import CorruptionError
     from evalsuite.pipeline.benchmark_files import check_published, file_here
 
     if file.place is None:
         return file_here(spec, file)
-    if file.git_blob is not None and not cached_path(file.place).is_file():
-        remove_cached(file.place)  # what first came says nothing where git names the file
+    if file.git_blob is not None:
+        forget_pin(file.place)  # what first came says nothing where git names the file
     path = fetched(file.place, allow_unverified=allow_unverified)
     try:
         check_published(file, path)

@@ -151,13 +151,15 @@ def _rate_of(run: RunDirectory, receipts: list[Receipt], device: str) -> _Measur
 
 
 def _share_in(run: RunDirectory, invocation_id: str) -> float:
-    """Of a GPU, that each worker of an invocation held; where it does not say, a whole one.
+    """Of a GPU, that each worker of an invocation had; where it does not say, a whole one.
 
-    No share forecasts a longer time.
+    Fewer workers than fit a GPU had more of it than they asked for. No share forecasts a longer
+    time than a whole one.
     """
     content = run.storage.find(f"attempts/{invocation_id}.json")
     try:
-        share = float(parse_json(content or b"")["resolved"]["gpus_per_worker"])
+        about = parse_json(content or b"")
+        share, workers = float(about["resolved"]["gpus_per_worker"]), int(about["workers"])
     except (ValueError, KeyError, TypeError):
         return 1.0
-    return share if 0 < share <= 1 else 1.0
+    return max(share, 1 / workers) if 0 < share <= 1 and workers > 0 else 1.0

@@ -24,6 +24,7 @@ ANSWER_S = (5.0, 10.0, 15.0)
 PAUSE_S = 0.5
 """After a connection that was ended."""
 LAST_PORT = 2**16 - 1
+_AUTH_MODE = "RAY_AUTH_MODE"
 _REMEDY = "check the address, or leave --address out for a private local Ray"
 
 
@@ -38,9 +39,9 @@ def check_address(address: str, notice: Callable[[str], None] | None = None) -> 
         UsageError: an address of another kind.
         EnvironmentProblem: no head answers there, or it wants another token.
     """
-    said = f"--address {address!r}"
+    said, is_noted = f"--address {address!r}", False
     if address == "auto":
-        address, said = _meant_by_auto()
+        address, said, is_noted = _meant_by_auto()
     host, port = _parts(address, said)
     try:
         speaks = reach(host, port, PROBE_S, speaks_http2)
@@ -51,7 +52,8 @@ def check_address(address: str, notice: Callable[[str], None] | None = None) -> 
         raise EnvironmentProblem(f"nothing answers at {address} ({error}): {_REMEDY}") from error
     if not speaks:
         raise _no_head(address)
-    _check_head(address, host, port, notice or (lambda _: None))
+    shows_token = os.environ.get(_AUTH_MODE, "token" if is_noted else "").lower() == "token"
+    _check_head(address, host, port, notice or (lambda _: None), shows_token)
     return address
 
 
@@ -65,15 +67,18 @@ def token_problem(address: str, *, refused: bool) -> EnvironmentProblem:
     wrong = "refuses this token" if refused else "wants a token"
     return EnvironmentProblem(
         f"the cluster at {address} {wrong}: set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN (or"
-        " RAY_AUTH_TOKEN_PATH) to the token that its nodes have"
+        " RAY_AUTH_TOKEN_PATH, or the file ~/.ray/auth_token) to the token that its nodes have"
     )
 
 
-def _meant_by_auto() -> tuple[str, str]:
-    """What Ray would take, and who said so: the environment, or what was last started here."""
+def _meant_by_auto() -> tuple[str, str, bool]:
+    """What Ray would take, who said so, and whether it is what `ray start` noted on this machine.
+
+    The environment goes before that.
+    """
     named = os.environ.get("RAY_ADDRESS", "").strip()
     if named and named != "auto":
-        return named, f"--address auto: RAY_ADDRESS={named!r}"
+        return named, f"--address auto: RAY_ADDRESS={named!r}", False
     folder = os.environ.get("RAY_TMPDIR", os.environ.get("TMPDIR", "/tmp"))  # noqa: S108
     noted = Path(folder, "ray/ray_current_cluster")  # there `ray start` writes it
     with contextlib.suppress(OSError):
@@ -83,7 +88,7 @@ def _meant_by_auto() -> tuple[str, str]:
             "--address auto: RAY_ADDRESS names no head, and none was started here by"
             " `ray start` (without --temp-dir): give its host:port"
         )
-    return named, f"--address auto: {named!r} in {noted}"
+    return named, f"--address auto: {named!r} in {noted}", True
 
 
 def _parts(address: str, said: str) -> tuple[str, int]:
@@ -104,14 +109,16 @@ def _parts(address: str, said: str) -> tuple[str, int]:
     return host.strip("[]"), int(port)
 
 
-def _check_head(address: str, host: str, port: int, notice: Callable[[str], None]) -> None:
+def _check_head(
+    address: str, host: str, port: int, notice: Callable[[str], None], shows_token: bool
+) -> None:
     """A head answers there and lets us in; the token is shown only to whoever wants one.
 
     Raises:
         EnvironmentProblem: it does not.
     """
     answer = _awaited(address, host, port, b"", notice)
-    token = _authorization() if answer is Answer.WANTS_TOKEN else b""
+    token = _authorization(address) if shows_token and answer is Answer.WANTS_TOKEN else b""
     if token:
         answer = _awaited(address, host, port, token, notice)
     if answer is Answer.NO_HEAD:
@@ -148,28 +155,38 @@ def _no_head(address: str) -> EnvironmentProblem:
     return EnvironmentProblem(f"what answers at {address} is not a head of Ray: {_REMEDY}")
 
 
-def _authorization() -> bytes:
-    """What Ray's own clients say to a head that wants a token; empty where they say nothing.
+def _authorization(address: str) -> bytes:
+    """What Ray's own clients say to a head that wants a token; empty where there is none.
 
-    At an explicit address they show one only where RAY_AUTH_MODE asks for it.
+    They show it where RAY_AUTH_MODE asks for it and, as `ray start` turns tokens on by itself where
+    it finds one, also to the head that `auto` finds on this machine; Ray does so from here on.
 
     Raises:
-        EnvironmentProblem: the file that should hold it cannot be read.
+        EnvironmentProblem: the file that should hold it cannot be read, or this Ray has no tokens.
     """
-    if os.environ.get("RAY_AUTH_MODE", "").lower() != "token":
-        return b""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        from ray._raylet import (  # type: ignore[attr-defined]  # Ray's stub leaves it out
-            AuthenticationTokenLoader,
-        )
-        from ray.exceptions import AuthenticationError
-    loader = AuthenticationTokenLoader.instance()
+        import ray
+        from ray.exceptions import RayError
     try:
+        from ray._raylet import (  # type: ignore[attr-defined]  # Ray's stub leaves them out
+            AuthenticationTokenLoader,
+            Config,
+        )
+
+        loader = AuthenticationTokenLoader.instance()
         if not loader.has_token(ignore_auth_mode=True):
             return b""
         headers = loader.get_token_for_http_header(ignore_auth_mode=True)
-    except AuthenticationError as error:
+        if _AUTH_MODE not in os.environ:
+            os.environ[_AUTH_MODE] = "token"
+            Config.initialize("")  # it has read the mode before
+    except (ImportError, TypeError) as error:
+        raise EnvironmentProblem(
+            f"the cluster at {address} wants a token, which Ray {ray.__version__} here cannot show:"
+            " install the cluster's Ray"
+        ) from error
+    except RayError as error:
         reason = first_line(error).partition(". ")[0]
         raise EnvironmentProblem(f"Ray's token cannot be read: {reason}") from error
     return str(headers["authorization"]).encode()

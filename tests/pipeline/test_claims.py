@@ -168,13 +168,14 @@ def test_other_weights_are_settings_that_differ() -> None:
     plan = plan_of(MODEL)
     other = plan.model_copy(update={"weights_sha256": "99" * 32, "ema": "raw"})
     same = plan.model_copy(update={"ema": "averaged"})
+    another = plan.model_copy(update={"ema": "averaged_model"})  # as of torch's AveragedModel
     guide = GuideModel(
         family=plan.family, network={}, weights_sha256="cd" * 32, ema="raw", condition="null"
     )
     guided = plan.model_copy(update={"guide": guide})
     said = {
         one.plan_id: beside_claim(make_record(1.93, plan=one), one, MODEL, claim_of(1.93), preset)
-        for one in (plan, other, same, guided)
+        for one in (plan, other, same, another, guided)
     }
     differing = [one.differing for one in said.values() if one is not None]
     assert differing == [
@@ -184,6 +185,7 @@ def test_other_weights_are_settings_that_differ() -> None:
             "ema: raw, the preset's ema_denoiser",
         ),
         (),
+        ("ema: averaged_model, the preset's ema_denoiser",),
         ("guide: a weaker model, the claim's none",),
     ]
 

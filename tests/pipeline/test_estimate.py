@@ -57,11 +57,19 @@ def test_a_rate_of_receipts_is_of_their_workers_share(
 
     source = f"receipts of {run.root}"
     assert found() == Rate(2.0, source)
+
+    def note(maker: str, share: object, workers: object = 4) -> None:
+        content = {"workers": workers, "resolved": {"gpus_per_worker": share}}
+        run.write_json(f"attempts/{maker}.json", content)
+
     for maker, share in (("a1", 1.0), ("a2", 0.25), ("a3", 0.5)):
-        run.write_json(f"attempts/{maker}.json", {"resolved": {"gpus_per_worker": share}})
+        note(maker, share)
     assert found() == Rate(2.0, source, share=0.25)
+    for alone in (1, 0, None):  # it had the whole GPU, or nothing is known of others
+        note("a2", 0.25, alone)
+        assert found() == Rate(2.0, source)
     for odd in (0, -1, 2, "x", None, [], float("nan")):
-        run.write_json("attempts/a2.json", {"resolved": {"gpus_per_worker": odd}})
+        note("a2", odd)
         assert found() == Rate(2.0, source)
 
 

@@ -292,6 +292,34 @@ def test_auto_is_the_head_that_was_started_last(
     assert check_address("auto") == cluster.address
 
 
+def test_auto_shows_the_token_that_ray_start_found(
+    cluster: HostedCluster,
+    read_anew: Callable[[], None],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As Ray's own `auto`: `ray start` turns tokens on by itself where there is one."""
+    noted = tmp_path / "ray" / "ray_current_cluster"
+    noted.parent.mkdir()
+    noted.write_text(cluster.address)
+    with monkeypatch.context() as patch:
+        for name in ("RAY_ADDRESS", "RAY_TMPDIR", "RAY_AUTH_MODE"):
+            patch.delenv(name, raising=False)
+        patch.setenv("TMPDIR", str(tmp_path))
+        patch.setenv("RAY_AUTH_TOKEN", "0" * 64)
+        read_anew()
+        with pytest.raises(EnvironmentProblem, match="refuses this token"):
+            check_address("auto")
+        patch.undo()
+        patch.setenv("TMPDIR", str(tmp_path))
+        patch.delenv("RAY_ADDRESS", raising=False)
+        patch.delenv("RAY_TMPDIR", raising=False)
+        patch.delenv("RAY_AUTH_MODE")
+        read_anew()
+        assert check_address("auto") == cluster.address
+        assert os.environ["RAY_AUTH_MODE"] == "token"
+
+
 def test_a_killed_driver_leaves_no_process(killed_run: KilledRun) -> None:
     assert killed_run.num_processes >= 5
     assert killed_run.left == []

@@ -14,8 +14,8 @@ Container = Literal["torch_zip", "safetensors"]
 INDEX_SUFFIX = ".safetensors.index.json"
 _STEMS = ("diffusion_pytorch_model", "model")
 _LIKELY = (".safetensors", ".ckpt", ".pt", ".pth", ".bin", INDEX_SUFFIX)
-_NO_AVERAGE = re.compile(r"no[nt]?[_-]?ema", re.IGNORECASE)
-"""How diffusers calls the raw weights beside an average (`.non_ema.`)."""
+_NO_AVERAGE = re.compile(r"(?<![a-z])no[nt]?[_-]?ema|ema[_-]?init", re.IGNORECASE)
+"""Raw weights beside an average, as diffusers calls them (`.non_ema.`), and PixNerd's files."""
 _NAMES_SHOWN = 4
 _MAX_HEADER_BYTES = 100_000_000  # the limit of the safetensors format
 _LEGACY_TORCH = bytes.fromhex("80028a0a6cfc9c46f9206aa850192e")

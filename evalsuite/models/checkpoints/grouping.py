@@ -8,8 +8,8 @@ TRAINING_ONLY = ("diffusion_trainer", "_repa_projector")
 """First parts of names that no network has at inference: alignment heads of the training."""
 AVERAGED_COUNT = "n_averaged"
 """The counter that `torch.optim.swa_utils.AveragedModel` keeps beside its average, `module`."""
-AVERAGED = "averaged"
-"""What weights are called that such a counter shows to be an average."""
+AVERAGED = "averaged_model"
+"""What weights are called that such a counter shows to be an average, of no decay that is known."""
 _RAW = ("denoiser", "core", "model")
 _WRAPPERS = ("module.", "_forward_module.", "transformer.", "net.")
 _GROUP = re.compile(

@@ -114,11 +114,11 @@ def test_the_counter_of_an_averaged_model_is_set_aside_and_tells_the_average(
     for tree, group in (
         (prefixed("ema_denoiser.", average), "ema_denoiser"),
         ({"ema": average, "model": small_state()}, "ema"),
-        ({"state_dict": average}, "averaged"),
-        (average, "averaged"),
-        (prefixed("_orig_mod.", average), "averaged"),
-        ({"model": average}, "model.averaged"),
-        (prefixed("model.", average), "model.averaged"),
+        ({"state_dict": average}, "averaged_model"),
+        (average, "averaged_model"),
+        (prefixed("_orig_mod.", average), "averaged_model"),
+        ({"model": average}, "model.averaged_model"),
+        (prefixed("model.", average), "model.averaged_model"),
     ):
         opened = open_checkpoint(saved(tree, tmp_path / "w.pth"))
         assert same(opened.tensors(group), small_state())

@@ -15,6 +15,7 @@ BESIDE = [
     ("transformer/diffusion_pytorch_model", "ema/model"),
     ("transformer/diffusion_pytorch_model", "transformer/ema_0.9999"),
     ("model", "model_ema"),
+    ("model", "nano_ema"),
     ("diffusion_pytorch_model", "model"),
 ]
 
@@ -39,7 +40,8 @@ def test_what_stands_beside_weights_in_folders_is_no_other_set(tmp_path: Path) -
     """Another format of the same, raw weights beside a published average, settings of one."""
     folder = exported(small_state(), tmp_path / "export", {"ema_decay": 0.9999})
     inner = folder / "transformer"
-    for name in ("diffusion_pytorch_model.bin", "diffusion_pytorch_model.non_ema.safetensors"):
+    names = ("diffusion_pytorch_model.bin", "diffusion_pytorch_model.non_ema.safetensors")
+    for name in (*names, "epoch=319-step=1600000_emainit.ckpt"):  # as PixNerd is published
         (inner / name).write_bytes(b"")
     (folder / "ema").mkdir()
     for path in (inner / "ema_config.json", folder / "ema" / "config.json"):
