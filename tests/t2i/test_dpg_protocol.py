@@ -153,14 +153,21 @@ def test_other_questions_are_told_before_they_are_asked(tmp_path: Path) -> None:
     assert (done.code != 0, done.stderr.splitlines()[0]) == (True, f"evalsuite: {told}")
 
 
+def questions_and_an_empty_cache(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> tuple[dict[str, Any], bytes]:
+    """The benchmark's YAML, and the bytes of `q.csv`, which is written."""
+    monkeypatch.setenv("EVALSUITE_CACHE", str(folder / "cache"))
+    scorer_of(folder / "q.csv")
+    base = yaml.safe_load(load_spec(BenchmarkSpec, "dpg").path.read_text())
+    return base, (folder / "q.csv").read_bytes()
+
+
 def test_fetched_questions_must_be_those_that_git_names(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else they are removed, with what this machine pinned: the next fetch brings others."""
-    monkeypatch.setenv("EVALSUITE_CACHE", str(tmp_path / "cache"))
-    base = yaml.safe_load(load_spec(BenchmarkSpec, "dpg").path.read_text())
-    scorer_of(tmp_path / "q.csv")
-    content = (tmp_path / "q.csv").read_bytes()
+    base, content = questions_and_an_empty_cache(tmp_path, monkeypatch)
     place = {"url": "http://127.0.0.1:9/q.csv", "filename": "q.csv"}
     for blob, code in ((git_blob_of(tmp_path / "q.csv"), 0), ("0" * 40, 3)):
         file = {"role": "dpg-csv", "place": place, "git_blob": blob}
@@ -186,10 +193,7 @@ def test_git_says_what_is_published_and_not_what_first_came(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A wrong file is pinned and its user removes it, as the line says that tells of it."""
-    monkeypatch.setenv("EVALSUITE_CACHE", str(tmp_path / "cache"))
-    base = yaml.safe_load(load_spec(BenchmarkSpec, "dpg").path.read_text())
-    scorer_of(tmp_path / "q.csv")
-    content = (tmp_path / "q.csv").read_bytes()
+    base, content = questions_and_an_empty_cache(tmp_path, monkeypatch)
     with serving(Site({"q.csv": content})) as site:
         place = {"url": f"{site.url}q.csv", "filename": "q.csv"}
         file = {"role": "dpg-csv", "place": place, "git_blob": git_blob_of(tmp_path / "q.csv")}
