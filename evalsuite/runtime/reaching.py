@@ -1,7 +1,8 @@
 """Whether something answers at a host and port, within a limit that looking up names counts in."""
 
+import _thread
+import queue
 import socket
-import threading
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -23,21 +24,24 @@ def reach(host: str, port: int, limit_s: float, ask: Callable[[socket.socket], T
     Raises:
         OSError: nothing takes the connection; TimeoutError: not within the limit.
     """
-    outcome: list[T | OSError] = []
+    outcome: queue.SimpleQueue[T | OSError] = queue.SimpleQueue()
 
     def attempt() -> None:
         try:
             with socket.create_connection((host, port), timeout=limit_s) as connection:
-                outcome.append(ask(connection))
+                outcome.put(ask(connection))
         except OSError as error:
-            outcome.append(error)
+            outcome.put(error)
         except (OverflowError, UnicodeError) as error:  # no port or no name that there can be
-            outcome.append(OSError(str(error)))
+            outcome.put(OSError(str(error)))
 
-    thread = threading.Thread(target=attempt, daemon=True)  # looking a name up knows no limit
-    thread.start()
-    thread.join(limit_s)
-    found = outcome[0] if outcome else TimeoutError("no answer")
+    # Looking a name up knows no limit. And a signal whose handler raises while `Thread.start` waits
+    # for a thread makes that thread fail aloud (Python 3.11).
+    _thread.start_new_thread(attempt, ())
+    try:
+        found = outcome.get(timeout=limit_s)
+    except queue.Empty:
+        raise TimeoutError("no answer") from None
     if isinstance(found, OSError):
         raise found
     return found
