@@ -72,7 +72,7 @@ def token_problem(address: str, *, refused: bool) -> EnvironmentProblem:
 
 
 def _meant_by_auto() -> tuple[str, str, bool]:
-    """What Ray would take, who said so, and whether it is what `ray start` noted on this machine.
+    """What Ray would take, who said so, and whether this user's `ray start` noted it, or root's.
 
     The environment goes before that.
     """
@@ -80,15 +80,17 @@ def _meant_by_auto() -> tuple[str, str, bool]:
     if named and named != "auto":
         return named, f"--address auto: RAY_ADDRESS={named!r}", False
     folder = os.environ.get("RAY_TMPDIR", os.environ.get("TMPDIR", "/tmp"))  # noqa: S108
-    noted = Path(folder, "ray/ray_current_cluster")  # there `ray start` writes it
-    with contextlib.suppress(OSError):
-        named = noted.read_text(encoding="utf-8").strip()
+    noted, is_ours = Path(folder, "ray/ray_current_cluster"), False  # there `ray start` writes it
+    with contextlib.suppress(OSError), noted.open(encoding="utf-8") as file:
+        named = file.read().strip()
+        owner = os.fstat(file.fileno()).st_uid
+        is_ours = owner in {0, os.getuid()}  # others may write there too, to be shown our token
     if ":" not in named:  # Ray would take any head that runs here, other people's private ones too
         raise EnvironmentProblem(
             "--address auto: RAY_ADDRESS names no head, and none was started here by"
             " `ray start` (without --temp-dir): give its host:port"
         )
-    return named, f"--address auto: {named!r} in {noted}", True
+    return named, f"--address auto: {named!r} in {noted}", is_ours
 
 
 def _parts(address: str, said: str) -> tuple[str, int]:
@@ -159,7 +161,7 @@ def _authorization(address: str) -> bytes:
     """What Ray's own clients say to a head that wants a token; empty where there is none.
 
     They show it where RAY_AUTH_MODE asks for it and, as `ray start` turns tokens on by itself where
-    it finds one, also to the head that `auto` finds on this machine; Ray does so from here on.
+    it finds one, also to the head that it noted on this machine; Ray does so from here on.
 
     Raises:
         EnvironmentProblem: the file that should hold it cannot be read, or this Ray has no tokens.

@@ -114,12 +114,16 @@ def test_a_head_that_falls_silent_in_the_set_up_is_said(
 
 
 @pytest.fixture
-def read_anew() -> Iterator[Callable[[], None]]:
-    """Ray reads its token once for a process: a function that makes it do so again."""
-    from ray._raylet import AuthenticationTokenLoader
+def read_anew(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], None]]:
+    """Ray reads its mode and token once for a process: a function that makes it do so again."""
+    from ray._raylet import AuthenticationTokenLoader, Config
 
-    reset = AuthenticationTokenLoader.instance().reset_cache
+    def reset() -> None:
+        Config.initialize("")
+        AuthenticationTokenLoader.instance().reset_cache()
+
     yield reset
+    monkeypatch.undo()
     reset()
 
 
@@ -298,7 +302,12 @@ def test_auto_shows_the_token_that_ray_start_found(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """As Ray's own `auto`: `ray start` turns tokens on by itself where there is one."""
+    """As Ray's own `auto`: `ray start` turns tokens on by itself where there is one.
+
+    Not to a head that another user noted in the folder that all may write to.
+    """
+    from ray._raylet import AuthenticationMode, get_authentication_mode
+
     noted = tmp_path / "ray" / "ray_current_cluster"
     noted.parent.mkdir()
     noted.write_text(cluster.address)
@@ -316,8 +325,22 @@ def test_auto_shows_the_token_that_ray_start_found(
         patch.delenv("RAY_TMPDIR", raising=False)
         patch.delenv("RAY_AUTH_MODE")
         read_anew()
+        assert get_authentication_mode() is AuthenticationMode.DISABLED
+        owner, others = os.getuid(), 54321
+        if owner == 0:
+            os.chown(noted, others, -1)
+        else:
+            patch.setattr(os, "getuid", lambda: others)
+        with pytest.raises(EnvironmentProblem, match="wants a token: set RAY_AUTH_MODE=token"):
+            check_address("auto")
+        assert "RAY_AUTH_MODE" not in os.environ
+        if owner == 0:
+            os.chown(noted, owner, -1)
+        else:
+            patch.setattr(os, "getuid", lambda: owner)
         assert check_address("auto") == cluster.address
         assert os.environ["RAY_AUTH_MODE"] == "token"
+        assert get_authentication_mode() is AuthenticationMode.TOKEN
 
 
 def test_a_killed_driver_leaves_no_process(killed_run: KilledRun) -> None:
