@@ -33,9 +33,9 @@ class Rate:
 
         Args:
             num_workers: that run.
-            share: of a device that each of them holds; one worker alone has it whole.
+            share: of a device that each of them asks for; fewer than fit one have more of it.
         """
-        return max(1.0, num_workers * min(1.0, share / self.share))
+        return max(1.0, num_workers * min(1.0, max(share, 1 / num_workers) / self.share))
 
 
 class _Measured(NamedTuple):
@@ -153,13 +153,17 @@ def _rate_of(run: RunDirectory, receipts: list[Receipt], device: str) -> _Measur
 def _share_in(run: RunDirectory, invocation_id: str) -> float:
     """Of a GPU, that each worker of an invocation had; where it does not say, a whole one.
 
-    Fewer workers than fit a GPU had more of it than they asked for. No share forecasts a longer
-    time than a whole one.
+    Fewer workers than fit a GPU had more of it than they asked for. An invocation that was killed
+    has noted no workers, only what it asked for; without a number these were all that fit. No share
+    forecasts a longer time than a whole one.
     """
     content = run.storage.find(f"attempts/{invocation_id}.json")
     try:
         about = parse_json(content or b"")
-        share, workers = float(about["resolved"]["gpus_per_worker"]), int(about["workers"])
-    except (ValueError, KeyError, TypeError):
+        resolved = about["resolved"]
+        share = float(resolved["gpus_per_worker"])
+        workers = int(about["workers"]) or resolved.get("num_workers")
+        least = 0.0 if workers is None else 1 / int(workers)
+    except (ArithmeticError, ValueError, KeyError, TypeError, AttributeError):
         return 1.0
-    return max(share, 1 / workers) if 0 < share <= 1 and workers > 0 else 1.0
+    return max(share, least) if 0 < share <= 1 and 0 <= least <= 1 else 1.0

@@ -183,6 +183,7 @@ def _attempt(
             "shard_format": request.output.shard_format,
             "extractors": [s.extractor_id for s in request.demand.extractors],
             "gpus_per_worker": request.gpus_per_worker,
+            "num_workers": request.num_workers,
             "weights": dict(request.resolved.origin),
         },
         "tags": request.tags,

@@ -58,14 +58,19 @@ def test_a_rate_of_receipts_is_of_their_workers_share(
     source = f"receipts of {run.root}"
     assert found() == Rate(2.0, source)
 
-    def note(maker: str, share: object, workers: object = 4) -> None:
-        content = {"workers": workers, "resolved": {"gpus_per_worker": share}}
-        run.write_json(f"attempts/{maker}.json", content)
+    def note(maker: str, share: object, workers: object = 4, asked: object = None) -> None:
+        resolved = {"gpus_per_worker": share, "num_workers": asked}
+        run.write_json(f"attempts/{maker}.json", {"workers": workers, "resolved": resolved})
 
     for maker, share in (("a1", 1.0), ("a2", 0.25), ("a3", 0.5)):
         note(maker, share)
     assert found() == Rate(2.0, source, share=0.25)
-    for alone in (1, 0, None):  # it had the whole GPU, or nothing is known of others
+    note("a2", 0.25, 2)
+    assert found() == Rate(2.0, source, share=0.5)
+    for asked, share in ((None, 0.25), (2, 0.5), (1, 1.0)):  # killed before it noted its workers
+        note("a2", 0.25, 0, asked)
+        assert found() == Rate(2.0, source, share=share)
+    for alone in (1, None, -1, "x"):  # it had the whole GPU, or nothing is known of others
         note("a2", 0.25, alone)
         assert found() == Rate(2.0, source)
     for odd in (0, -1, 2, "x", None, [], float("nan")):
@@ -90,3 +95,8 @@ def test_workers_that_share_a_device_are_no_faster_than_it(
     """A rate of workers of whom four shared one has that much of it in it already."""
     assert Rate(1.0, "receipts or a preset").at_once(num_workers, share) == alone
     assert Rate(1.0, "receipts", share=0.25).at_once(num_workers, share) == of_four
+
+
+def test_the_same_workers_are_forecast_as_they_were_measured() -> None:
+    """Two that asked for a quarter each had a half."""
+    assert Rate(1.0, "receipts", share=0.5).at_once(2, 0.25) == 2
