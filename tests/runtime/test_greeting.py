@@ -178,8 +178,8 @@ def test_a_signal_ends_the_wait_for_an_answer(tmp_path: Path) -> None:
         outcome = finish(driver)
         assert time.monotonic() - began < 12
     assert outcome.code == 128 + signal.SIGTERM
-    assert "Traceback" not in outcome.stderr
-    assert outcome.complaints[-1].startswith("evalsuite: stopped by"), outcome.stderr
+    (line,) = outcome.complaints
+    assert line.startswith("evalsuite: stopped by")
     assert not (tmp_path / "a").exists()
 
 
