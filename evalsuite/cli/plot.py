@@ -19,7 +19,7 @@ _HTML = "html"
 @click.command(
     epilog="Examples:\n\n\b\n"
     "  evalsuite plot watches/pixnerd-xl-256-a1b2c3d4 --x train_step --output curve.pdf\n"
-    "  evalsuite plot runs/* --x guidance_scale --y fid --group num_steps --output curve.html"
+    "  evalsuite plot sweeps/pixnerd-digits-da8bd0ea --x guidance_scale --output curve.html"
 )
 @click.argument("runs", nargs=-1, required=True, type=PLACE)
 @click.option(
@@ -29,8 +29,9 @@ _HTML = "html"
     required=True,
     help="train_step, gpu_hours, nfe, tag.NAME, a metric, or a field of the plan.",
 )
-@click.option("--y", "y_axis", metavar="METRIC", help="[default: fid].")
+@click.option("--y", "y_axis", metavar="METRIC", help="[default: fid; of sweeps ranked_by].")
 @click.option("--group", metavar="NAME", help="A curve for each tag.NAME, model, input or field.")
+@click.option("--map", "as_map", is_flag=True, help="A heat map of --x across, --group down.")
 @click.option("--num-samples", type=POSITIVE, help="Only numbers of so many samples.")
 @click.option("--protocol", metavar="NAME", help="Only numbers of this protocol.")
 @click.option("--output", type=PATH, help="File that ends in .png, .pdf, .svg or .html.")
@@ -40,6 +41,7 @@ def plot(
     x_axis: str,
     y_axis: str | None,
     group: str | None,
+    as_map: bool,
     num_samples: int | None,
     protocol: str | None,
     output: Path | None,
@@ -50,19 +52,28 @@ def plot(
     A field of the plan may be named by its last part, such as guidance_scale. A curve is of one
     protocol and one number of samples; runs that differ in more than the axis need a --group;
     replicates become their mean. `--format csv` prints the same data.
+
+    Of sweeps it draws ranked_by, the number by which each rung ranks: on rungs of few samples the
+    metric extrapolated to infinite N, with the interval of the difference from the leader.
+    `status SWEEP --format latex` prints the tables of its rungs.
     """
     from evalsuite.cli.output import notice, write_file
     from evalsuite.cli.plot_inputs import open_inputs
     from evalsuite.report.curves import curves_of
+    from evalsuite.report.figures import figure_of_map
 
     if output is None and table_format is None:
         raise UsageError("give --output FILE, or --format csv to print the data")
     kind = None if output is None else _kind(output)
-    found = curves_of(open_inputs(runs), x_axis, y_axis or "fid", group, num_samples, protocol)
-    for line in found.left_out:
-        notice(printable(f"left out: {line}"))
+    if as_map and (group is None or kind in {None, _HTML}):
+        raise UsageError("--map needs a --group, and an --output that ends in .png, .pdf or .svg")
+    inputs = open_inputs(runs)
+    y = y_axis or inputs.y
+    found = curves_of(inputs.entries, x_axis, y, group, num_samples, protocol, inputs.rankings)
+    for line in found.lines:
+        notice(printable(line))
     if output is not None and kind is not None:
-        write_file(output, encoded(found, kind))
+        write_file(output, figure_of_map(found, kind) if as_map else encoded(found, kind))
         click.echo(str(output), err=table_format is not None)  # stdout is the table's then
     if table_format is not None:
         click.echo(_table(found, table_format), nl=False)
@@ -98,7 +109,7 @@ def _kind(output: Path) -> str:
 
 def _table(found: "Curves", table_format: str) -> str:
     from evalsuite.report.board import to_csv
-    from evalsuite.report.curves import columns_of, curve_rows, curves_table
+    from evalsuite.report.curve_tables import columns_of, curve_rows, curves_table
     from evalsuite.report.tables import TableFormat, render
 
     to = TableFormat(table_format)

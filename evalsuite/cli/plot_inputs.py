@@ -1,6 +1,7 @@
 """What is plotted: runs, files of records, and the runs of sweeps and watches."""
 
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 from evalsuite.artifacts.run_directory import RunDirectory, is_run
 from evalsuite.artifacts.storage import Place
@@ -8,24 +9,48 @@ from evalsuite.cli.output import notice
 from evalsuite.errors import DataError
 from evalsuite.pipeline.comparison_inputs import Entry, entry_of_records, open_entry
 from evalsuite.report.facts import TRAIN_STEP
+from evalsuite.report.rankings import RANKED, Ranking, ranking_of
 from evalsuite.sweep.directory import SweepDirectory, is_sweep
 from evalsuite.sweep.watch_directory import CheckpointEntry, WatchDirectory, is_watch
 
 
-def open_inputs(places: Sequence[Place]) -> list[Entry]:
+class Inputs(NamedTuple):
+    """What a figure is made from.
+
+    Attributes:
+        entries: runs and files of records, under the names of the inputs that they came from.
+        rankings: of the sweeps among the inputs.
+        are_sweeps: whether there is nothing else.
+    """
+
+    entries: list[Entry]
+    rankings: list[Ranking]
+    are_sweeps: bool
+
+    @property
+    def y(self) -> str:
+        """What is drawn unless something is asked: of sweeps that by which they rank."""
+        alike = len({ranking.metric for ranking in self.rankings}) == 1
+        return RANKED if self.are_sweeps and alike else "fid"
+
+
+def open_inputs(places: Sequence[Place]) -> Inputs:
     """The inputs of a figure, each run under the name of the input that it came from.
 
     Inputs that have no numbers yet are said and left out.
 
     Raises:
         DataError: something that is no input, or none has a number.
+        CorruptionError: the rungs of a sweep, or records, that cannot be read.
     """
     entries: list[Entry] = []
+    sweeps: list[SweepDirectory] = []
     for place in places:
         if is_watch(place):
             found = entries_of_watch(WatchDirectory.open(place))
         elif is_sweep(place):
-            found = list(_of_sweep(SweepDirectory.open(place)))
+            sweeps.append(SweepDirectory.open(place))
+            found = list(_of_sweep(sweeps[-1]))
         elif is_run(place) and not _is_scored(place):
             found = []
         else:
@@ -35,7 +60,7 @@ def open_inputs(places: Sequence[Place]) -> list[Entry]:
         entries += found
     if not entries:
         raise DataError("no input has numbers yet: `evalsuite evaluate RUN` makes those of a run")
-    return entries
+    return Inputs(entries, list(map(ranking_of, sweeps)), len(sweeps) == len(places))
 
 
 def entries_of_watch(directory: WatchDirectory) -> list[Entry]:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from evalsuite.cli.options import PATH, PLACE, NumberRange
+from evalsuite.cli.table_format import table_format_option
 
 if TYPE_CHECKING:
     from evalsuite.artifacts.storage import Place
@@ -25,11 +26,18 @@ if TYPE_CHECKING:
     help="Between two looks of --watch [default: 2].",
 )
 @click.option("--json", "json_path", type=PATH, help="Also write it here.")
-def status(run: "Place", watch: bool, every: float | None, json_path: Path | None) -> None:
+@table_format_option
+def status(
+    run: "Place",
+    watch: bool,
+    every: float | None,
+    json_path: Path | None,
+    table_format: str | None,
+) -> None:
     """Show what RUN holds and lacks, who works on it, how fast, and what it cost so far.
 
-    Of a sweep directory it shows the rungs, who leads, and who is left; of a watch directory the
-    checkpoints that are scored.
+    Of a sweep directory it shows the rungs, who leads, and who is left, and --format prints the
+    tables of the rungs; of a watch directory the checkpoints that are scored.
 
     An invocation is known to be running by its process where that is of this machine, and by its
     sign of life, every few seconds, where it is of another. GPU-hours are those that workers held.
@@ -46,8 +54,10 @@ def status(run: "Place", watch: bool, every: float | None, json_path: Path | Non
         raise UsageError("--every needs --watch")
     check_json_target(json_path)
     if is_sweep(run):
-        _show_sweep(run, watch=watch, json_path=json_path)
+        _show_sweep(run, watch=watch, json_path=json_path, table_format=table_format)
         return
+    if table_format is not None:
+        raise UsageError(f"{run} is no sweep: --format prints the rungs of one")
     if is_watch(run):
         _show_watch(run, watch=watch, json_path=json_path)
         return
@@ -66,17 +76,24 @@ def status(run: "Place", watch: bool, every: float | None, json_path: Path | Non
         click.echo(line)
 
 
-def _show_sweep(sweep: "Place", *, watch: bool, json_path: Path | None) -> None:
+def _show_sweep(
+    sweep: "Place", *, watch: bool, json_path: Path | None, table_format: str | None
+) -> None:
     from evalsuite.cli.output import write_json
     from evalsuite.cli.sweep_view import standing_lines
     from evalsuite.errors import UsageError
+    from evalsuite.report.sweep_tables import rung_tables
+    from evalsuite.report.tables import TableFormat, render
     from evalsuite.sweep.directory import SweepDirectory
 
     if watch:
         raise UsageError(f"{sweep} is a sweep: --watch is for a run")
     directory = SweepDirectory.open(sweep)
-    for line in standing_lines(directory):
-        click.echo(line)
+    if table_format is not None:
+        click.echo(render(rung_tables(directory), TableFormat(table_format)), nl=False)
+    else:
+        for line in standing_lines(directory):
+            click.echo(line)
     if json_path:
         write_json(json_path, directory.as_json())
 

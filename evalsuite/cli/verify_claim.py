@@ -28,9 +28,10 @@ def verify_claim(**values: Any) -> None:  # noqa: ANN401 - click passes each opt
     """Run a model's published settings, and say whether its published FID is in the claim's band.
 
     The band is the larger of 1.3 % of the claim and 1.96 sqrt(2) standard errors. The first claim
-    of the preset decides, that of the released weights; others are shown beside. Exit code 0:
-    inside; 3: outside, or no verdict because number and claim must not be compared. Takes the
-    options of `run`, goes on like it, and says which settings are not the published ones.
+    of the preset decides; others are shown beside, and a claim of another checkpoint than the
+    released one gets no verdict. Exit code 0: inside; 3: outside, or no verdict because number and
+    claim must not be compared. Takes the options of `run`, goes on like it, and says which settings
+    are not the published ones.
     """
     from evalsuite.artifacts.run_directory import RunDirectory
     from evalsuite.cli.output import metrics_tables, notice, write_json
@@ -147,7 +148,8 @@ def _answer(one: "Reproduction") -> str:
     text = f"{one.record.display} {one.record.value:.4f} {verb} the band of {claim}"
     text += f": {one.difference:+.4f}, the band is ± {one.band:.4f}"
     differs = f"; settings that differ: {'; '.join(one.differing)}" if one.differing else ""
-    return text + differs
+    known = "" if one.claim.checkpoint else "; which checkpoint the claim is of is not known"
+    return text + differs + known
 
 
 def _as_json(found: "list[Reproduction]", chosen: "Reproduction") -> dict[str, Any]:
@@ -165,6 +167,7 @@ def _as_json(found: "list[Reproduction]", chosen: "Reproduction") -> dict[str, A
             "settings_that_differ": list(one.differing),
             "settings_not_stated": list(one.unstated),
             "claim": one.claim.model,
+            "checkpoint": one.claim.checkpoint,
             "source": one.claim.source,
         }
         for one in found

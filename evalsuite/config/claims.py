@@ -8,7 +8,7 @@ import io
 import math
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, ValidationError
 
@@ -22,6 +22,8 @@ _COLUMNS = {"is": "inception_score"}
 """Names of columns that are not those of their fields."""
 NUM_SAMPLES = 50_000
 """Of a claim that does not say otherwise: what all protocols of the field count."""
+_OPTIONAL = frozenset({"preset", "checkpoint", "num_samples"})
+"""Columns that a table of claims may lack."""
 _PROTOCOLS = {"adm-tf": "adm"}
 """Named protocols by the first word of a claim's own, where it is another."""
 FIGURES = ("fid", "sfid", "inception_score", "precision", "recall")
@@ -33,6 +35,9 @@ class Claim(Frozen):
 
     preset: str | None
     """The shipped model whose weights or settings it is about."""
+    checkpoint: Literal["released", "other", "unreleased"] | None = None
+    """Of which weights: those that were released of the preset, others of the same network, or of a
+    model of which none were; None where no source says."""
     model: str = Field(min_length=1)
     """As its source names it, with the training and the sampler."""
     dataset: str
@@ -106,7 +111,7 @@ def load_claims(path: Path | None = None) -> tuple[Claim, ...]:
     known = {name: name for name in Claim.model_fields} | {v: k for k, v in _COLUMNS.items()}
     columns = [_COLUMNS.get(name, name) for name in reader.fieldnames or ()]
     for wanted, shown in known.items():
-        if wanted not in columns and wanted not in {"preset", "num_samples"}:
+        if wanted not in columns and wanted not in _OPTIONAL:
             raise ConfigError(f"{path} has no column {shown!r}")
     for found in columns:
         if found not in known:
@@ -133,7 +138,7 @@ def _claim(row: dict[str, Any], where: str) -> Claim:
 
 
 def claims_of(preset: ModelPreset, claims: Iterable[Claim]) -> list[Claim]:
-    """What is claimed of a model, in its preset's order: the released weights come first.
+    """What is claimed of a model, in its preset's order, the nearest to the released weights first.
 
     A preset's own figures that are in no row, as those of a user's file, become claims too.
     """

@@ -66,8 +66,9 @@ class Reproduction(NamedTuple):
         claimed: the claim's figure.
         difference: record - claim; None when the record is undefined.
         in_errors: the difference in its standard errors, sqrt(2) of the record's.
-        band: half width of the claim's band; None when there is none to give.
-        obstacles: why there is no verdict: what is known to differ in the protocols.
+        band: half width of the claim's band, the least that it can be where the record has no
+            standard error; None when there is none to give.
+        obstacles: why there is no verdict: what is known to differ in protocols or checkpoints.
         differing: settings that are known to differ.
         unstated: what the claim, or the preset of its weights, does not give.
     """
@@ -150,6 +151,7 @@ def beside_claim(
 
     The band is the larger of 1.3 % of the claim (what another training seed gives) and 1.96 sqrt(2)
     standard errors, and there is one for FID alone: of no other metric has the first been measured.
+    Where the second is unknown, the first says who is inside, and nobody is known to be outside.
 
     Args:
         record: what was measured.
@@ -165,10 +167,12 @@ def beside_claim(
     difference = None if record.value is None else record.value - claimed
     error = None if record.standard_error is None else math.sqrt(2) * record.standard_error
     in_errors = difference / error if difference is not None and error else None
-    differing, unstated = _settings_beside(settings_of(plan, model), settings_of_claim(claim))
+    beside = [
+        _settings_beside(settings_of(plan, model), settings_of_claim(claim)),
+        _checkpoint_beside(claim),
+    ]
     if plan is not None:
-        more = _sources_beside(plan, claim, preset or _shipped(claim.preset))
-        differing, unstated = differing + more[0], unstated + more[1]
+        beside.append(_sources_beside(plan, claim, preset or _shipped(claim.preset)))
     return Reproduction(
         claim=claim,
         record=record,
@@ -176,9 +180,9 @@ def beside_claim(
         difference=difference,
         in_errors=in_errors,
         band=_band(record, claimed),
-        obstacles=tuple(_obstacles(record, plan, claim, counts)),
-        differing=tuple(differing),
-        unstated=tuple(unstated),
+        obstacles=(*_obstacles(record, plan, claim, counts), *_obstacles_of_band(record, claimed)),
+        differing=tuple(text for differing, _ in beside for text in differing),
+        unstated=tuple(text for _, unstated in beside for text in unstated),
     )
 
 
@@ -189,11 +193,22 @@ def _band(record: Record, claimed: float) -> float | None:
     return max(RETRAINING_PERCENT / 100 * claimed, sampling)
 
 
+def _obstacles_of_band(record: Record, claimed: float) -> list[str]:
+    """A gap of which only an unknown standard error could say that it is too wide."""
+    band = _band(record, claimed)
+    if band is None or record.value is None or record.standard_error is not None:
+        return []
+    wide = f"no standard error is known, and the gap is over {RETRAINING_PERCENT} % of the claim"
+    return [wide] if abs(record.value - claimed) > band else []
+
+
 def _obstacles(
     record: Record, plan: Plan | None, claim: Claim, counts: ClassCounts | None
 ) -> list[str]:
-    """What is known to differ in the protocols, or is too little known to compare at all."""
+    """What is known to differ in checkpoint or protocol, or is too little known to compare."""
     found = []
+    if claim.checkpoint == "other":
+        found.append(f"the claim is of another checkpoint than the released one of {claim.preset}")
     if record.value is None:
         found.append("the value is undefined")
     if record.protocol.num_samples != claim.num_samples:
@@ -284,6 +299,13 @@ def _is_uneven(plan: Plan, num_samples: int) -> bool:
     """Whether blocks of labels end within a round of all classes that one in order would fill."""
     whole_round = (plan.labels.per_class or 1) * plan.num_conditions
     return num_samples % whole_round != 0
+
+
+def _checkpoint_beside(claim: Claim) -> tuple[list[str], list[str]]:
+    """(what differs, what nobody states) of the checkpoint that was published about."""
+    if claim.checkpoint == "unreleased":
+        return ["weights: those of the claim were never released"], []
+    return [], [] if claim.checkpoint else ["checkpoint"]
 
 
 def _sources_beside(

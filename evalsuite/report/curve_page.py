@@ -3,7 +3,8 @@
 from typing import Any
 
 from evalsuite.report.board_page import page_scripts
-from evalsuite.report.curves import Curve, Curves, are_wide, curves_table, shared_facts
+from evalsuite.report.curve_tables import curves_table
+from evalsuite.report.curves import Curve, Curves, are_wide, shared_facts
 from evalsuite.report.environment import page_environment
 from evalsuite.report.figures import CURVE_COLOURS
 

@@ -7,7 +7,7 @@ asked are refused by name, so no line goes through numbers of two kinds.
 import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from evalsuite.artifacts.plan_fields import differing_fields
 from evalsuite.artifacts.records import Protocol, Record
@@ -17,25 +17,22 @@ from evalsuite.metrics.registry import METRICS
 from evalsuite.pipeline.comparison import Z_95, Sharing, sharing
 from evalsuite.pipeline.comparison_inputs import Entry, metrics_of
 from evalsuite.report.facts import COSTS, as_number, fact_of, names_of_facts, number_of, title_of
-from evalsuite.report.summary import number
-from evalsuite.report.tables import TextTable
-
-COLUMNS = (
-    "curve",
-    "x",
-    "y",
-    "standard_error",
-    "low",
-    "high",
-    "num_samples",
-    "protocol",
-    "protocol_id",
-    "reference",
-    "model",
-    "plan_id",
-    "run",
+from evalsuite.report.rankings import (
+    EXTRAPOLATED,
+    RANKED,
+    Ranking,
+    Read,
+    Reading,
+    as_ranked,
+    as_recorded,
+    metric_of,
+    plain_notes,
 )
-"""Of the data as CSV; `x` and `y` are named by what was asked."""
+
+_BAND = "Bands are 95 % intervals of sampling, 1.96 standard errors to either side"
+_BAND_OF_LIMITS = (
+    "those of extrapolated values are of the difference from the leader, by which the sweep drops"
+)
 
 
 class Point(NamedTuple):
@@ -45,6 +42,9 @@ class Point(NamedTuple):
         x: number on the axis.
         y: value of the metric.
         error: standard error of sampling; None without one.
+        half_width: of the 95 % interval; of an extrapolated value, of its difference from the
+            leader.
+        extrapolated: whether it is the value extrapolated to infinite N.
         runs: which runs gave it; several replicates are their mean.
         record: of the first of them.
     """
@@ -52,13 +52,10 @@ class Point(NamedTuple):
     x: float
     y: float
     error: float | None
+    half_width: float | None
+    extrapolated: bool
     runs: tuple[str, ...]
     record: Record
-
-    @property
-    def half_width(self) -> float | None:
-        """Of the 95 % interval."""
-        return None if self.error is None else Z_95 * self.error
 
 
 class Curve(NamedTuple):
@@ -74,11 +71,12 @@ class Curves(NamedTuple):
 
     Attributes:
         x: what was asked to be on the axis.
-        y: the metric.
+        y: the metric, or `ranked_by`.
         x_title: for people.
         y_title: for people, with N where all curves have the same.
         curves: at least one.
         left_out: a line for each input that has no place in the figure.
+        notes: what else must be known of the numbers.
     """
 
     x: str
@@ -87,14 +85,31 @@ class Curves(NamedTuple):
     y_title: str
     curves: tuple[Curve, ...]
     left_out: tuple[str, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def extrapolates(self) -> bool:
+        """Whether any of its values is extrapolated."""
+        return any(point.extrapolated for _, point in each_point(self.curves))
+
+    @property
+    def lines(self) -> list[str]:
+        """All that is to be said below it."""
+        return [*self.notes, *(f"left out: {line}" for line in self.left_out)]
+
+    @property
+    def band(self) -> str:
+        """What its bands are, in words."""
+        return f"{_BAND}; {_BAND_OF_LIMITS}" if self.extrapolates else _BAND
 
 
 class _Value(NamedTuple):
-    """One record with its entry and its place on the axis."""
+    """One record with its entry, its place on the axis, and what is drawn of it."""
 
     entry: Entry
     record: Record
     x: float
+    read: Reading
 
 
 def curves_of(
@@ -104,6 +119,7 @@ def curves_of(
     group: str | None = None,
     num_samples: int | None = None,
     protocol: str | None = None,
+    rankings: Sequence[Ranking] = (),
 ) -> Curves:
     """Curves of the metric `y` against `x`.
 
@@ -111,77 +127,60 @@ def curves_of(
         entries: runs, or files of runs; `name` is the input that each came from.
         x: `train_step`, `tag.NAME`, a cost, `nfe`, `num_samples`, another metric, or a field of the
             plan, in full (`sampling.guidance_scale`) or by its last part.
-        y: a metric.
+        y: a metric; or `ranked_by`, which is what the rungs of sweeps rank by.
         group: `tag.NAME`, `input`, `model` or a field: a curve for each value.
         num_samples: only records of so many samples.
         protocol: only records of this named protocol.
+        rankings: of the sweeps among the entries.
 
     Raises:
         UsageError: a metric that no input has, or two runs at one place of one curve.
         DataError: no input has a number for both axes.
     """
-    known = metrics_of(entries)
-    if y not in known:
-        raise UsageError(f"--y {y}: no input has such a metric: {nearest(y, known)}")
+    metric, read = _asked(entries, y, rankings)
     found: dict[tuple[str, bytes], list[_Value]] = {}
     left_out: list[str] = []
     for entry in entries:
-        records = [r for r in entry.of_metric(y) if _is_asked(r, num_samples, protocol)]
-        placed = [(r, number_of(entry, r, x)) for r in records if r.value is not None]
-        values = [_Value(entry, r, at) for r, at in placed if at is not None]
+        records = [r for r in entry.of_metric(metric) if _is_asked(r, num_samples, protocol)]
+        drawn = [(r, n) for r in records if (n := read(entry, r)) is not None]
+        values = [
+            _Value(entry, r, at, n) for r, n in drawn if (at := number_of(entry, r, x)) is not None
+        ]
         if not values:
-            left_out.append(f"{entry.where}: {_why(y, x, records)}")
+            left_out.append(f"{entry.where}: {_why(entry, y, x, records, read)}")
         for value in values:
-            key = (_group_of(entry, group), _measured(value.record))
+            key = (_group_of(entry, group), measured(value.record))
             found.setdefault(key, []).append(value)
     if not found:
         raise DataError(
             f"no input has a number for both {y} and {x}: {nearest(x, names_of_facts(entries))}"
             f" ({left_out[0] if left_out else 'no input'})"
         )
-    labels = _labels(list(found), group, [values[0].record for values in found.values()])
+    labels = _labels(list(found), group, [values[0] for values in found.values()])
     curves = [
         Curve(label, values[0].record.protocol, _points(values, x, group))
         for label, values in zip(labels, found.values(), strict=True)
     ]
     curves.sort(key=lambda curve: natural_order(curve.label))
-    return Curves(x, y, title_of(x), _y_title(y, curves), tuple(curves), tuple(left_out))
+    plain = {(v.entry.name, y, v.record.protocol.num_samples) for vs in found.values() for v in vs}
+    notes = plain_notes(rankings, plain)
+    title = _ranked_title(rankings, metric, curves) if y == RANKED else _y_title(metric, curves)
+    return Curves(x, y, title_of(x), title, tuple(curves), tuple(left_out), notes)
 
 
-def curve_rows(found: Curves) -> list[dict[str, Any]]:
-    """One mapping for each point, with the keys of `columns_of`."""
-    rows = []
-    for curve, point in _each(found.curves):
-        record, width = point.record, point.half_width
-        row = {
-            "curve": curve.label,
-            "x": int(point.x) if point.x.is_integer() else point.x,
-            "y": point.y,
-            "standard_error": point.error,
-            "low": None if width is None else point.y - width,
-            "high": None if width is None else point.y + width,
-            "num_samples": record.protocol.num_samples,
-            "protocol": record.protocol_name,
-            "protocol_id": record.protocol_id,
-            "reference": record.reference,
-            "model": record.samples.get("model"),
-            "plan_id": record.samples.get("plan_id"),
-            "run": "; ".join(point.runs),
-        }
-        rows.append(dict(zip(columns_of(found), row.values(), strict=True)))
-    return rows
-
-
-def columns_of(found: Curves) -> list[str]:
-    """`COLUMNS`, the two axes under their names."""
-    y = found.y if found.y != found.x else f"{found.y}_y"
-    named = {"x": found.x if found.x not in COLUMNS else f"{found.x}_x", "y": y}
-    return [named.get(column, column) for column in COLUMNS]
+def _asked(entries: Sequence[Entry], y: str, rankings: Sequence[Ranking]) -> tuple[str, Read]:
+    """The metric of the records that `y` asks for, and what is drawn of each."""
+    if y == RANKED:
+        return metric_of(rankings), as_ranked(rankings)
+    known = metrics_of(entries)
+    if y not in known:
+        raise UsageError(f"--y {y}: no input has such a metric: {nearest(y, known)}")
+    return y, as_recorded
 
 
 def are_wide(found: Curves) -> tuple[bool, bool]:
     """Whether each axis is read better in powers: values over more than a decade, costs for x."""
-    points = [point for _, point in _each(found.curves)]
+    points = [point for _, point in each_point(found.curves)]
     x, y = [point.x for point in points], [point.y for point in points]
     return found.x in COSTS and is_wide(x), is_wide(y)
 
@@ -191,23 +190,8 @@ def is_wide(values: Sequence[float]) -> bool:
     return min(values) > 0 and max(values) / min(values) > 10
 
 
-def curves_table(found: Curves) -> TextTable:
-    """The points as a table for people."""
-    cells = [
-        (
-            curve.label,
-            f"{point.x:.10g}",
-            number(point.y),
-            "" if point.error is None else number(point.error),
-        )
-        for curve, point in _each(found.curves)
-    ]
-    headings = ("curve", found.x_title, found.y_title, "± error")
-    caption = f"{found.y_title} against {found.x_title}; ± is the standard error of sampling"
-    return TextTable(caption, headings, cells, 1, [f"left out: {line}" for line in found.left_out])
-
-
-def _each(curves: Iterable[Curve]) -> Iterable[tuple[Curve, Point]]:
+def each_point(curves: Iterable[Curve]) -> Iterable[tuple[Curve, Point]]:
+    """Every point with the curve that it is on."""
     return ((curve, point) for curve in curves for point in curve.points)
 
 
@@ -216,7 +200,7 @@ def _is_asked(record: Record, num_samples: int | None, protocol: str | None) -> 
     return right_count and (protocol is None or protocol in record.protocol_names)
 
 
-def _measured(record: Record) -> bytes:
+def measured(record: Record) -> bytes:
     """What is equal along a curve: all of the protocol but the backend, because the two agree."""
     return canonical_json(record.protocol.model_dump(mode="json", exclude={"backend"}))
 
@@ -229,9 +213,10 @@ def _group_of(entry: Entry, group: str | None) -> str:
 
 
 def _labels(
-    keys: Sequence[tuple[str, bytes]], group: str | None, records: Sequence[Record]
+    keys: Sequence[tuple[str, bytes]], group: str | None, values: Sequence[_Value]
 ) -> list[str]:
-    """Names of curves: the group's value, and as much of the protocol as tells them apart."""
+    """Names of curves: the group's value, as much of the protocol as tells them apart, the kind."""
+    records = [value.record for value in values]
     names = [record.protocol_name or record.protocol_id for record in records]
     counts = [f"N = {record.protocol.num_samples:,}" for record in records]
     parts = [[_told(group, value)] if value else [] for value, _ in keys]
@@ -241,6 +226,8 @@ def _labels(
     if len({tuple(words) for words in parts}) < len(parts):
         ids = [record.protocol_id for record in records]
         parts = [[*words, text] for words, text in zip(parts, ids, strict=True)]
+    for words, value in zip(parts, values, strict=True):
+        words += [EXTRAPOLATED] if value.read.extrapolated else []
     labels = [", ".join(words) for words in parts]
     return [label or record.display for label, record in zip(labels, records, strict=True)]
 
@@ -273,12 +260,14 @@ def _point(at: float, values: Sequence[_Value], x: str, group: str | None) -> Po
     first = values[0]
     for a, b in itertools.combinations(values, 2):
         _check_replicates(a, b, x, at, group)
-    numbers = [v.record.value for v in values if v.record.value is not None]
-    errors = [v.record.standard_error for v in values]
-    known = [error for error in errors if error is not None]
-    error = math.hypot(*known) / len(values) if len(known) == len(values) else None
     runs = tuple(value.entry.where for value in values)
-    return Point(at, math.fsum(numbers) / len(numbers), error, runs, first.record)
+    if len(values) == 1:
+        return Point(at, *first.read, runs, first.record)
+    mean = math.fsum(value.read.value for value in values) / len(values)
+    known = [value.read.error for value in values if value.read.error is not None]
+    error = math.hypot(*known) / len(values) if len(known) == len(values) else None
+    half_width = None if error is None else Z_95 * error
+    return Point(at, mean, error, half_width, first.read.extrapolated, runs, first.record)
 
 
 def _check_replicates(a: _Value, b: _Value, x: str, at: float, group: str | None) -> None:
@@ -300,24 +289,33 @@ def _check_replicates(a: _Value, b: _Value, x: str, at: float, group: str | None
         raise UsageError(f"{where}{told}, and their ranges of seeds overlap: leave one out")
 
 
-def _why(y: str, x: str, records: Sequence[Record]) -> str:
+def _why(entry: Entry, y: str, x: str, records: Sequence[Record], read: Read) -> str:
     if not records:
         return f"no {y} that was asked for"
-    if all(record.value is None for record in records):
-        return f"its {y} is undefined"
+    if all(read(entry, record) is None for record in records):
+        return "no rung ranks it" if y == RANKED else f"its {y} is undefined"
     return f"no number for {x}"
 
 
 def _y_title(y: str, curves: Sequence[Curve]) -> str:
-    displays = {point.record.display for _, point in _each(curves)}
+    displays = {point.record.display for _, point in each_point(curves)}
     if len(displays) == 1:
         return displays.pop()
     return METRICS[y].display if y in METRICS else y
 
 
+def _ranked_title(rankings: Sequence[Ranking], metric: str, curves: Sequence[Curve]) -> str:
+    """The sweeps' own name of the metric, and what they rank by."""
+    kinds = {point.extrapolated for _, point in each_point(curves)}
+    if kinds == {False}:
+        return _y_title(metric, curves)
+    display = rankings[0].display
+    return f"{display}, {EXTRAPOLATED}" if kinds == {True} else f"{display}, as its rungs rank"
+
+
 def shared_facts(found: Curves) -> Mapping[str, str]:
     """What all curves have in common, for a caption: protocol, reference, model, N."""
-    records = [point.record for _, point in _each(found.curves)]
+    records = [point.record for _, point in each_point(found.curves)]
     facts = {
         "model": {str(r.samples.get("model") or "") for r in records},
         "protocol": {r.protocol_name or r.protocol_id for r in records},

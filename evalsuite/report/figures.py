@@ -1,19 +1,31 @@
 """Figures for papers as PNG, PDF or SVG, of the same data as the pages."""
 
 import io
+import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from evalsuite.errors import DataError
+from evalsuite.errors import DataError, UsageError
 from evalsuite.pipeline.comparison import Z_95
 from evalsuite.report.board import CLAIM, RESULT
 from evalsuite.report.board_page import AXES
-from evalsuite.report.curves import Curve, Curves, are_wide, is_wide, shared_facts
+from evalsuite.report.curves import (
+    Curve,
+    Curves,
+    are_wide,
+    each_point,
+    is_wide,
+    measured,
+    shared_facts,
+)
+from evalsuite.report.rankings import EXTRAPOLATED
 
 FIGURE_FORMATS = ("png", "pdf", "svg")
 CURVE_COLOURS = ("#0b5c8a", "#b4460f", "#2f7a35", "#7a3f94", "#8a6d0b", "#a3214f", "#44525f")
 """Of curves, here and on the page; they can be told apart in grey too."""
 _ACCENT = "#0b5c8a"
+_TITLE_WIDTH = 110
 
 
 def figure_against(
@@ -77,7 +89,7 @@ def _add_legend(figure: Any, columns: int) -> None:  # noqa: ANN401 - matplotlib
 
 
 def figure_of_curves(found: Curves, to: str) -> bytes:
-    """Curves with their 95 % bands.
+    """Curves with their 95 % bands, and what must be known of the numbers above them.
 
     Args:
         found: the data.
@@ -91,12 +103,64 @@ def figure_of_curves(found: Curves, to: str) -> bytes:
             set_scale("log")
     plot.set_xlabel(_plain(found.x_title))
     plot.set_ylabel(_plain(found.y_title))
-    facts = shared_facts(found)
-    plot.set_title(_plain(", ".join(f"{name} {text}" for name, text in facts.items())), fontsize=8)
+    _set_title(plot, found, [found.band] if found.extrapolates else [])
     plot.grid(visible=True, linewidth=0.4, alpha=0.5)
     if len(found.curves) > 1:
         _add_legend(figure, min(3, len(found.curves)))
     return _encoded(figure, to)
+
+
+def figure_of_map(found: Curves, to: str) -> bytes:
+    """A heat map: a column for each place on the axis, a row for each curve, the best one in bold.
+
+    Args:
+        found: the data, of one protocol and one number of samples.
+        to: one of `FIGURE_FORMATS`; equal data give equal bytes.
+
+    Raises:
+        UsageError: curves of several protocols or numbers of samples.
+    """
+    _check_alike(found)
+    points = [point for _, point in each_point(found.curves)]
+    is_lower = points[0].record.better == "lower"
+    best = min(points, key=lambda point: point.y if is_lower else -point.y).y
+    reach = max(abs(point.y - best) for point in points) or 1.0
+    places = sorted({point.x for point in points})
+    figure, plot = _new_figure()
+    strengths = [[math.nan] * len(places) for _ in found.curves]
+    for row, curve in enumerate(found.curves):
+        for point in curve.points:
+            column, strength = places.index(point.x), 1 - abs(point.y - best) / reach
+            strengths[row][column] = strength
+            weight = "bold" if point.y == best else "normal"
+            colour = "white" if strength > 0.6 else "black"
+            middle = {"ha": "center", "va": "center", "fontsize": 7}
+            plot.text(column, row, f"{point.y:.4f}", color=colour, weight=weight, **middle)
+    plot.imshow(strengths, cmap="Blues", vmin=0, vmax=1.3, aspect="auto")
+    plot.set_xticks(range(len(places)), [f"{place:.10g}" for place in places])
+    labels = [curve.label.removesuffix(f", {EXTRAPOLATED}") for curve in found.curves]
+    plot.set_yticks(range(len(labels)), list(map(_plain, labels)))
+    plot.set_xlabel(_plain(found.x_title))
+    _set_title(plot, found, [f"{found.y_title}; the best in bold"])
+    return _encoded(figure, to)
+
+
+def _check_alike(found: Curves) -> None:
+    """Raise UsageError where a map would mix what no line goes through."""
+    counts = sorted({curve.protocol.num_samples for curve in found.curves})
+    if len(counts) > 1:
+        listed = " or ".join(map(str, counts))
+        raise UsageError(f"--map is of one number of samples: give --num-samples {listed}")
+    if len({measured(point.record) for _, point in each_point(found.curves)}) > 1:
+        raise UsageError("--map is of one protocol: give --protocol")
+
+
+def _set_title(plot: Any, found: Curves, more: Sequence[str]) -> None:  # noqa: ANN401 - as above
+    """What all curves share, and what else must be known of the numbers."""
+    facts = ", ".join(f"{name} {text}" for name, text in shared_facts(found).items())
+    words = [facts, *more, *found.notes]
+    lines = [_plain(line) for text in words for line in textwrap.wrap(text, _TITLE_WIDTH)]
+    plot.set_title("\n".join(lines), fontsize=8 if len(words) == 1 else 6)
 
 
 def _draw(plot: Any, curve: Curve, colour: str) -> None:  # noqa: ANN401 - matplotlib has no types

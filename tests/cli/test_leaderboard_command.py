@@ -208,6 +208,7 @@ def test_a_claim_inside_its_band(verify: Call, digits_run: FinishedRun, tmp_path
     outcome = verify(preset(tmp_path, round(value, 4)), "--json", "out.json")
     assert outcome.code == 0, outcome.stderr
     assert "is inside the band of the claim of" in outcome.stdout
+    assert "which checkpoint the claim is of is not known" in outcome.stdout
     assert "not the published setting: num_steps: 4, the preset's 15" in outcome.stdout
     content = json.loads((tmp_path / "out.json").read_text())
     assert content["verdict"] == "inside"

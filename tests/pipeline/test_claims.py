@@ -42,7 +42,7 @@ def beside(record: Record, claim: Claim | None = None, **asked: object) -> Repro
         (1.96, 0.001, False, 0.013 * 1.93),
         (1.96, 0.02, True, 1.96 * math.sqrt(2) * 0.02),  # the sampling error is
         (1.87, 0.02, False, 1.96 * math.sqrt(2) * 0.02),
-        (1.91, None, True, 0.013 * 1.93),
+        (1.91, None, True, 0.013 * 1.93),  # inside whatever its error is
     ],
 )
 def test_the_band_is_the_larger_of_two(
@@ -57,6 +57,42 @@ def test_the_band_is_the_larger_of_two(
         assert found.in_errors is None
     else:
         assert found.in_errors == pytest.approx((value - 1.93) / (math.sqrt(2) * error))
+
+
+def test_without_a_standard_error_nothing_is_outside() -> None:
+    """One of 0.02 would have put 1.96 inside."""
+    found = beside(make_record(1.96, None))
+    assert found.verdict == "no verdict"
+    assert found.obstacles == (
+        "no standard error is known, and the gap is over 1.3 % of the claim",
+    )
+    assert beside(make_record(0.5, None, metric="precision")).obstacles == ()  # has no band at all
+
+
+@pytest.mark.parametrize("value", [1.94, 2.16])
+def test_a_claim_of_another_checkpoint_gets_no_verdict(value: float) -> None:
+    """Neither does the released file miss it, nor does a failed reproduction meet it."""
+    found = beside(make_record(value), claim_of(2.15))
+    assert found.verdict == "no verdict"
+    assert found.obstacles == (
+        "the claim is of another checkpoint than the released one of pixnerd-xl-256",
+    )
+    outside = beside_claim(outside_record(value), None, None, claim_of(2.15))
+    assert outside is not None
+    assert outside.verdict == "no verdict"
+
+
+def test_weights_that_nobody_released_are_a_difference_and_unknown_ones_are_said() -> None:
+    model = "pixnerd-l-256"
+    (claim,) = [c for c in load_claims() if c.preset == model and c.fid == 2.64]
+    plan = plan_of(model, num_steps=50)
+    found = beside_claim(make_record(2.65, plan=plan), plan, model, claim)
+    assert found is not None
+    assert found.inside is True
+    assert found.differing == ("weights: those of the claim were never released",)
+    quoted = beside(make_record(1.94), claim_of(1.95))
+    assert quoted.inside is True
+    assert "checkpoint" in quoted.unstated
 
 
 def test_published_settings_differ_in_nothing() -> None:
@@ -74,7 +110,7 @@ def test_settings_that_differ_are_named_and_leave_a_verdict() -> None:
     )
     unguided = beside(make_record(15.6), claim_of(15.61))
     assert unguided.differing == ("guidance_scale: 3.5, the claim's 1",)
-    assert unguided.unstated == ("nfe", "timeshift", "weights_sha256", "labels")
+    assert unguided.unstated == ("nfe", "timeshift", "checkpoint", "weights_sha256", "labels")
 
 
 @pytest.mark.parametrize(

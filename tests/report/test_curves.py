@@ -16,16 +16,12 @@ from evalsuite.artifacts.records import Record
 from evalsuite.errors import DataError, UsageError
 from evalsuite.pipeline.comparison_inputs import Entry, entry_of_records
 from evalsuite.report.curve_page import render_curves
-from evalsuite.report.curves import (
-    Curves,
-    are_wide,
-    columns_of,
-    curve_rows,
-    curves_of,
-    curves_table,
-)
-from evalsuite.report.figures import figure_of_curves
+from evalsuite.report.curve_tables import columns_of, curve_rows, curves_table
+from evalsuite.report.curves import Curves, are_wide, curves_of
+from evalsuite.report.figures import figure_of_curves, figure_of_map
+from evalsuite.report.rankings import RANKED, Ranking
 from evalsuite.report.tables import TableFormat, render
+from evalsuite.sweep.directory import RungRow
 
 MODEL = "pixnerd-xl-256"
 
@@ -197,6 +193,92 @@ def test_the_page_holds_the_data_of_the_csv_and_escapes_names() -> None:
     assert "default-src 'none'" in page
 
 
+def ranking(*rows: tuple[str, float, float | None, float | None], count: int = 2000) -> Ranking:
+    """A rung of the sweep A that ranks by the extrapolated distance: run, value, limit, width."""
+    made = {
+        (run, count): RungRow(
+            name=run, value=value, standard_error=0.02, ranked_by=limit,
+            difference=None if limit is None else limit - 1.0, difference_error=0.1, paired=True,
+            half_width=width, excluded=False, goes_on=True, others={},
+        )
+        for run, value, limit, width in rows
+    }  # fmt: skip
+    protocol = make_record(1.0).protocol
+    return Ranking("A", "fid", "FID", protocol, frozenset({count}), made)
+
+
+def swept(value: float, scale: float, count: int = 2000) -> Record:
+    return make_record(value, 0.02, plan=plan_of(MODEL, guidance_scale=scale), num_samples=count)
+
+
+def test_a_sweep_is_drawn_by_what_its_rungs_rank_by() -> None:
+    """The leader has no width, a value without an interval no band, a plain rung its own error."""
+    entries = [
+        entry("a", 1.0, swept(9.0, 1.0), swept(1.2, 1.0, 50_000)),
+        entry("b", 2.0, swept(8.0, 2.0), swept(8.0, 2.0).model_copy(update={"value": 7.5})),
+        entry("c", 3.0, swept(8.5, 3.0)),
+        entry("d", 4.0, swept(8.7, 4.0)),
+    ]
+    small = ranking(("a", 9.0, 1.0, None), ("b", 8.0, 1.5, 0.25), ("c", 8.5, 1.7, None))
+    large = ranking(("a", 1.2, 1.2, None), count=50_000)
+    both = small._replace(rows={**small.rows, **large.rows})
+    found = curves_of(entries, "guidance_scale", RANKED, rankings=[both])
+    plain, limits = sorted(found.curves, key=lambda curve: len(curve.points))
+    assert (plain.label, limits.label) == (
+        "N = 50,000",
+        "N = 2,000, extrapolated to infinite N",
+    )
+    assert [(p.x, p.y, p.error, p.half_width) for p in limits.points] == [
+        (1.0, 1.0, None, 0.0),
+        (2.0, 1.5, None, 0.25),
+        (3.0, 1.7, None, None),
+    ]
+    assert plain.points[0].half_width == pytest.approx(1.96 * 0.02)
+    assert found.y_title == "FID, as its rungs rank"
+    assert found.left_out == ("d: no rung ranks it",)
+    only = curves_of(entries[:3], "guidance_scale", RANKED, None, 2000, rankings=[both])
+    assert only.y_title == "FID, extrapolated to infinite N"
+    table = render([curves_table(only)], TableFormat.MARKDOWN)
+    assert "± of the difference" in table
+    assert "difference from the leader" in render_curves(only)
+    with pytest.raises(UsageError, match="fid and kid"):
+        curves_of(entries, "guidance_scale", RANKED, rankings=[both, both._replace(metric="kid")])
+
+
+def test_plain_values_of_a_sweep_say_what_they_are() -> None:
+    entries = [entry("a", 1.0, swept(9.0, 1.0), swept(1.2, 1.0, 50_000))]
+    rankings = [ranking(("a", 9.0, 1.0, None))]
+    found = curves_of(entries, "guidance_scale", "fid", None, 2000, rankings=rankings)
+    (note,) = found.notes
+    assert note.startswith("plain FID of 2,000 samples is biased")
+    assert note in render([curves_table(found)], TableFormat.CSV)
+    assert note in render_curves(found)
+    large = curves_of(entries, "guidance_scale", "fid", None, 50_000, rankings=rankings)
+    assert large.notes == ()
+
+
+def grid(*counts: int) -> Curves:
+    entries = []
+    for steps, scale in ((5, 1.0), (5, 2.0), (10, 2.0)):
+        plan = plan_of(MODEL, guidance_scale=scale, num_steps=steps)
+        records = [make_record(scale + 1 / steps, plan=plan, num_samples=count) for count in counts]
+        entries.append(entry_of_records("A", f"{steps} {scale}", records, {}))
+    return curves_of(entries, "guidance_scale", "fid", "num_steps")
+
+
+def test_a_map_shows_every_cell_and_mixes_nothing() -> None:
+    found = grid(10_000)
+    content = figure_of_map(found, "svg")
+    assert content == figure_of_map(found, "svg")
+    said = re.findall(r"<!-- (.*?) -->", content.decode())
+    cells = [text for text in said if re.fullmatch(r"\d\.\d{4}", text)]
+    assert cells == ["1.2000", "2.2000", "2.1000"]  # and none where no configuration stands
+    assert {"num steps 5", "num steps 10"} <= set(said)
+    assert "FID-10K; the best in bold" in said
+    with pytest.raises(UsageError, match="give --num-samples 10000 or 50000"):
+        figure_of_map(grid(10_000, 50_000), "png")
+
+
 def files(folder: Path) -> list[Path]:
     found = []
     for scale in (1.0, 2.0):
@@ -239,6 +321,8 @@ def test_runs_without_numbers_are_left_out(call: Callable[..., Outcome], tmp_pat
         (("--x", "guidance_scale", "--output", "no/a.png"), 5, "its folder must exist"),
         (("--x", "scale", "--output", "a.png"), 3, "no input has a number for both fid and scale"),
         (("--x", "nfe", "--y", "kid", "--output", "a.png"), 2, "--y kid: no input has such"),
+        (("--x", "nfe", "--map", "--output", "a.png"), 2, "--map needs a --group"),
+        (("--x", "nfe", "--y", "ranked_by", "--output", "a.png"), 2, "and no input is one"),
     ],
 )
 def test_bad_input(

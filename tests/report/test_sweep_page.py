@@ -1,11 +1,15 @@
 """The page of a sweep: curves with bands, heat maps, what was dropped, names that do nothing."""
 
+import csv
+import io
 import itertools
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from harness import Outcome
 from page_reader import HOSTILE, Page
 from run_builder import add_attempt, make_plan, make_run
 
@@ -238,3 +242,33 @@ def test_axes_without_numbers_have_their_names(tmp_path: Path) -> None:
     assert points.axes[0].numbers == SCALES
     assert points.rungs[0][1][0].places == {"guidance_scale": 2, "num_steps": 1, "ema": 0}
     assert [len(tried) for _, tried in points.rungs] == [10, 9]
+
+
+def test_rungs_are_exported_as_tables(call: Callable[..., Outcome], tmp_path: Path) -> None:
+    """With the same columns on every rung, of which one is extrapolated."""
+    directory = make_sweep(tmp_path, extrapolated=True)
+    outcome = call("status", directory.root, "--format", "csv")
+    assert outcome.code == 0, outcome.stderr
+    rows = list(csv.DictReader(io.StringIO(outcome.stdout)))
+    assert len(rows) == 10 + 9
+    first = "Rung of 48 samples, ranked by digits-FID extrapolated to infinite N"
+    assert {row["table"] for row in rows} == {first, "Rung of 96 samples, ranked by digits-FID"}
+    (row,) = (row for row in rows if row["fate"] == "dropped")
+    assert {key: value for key, value in row.items() if key not in {"table", "notes"}} == {
+        "configuration": GONE,
+        "fate": "dropped",
+        "digits-FID": "7.5000",
+        "± error": "0.2500",
+        "at infinite N": "6.5000",
+        "behind": "+4.0000",
+        "± of the difference": "0.5000",
+        "digits-IS": "9.0000",
+    }
+    assert rows[-1]["at infinite N"] == ""
+    latex = call("status", directory.root, "--format", "latex").stdout
+    assert latex.count("\\toprule") == 2
+    assert "guidance\\_scale=4, num\\_steps=10 & dropped & 7.5000" in latex
+    run = make_run(tmp_path / "run", num_images=32)
+    refused = call("status", run.root, "--format", "latex")
+    assert (refused.code, refused.stdout) == (2, "")
+    assert "is no sweep" in refused.complaints[-1]

@@ -188,11 +188,40 @@ def test_status_shows_rungs_and_survivors(finished: Finished, call: Callable[...
     assert "± is the standard error, [ ] the interval of the difference" in lines[2]
 
 
-def test_plot_reads_a_sweep(finished: Finished, call: Callable[..., Outcome]) -> None:
-    """One curve for each rung, with the values of its table."""
-    outcome = call("plot", finished.place, "--x", "guidance_scale", "--format", "csv")
+def plotted(call: Callable[..., Outcome], place: Path, *options: str) -> tuple[list[dict], str]:
+    outcome = call("plot", place, "--x", "guidance_scale", "--format", "csv", *options)
     assert outcome.code == 0, outcome.stderr
-    rows = list(csv.DictReader(io.StringIO(outcome.stdout)))
+    return list(csv.DictReader(io.StringIO(outcome.stdout))), outcome.stderr
+
+
+def test_plot_draws_what_a_sweep_ranks_by(
+    finished: Finished, call: Callable[..., Outcome], tmp_path: Path
+) -> None:
+    """One curve for each rung, with the numbers and the bands of its table."""
+    rows, said = plotted(call, finished.place, "--output", "curve.svg")
+    first, second = finished.json["rungs"]
+    names = {"1.5": GOOD, "5": BAD}
+    for table, count in ((first, 2), (second, 1)):
+        assert table["extrapolated"]
+        label = f"N = {table['num_samples']}, extrapolated to infinite N"
+        drawn = {names[row["guidance_scale"]]: row for row in rows if row["curve"] == label}
+        assert len(drawn) == count
+        for row in table["rows"]:
+            one, width = drawn[row["name"]], row["half_width"] or 0.0  # the leader has none
+            assert float(one["ranked_by"]) == row["ranked_by"] != row["value"]
+            assert float(one["low"]) == pytest.approx(row["ranked_by"] - width)
+            assert float(one["high"]) == pytest.approx(row["ranked_by"] + width)
+            assert (one["standard_error"], one["extrapolated"]) == ("", "True")
+    assert "biased" not in said
+    figure = (tmp_path / "curve.svg").read_text()
+    assert "digits-FID, extrapolated to infinite N" in figure
+    assert "from the leader, by which the sweep drops" in figure
+
+
+def test_the_plain_metric_of_a_sweep_says_that_it_is_biased(
+    finished: Finished, call: Callable[..., Outcome]
+) -> None:
+    rows, said = plotted(call, finished.place, "--y", "fid")
     first, second = finished.json["rungs"]
     values = {row["name"]: row["value"] for row in first["rows"]}
     assert [(row["curve"], row["guidance_scale"], float(row["fid"])) for row in rows] == [
@@ -200,6 +229,16 @@ def test_plot_reads_a_sweep(finished: Finished, call: Callable[..., Outcome]) ->
         ("N = 100", "5", values[BAD]),
         ("N = 200", "1.5", second["rows"][0]["value"]),
     ]
+    assert "plain digits-FID of 100 and 200 samples is biased by an amount that differs" in said
+    assert "--y ranked_by draws that" in said
+    runs = call("plot", finished.run(GOOD), "--x", "guidance_scale", "--format", "csv")
+    assert "biased" not in runs.stderr  # of the run alone: nobody asks it to rank
+    refused = call(
+        *("plot", finished.run(GOOD), "--x", "guidance_scale", "--format", "csv"),
+        *("--y", "ranked_by"),
+    )
+    assert refused.code == 2
+    assert "ranked_by is of sweeps" in refused.complaints[-1]
 
 
 def test_run_finds_what_a_sweep_has_made(

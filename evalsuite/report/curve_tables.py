@@ -1,0 +1,77 @@
+"""The numbers of a figure of curves as rows and as a table: the same data in every format."""
+
+from typing import Any
+
+from evalsuite.report.curves import Curves, each_point
+from evalsuite.report.summary import number
+from evalsuite.report.tables import TextTable
+
+COLUMNS = (
+    "curve",
+    "x",
+    "y",
+    "standard_error",
+    "low",
+    "high",
+    "extrapolated",
+    "num_samples",
+    "protocol",
+    "protocol_id",
+    "reference",
+    "model",
+    "plan_id",
+    "run",
+)
+"""Of the data as CSV; `x` and `y` are named by what was asked."""
+
+
+def curve_rows(found: Curves) -> list[dict[str, Any]]:
+    """One mapping for each point, with the keys of `columns_of`."""
+    rows = []
+    for curve, point in each_point(found.curves):
+        record, width = point.record, point.half_width
+        row = {
+            "curve": curve.label,
+            "x": int(point.x) if point.x.is_integer() else point.x,
+            "y": point.y,
+            "standard_error": point.error,
+            "low": None if width is None else point.y - width,
+            "high": None if width is None else point.y + width,
+            "extrapolated": point.extrapolated,
+            "num_samples": record.protocol.num_samples,
+            "protocol": record.protocol_name,
+            "protocol_id": record.protocol_id,
+            "reference": record.reference,
+            "model": record.samples.get("model"),
+            "plan_id": record.samples.get("plan_id"),
+            "run": "; ".join(point.runs),
+        }
+        rows.append(dict(zip(columns_of(found), row.values(), strict=True)))
+    return rows
+
+
+def columns_of(found: Curves) -> list[str]:
+    """`COLUMNS`, the two axes under their names."""
+    y = found.y if found.y != found.x else f"{found.y}_y"
+    named = {"x": found.x if found.x not in COLUMNS else f"{found.x}_x", "y": y}
+    return [named.get(column, column) for column in COLUMNS]
+
+
+def curves_table(found: Curves) -> TextTable:
+    """The points as a table for people."""
+    cells = [
+        (
+            curve.label,
+            f"{point.x:.10g}",
+            number(point.y),
+            "" if point.error is None else number(point.error),
+            number(point.half_width) if point.extrapolated and point.half_width is not None else "",
+        )
+        for curve, point in each_point(found.curves)
+    ]
+    headings = ("curve", found.x_title, found.y_title, "± error", "± of the difference")
+    caption = f"{found.y_title} against {found.x_title}; ± error is the standard error of sampling"
+    if not found.extrapolates:
+        return TextTable(caption, headings[:-1], [row[:-1] for row in cells], 1, found.lines)
+    caption += ", ± of the difference half the interval of that from the leader"
+    return TextTable(caption, headings, cells, 1, found.lines)
