@@ -108,6 +108,14 @@ class Record(Frozen):
         return tuple(map(str, found)) if isinstance(found, list) else ()
 
     @property
+    def mixed_numerics(self) -> bool | None:
+        """Whether several kinds of machine made its samples; None where nobody recorded it."""
+        stated = self.samples.get("mixed_numerics")
+        if stated is True or len(self.numerics_ids) > 1:
+            return True
+        return False if stated is False or self.numerics_ids else None
+
+    @property
     def path(self) -> str:
         """Place in a run directory."""
         return f"results/{self.metric}-{self.protocol_id}.json"
@@ -126,6 +134,7 @@ class Record(Frozen):
             "protocol": f"{self.protocol_name or ''} {self.protocol_id}".strip(),
             "reference": self.reference or "none",
             "of": str(self.samples.get("run") or self.samples.get("path") or "unknown"),
+            "declared, not verified": ", ".join(map(" ".join, self.declared.items())),
             "notes": "; ".join(self.notes),
         }
         rows = "".join(

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from evalsuite.artifacts.records import Protocol, Record
 from evalsuite.config import canonical_json
 from evalsuite.pipeline.claims import Reproduction, Settings
-from evalsuite.pipeline.comparability import Side, comparability
+from evalsuite.pipeline.comparability import DECLARABLE, Side, comparability
 from evalsuite.pipeline.comparison import Sharing, compare_records, sharing
 from evalsuite.pipeline.comparison_inputs import Entry, Meeting, measurement_key, side_of
 from evalsuite.pipeline.comparison_words import RETRAINING_PERCENT
@@ -72,6 +72,14 @@ class BoardRow:
     def name(self) -> str:
         """The model, or the name of outside samples."""
         return str(self.entry.model or self.record.samples.get("path") or "unknown")
+
+    @property
+    def declared(self) -> tuple[str, ...]:
+        """What was declared of its samples and is not verified: `label_rule balanced`."""
+        side = _side(self)
+        return tuple(
+            f"{name} {side.sampling(name)}" for name in DECLARABLE if side.is_declared(name)
+        )
 
     @property
     def gpu_hours(self) -> float | None:

@@ -181,6 +181,18 @@ def test_a_declaration_fills_the_gap(groups) -> None:
     theirs = outside_record(1.0).model_copy(update={"declared": stated}).sealed()
     (group,) = groups([scale(2.0, 2.0), theirs])
     assert [row.places for row in group.rows] == [(1, 1), (2, 2)]
+    declared = tuple(map(" ".join, stated.items()))
+    assert [(row.id, row.declared) for row in group.rows] == [
+        ("theirs.npz", declared),
+        (group.rows[1].id, ()),
+    ]
+
+
+def test_what_is_known_is_not_called_declared(groups) -> None:
+    """Whatever a record says of itself."""
+    stated = {"codec": "lossy", "num_samples": "7", "colour": "red"}
+    (group,) = groups([scale(2.0, 2.0).model_copy(update={"declared": stated}).sealed()])
+    assert group.rows[0].declared == ()
 
 
 def test_what_was_scored_again_is_one_row(groups) -> None:
