@@ -97,6 +97,11 @@ class Record(Frozen):
         return self.model_copy(update={"record_sha256": digest})
 
     @property
+    def is_sealed(self) -> bool:
+        """Whether it has its hash, so that an edit is found."""
+        return self.record_sha256 is not None
+
+    @property
     def protocol_names(self) -> tuple[str | None, ...]:
         """All named protocols whose number this is."""
         return (self.protocol_name, *self.also_of)

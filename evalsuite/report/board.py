@@ -227,7 +227,8 @@ def remarks(row: BoardRow) -> list[Remark]:
     """Everything that a reader must know of a result before its place means what others' do."""
     found = []
     if row.dagger:
-        found.append(Remark("†", f"no place, because unknown: {', '.join(row.dagger)}"))
+        why = "" if row.record.is_sealed else "; without it an edit is not seen: score it again"
+        found.append(Remark("†", f"no place, because unknown: {', '.join(row.dagger)}{why}"))
     if row.declared:
         found.append(Remark("‡", f"declared, not verified: {', '.join(row.declared)}"))
     if row.record.mixed_numerics:

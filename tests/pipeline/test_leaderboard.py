@@ -331,6 +331,32 @@ def test_nothing_to_show_is_refused() -> None:
         build_board([], [])
 
 
+def unsealed(record: Record, **changes) -> Record:
+    """As someone leaves it who edits a value and takes the hash away."""
+    return record.model_copy(update={"record_sha256": None, **changes})
+
+
+def test_a_record_without_its_hash_has_no_place(tmp_path: Path) -> None:
+    """Nor a verdict, nor does it move the places of others, nor stand for one that has its hash."""
+    edited = unsealed(scale(2.5, 3.0), value=1.94)
+    (section,) = [s for s in board(tmp_path, [scale(2.0, 2.0), edited], load_claims()) if s.groups]
+    (group,) = section.groups
+    assert places(group) == [(2.0, (1, 1)), (1.94, None)]
+    known, last = group.rows
+    assert (known.dagger, last.dagger) == ((), ("record_sha256",))
+    assert {one.verdict for one in last.beside} == {"no verdict"}
+    assert all("no record_sha256" in one.obstacles[-1] for one in last.beside)
+    assert not any("record_sha256" in text for one in known.beside for text in one.obstacles)
+    late = unsealed(scale(2.0, 2.0), created_at="2026-02-01T00:00:00+00:00")
+    ((group,),) = (s.groups for s in board(tmp_path, [late, scale(2.0, 2.0)]))
+    assert places(group) == [(2.0, (1, 1))]
+
+
+def test_records_without_hashes_alone_are_a_group_without_places(groups) -> None:
+    (group,) = groups([unsealed(scale(2.0, 2.0)), unsealed(scale(3.0, 3.0))])
+    assert places(group) == [(2.0, None), (3.0, None)]
+
+
 def test_an_edited_record_is_refused(tmp_path: Path) -> None:
     path = write_records(tmp_path / "a.json", make_record(1.94))
     path.write_text(path.read_text().replace("1.94", "1.54"))

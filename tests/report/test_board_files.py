@@ -121,6 +121,18 @@ def test_places_ties_and_daggers_are_in_the_page(sections: list[Section]) -> Non
     assert "FID-10K, adm against adm-imagenet-256" in html
 
 
+def test_why_a_record_without_its_hash_has_no_place_is_told(tmp_path: Path) -> None:
+    record = make_record(1.94).model_copy(update={"record_sha256": None})
+    sections = build_board(entries_for_board(write_records(tmp_path / "a.json", record)), [])
+    (row,) = board.flat_rows(sections)
+    assert (row["best_place"], row["unknown"]) == (None, "record_sha256")
+    said = "† no place, because unknown: record_sha256; without it an edit is not seen"
+    assert said in render_board(sections)
+    (table,) = board.board_tables(sections)
+    assert "no place, because unknown: record_sha256" in table.notes[1]
+    assert ", no place -->" in figure_against([row], "title", "compute", "svg").decode()
+
+
 def test_what_is_declared_or_mixed_is_told_in_every_format(tmp_path: Path) -> None:
     """A place that rests on a word must not look like one that rests on a measurement."""
     stated = {"label_rule": "balanced", "uint8_rule": "half_up", "codec": "lossless"}
