@@ -10,6 +10,7 @@ import pytest
 import yaml
 from board_kit import make_record, outside_record, plan_of, write_records
 from harness import NUM_SAMPLES, FinishedRun, Outcome
+from run_builder import make_run
 
 Call = Callable[..., Outcome]
 
@@ -62,6 +63,21 @@ def test_figures_are_a_file_for_each_group(call: Call, tmp_path: Path) -> None:
     outcome = call("leaderboard", "build", "a.json", *options, "--output", "board")
     assert outcome.code == 0, outcome.stderr
     assert len(list((tmp_path / "board").glob("fid-*.svg"))) == 2
+
+
+def test_runs_without_results_are_left_out(call: Call, tmp_path: Path) -> None:
+    """As a glob over runs gives them while one is in progress; alone they are refused."""
+    make_run(tmp_path / "new", num_images=32)
+    write_records(tmp_path / "a.json", make_record(1.94))
+    build = ("leaderboard", "build", "new")
+    outcome = call(*build, "a.json", "--output", "board")
+    assert outcome.code == 0, outcome.stderr
+    assert "left out: new has no numbers yet" in outcome.stderr
+    assert "1 results in 1 groups" in outcome.stderr
+    alone = call(*build, "--output", "other")
+    assert alone.code == 3
+    assert "no input has numbers yet" in alone.complaints[-1]
+    assert not (tmp_path / "other").exists()
 
 
 def test_a_folder_of_something_else_is_left_alone(call: Call, tmp_path: Path) -> None:
