@@ -36,7 +36,10 @@ _UNSEALED = "the record has no record_sha256, so an edit of it would not be seen
 
 
 class ClaimRow(NamedTuple):
-    """One claimed figure, and how many others of its group are within 1.3 % of it."""
+    """One claimed figure, and of FID the others of its group that are within 1.3 % of it.
+
+    Of no other metric has anyone measured which gaps another training gives.
+    """
 
     claim: Claim
     value: float

@@ -164,6 +164,18 @@ def test_what_is_declared_or_mixed_is_told_in_every_format(tmp_path: Path) -> No
     assert "pixnerd-xl-256 \\S{} &" in latex
 
 
+def test_only_tables_of_fid_say_what_is_within_its_percents() -> None:
+    """Of others nobody measured what another training gives: a dash would say that none is near."""
+    html = render_board(build_board([], [claim(), claim(fid=2.3)]))
+    tables = {part.partition("<")[0]: part for part in html.split("<h3>")[1:]}
+    assert len(tables) == 5
+    for title, table in tables.items():
+        is_fid = title.startswith("FID")
+        assert ("Within 1.3 %" in table) == ("≈ 1 other" in table) == is_fid
+        assert table.count('role="columnheader"') == (7 if is_fid else 6)
+        assert table.count('role="cell"') == 2 * (6 if is_fid else 5)
+
+
 def test_replicates_are_told_in_every_format(tmp_path: Path) -> None:
     """Each row its plan and its seeds, and what they come to together."""
     plans = [plan_of("pixnerd-xl-256", seed) for seed in (0, 10**7)]
