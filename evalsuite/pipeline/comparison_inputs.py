@@ -8,14 +8,14 @@ from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
-from evalsuite.artifacts.records import RECORD_SCHEMA, Record, record_digest
+from evalsuite.artifacts.records import Record
 from evalsuite.artifacts.run_directory import RunDirectory, is_run
 from evalsuite.artifacts.storage import Place
 from evalsuite.config import Plan, ProtocolSpec, canonical_json, explain, load_spec, names_of
 from evalsuite.errors import CorruptionError, DataError, UsageError, nearest
 from evalsuite.metrics.registry import METRICS
 from evalsuite.pipeline.comparability import Side, comparability, declare
-from evalsuite.pipeline.record_files import by_samples, inputs_of, written_in
+from evalsuite.pipeline.record_files import by_samples, inputs_of, read_record, written_in
 
 
 @dataclass(frozen=True, eq=False)
@@ -181,33 +181,6 @@ def entry_of_records(
     samples = records[0].samples
     plan, model = _plan(samples, where), samples.get("model")
     return Entry(name, where, tuple(records), None, plan, model, tags)
-
-
-def read_record(content: object, where: str) -> Record:
-    """A record from JSON, its hashes compared.
-
-    Raises:
-        DataError: it is of a newer version.
-        CorruptionError: it cannot be read, or was edited.
-    """
-    version = content.get("schema_version") if isinstance(content, dict) else None
-    if isinstance(version, int) and version > RECORD_SCHEMA:
-        raise DataError(
-            f"{where} has schema version {version}, newer than this evalsuite reads: upgrade it"
-        )
-    try:
-        record = Record.model_validate(content)
-    except ValidationError as error:
-        raise CorruptionError(f"{where} cannot be read: {explain(error, Record)}") from error
-    if record.protocol.protocol_id != record.protocol_id:
-        raise CorruptionError(f"{where}: its protocol does not hash to its protocol_id")
-    assert isinstance(content, dict)
-    if record.record_sha256 not in {None, record_digest(content)}:
-        raise CorruptionError(
-            f"{where} ({record.display}) was edited: it does not hash to its record_sha256;"
-            " score it again"
-        )
-    return record
 
 
 def _plan(samples: Mapping[str, Any], where: str) -> Plan | None:
