@@ -10,7 +10,6 @@ import pytest
 import yaml
 from board_kit import make_record, outside_record, plan_of, write_records
 from harness import NUM_SAMPLES, FinishedRun, Outcome
-from run_builder import make_run
 
 Call = Callable[..., Outcome]
 
@@ -65,14 +64,14 @@ def test_figures_are_a_file_for_each_group(call: Call, tmp_path: Path) -> None:
     assert len(list((tmp_path / "board").glob("fid-*.svg"))) == 2
 
 
-def test_runs_without_results_are_left_out(call: Call, tmp_path: Path) -> None:
+def test_runs_without_results_are_left_out(call: Call, run_copy: Path, tmp_path: Path) -> None:
     """As a glob over runs gives them while one is in progress; alone they are refused."""
-    make_run(tmp_path / "new", num_images=32)
+    shutil.rmtree(run_copy / "results")
     write_records(tmp_path / "a.json", make_record(1.94))
-    build = ("leaderboard", "build", "new")
+    build = ("leaderboard", "build", run_copy)
     outcome = call(*build, "a.json", "--output", "board")
     assert outcome.code == 0, outcome.stderr
-    assert "left out: new has no numbers yet" in outcome.stderr
+    assert f"left out: {run_copy} has no numbers yet" in outcome.stderr
     assert "1 results in 1 groups" in outcome.stderr
     alone = call(*build, "--output", "other")
     assert alone.code == 3
@@ -185,6 +184,15 @@ def test_comparisons_as_tables(call: Call, tmp_path: Path) -> None:
     assert outcome.code == 0, outcome.stderr
     assert "| FID-50K | unpaired | 1.9400 | 2.5000 | +0.5600 | 0.0277 |" in outcome.stdout
     assert "retraining typically moves FID" in outcome.stdout
+    assert "record_sha256" not in outcome.stdout
+    edited = make_record(1.54).model_copy(update={"record_sha256": None})
+    write_records(tmp_path / "c.json", edited)
+    outcome = call("compare", "a.json", "b.json", "c.json", "--json", "out.json")
+    assert outcome.stdout.count("of C has no record_sha256, so an edit of it is not seen") == 1
+    met = [
+        row["b"]["record_sha256"] for row in json.loads((tmp_path / "out.json").read_text())["rows"]
+    ]
+    assert [one is None for one in met] == [False, True]
     grouped = call("compare", "a.json", "b.json", "--format", "csv", "--group-by", "model")
     assert grouped.code == 2
 
