@@ -97,6 +97,11 @@ class Record(Frozen):
         return self.model_copy(update={"record_sha256": digest})
 
     @property
+    def is_sealed(self) -> bool:
+        """Whether it has its hash, so that an edit is found."""
+        return self.record_sha256 is not None
+
+    @property
     def protocol_names(self) -> tuple[str | None, ...]:
         """All named protocols whose number this is."""
         return (self.protocol_name, *self.also_of)
@@ -106,6 +111,14 @@ class Record(Frozen):
         """Kinds of machine whose bits its samples are; empty where nobody recorded them."""
         found = self.samples.get("numerics_ids")
         return tuple(map(str, found)) if isinstance(found, list) else ()
+
+    @property
+    def mixed_numerics(self) -> bool | None:
+        """Whether several kinds of machine made its samples; None where nobody recorded it."""
+        stated = self.samples.get("mixed_numerics")
+        if stated is True or len(self.numerics_ids) > 1:
+            return True
+        return False if stated is False or self.numerics_ids else None
 
     @property
     def path(self) -> str:
@@ -126,6 +139,7 @@ class Record(Frozen):
             "protocol": f"{self.protocol_name or ''} {self.protocol_id}".strip(),
             "reference": self.reference or "none",
             "of": str(self.samples.get("run") or self.samples.get("path") or "unknown"),
+            "declared, not verified": ", ".join(map(" ".join, self.declared.items())),
             "notes": "; ".join(self.notes),
         }
         rows = "".join(

@@ -13,6 +13,7 @@ from evalsuite.errors import DataError, UsageError, printable
 if TYPE_CHECKING:
     from evalsuite.artifacts.storage import Place
     from evalsuite.config import Claim
+    from evalsuite.pipeline.comparison_inputs import Entry
     from evalsuite.pipeline.leaderboard import Section
 
 _EXTENSIONS = {"latex": "tex", "markdown": "md"}
@@ -64,10 +65,10 @@ def build(
     Leaves index.html, leaderboard.csv, leaderboard.parquet and reproductions.csv in a folder; equal
     input gives equal files, and files of an earlier board that are not among them go away. Rows are
     grouped by protocol and have places within their group only; a record that was edited by hand is
-    refused.
+    refused, and a run that has no results yet is said and left out.
     """
     from evalsuite.artifacts.storage import LocalStorage
-    from evalsuite.pipeline.comparison_inputs import entries_for_board, of_metrics
+    from evalsuite.pipeline.comparison_inputs import of_metrics
     from evalsuite.pipeline.leaderboard import build_board
     from evalsuite.report import board
     from evalsuite.report.board_folder import write_board
@@ -75,7 +76,7 @@ def build(
     from evalsuite.report.tables import TableFormat, render
 
     claims = _claims(published)
-    entries = [entry for place in runs for entry in entries_for_board(place)]
+    entries = _entries(runs)
     if metrics is not None and entries:
         entries = of_metrics(entries, _words(metrics))
     sections = build_board(entries, claims)
@@ -102,6 +103,22 @@ def build(
     _say_groups(sections)
     for name in files:
         click.echo(str(output / name))
+
+
+def _entries(places: "tuple[Place, ...]") -> "list[Entry]":
+    """What is ranked; a glob over runs finds those that are still in progress too."""
+    from evalsuite.cli.output import notice
+    from evalsuite.pipeline.comparison_inputs import entries_for_board
+
+    entries: list[Entry] = []
+    for place in places:
+        found = entries_for_board(place)
+        if not found:
+            notice(f"left out: {place} has no numbers yet")
+        entries += found
+    if places and not entries:
+        raise DataError("no input has numbers yet: `evalsuite evaluate RUN` makes those of a run")
+    return entries
 
 
 def _claims(published: str | None) -> "tuple[Claim, ...]":

@@ -8,14 +8,14 @@ from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
-from evalsuite.artifacts.records import RECORD_SCHEMA, Record, record_digest
+from evalsuite.artifacts.records import Record
 from evalsuite.artifacts.run_directory import RunDirectory, is_run
 from evalsuite.artifacts.storage import Place
 from evalsuite.config import Plan, ProtocolSpec, canonical_json, explain, load_spec, names_of
 from evalsuite.errors import CorruptionError, DataError, UsageError, nearest
 from evalsuite.metrics.registry import METRICS
 from evalsuite.pipeline.comparability import Side, comparability, declare
-from evalsuite.pipeline.record_files import by_samples, inputs_of, written_in
+from evalsuite.pipeline.record_files import by_samples, inputs_of, read_record, written_in
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,7 +77,10 @@ def open_entry(name: str, place: Place) -> Entry:
         CorruptionError: a record that cannot be read.
     """
     if is_run(place):
-        return _open_run(name, place)
+        found = _entry_of_run(name, place)
+        if not found.records:
+            raise DataError(f"{place} holds no results: `evalsuite evaluate {place}` makes them")
+        return found
     if not isinstance(place, Path) or place.is_dir():
         raise DataError(f"{place} is no run: give a run directory, or a file that --json wrote")
     if not place.exists():
@@ -87,12 +90,10 @@ def open_entry(name: str, place: Place) -> Entry:
     return _open_json(name, place)
 
 
-def _open_run(name: str, path: Place) -> Entry:
+def _entry_of_run(name: str, path: Place) -> Entry:
     run = RunDirectory.open(path)
-    records = records_of_run(run)
-    if not records:
-        raise DataError(f"{path} holds no results: `evalsuite evaluate {path}` makes them")
-    return Entry(name, str(path), tuple(records), run, run.plan, run.manifest.model, tags_of(run))
+    records = tuple(records_of_run(run))
+    return Entry(name, str(path), records, run, run.plan, run.manifest.model, tags_of(run))
 
 
 def records_of_run(run: RunDirectory) -> list[Record]:
@@ -147,19 +148,21 @@ def _samples_of(record: Record) -> str:
 def entries_for_board(place: Place) -> list[Entry]:
     """A run; or what files hold, an entry for each set of samples; or a folder of both.
 
-    Takes what `leaderboard check` takes. Paths name the entries.
+    Paths name the entries. A run that has no results yet gives none.
 
     Raises:
-        DataError: there is nothing, or it holds no records.
+        DataError: there is nothing, or files that hold no records.
         CorruptionError: a record that cannot be read.
     """
-    if not isinstance(place, Path):
-        return [open_entry(str(place), place)]
-    return [entry for path in inputs_of(place) for entry in _entries_in(path)]
+    paths: Sequence[Place] = inputs_of(place) if isinstance(place, Path) else [place]
+    return [entry for path in paths for entry in _entries_in(path)]
 
 
-def _entries_in(path: Path) -> list[Entry]:
+def _entries_in(path: Place) -> list[Entry]:
     if is_run(path):
+        found = _entry_of_run(str(path), path)
+        return [found] if found.records else []
+    if not isinstance(path, Path):
         return [open_entry(str(path), path)]
     return [
         entry_of_records(str(path), str(path), records, {})
@@ -178,33 +181,6 @@ def entry_of_records(
     samples = records[0].samples
     plan, model = _plan(samples, where), samples.get("model")
     return Entry(name, where, tuple(records), None, plan, model, tags)
-
-
-def read_record(content: object, where: str) -> Record:
-    """A record from JSON, its hashes compared.
-
-    Raises:
-        DataError: it is of a newer version.
-        CorruptionError: it cannot be read, or was edited.
-    """
-    version = content.get("schema_version") if isinstance(content, dict) else None
-    if isinstance(version, int) and version > RECORD_SCHEMA:
-        raise DataError(
-            f"{where} has schema version {version}, newer than this evalsuite reads: upgrade it"
-        )
-    try:
-        record = Record.model_validate(content)
-    except ValidationError as error:
-        raise CorruptionError(f"{where} cannot be read: {explain(error, Record)}") from error
-    if record.protocol.protocol_id != record.protocol_id:
-        raise CorruptionError(f"{where}: its protocol does not hash to its protocol_id")
-    assert isinstance(content, dict)
-    if record.record_sha256 not in {None, record_digest(content)}:
-        raise CorruptionError(
-            f"{where} ({record.display}) was edited: it does not hash to its record_sha256;"
-            " score it again"
-        )
-    return record
 
 
 def _plan(samples: Mapping[str, Any], where: str) -> Plan | None:

@@ -124,7 +124,7 @@ def gap_percent(row: Row) -> float | None:
 
 
 def closing(rows: Sequence[Row]) -> list[str]:
-    """What stands below all rows that gave a difference: another training seed is not in them."""
+    """What stands below all rows: records without hashes, and what another training seed does."""
     gaps = [(row, gap_percent(row)) for row in rows]
     lines = [
         f"{row.meeting.a.display}: the gap of {row.a.name} and {row.b.name} is {gap:.1f} % of"
@@ -132,7 +132,19 @@ def closing(rows: Sequence[Row]) -> list[str]:
         for row, gap in gaps
         if gap is not None and row.comparability.ranked
     ]
-    return [*lines, RETRAINING] if any(row.difference for row in rows) else []
+    lines = [*_without_hashes(rows), *lines]
+    return [*lines, RETRAINING] if any(row.difference for row in rows) else lines
+
+
+def _without_hashes(rows: Sequence[Row]) -> list[str]:
+    sides = [side for row in rows for side in ((row.a, row.meeting.a), (row.b, row.meeting.b))]
+    lines = (
+        f"{record.display} of {entry.name} has no record_sha256, so an edit of it is not seen:"
+        " score it again"
+        for entry, record in sides
+        if not record.is_sealed
+    )
+    return list(dict.fromkeys(lines))
 
 
 def plan_differences(a: Entry, b: Entry) -> list[str] | None:
@@ -228,4 +240,5 @@ def _record_payload(entry: Entry, record: Record) -> dict[str, Any]:
         "protocol_id": record.protocol_id,
         "protocol_name": record.protocol_name,
         "declared": dict(record.declared),
+        "record_sha256": record.record_sha256,
     }

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple
 
-from evalsuite.artifacts.records import same_number
+from evalsuite.artifacts.records import Record, same_number
 from evalsuite.config import (
     FIGURES,
     Claim,
@@ -20,6 +20,7 @@ from evalsuite.config import (
 from evalsuite.errors import DataError, UsageError
 from evalsuite.metrics.registry import METRICS
 from evalsuite.pipeline.claims import (
+    Reproduction,
     Settings,
     beside_claim,
     class_counts,
@@ -31,9 +32,14 @@ from evalsuite.pipeline.comparison_inputs import Entry
 from evalsuite.pipeline.places import BoardRow, Group, grouped, is_near, measured
 from evalsuite.pipeline.registered import is_by_protocol
 
+_UNSEALED = "the record has no record_sha256, so an edit of it would not be seen: score it again"
+
 
 class ClaimRow(NamedTuple):
-    """One claimed figure, and how many others of its group are within 1.3 % of it."""
+    """One claimed figure, and of FID the others of its group that are within 1.3 % of it.
+
+    Of no other metric has anyone measured which gaps another training gives.
+    """
 
     claim: Claim
     value: float
@@ -140,7 +146,7 @@ def _count(section: Section) -> int:
 
 
 def _rows(entries: Sequence[Entry], claims: Sequence[Claim]) -> list[BoardRow]:
-    """All records as rows; one that was only scored again stands once, by its last scoring.
+    """All records as rows; one that was only scored again stands once, by its last sealed scoring.
 
     The same plan gives the same bits within one kind of machine alone, so samples of other numerics
     are other rows.
@@ -153,15 +159,7 @@ def _rows(entries: Sequence[Entry], claims: Sequence[Claim]) -> list[BoardRow]:
         settings = settings_of(entry.plan, entry.model)
         theirs = [claim for claim in claims if entry.model and claim.preset == entry.model]
         for record in entry.records:
-            run, count = entry.run, record.protocol.num_samples
-            counts = None if run is None else class_counts(run, count)
-            found = (
-                beside_claim(record, entry.plan, entry.model, claim, counts=counts)
-                for claim in theirs
-            )
-            row = BoardRow(
-                entry, record, settings, beside=tuple(one for one in found if one is not None)
-            )
+            row = BoardRow(entry, record, settings, beside=_beside(entry, record, theirs))
             pixels = record.samples.get("pixels_digest")
             apart = canonical_json([record.declared, record.numerics_ids, pixels])
             key = (row.id, record.protocol_id, apart)
@@ -170,9 +168,25 @@ def _rows(entries: Sequence[Entry], claims: Sequence[Claim]) -> list[BoardRow]:
             if again is None:
                 _check_no_conflict(alike, row)
                 alike.append(row)
-            elif again.record.created_at < record.created_at:
+            elif _standing(again.record) < _standing(record):
                 alike[alike.index(again)] = row
     return [row for alike in rows.values() for row in alike]
+
+
+def _beside(entry: Entry, record: Record, claims: Sequence[Claim]) -> tuple[Reproduction, ...]:
+    """A record beside those of the claims that say something of its metric."""
+    run = entry.run
+    counts = None if run is None else class_counts(run, record.protocol.num_samples)
+    found = (beside_claim(record, entry.plan, entry.model, one, counts=counts) for one in claims)
+    beside = tuple(one for one in found if one is not None)
+    if record.is_sealed:
+        return beside
+    return tuple(one._replace(obstacles=(*one.obstacles, _UNSEALED)) for one in beside)
+
+
+def _standing(record: Record) -> tuple[bool, str]:
+    """By which one of several scorings with one value is shown."""
+    return record.is_sealed, record.created_at
 
 
 def _check_no_conflict(before: Sequence[BoardRow], row: BoardRow) -> None:

@@ -1,8 +1,8 @@
 """Which results may stand in one group, in which places, and which of them are ties.
 
 The rules of `comparability` decide: measurement fields are equal within a group, what is known to
-differ is in another group, and a row of which something is unknown stands in it with a dagger and
-without a place.
+differ is in another group, and a row of which something is unknown, or that lacks the hash by which
+an edit is found, stands in it with a dagger and without a place.
 """
 
 import functools
@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from evalsuite.artifacts.records import Protocol, Record
 from evalsuite.config import canonical_json
 from evalsuite.pipeline.claims import Reproduction, Settings
-from evalsuite.pipeline.comparability import Side, comparability
+from evalsuite.pipeline.comparability import DECLARABLE, Side, comparability
 from evalsuite.pipeline.comparison import Sharing, compare_records, sharing
 from evalsuite.pipeline.comparison_inputs import Entry, Meeting, measurement_key, side_of
 from evalsuite.pipeline.comparison_words import RETRAINING_PERCENT
@@ -30,7 +30,8 @@ class BoardRow:
         entry: the input that it came from.
         record: what was measured.
         settings: how its samples were made.
-        dagger: fields of its protocol that are unknown; it then has no place.
+        dagger: fields of its protocol that are unknown, and `record_sha256` of a record without its
+            hash; it then has no place.
         places: the best and the worst place that its interval allows; None without a place.
         ties: ids of rows that cannot be told apart from it.
         replicates: of its configuration on seeds that share none with its own; None without one.
@@ -72,6 +73,14 @@ class BoardRow:
     def name(self) -> str:
         """The model, or the name of outside samples."""
         return str(self.entry.model or self.record.samples.get("path") or "unknown")
+
+    @property
+    def declared(self) -> tuple[str, ...]:
+        """What was declared of its samples and is not verified: `label_rule balanced`."""
+        side = _side(self)
+        return tuple(
+            f"{name} {side.sampling(name)}" for name in DECLARABLE if side.is_declared(name)
+        )
 
     @property
     def gpu_hours(self) -> float | None:
@@ -136,7 +145,7 @@ class _Pile:
 def grouped(rows: Iterable[BoardRow]) -> list[Group]:
     """Rows divided so that within a group nothing is known to differ.
 
-    A row of which something is unknown joins a group where only one would take it.
+    A row of which something is unknown, its hash too, joins a group where only one would take it.
     """
     alike: dict[bytes, list[BoardRow]] = {}
     for row in rows:
@@ -158,7 +167,7 @@ def _divided(rows: Sequence[BoardRow]) -> list[Group]:
     unknown: list[BoardRow] = []
     for row in rows:
         side = _side(row)
-        if comparability(side, side).unknown:
+        if _unknown(row):
             unknown.append(row)
         else:
             _pile_for(known, [pile.ranks_with(side) for pile in known]).add(row, side)
@@ -303,8 +312,13 @@ def is_near(metric: str, a: float, b: float) -> bool:
 
 
 def _daggered(row: BoardRow) -> BoardRow:
-    unknown = comparability(_side(row), _side(row)).unknown
-    return replace(row, dagger=tuple(relation.field for relation in unknown))
+    return replace(row, dagger=_unknown(row))
+
+
+def _unknown(row: BoardRow) -> tuple[str, ...]:
+    """Why a row has no place: without its hash, an edit of any field would not be seen."""
+    fields = (relation.field for relation in comparability(_side(row), _side(row)).unknown)
+    return (*fields, *(() if row.record.is_sealed else ("record_sha256",)))
 
 
 def _side(row: BoardRow) -> Side:

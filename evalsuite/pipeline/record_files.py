@@ -5,10 +5,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from evalsuite.artifacts.records import Record
+from pydantic import ValidationError
+
+from evalsuite.artifacts.records import RECORD_SCHEMA, Record, record_digest
 from evalsuite.artifacts.run_directory import is_run
-from evalsuite.config import canonical_json, parse_json
-from evalsuite.errors import DataError
+from evalsuite.config import canonical_json, explain, parse_json
+from evalsuite.errors import CorruptionError, DataError
 
 BOARD, SWEEP, WATCH = "board.json", "sweep.json", "watch.json"
 """Files by which folders of boards, sweeps and watches are known."""
@@ -139,6 +141,33 @@ def _listed(content: dict[str, Any]) -> Iterator[object]:
     for part in content.get("runs") or [content]:
         records = part.get("records") if isinstance(part, dict) else None
         yield from records if isinstance(records, list) else ()
+
+
+def read_record(content: object, where: str) -> Record:
+    """A record from JSON, its hashes compared.
+
+    Raises:
+        DataError: it is of a newer version.
+        CorruptionError: it cannot be read, or was edited.
+    """
+    version = content.get("schema_version") if isinstance(content, dict) else None
+    if isinstance(version, int) and version > RECORD_SCHEMA:
+        raise DataError(
+            f"{where} has schema version {version}, newer than this evalsuite reads: upgrade it"
+        )
+    try:
+        record = Record.model_validate(content)
+    except ValidationError as error:
+        raise CorruptionError(f"{where} cannot be read: {explain(error, Record)}") from error
+    if record.protocol.protocol_id != record.protocol_id:
+        raise CorruptionError(f"{where}: its protocol does not hash to its protocol_id")
+    assert isinstance(content, dict)
+    if record.record_sha256 not in {None, record_digest(content)}:
+        raise CorruptionError(
+            f"{where} ({record.display}) was edited: it does not hash to its record_sha256;"
+            " score it again"
+        )
+    return record
 
 
 def by_samples(records: Sequence[Record]) -> list[list[Record]]:

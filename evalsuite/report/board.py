@@ -15,7 +15,7 @@ from evalsuite.report.summary import number
 from evalsuite.report.tables import TextTable
 
 RESULT, CLAIM = "result", "claim"
-_TEXT, _NUMBER, _COUNT = pa.string(), pa.float64(), pa.int64()
+_TEXT, _NUMBER, _COUNT, _FLAG = pa.string(), pa.float64(), pa.int64(), pa.bool_()
 SCHEMA = {
     "section": _TEXT,
     "group": _TEXT,
@@ -32,6 +32,8 @@ SCHEMA = {
     "mean": _NUMBER,
     "mean_error": _NUMBER,
     "unknown": _TEXT,
+    "declared": _TEXT,
+    "mixed_numerics": _FLAG,
     "protocol": _TEXT,
     "protocol_id": _TEXT,
     "reference": _TEXT,
@@ -81,6 +83,13 @@ class Beside(NamedTuple):
     group: Group
     row: BoardRow
     found: Reproduction
+
+
+class Remark(NamedTuple):
+    """What stands below a table of a row, and the sign by which the row's name points to it."""
+
+    sign: str
+    words: str
 
 
 def flat_rows(sections: Sequence[Section]) -> list[dict[str, Any]]:
@@ -208,10 +217,29 @@ def _notes(rows: Sequence[BoardRow]) -> list[str]:
         "places such as 1–3 are ties: the gaps are under their intervals, or under 1.3 % of FID"
     ]
     for row in rows:
-        if row.dagger:
-            notes.append(f"† {row.name} has no place, because unknown: {', '.join(row.dagger)}")
+        what = f"{row.name}, plan {row.id}" if row.entry.plan else row.name
+        notes += [f"{one.sign} {what}: {one.words}" for one in remarks(row)]
     found = dict.fromkeys(row.replicates for row in rows if row.replicates is not None)
     return [*notes, *map(replicates_text, found)]
+
+
+def remarks(row: BoardRow) -> list[Remark]:
+    """Everything that a reader must know of a result before its place means what others' do."""
+    found = []
+    if row.dagger:
+        why = "" if row.record.is_sealed else "; without it an edit is not seen: score it again"
+        found.append(Remark("†", f"no place, because unknown: {', '.join(row.dagger)}{why}"))
+    if row.declared:
+        found.append(Remark("‡", f"declared, not verified: {', '.join(row.declared)}"))
+    if row.record.mixed_numerics:
+        words = "samples of mixed numerics: kinds of machine made them whose last bits may differ"
+        found.append(Remark("§", words))
+    return found
+
+
+def signed_name(row: BoardRow) -> str:
+    """Its name with the signs of its remarks: `samples.npz ‡`."""
+    return " ".join([row.name, *(one.sign for one in remarks(row))])
 
 
 def replicates_text(found: Replicates) -> str:
@@ -226,7 +254,7 @@ def replicates_text(found: Replicates) -> str:
 def _result_cells(row: BoardRow) -> tuple[str, ...]:
     record, settings = row.record, row.settings
     return (
-        row.name + (" †" if row.dagger else ""),
+        signed_name(row),
         row.id if row.entry.plan else "",
         settings_text(row),
         _plain(row.first_seed),
@@ -266,6 +294,8 @@ def _of_result(section: Section, group: Group, row: BoardRow) -> dict[str, Any]:
         "mean": alike.mean if alike else None,
         "mean_error": alike.standard_error if alike else None,
         "unknown": "; ".join(row.dagger),
+        "declared": "; ".join(row.declared),
+        "mixed_numerics": record.mixed_numerics,
         "protocol": record.protocol_name,
         "protocol_id": record.protocol_id,
         "reference": record.reference,

@@ -19,9 +19,11 @@ from evalsuite.report.board import (
     compute_of,
     place_text,
     plotted,
+    remarks,
     replicates_text,
     reproductions,
     settings_text,
+    signed_name,
 )
 from evalsuite.report.environment import page_environment
 
@@ -34,7 +36,7 @@ AXES = {
 """What a figure of merit is plotted against; keys are columns of the board's table."""
 _PLOTTED = (
     *("kind", "model", "value", "standard_error", "num_samples"),
-    *(*AXES, "guidance", "resolution"),
+    *(*AXES, "guidance", "resolution", "unknown", "declared", "mixed_numerics"),
 )
 
 
@@ -59,6 +61,8 @@ def render_board(sections: Sequence[Section]) -> str:
             for one in points
         ],
         place=place_text,
+        remarks=remarks,
+        signed_name=signed_name,
         replicates_text=replicates_text,
         settings_text=settings_text,
         **page_scripts(environment, "leaderboard.js"),

@@ -56,6 +56,7 @@ def figure_against(
     _draw_results(plot, [row for row in results if row["standard_error"] is None], axis)
     for row in results:
         words = ", guidance ".join(part for part in (row["model"], row["guidance"]) if part)
+        words += ", no place" if row["unknown"] else ""
         place = row[axis], row["value"]
         plot.annotate(_plain(words), place, xytext=(4, 4), textcoords="offset points", fontsize=7)
     if is_wide([row[axis] for row in shown]):

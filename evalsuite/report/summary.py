@@ -86,6 +86,6 @@ def paste_line(plan: Plan, model: str, num_samples: int, records: Sequence[Recor
         *(f"protocol {name}" for name in protocols),
         *describe_run(plan, num_samples),
     ]
-    if any(record.samples.get("mixed_numerics") for record in records):
+    if any(record.mixed_numerics for record in records):
         parts.append("samples of MIXED numerics")
     return "; ".join(part for part in parts if part)

@@ -20,8 +20,7 @@ from evalsuite.artifacts.run_directory import RunDirectory, is_run
 from evalsuite.artifacts.storage import Place, Storage, open_storage
 from evalsuite.config import Frozen, canonical_json, parse_json
 from evalsuite.errors import CorruptionError, UsageError
-from evalsuite.pipeline.comparison_inputs import read_record
-from evalsuite.pipeline.record_files import WATCH
+from evalsuite.pipeline.record_files import WATCH, read_record
 from evalsuite.sweep.directory import place_from, read_model
 from evalsuite.sweep.making import make_once
 

@@ -64,6 +64,21 @@ def test_figures_are_a_file_for_each_group(call: Call, tmp_path: Path) -> None:
     assert len(list((tmp_path / "board").glob("fid-*.svg"))) == 2
 
 
+def test_runs_without_results_are_left_out(call: Call, run_copy: Path, tmp_path: Path) -> None:
+    """As a glob over runs gives them while one is in progress; alone they are refused."""
+    shutil.rmtree(run_copy / "results")
+    write_records(tmp_path / "a.json", make_record(1.94))
+    build = ("leaderboard", "build", run_copy)
+    outcome = call(*build, "a.json", "--output", "board")
+    assert outcome.code == 0, outcome.stderr
+    assert f"left out: {run_copy} has no numbers yet" in outcome.stderr
+    assert "1 results in 1 groups" in outcome.stderr
+    alone = call(*build, "--output", "other")
+    assert alone.code == 3
+    assert "no input has numbers yet" in alone.complaints[-1]
+    assert not (tmp_path / "other").exists()
+
+
 def test_a_folder_of_something_else_is_left_alone(call: Call, tmp_path: Path) -> None:
     """Of a board, files that are no longer asked for go away; foreign ones stay and are refused."""
     write_records(tmp_path / "a.json", make_record(1.94))
@@ -169,6 +184,15 @@ def test_comparisons_as_tables(call: Call, tmp_path: Path) -> None:
     assert outcome.code == 0, outcome.stderr
     assert "| FID-50K | unpaired | 1.9400 | 2.5000 | +0.5600 | 0.0277 |" in outcome.stdout
     assert "retraining typically moves FID" in outcome.stdout
+    assert "record_sha256" not in outcome.stdout
+    edited = make_record(1.54).model_copy(update={"record_sha256": None})
+    write_records(tmp_path / "c.json", edited)
+    outcome = call("compare", "a.json", "b.json", "c.json", "--json", "out.json")
+    assert outcome.stdout.count("of C has no record_sha256, so an edit of it is not seen") == 1
+    met = [
+        row["b"]["record_sha256"] for row in json.loads((tmp_path / "out.json").read_text())["rows"]
+    ]
+    assert [one is None for one in met] == [False, True]
     grouped = call("compare", "a.json", "b.json", "--format", "csv", "--group-by", "model")
     assert grouped.code == 2
 

@@ -181,6 +181,18 @@ def test_a_declaration_fills_the_gap(groups) -> None:
     theirs = outside_record(1.0).model_copy(update={"declared": stated}).sealed()
     (group,) = groups([scale(2.0, 2.0), theirs])
     assert [row.places for row in group.rows] == [(1, 1), (2, 2)]
+    declared = tuple(map(" ".join, stated.items()))
+    assert [(row.id, row.declared) for row in group.rows] == [
+        ("theirs.npz", declared),
+        (group.rows[1].id, ()),
+    ]
+
+
+def test_what_is_known_is_not_called_declared(groups) -> None:
+    """Whatever a record says of itself."""
+    stated = {"codec": "lossy", "num_samples": "7", "colour": "red"}
+    (group,) = groups([scale(2.0, 2.0).model_copy(update={"declared": stated}).sealed()])
+    assert group.rows[0].declared == ()
 
 
 def test_what_was_scored_again_is_one_row(groups) -> None:
@@ -317,6 +329,32 @@ def test_claims_alone_make_a_board_and_show_their_ties() -> None:
 def test_nothing_to_show_is_refused() -> None:
     with pytest.raises(UsageError, match="nothing to show"):
         build_board([], [])
+
+
+def unsealed(record: Record, **changes) -> Record:
+    """As someone leaves it who edits a value and takes the hash away."""
+    return record.model_copy(update={"record_sha256": None, **changes})
+
+
+def test_a_record_without_its_hash_has_no_place(tmp_path: Path) -> None:
+    """Nor a verdict, nor does it move the places of others, nor stand for one that has its hash."""
+    edited = unsealed(scale(2.5, 3.0), value=1.94)
+    (section,) = [s for s in board(tmp_path, [scale(2.0, 2.0), edited], load_claims()) if s.groups]
+    (group,) = section.groups
+    assert places(group) == [(2.0, (1, 1)), (1.94, None)]
+    known, last = group.rows
+    assert (known.dagger, last.dagger) == ((), ("record_sha256",))
+    assert {one.verdict for one in last.beside} == {"no verdict"}
+    assert all("no record_sha256" in one.obstacles[-1] for one in last.beside)
+    assert not any("record_sha256" in text for one in known.beside for text in one.obstacles)
+    late = unsealed(scale(2.0, 2.0), created_at="2026-02-01T00:00:00+00:00")
+    ((group,),) = (s.groups for s in board(tmp_path, [late, scale(2.0, 2.0)]))
+    assert places(group) == [(2.0, (1, 1))]
+
+
+def test_records_without_hashes_alone_are_a_group_without_places(groups) -> None:
+    (group,) = groups([unsealed(scale(2.0, 2.0)), unsealed(scale(3.0, 3.0))])
+    assert places(group) == [(2.0, None), (3.0, None)]
 
 
 def test_an_edited_record_is_refused(tmp_path: Path) -> None:

@@ -116,9 +116,64 @@ def test_the_page_is_the_same_each_time_and_admits_its_own_scripts_alone(
 def test_places_ties_and_daggers_are_in_the_page(sections: list[Section]) -> None:
     html = render_board(sections)
     assert "theirs.npz †" in html
-    assert "unknown: label_rule, uint8_rule, codec; not ranked" in html
+    assert "† no place, because unknown: label_rule, uint8_rule, codec" in html
     assert "≈ 1 other" in html
     assert "FID-10K, adm against adm-imagenet-256" in html
+
+
+def test_why_a_record_without_its_hash_has_no_place_is_told(tmp_path: Path) -> None:
+    record = make_record(1.94).model_copy(update={"record_sha256": None})
+    sections = build_board(entries_for_board(write_records(tmp_path / "a.json", record)), [])
+    (row,) = board.flat_rows(sections)
+    assert (row["best_place"], row["unknown"]) == (None, "record_sha256")
+    said = "† no place, because unknown: record_sha256; without it an edit is not seen"
+    assert said in render_board(sections)
+    (table,) = board.board_tables(sections)
+    assert "no place, because unknown: record_sha256" in table.notes[1]
+    assert ", no place -->" in figure_against([row], "title", "compute", "svg").decode()
+
+
+def test_what_is_declared_or_mixed_is_told_in_every_format(tmp_path: Path) -> None:
+    """A place that rests on a word must not look like one that rests on a measurement."""
+    stated = {"label_rule": "balanced", "uint8_rule": "half_up", "codec": "lossless"}
+    theirs = [outside_record(1.0), outside_record(1.5, resize="pillow-bicubic")]
+    declared = [stated, stated | {"label_rule": BAD_NAME}]
+    theirs = [r.model_copy(update={"declared": d}) for r, d in zip(theirs, declared, strict=True)]
+    samples = make_record(2.0).samples | {"numerics_ids": ["aa" * 32, "bb" * 32]}
+    records = [*(record.sealed() for record in theirs), make_record(2.0, samples=samples)]
+    sections = build_board(entries_for_board(write_records(tmp_path / "a.json", *records)), [])
+    by_value = {row["value"]: row for row in board.flat_rows(sections)}
+    said = "label_rule balanced; uint8_rule half_up; codec lossless"
+    assert (by_value[1.0]["best_place"], by_value[1.0]["declared"]) == (1, said)
+    assert (by_value[2.0]["best_place"], by_value[2.0]["declared"]) == (2, "")
+    assert {value: row["mixed_numerics"] for value, row in by_value.items()} == {
+        1.0: None,
+        1.5: None,
+        2.0: True,
+    }
+    html = render_board(sections)
+    assert BAD_NAME not in html
+    words = f"declared, not verified: {said.replace(';', ',')}"
+    assert f"<small>‡ {words}</small>" in html
+    assert "<small>§ samples of mixed numerics" in html
+    tables = board.board_tables(sections)
+    markdown, latex = (render(tables, to) for to in (TableFormat.MARKDOWN, TableFormat.LATEX))
+    assert "| theirs.npz ‡ |" in markdown
+    assert f"‡ theirs.npz: {words}".replace("_", "\\_") in markdown
+    assert "theirs.npz $\\ddagger$ &" in latex
+    assert "pixnerd-xl-256 \\S{} &" in latex
+
+
+def test_only_tables_of_fid_say_what_is_within_its_percents() -> None:
+    """Of others nobody measured what another training gives: a dash would say that none is near."""
+    html = render_board(build_board([], [claim(), claim(fid=2.3)]))
+    tables = {part.partition("<")[0]: part for part in html.split("<h3>")[1:]}
+    assert len(tables) == 5
+    for title, table in tables.items():
+        is_fid = title.startswith("FID")
+        assert ("Within 1.3 %" in table) == ("≈ 1 other" in table) == is_fid
+        assert table.count('role="columnheader"') == (7 if is_fid else 6)
+        assert table.count('role="cell"') == 2 * (6 if is_fid else 5)
 
 
 def test_replicates_are_told_in_every_format(tmp_path: Path) -> None:
@@ -211,7 +266,7 @@ def test_tables_for_papers_never_mix_results_and_claims(sections: list[Section])
         assert ("claims" in table.caption) == ("source" in table.headings)
         assert {len(row) for row in table.rows} == {len(table.headings)}
     notes = [note for table in tables for note in table.notes]
-    assert any("† theirs.npz has no place" in note for note in notes)
+    assert any("† theirs.npz: no place" in note for note in notes)
 
 
 def test_latex_is_text_whatever_stands_in_it() -> None:

@@ -64,13 +64,21 @@ const ink = (name) => getComputedStyle(document.documentElement).getPropertyValu
 
 const escaped = (text) => text.replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
 
+const remarks = (row) => [
+  row.unknown && `no place, because unknown: ${row.unknown}`,
+  row.declared && `declared, not verified: ${row.declared}`,
+  row.mixed_numerics && "samples of mixed numerics",
+].filter(Boolean);
+
+const caption = (row) => row.model + (row.guidance ? `, guidance ${row.guidance}` : "");
+
 const trace = (rows, axis, name, about) => ({
   type: "scatter",
   mode: "markers",
   name,
   x: rows.map((row) => row[axis]),
   y: rows.map((row) => row.value),
-  text: rows.map((row) => escaped(row.model + (row.guidance ? `, guidance ${row.guidance}` : ""))),
+  text: rows.map((row) => [caption(row), ...remarks(row)].map(escaped).join("<br>")),
   hovertemplate: "%{text}<br>%{y} at %{x}<extra></extra>",
   ...about,
 });
