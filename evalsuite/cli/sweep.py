@@ -115,6 +115,7 @@ def _conducted(
     from evalsuite.artifacts.run_directory import RunDirectory
     from evalsuite.cli.output import ProgressView, notice
     from evalsuite.cli.sweep_view import rung_line
+    from evalsuite.errors import DivergedError
     from evalsuite.runtime.bench import Bench
     from evalsuite.runtime.session import run_session
     from evalsuite.sweep.conducting import Work, conduct, is_complete
@@ -126,9 +127,14 @@ def _conducted(
         if not hash_all and is_complete(request):
             return RunDirectory.open(request.root)
         notice(f"{name}: {request.demand.num_samples} samples, run {request.root}")
-        with ProgressView() as view:
-            done = run_session(request, view.show, notice, bench)
-        sessions, images = sessions + 1, images + done.images_made
+        sessions += 1
+        try:
+            with ProgressView() as view:
+                done = run_session(request, view.show, notice, bench)
+        except DivergedError as error:
+            notice(f"{name}: {error}")
+            raise
+        images += done.images_made
         return done.run
 
     def tell(table: "RungTable") -> None:

@@ -69,7 +69,7 @@ def rung_lines(table: "RungTable") -> list[str]:
 
 def _row(row: "RungRow", width: int) -> str:
     behind = _behind(row)
-    fate = "" if row.goes_on else "  dropped"
+    fate = "" if row.goes_on else f"  dropped{f': {printable(row.fault)}' if row.fault else ''}"
     value = _measured(row.value, row.standard_error, row.ranked_by)
     return f"{printable(row.name):{width}}  {value}  {behind}{fate}"
 
@@ -117,8 +117,9 @@ def result_lines(directory: "SweepDirectory", result: "SweepResult") -> list[str
         lost = "unknown" if fresh.lost is None else f"{fresh.lost:+.4f}"
         width = "" if fresh.lost_error is None else f" ± {fresh.lost_error:.4f}"
         of = "" if fresh.ranked_by == fresh.value else " of the extrapolated value"
+        why = f" ({printable(fresh.fault)})" if fresh.fault else ""
         lines.append(
-            f"fresh   {name} {again} on seeds that did not choose it; lost"
+            f"fresh   {name} {again}{why} on seeds that did not choose it; lost"
             f" {lost}{width}{of} (winner's curse: the best of several on its own samples looks"
             f" better than it is); run {_shown(directory, fresh.run)}"
         )
@@ -155,7 +156,7 @@ def standing_lines(directory: "SweepDirectory") -> list[str]:
     if result is not None:
         return [*lines, *result_lines(directory, result)]
     if tables and not tables[-1].is_ranked:
-        return [*lines, f"ended   {_UNDEFINED}: take another --metric, or larger --rungs"]
+        return [*lines, f"ended   {_UNDEFINED}: {tables[-1].remedy}"]
     alive = {row.name for row in tables[-1].rows if row.goes_on} if tables else None
     decided = {table.num_samples for table in tables}
     rung = next((one for one in manifest.rungs if one not in decided), None)

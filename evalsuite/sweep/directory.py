@@ -113,6 +113,8 @@ class RungRow(Frozen):
     goes_on: bool
     others: dict[str, float | None]
     """Other metrics of the same samples."""
+    fault: str | None = None
+    """Why it has no samples, and so no numbers, on this rung and any later one."""
 
 
 class RungTable(Frozen):
@@ -130,6 +132,13 @@ class RungTable(Frozen):
         """Whether anybody leads: not where the metric is undefined for every configuration."""
         return self.rows[0].ranked_by is not None
 
+    @property
+    def remedy(self) -> str:
+        """What to do where nobody leads."""
+        if all(row.fault for row in self.rows):
+            return "look at the weights and at the values of the axes"
+        return "take another --metric, or larger --rungs"
+
 
 class Fresh(Frozen):
     """The winner on seeds that had no part in choosing it."""
@@ -143,6 +152,8 @@ class Fresh(Frozen):
     """How much worse that is than on the sweep's own seeds; negative where it is better."""
     lost_error: float | None
     """Standard error of that: the two share no sample."""
+    fault: str | None = None
+    """Why there are no numbers of them."""
 
 
 class SweepResult(Frozen):
