@@ -32,6 +32,11 @@ def plan_lines(setup: "SweepSetup") -> list[str]:
     seconds = seconds_at_most(setup)
     names = [printable(entry.name) for entry in manifest.configurations]
     more = [f"{_INDENT}and {len(names) - MOST_ROWS} more"] if len(names) > MOST_ROWS else []
+    blind = manifest.strategy == "halving" and len(manifest.rungs) == 1 and len(names) > 1
+    if blind:
+        more.append(
+            "one rung: nothing is dropped before all samples are made; give smaller --rungs"
+        )
     return [
         f"sweep {manifest.sweep_id[:12]} of {manifest.model}: {len(names)} configurations, rungs of"
         f" {', '.join(map(str, manifest.rungs))} samples, {manifest.strategy} by {manifest.metric}",

@@ -141,7 +141,8 @@ def check_budget(budget: int | None, trials: Sequence[Trial], first_rung: int) -
     if budget is not None and budget < needed:
         raise UsageError(
             f"--budget {budget} is smaller than the first rung: {len(trials)} configurations of"
-            f" {first_rung} samples are {needed} in whole batches"
+            f" {first_rung} samples are {needed} in whole batches: raise it, or give smaller"
+            " --rungs"
         )
 
 
