@@ -1,6 +1,6 @@
 """How sweeps are shown: what is planned, each rung, the result, and where a sweep stands."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 MOST_ROWS = 40
 _INDENT = " " * 8
+_UNTOLD = "not told apart from it (no interval, or too few samples)"
 _UNDEFINED = "the metric is undefined for every configuration"
 _WORDS = "± is the standard error, [ ] the interval of the difference from the leader"
 
@@ -111,11 +112,8 @@ def result_lines(directory: "SweepDirectory", result: "SweepResult") -> list[str
         f"winner  {printable(result.winner)}: {name} {value} at"
         f" {result.num_samples} samples; run {_shown(directory, result.run)}"
     ]
-    if result.level_with_winner:
-        listed = [printable(one) for one in result.level_with_winner[:MOST_ROWS]]
-        lines.append(
-            f"level   {len(result.level_with_winner)} whose interval holds 0: " + "; ".join(listed)
-        )
+    lines += _listed("level  ", "whose interval holds 0", result.level_with_winner)
+    lines += _listed("untold ", _UNTOLD, result.untold)
     if result.fresh is not None:
         fresh = result.fresh
         again = _measured(fresh.value, fresh.standard_error, fresh.ranked_by)
@@ -137,6 +135,13 @@ def result_lines(directory: "SweepDirectory", result: "SweepResult") -> list[str
             f" {manifest.budget}"
         )
     return lines
+
+
+def _listed(noun: str, what: str, names: Sequence[str]) -> list[str]:
+    if not names:
+        return []
+    more = "; ..." if len(names) > MOST_ROWS else ""
+    return [f"{noun} {len(names)} {what}: {'; '.join(map(printable, names[:MOST_ROWS]))}{more}"]
 
 
 def _shown(directory: "SweepDirectory", run: str) -> "Place":

@@ -268,9 +268,8 @@ def _result(work: Work, table: RungTable, scored: Mapping[str, Scored], used: in
         value=scored[winner].record.value,
         standard_error=scored[winner].record.standard_error,
         ranked_by=table.rows[0].ranked_by,
-        level_with_winner=tuple(
-            row.name for row in table.rows[1:] if not row.excluded and row.ranked_by is not None
-        ),
+        level_with_winner=table.level,
+        untold=table.untold,
         samples=used,
         samples_of_grid=_cost(work.trials, 0, manifest.rungs[-1]),
         stopped_by_budget=count < manifest.rungs[-1],

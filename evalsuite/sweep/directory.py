@@ -133,6 +133,30 @@ class RungTable(Frozen):
         return self.rows[0].ranked_by is not None
 
     @property
+    def level(self) -> tuple[str, ...]:
+        """Configurations whose interval of the difference from the leader holds 0.
+
+        Of a rung that may drop nobody no interval is known to hold.
+        """
+        return tuple(
+            row.name
+            for row in self.rows[1:]
+            if self.may_exclude
+            and row.difference is not None
+            and row.half_width is not None
+            and abs(row.difference) <= row.half_width
+        )
+
+    @property
+    def untold(self) -> tuple[str, ...]:
+        """Configurations with a value of which nobody knows whether it is level or behind."""
+        return tuple(
+            row.name
+            for row in self.rows[1:]
+            if row.ranked_by is not None and (not self.may_exclude or row.half_width is None)
+        )
+
+    @property
     def remedy(self) -> str:
         """What to do where nobody leads."""
         if all(row.fault for row in self.rows):
@@ -168,6 +192,8 @@ class SweepResult(Frozen):
     ranked_by: float | None
     level_with_winner: tuple[str, ...]
     """Configurations whose interval on the last rung holds 0."""
+    untold: tuple[str, ...] = ()
+    """Those that the last rung tells nothing of: no interval, or too few samples for one."""
     samples: int
     """That the sweep needs, in whole batches, whoever made them; fresh ones apart."""
     samples_of_grid: int

@@ -28,13 +28,13 @@ class _Numbers:
 
     def __init__(self, values: Mapping[str, float | None]) -> None:
         self.values, self.scored = values, []
-        self.excludes_from = 0
+        self.excludes_from, self.error = 0, 0.01
 
     def score(self, run: Any, num_samples: int, *, whole: bool = False) -> Scored:
         self.scored.append((run, num_samples))
         value = self.values[run]
         notes = () if value is not None else ("no image has a colour",)
-        record = make_record(value, None if value is None else 0.01, notes=notes)
+        record = make_record(value, None if value is None else self.error, notes=notes)
         judged = Judged(float("nan") if value is None else value, None, record.standard_error)
         return Scored(record, (record,), judged)
 
@@ -185,3 +185,25 @@ def test_a_winner_that_diverges_on_fresh_seeds_is_still_the_winner(tmp_path: Pat
         "undefined (NaN or infinite values) on seeds that did not choose it; lost unknown" in line
     )
     assert "NaN or infinite values" in render_sweep(work.directory)
+
+
+def test_level_is_who_has_an_interval_that_holds_0(tmp_path: Path) -> None:
+    """Not whom nobody could exclude: without an interval, or by a rung of too few samples."""
+    values = {"a": 2.0, "b": 2.001, "c": 2.5, "d": None}
+    work, _ = conducted(tmp_path / "known", values, (100,), strategy="grid")
+    result = conduct(work)
+    assert (result.level_with_winner, result.untold) == (("b",), ())
+    lines = result_lines(work.directory, result)
+    assert "level   1 whose interval holds 0: b" in lines
+    work, numbers = conducted(tmp_path / "small", values, (100,), strategy="grid")
+    numbers.excludes_from = 101
+    assert conduct(work).level_with_winner == ()
+    work, numbers = conducted(tmp_path / "no error", values, (100,), strategy="grid")
+    numbers.error = None
+    result = conduct(work)
+    assert (result.level_with_winner, result.untold) == ((), ("b", "c"))
+    lines = result_lines(work.directory, result)
+    assert "untold  2 not told apart from it (no interval, or too few samples): b; c" in lines
+    page = render_sweep(work.directory)
+    assert "<dt>Level with it</dt><dd>none</dd>" in page
+    assert "<dt>Not told apart from it</dt><dd>b; c <span" in page
