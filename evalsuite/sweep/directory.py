@@ -12,13 +12,14 @@ started again writes the same bytes.
 import hashlib
 import json
 import os
+import posixpath
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import ValidationError
 
 from evalsuite.artifacts.records import Protocol
-from evalsuite.artifacts.storage import Place, Storage, open_storage, place_of
+from evalsuite.artifacts.storage import Place, Storage, StoreUrl, open_storage, place_of
 from evalsuite.config import (
     AxisValue,
     Frozen,
@@ -326,11 +327,22 @@ def reference_to(run: Place, sweep: Place) -> str:
 
 
 def place_from(root: Place, run: str) -> Place:
-    """The place that `reference_to` made a text of, seen from `root`."""
+    """The place that `reference_to` made a text of, seen from `root`, wherever both were copied.
+
+    Raises:
+        UsageError: a relative one that leads out of an object store's bucket.
+    """
     if "://" in run:
         return place_of(run)
-    assert isinstance(root, Path)
-    return Path(os.path.normpath(root.absolute() / run))
+    if isinstance(root, Path):
+        return Path(os.path.normpath(root.absolute() / run))
+    key = posixpath.normpath(posixpath.join(root.key, run))
+    if key.startswith(".."):
+        raise UsageError(
+            f"{root} refers to {run}, which is outside of its bucket: copy the folder that holds"
+            " both it and its runs"
+        )
+    return StoreUrl(root.scheme, root.bucket, key.strip("/"))
 
 
 def _check_version(content: bytes, where: Place) -> None:
