@@ -5,6 +5,7 @@
     |   `-- ConfigError                2   a preset, a plan or another configuration file is wrong
     |-- DataError                      3   samples, references, weights or features are unusable
     |   |-- CorruptionError            3   bytes are not the ones that a receipt or a digest names
+    |   |-- DivergedError              3   weights or a sampler's pixels are NaN or infinite
     |   `-- ReproducibilityError       3   the same plan gave other pixels
     |-- IncompleteError                4   samples that were asked for are missing
     |-- StorageError                   5   a disk or a store cannot be read or written
@@ -49,6 +50,10 @@ class DataError(EvalsuiteError):
 
 class CorruptionError(DataError):
     """Stored bytes differ from the digest that was recorded for them."""
+
+
+class DivergedError(DataError):
+    """Weights, or the pixels that a sampler gave, are NaN or infinite."""
 
 
 class ReproducibilityError(DataError):

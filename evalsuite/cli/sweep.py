@@ -53,7 +53,8 @@ def _parse_rungs(text: str) -> tuple[int, ...]:
     "--rungs",
     type=_parse_rungs,
     metavar="N,N,...",
-    help="Samples of each rung; each extends the one before [default: the preset's N alone].",
+    help="Samples of each rung; each extends the one before [default: the preset's N; for halving"
+    " by FID 2000 and 8000 before it, or a quarter of it].",
 )
 @click.option(
     "--strategy",
@@ -115,6 +116,7 @@ def _conducted(
     from evalsuite.artifacts.run_directory import RunDirectory
     from evalsuite.cli.output import ProgressView, notice
     from evalsuite.cli.sweep_view import rung_line
+    from evalsuite.errors import DivergedError
     from evalsuite.runtime.bench import Bench
     from evalsuite.runtime.session import run_session
     from evalsuite.sweep.conducting import Work, conduct, is_complete
@@ -126,9 +128,14 @@ def _conducted(
         if not hash_all and is_complete(request):
             return RunDirectory.open(request.root)
         notice(f"{name}: {request.demand.num_samples} samples, run {request.root}")
-        with ProgressView() as view:
-            done = run_session(request, view.show, notice, bench)
-        sessions, images = sessions + 1, images + done.images_made
+        sessions += 1
+        try:
+            with ProgressView() as view:
+                done = run_session(request, view.show, notice, bench)
+        except DivergedError as error:
+            notice(f"{name}: {error}")
+            raise
+        images += done.images_made
         return done.run
 
     def tell(table: "RungTable") -> None:

@@ -27,8 +27,10 @@ from evalsuite.sweep.directory import (
     ConfigurationEntry,
     SweepDirectory,
     SweepManifest,
+    is_sweep,
     reference_to,
 )
+from evalsuite.sweep.rungs import default_rungs
 from evalsuite.sweep.scoring import Scale
 
 MOST_REPLICATES = 428
@@ -72,14 +74,19 @@ def set_up(values: dict[str, Any]) -> SweepSetup:
     plain = {**values, "model": model, "settings": (), **dict.fromkeys(LISTS)}
     base = plan_options_of(plain)
     first = options_with(base, configurations[0].setting)
-    rungs = _rungs_of(values, spec, resolve_plan(first).preset.evaluation.num_samples)
+    chosen = _rungs_given(values, spec)
+    last = chosen[-1] if chosen else values["num_samples"]
+    last = last or resolve_plan(first).preset.evaluation.num_samples
     metric = values["metric"] or spec.metric or "fid"
     if metric not in METRICS:
         raise UsageError(f"unknown --metric {metric!r}: {nearest(metric, METRICS)}")
-    asked = {**plain, "output": None, "num_samples": rungs[-1]}
+    asked = {**plain, "output": None, "num_samples": last}
     prepared = prepare(asked, keep="grid", command="sweep", options=first)
     measure = _measure_of(prepared, metric, values["metrics"])
     scale = Scale(measure, metric)
+    strategy = values["strategy"] or spec.strategy or "halving"
+    fewest = scale.fewest if strategy == "halving" else None
+    rungs = chosen or _checked(default_rungs(last, fewest))
     check(measure, rungs[-1], prepared.request.resolved.plan.size)
     check(measure._replace(metrics=scale.of_rung()), rungs[0])
     request = replace(prepared.request, asked=given(values))
@@ -97,7 +104,7 @@ def set_up(values: dict[str, Any]) -> SweepSetup:
         axes=axes,
         configurations=_entries(trials),
         rungs=rungs,
-        strategy=values["strategy"] or spec.strategy or "halving",
+        strategy=strategy,
         metric=metric,
         better=values["better"] or spec.better or METRICS[metric].better,
         budget=values["budget"],
@@ -108,10 +115,11 @@ def set_up(values: dict[str, Any]) -> SweepSetup:
         reference=measure.reference.name if measure.reference else None,
         prefix=measure.spec.short,
     )
-    sweep_id = manifest.identity
-    root = values["output"] or Path("sweeps") / f"{manifest.model}-{sweep_id[:8]}"
+    if not chosen:
+        manifest = _as_begun(manifest, values["output"])
+    root = _root_of(manifest, values["output"])
     manifest = manifest.model_copy(
-        update={"sweep_id": sweep_id, "configurations": _entries(trials, root)}
+        update={"sweep_id": manifest.identity, "configurations": _entries(trials, root)}
     )
 
     def fresh(trial: Trial) -> SessionRequest:
@@ -174,17 +182,49 @@ def _given_axes(values: dict[str, Any], spec: SweepSpec) -> dict[str, str | Sequ
     return {**axes, **options}
 
 
-def _rungs_of(values: dict[str, Any], spec: SweepSpec, default: int) -> tuple[int, ...]:
-    last = values["num_samples"]
-    rungs = values["rungs"] or spec.rungs or (last or default,)
+def _rungs_given(values: dict[str, Any], spec: SweepSpec) -> tuple[int, ...] | None:
+    """Those of an option or of the specification, ended by --num-samples."""
+    rungs, last = values["rungs"] or spec.rungs, values["num_samples"]
+    if rungs is None:
+        return None
     if last is not None:
         if last < rungs[0]:
             raise UsageError(f"--num-samples {last} is smaller than the first rung, {rungs[0]}")
         rungs = (*(rung for rung in rungs if rung < last), last)
+    return _checked(rungs)
+
+
+def _checked(rungs: tuple[int, ...]) -> tuple[int, ...]:
     try:
-        return check_rungs(tuple(rungs))
+        return check_rungs(rungs)
     except ValueError as error:
         raise UsageError(f"--rungs: {error}") from error
+
+
+def _root_of(manifest: SweepManifest, output: Place | None) -> Place:
+    return output or Path("sweeps") / f"{manifest.model}-{manifest.identity[:8]}"
+
+
+def _as_begun(manifest: SweepManifest, output: Place | None) -> SweepManifest:
+    """A sweep whose rungs nobody chose, as it was begun: on its last rung alone, once the default.
+
+    What was begun goes on as it is, because its tables are of its own rungs.
+    """
+    alone = manifest.model_copy(update={"rungs": manifest.rungs[-1:]})
+    for one in (manifest, alone):
+        root = _root_of(one, output)
+        if is_sweep(root) and SweepDirectory.open(root).manifest.sweep_id == one.identity:
+            break
+    else:
+        return manifest
+    if one.rungs != manifest.rungs:
+        wider = ",".join(map(str, manifest.rungs))
+        notice(
+            f"{root} was begun on one rung and goes on so; --rungs {wider}"
+            f"{' with another --output' if output else ''} begins one that drops earlier, on the"
+            " same runs"
+        )
+    return one
 
 
 def _measure_of(prepared: Prepared, metric: str, asked: str | None) -> Measure:

@@ -1,6 +1,6 @@
 """How sweeps are shown: what is planned, each rung, the result, and where a sweep stands."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 MOST_ROWS = 40
 _INDENT = " " * 8
+_UNTOLD = "not told apart from it (no interval, or too few samples)"
 _UNDEFINED = "the metric is undefined for every configuration"
 _WORDS = "± is the standard error, [ ] the interval of the difference from the leader"
 
@@ -32,6 +33,11 @@ def plan_lines(setup: "SweepSetup") -> list[str]:
     seconds = seconds_at_most(setup)
     names = [printable(entry.name) for entry in manifest.configurations]
     more = [f"{_INDENT}and {len(names) - MOST_ROWS} more"] if len(names) > MOST_ROWS else []
+    blind = manifest.strategy == "halving" and len(manifest.rungs) == 1 and len(names) > 1
+    if blind:
+        more.append(
+            "one rung: nothing is dropped before all samples are made; give smaller --rungs"
+        )
     return [
         f"sweep {manifest.sweep_id[:12]} of {manifest.model}: {len(names)} configurations, rungs of"
         f" {', '.join(map(str, manifest.rungs))} samples, {manifest.strategy} by {manifest.metric}",
@@ -69,7 +75,7 @@ def rung_lines(table: "RungTable") -> list[str]:
 
 def _row(row: "RungRow", width: int) -> str:
     behind = _behind(row)
-    fate = "" if row.goes_on else "  dropped"
+    fate = "" if row.goes_on else f"  dropped{f': {printable(row.fault)}' if row.fault else ''}"
     value = _measured(row.value, row.standard_error, row.ranked_by)
     return f"{printable(row.name):{width}}  {value}  {behind}{fate}"
 
@@ -106,19 +112,17 @@ def result_lines(directory: "SweepDirectory", result: "SweepResult") -> list[str
         f"winner  {printable(result.winner)}: {name} {value} at"
         f" {result.num_samples} samples; run {_shown(directory, result.run)}"
     ]
-    if result.level_with_winner:
-        listed = [printable(one) for one in result.level_with_winner[:MOST_ROWS]]
-        lines.append(
-            f"level   {len(result.level_with_winner)} whose interval holds 0: " + "; ".join(listed)
-        )
+    lines += _listed("level  ", "whose interval holds 0", result.level_with_winner)
+    lines += _listed("untold ", _UNTOLD, result.untold)
     if result.fresh is not None:
         fresh = result.fresh
         again = _measured(fresh.value, fresh.standard_error, fresh.ranked_by)
         lost = "unknown" if fresh.lost is None else f"{fresh.lost:+.4f}"
         width = "" if fresh.lost_error is None else f" ± {fresh.lost_error:.4f}"
         of = "" if fresh.ranked_by == fresh.value else " of the extrapolated value"
+        why = f" ({printable(fresh.fault)})" if fresh.fault else ""
         lines.append(
-            f"fresh   {name} {again} on seeds that did not choose it; lost"
+            f"fresh   {name} {again}{why} on seeds that did not choose it; lost"
             f" {lost}{width}{of} (winner's curse: the best of several on its own samples looks"
             f" better than it is); run {_shown(directory, fresh.run)}"
         )
@@ -131,6 +135,13 @@ def result_lines(directory: "SweepDirectory", result: "SweepResult") -> list[str
             f" {manifest.budget}"
         )
     return lines
+
+
+def _listed(noun: str, what: str, names: Sequence[str]) -> list[str]:
+    if not names:
+        return []
+    more = "; ..." if len(names) > MOST_ROWS else ""
+    return [f"{noun} {len(names)} {what}: {'; '.join(map(printable, names[:MOST_ROWS]))}{more}"]
 
 
 def _shown(directory: "SweepDirectory", run: str) -> "Place":
@@ -155,7 +166,7 @@ def standing_lines(directory: "SweepDirectory") -> list[str]:
     if result is not None:
         return [*lines, *result_lines(directory, result)]
     if tables and not tables[-1].is_ranked:
-        return [*lines, f"ended   {_UNDEFINED}: take another --metric, or larger --rungs"]
+        return [*lines, f"ended   {_UNDEFINED}: {tables[-1].remedy}"]
     alive = {row.name for row in tables[-1].rows if row.goes_on} if tables else None
     decided = {table.num_samples for table in tables}
     rung = next((one for one in manifest.rungs if one not in decided), None)

@@ -73,9 +73,10 @@ from evalsuite.config.selftests import (
     SelftestFiles,
     SelftestSpec,
 )
-from evalsuite.config.sweeps import AxisValue, SweepSpec, check_rungs
+from evalsuite.config.sweeps import FEWEST_SAMPLES, AxisValue, SweepSpec, check_rungs
 
 __all__ = [
+    "FEWEST_SAMPLES",
     "FIGURES",
     "NUMERICS_VERSION",
     "RANDOM_WEIGHTS",

@@ -38,7 +38,8 @@ class SweepSpec(Frozen):
     """Values by the setting that they are of, or a text as the command line takes it:
     `1.5:4.0:0.25`, `1,2,3`."""
     rungs: tuple[int, ...] | None = None
-    """Numbers of samples, growing; the preset's N alone when absent."""
+    """Numbers of samples, growing; when absent the preset's N, which halving reaches by smaller
+    ones (`sweep.rungs`)."""
     strategy: Literal["grid", "halving"] | None = None
     """halving: drop a setting once its paired interval against the leader excludes it; grid: take
     every one to the last rung. halving when absent."""

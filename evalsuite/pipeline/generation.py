@@ -10,7 +10,7 @@ from evalsuite.artifacts.images import ImageRows, pixel_sha256
 from evalsuite.artifacts.storage import Place
 from evalsuite.conditioning.encoder_files import library_versions
 from evalsuite.config import Plan
-from evalsuite.errors import DataError
+from evalsuite.errors import DataError, DivergedError
 from evalsuite.models.building import load_model
 from evalsuite.models.foreign import users_code
 from evalsuite.models.native import TextFeatures
@@ -19,7 +19,7 @@ from evalsuite.pipeline.device_faults import device_faults
 from evalsuite.pipeline.materials import Materials, check_materials
 from evalsuite.pipeline.numerics import numerics_id, numerics_of, prepare_torch
 from evalsuite.sampling.noise import draw_noise, sample_generators
-from evalsuite.sampling.pixels import UINT8_RULES
+from evalsuite.sampling.pixels import UINT8_RULES, NotFiniteError
 from evalsuite.seeding import labels_of, seeds_of
 
 NoiseShape = Callable[[tuple[int, int]], tuple[int, int, int]]
@@ -132,8 +132,8 @@ class BatchSampler:
 
         Raises:
             EnvironmentProblem: the GPU failed, or does not hold the plan's batch size.
-            DataError: the sampler gave NaN or infinite pixels, or images of another size, or a
-                user's class raised something.
+            DivergedError: the sampler gave NaN or infinite pixels.
+            DataError: it gave images of another size, or a user's class raised something.
         """
         prepare_torch(self.device)
         start, seeds, labels = inputs.start, inputs.seeds, inputs.labels
@@ -141,7 +141,8 @@ class BatchSampler:
             with device_faults(self.device, len(seeds)):
                 images = self._images(inputs)
         except ValueError as error:
-            raise DataError(f"samples {start}..{start + len(seeds) - 1}: {error}") from error
+            kind = DivergedError if isinstance(error, NotFiniteError) else DataError
+            raise kind(f"samples {start}..{start + len(seeds) - 1}: {error}") from error
         nfe = int(getattr(self._model, "nfe", 0))
         prompts = self._materials.prompts
         shown = [prompts[label] for label in labels] if prompts else None

@@ -4,11 +4,15 @@ import torch
 from torch import Tensor
 
 
+class NotFiniteError(ValueError):
+    """Pixels that are NaN or infinite, which would become an arbitrary colour."""
+
+
 def to_uint8_half_up(x_BCHW: Tensor) -> Tensor:
     """floor(clamp((x + 1) * 127.5 + 0.5, 0, 255)) in float32, as uint8 [B,H,W,C] on the CPU.
 
     Raises:
-        ValueError: a value is NaN or infinite, which would become an arbitrary colour.
+        NotFiniteError: a value is NaN or infinite.
     """
     _check_finite(x_BCHW)
     scaled = (x_BCHW.float() + 1).mul_(127.5).add_(0.5).clamp_(0, 255)
@@ -29,7 +33,7 @@ def to_uint8_half_even(x_BCHW: Tensor) -> Tensor:
 def _check_finite(x_BCHW: Tensor) -> None:
     """Look at each value only where their sum is not finite, as it is where one of them is not."""
     if not bool(torch.isfinite(x_BCHW.sum())) and not bool(torch.isfinite(x_BCHW).all()):
-        raise ValueError("the sampler gave NaN or infinite pixels")
+        raise NotFiniteError("the sampler gave NaN or infinite pixels")
 
 
 UINT8_RULES = {"half_up": to_uint8_half_up, "half_even": to_uint8_half_even}

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from evalsuite.artifacts.records import finite_or_none
 from evalsuite.artifacts.run_directory import RunDirectory, is_run
 from evalsuite.artifacts.storage import Place
-from evalsuite.errors import DataError, UsageError
+from evalsuite.errors import DataError, DivergedError, UsageError
 from evalsuite.metrics.intervals import standard_error
 from evalsuite.pipeline.coverage import missing_ranges
 from evalsuite.pipeline.integrity import find_faults
@@ -29,11 +29,13 @@ from evalsuite.sweep.directory import (
     SweepResult,
     reference_to,
 )
-from evalsuite.sweep.judging import Verdict, judge
+from evalsuite.sweep.judging import Judged, Verdict, judge
 from evalsuite.sweep.scoring import Scale, Scored
 
 Make = Callable[[SessionRequest, str], RunDirectory]
 """Makes what a request lacks, for the configuration of this name; gives its run."""
+DIVERGED = "NaN or infinite values"
+"""The fault of a configuration, of its pixels or weights; its run's attempts say of which."""
 
 
 @dataclass(frozen=True)
@@ -139,7 +141,8 @@ def check_budget(budget: int | None, trials: Sequence[Trial], first_rung: int) -
     if budget is not None and budget < needed:
         raise UsageError(
             f"--budget {budget} is smaller than the first rung: {len(trials)} configurations of"
-            f" {first_rung} samples are {needed} in whole batches"
+            f" {first_rung} samples are {needed} in whole batches: raise it, or give smaller"
+            " --rungs"
         )
 
 
@@ -172,19 +175,28 @@ def _rung(work: Work, alive: Sequence[Trial], rung: int) -> tuple[RungTable, dic
     scored: dict[str, Scored] = {}
     strata_N = None
     for trial in alive:
-        run = work.make(with_count(trial.request, rung), trial.name)
+        try:
+            run = work.make(with_count(trial.request, rung), trial.name)
+        except DivergedError:
+            continue  # its own fault, told by its row; every larger rung holds these samples too
         scored[trial.name] = work.scale.score(run, rung)
         strata_N = work.scale.strata(run, rung)
     manifest, may_exclude = work.directory.manifest, work.scale.may_exclude(rung)
+    nothing = Judged(math.nan)
     verdicts = judge(
-        {name: one.judged for name, one in scored.items()},
+        {t.name: scored[t.name].judged if t.name in scored else nothing for t in alive},
         better=manifest.better,
         num_rungs=len(manifest.rungs),
         strata_N=strata_N,
         may_exclude=may_exclude,
     )
     may_drop = manifest.strategy == "halving" and may_exclude
-    rows = tuple(_row(one, scored[one.name], may_drop=may_drop) for one in verdicts)
+    rows = tuple(
+        _row(one, scored[one.name], may_drop=may_drop)
+        if one.name in scored
+        else _row_without(one.name, scored)
+        for one in verdicts
+    )
     table = RungTable(
         num_samples=rung,
         extrapolated=work.scale.extrapolates(rung),
@@ -194,10 +206,12 @@ def _rung(work: Work, alive: Sequence[Trial], rung: int) -> tuple[RungTable, dic
     work.directory.write_rung(table)
     work.tell(table)
     if not table.is_ranked:
-        notes = "; ".join(dict.fromkeys(n for one in scored.values() for n in one.record.notes))
+        told = [row.fault for row in table.rows if row.fault]
+        told += [note for one in scored.values() for note in one.record.notes]
+        notes = "; ".join(dict.fromkeys(told))
         raise DataError(
             f"{manifest.metric} of {rung} samples is undefined for every configuration"
-            f"{f' ({notes})' if notes else ''}: take another --metric, or larger --rungs"
+            f"{f' ({notes})' if notes else ''}: {table.remedy}"
         )
     return table, scored
 
@@ -219,6 +233,26 @@ def _row(verdict: Verdict, scored: Scored, *, may_drop: bool) -> RungRow:
     )
 
 
+def _row_without(name: str, scored: Mapping[str, Scored]) -> RungRow:
+    """Of a configuration that has no samples: it is dropped by every strategy."""
+    beside = next(iter(scored.values()), None)
+    others = (one.metric for one in beside.records if one is not beside.record) if beside else ()
+    return RungRow(
+        name=name,
+        value=None,
+        standard_error=None,
+        ranked_by=None,
+        difference=None,
+        difference_error=None,
+        paired=False,
+        half_width=None,
+        excluded=False,
+        goes_on=False,
+        others=dict.fromkeys(others),
+        fault=DIVERGED,
+    )
+
+
 def _result(work: Work, table: RungTable, scored: Mapping[str, Scored], used: int) -> SweepResult:
     manifest = work.directory.manifest
     winner = table.rows[0].name
@@ -234,9 +268,8 @@ def _result(work: Work, table: RungTable, scored: Mapping[str, Scored], used: in
         value=scored[winner].record.value,
         standard_error=scored[winner].record.standard_error,
         ranked_by=table.rows[0].ranked_by,
-        level_with_winner=tuple(
-            row.name for row in table.rows[1:] if not row.excluded and row.ranked_by is not None
-        ),
+        level_with_winner=table.level,
+        untold=table.untold,
         samples=used,
         samples_of_grid=_cost(work.trials, 0, manifest.rungs[-1]),
         stopped_by_budget=count < manifest.rungs[-1],
@@ -249,14 +282,26 @@ def _fresh(work: Work, trial: Trial, swept: Scored, count: int) -> Fresh | None:
     if work.fresh is None:
         return None
     request = with_count(work.fresh(trial), count)
-    run = work.make(request, f"{trial.name} on fresh seeds")
+    where = reference_to(request.root, work.directory.root)
+    try:
+        run = work.make(request, f"{trial.name} on fresh seeds")
+    except DivergedError:
+        return Fresh(
+            run=where,
+            value=None,
+            standard_error=None,
+            ranked_by=None,
+            lost=None,
+            lost_error=None,
+            fault=DIVERGED,
+        )
     again = work.scale.score(run, count, whole=True)
     sign = 1.0 if work.directory.manifest.better == "lower" else -1.0
     lost = sign * (again.judged.value - swept.judged.value)
     errors = [_error_of(work, run, one, count) for one in (again, swept)]
     known = [error for error in errors if error is not None]
     return Fresh(
-        run=reference_to(request.root, work.directory.root),
+        run=where,
         value=again.record.value,
         standard_error=again.record.standard_error,
         ranked_by=finite_or_none(again.judged.value),

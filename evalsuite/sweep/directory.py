@@ -12,13 +12,14 @@ started again writes the same bytes.
 import hashlib
 import json
 import os
+import posixpath
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import ValidationError
 
 from evalsuite.artifacts.records import Protocol
-from evalsuite.artifacts.storage import Place, Storage, open_storage, place_of
+from evalsuite.artifacts.storage import Place, Storage, StoreUrl, open_storage, place_of
 from evalsuite.config import (
     AxisValue,
     Frozen,
@@ -113,6 +114,8 @@ class RungRow(Frozen):
     goes_on: bool
     others: dict[str, float | None]
     """Other metrics of the same samples."""
+    fault: str | None = None
+    """Why it has no samples, and so no numbers, on this rung and any later one."""
 
 
 class RungTable(Frozen):
@@ -130,6 +133,37 @@ class RungTable(Frozen):
         """Whether anybody leads: not where the metric is undefined for every configuration."""
         return self.rows[0].ranked_by is not None
 
+    @property
+    def level(self) -> tuple[str, ...]:
+        """Configurations whose interval of the difference from the leader holds 0.
+
+        Of a rung that may drop nobody no interval is known to hold.
+        """
+        return tuple(
+            row.name
+            for row in self.rows[1:]
+            if self.may_exclude
+            and row.difference is not None
+            and row.half_width is not None
+            and abs(row.difference) <= row.half_width
+        )
+
+    @property
+    def untold(self) -> tuple[str, ...]:
+        """Configurations with a value of which nobody knows whether it is level or behind."""
+        return tuple(
+            row.name
+            for row in self.rows[1:]
+            if row.ranked_by is not None and (not self.may_exclude or row.half_width is None)
+        )
+
+    @property
+    def remedy(self) -> str:
+        """What to do where nobody leads."""
+        if all(row.fault for row in self.rows):
+            return "look at the weights and at the values of the axes"
+        return "take another --metric, or larger --rungs"
+
 
 class Fresh(Frozen):
     """The winner on seeds that had no part in choosing it."""
@@ -143,6 +177,8 @@ class Fresh(Frozen):
     """How much worse that is than on the sweep's own seeds; negative where it is better."""
     lost_error: float | None
     """Standard error of that: the two share no sample."""
+    fault: str | None = None
+    """Why there are no numbers of them."""
 
 
 class SweepResult(Frozen):
@@ -157,6 +193,8 @@ class SweepResult(Frozen):
     ranked_by: float | None
     level_with_winner: tuple[str, ...]
     """Configurations whose interval on the last rung holds 0."""
+    untold: tuple[str, ...] = ()
+    """Those that the last rung tells nothing of: no interval, or too few samples for one."""
     samples: int
     """That the sweep needs, in whole batches, whoever made them; fresh ones apart."""
     samples_of_grid: int
@@ -289,11 +327,22 @@ def reference_to(run: Place, sweep: Place) -> str:
 
 
 def place_from(root: Place, run: str) -> Place:
-    """The place that `reference_to` made a text of, seen from `root`."""
+    """The place that `reference_to` made a text of, seen from `root`, wherever both were copied.
+
+    Raises:
+        UsageError: a relative one that leads out of an object store's bucket.
+    """
     if "://" in run:
         return place_of(run)
-    assert isinstance(root, Path)
-    return Path(os.path.normpath(root.absolute() / run))
+    if isinstance(root, Path):
+        return Path(os.path.normpath(root.absolute() / run))
+    key = posixpath.normpath(posixpath.join(root.key, run))
+    if key.startswith(".."):
+        raise UsageError(
+            f"{root} refers to {run}, which is outside of its bucket: copy the folder that holds"
+            " both it and its runs"
+        )
+    return StoreUrl(root.scheme, root.bucket, key.strip("/"))
 
 
 def _check_version(content: bytes, where: Place) -> None:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from evalsuite.artifacts.images import UNREADABLE
 from evalsuite.artifacts.records import Protocol, Record
 from evalsuite.artifacts.run_directory import RunDirectory
-from evalsuite.config import Plan, canonical_json
+from evalsuite.config import FEWEST_SAMPLES, Plan, canonical_json
 from evalsuite.metrics.frechet_limit import RANKED_SAMPLES_PER_DIM, FrechetLimit, frechet_limit
 from evalsuite.metrics.frechet_metrics import EXTRAPOLATION_SAMPLES_PER_DIM
 from evalsuite.metrics.intervals import degrees_of_freedom
@@ -73,6 +73,18 @@ class Scale:
     def may_exclude(self, num_samples: int) -> bool:
         """Whether a rung may drop configurations."""
         return self.dim is None or num_samples >= RANKED_SAMPLES_PER_DIM * self.dim
+
+    @property
+    def fewest(self) -> int | None:
+        """Samples from which on a rung may drop by an extrapolated metric; None for any other.
+
+        What is not extrapolated is biased by few samples, or has no interval.
+        """
+        if self.dim is None:
+            return None
+        protocol, dim = self.measure.protocol, self.measure.spec.pool_dim
+        leasts = (METRICS[name].least(protocol, dim).samples for name in self.of_rung())
+        return max(FEWEST_SAMPLES, math.ceil(RANKED_SAMPLES_PER_DIM * self.dim), *leasts)
 
     def score(self, run: RunDirectory, num_samples: int, *, whole: bool = False) -> Scored:
         """Records of a run's first samples, found or made, and what they are ranked by.

@@ -1,6 +1,7 @@
 """Each fault put into real digits is named first; clean ones and colours are told right."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,12 +10,15 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
 from evalsuite.artifacts.references import open_reference
+from evalsuite.config import ModelPreset, load_claims, load_spec
 from evalsuite.diagnosis.channels import best_order
 from evalsuite.diagnosis.class_agreement import class_agreement, probe_labels
 from evalsuite.diagnosis.duplicates import near_copies, probe_duplicates
 from evalsuite.diagnosis.findings import ALARM, RECORDED, CannotTell, Clear, Finding, ranked
 from evalsuite.diagnosis.gathering import Comparison, comparison_of, gather
 from evalsuite.diagnosis.jpeg import find_ghost
+from evalsuite.diagnosis.material import Expected
+from evalsuite.diagnosis.num_samples import probe_num_samples
 from evalsuite.diagnosis.order import order_effect
 from evalsuite.diagnosis.spectrum import fine_detail, pixel_blocks
 from evalsuite.diagnosis.thumbnails import thumbnails
@@ -107,6 +111,7 @@ FAULTS = {
     "duplicates": lambda x, y: (some_copied(x, 0.01, rng()), y),
     "resizing": lambda x, y: (down_and_up(x, "BICUBIC"), y),
     "class-ordered Inception Score": sort,
+    "too few samples (N)": lambda x, y: (x[:100], y[:100]),  # of 64 feature dimensions
 }
 
 
@@ -117,6 +122,21 @@ def test_a_fault_is_named_first(name: str, samples: tuple[Images, Labels]) -> No
     (one,) = found.findings.values()
     assert one.name == name
     assert one.strength >= ALARM
+
+
+@pytest.mark.parametrize(("times", "name"), [(2, "too few samples (N)"), (0.5, "another N")])
+def test_n_is_held_against_that_of_a_claim(
+    times: float, name: str, samples: tuple[Images, Labels]
+) -> None:
+    """As soon as the user names the claim: that of the run's own model says nothing of N."""
+    material = gather(subject_of(*samples), None, digits(), CPU)
+    claim = load_claims()[0].model_copy(update={"num_samples": round(times * len(samples[0]))})
+    expected = Expected(load_spec(ModelPreset, "pixnerd-digits"), claim, given=True)
+    found = probe_num_samples(replace(material, expected=expected))
+    assert isinstance(found, Finding)
+    assert (found.name, found.strength) == (name, pytest.approx(ALARM + 0.5))
+    unasked = replace(expected, given=False)
+    assert isinstance(probe_num_samples(replace(material, expected=unasked)), Clear)
 
 
 @pytest.mark.parametrize(

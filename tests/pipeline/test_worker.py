@@ -30,7 +30,13 @@ from evalsuite.artifacts.images import pixel_sha256
 from evalsuite.artifacts.run_directory import IMAGES, PIXELS, RunDirectory
 from evalsuite.artifacts.storage import LocalStorage, explained
 from evalsuite.config import Plan
-from evalsuite.errors import DataError, Interrupted, ReproducibilityError, StorageError
+from evalsuite.errors import (
+    DataError,
+    DivergedError,
+    Interrupted,
+    ReproducibilityError,
+    StorageError,
+)
 from evalsuite.pipeline.coverage import Demand, covered_ranges, missing_ranges, tasks_for
 from evalsuite.pipeline.generation import BatchInputs, BatchSampler
 from evalsuite.pipeline.materials import Materials
@@ -253,7 +259,9 @@ def test_a_fault_of_the_computation_reaches_commit(folder: Path) -> None:
     """Noise so large that pixels overflow: our line, no files, and the worker lives."""
     run = new_run(folder, sampling={"noise_scale": 1e38})
     worker = new_worker(run)
-    with pytest.raises(DataError, match=r"samples 0\.\.9: the sampler gave NaN or infinite pixels"):
+    with pytest.raises(
+        DivergedError, match=r"samples 0\.\.9: the sampler gave NaN or infinite pixels"
+    ):
         make_shard(worker, 0, 30)
     assert files_below(run.root) == ["manifest.json"]
 

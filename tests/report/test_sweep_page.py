@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import Outcome
+from harness import Outcome, call_main
 from page_reader import HOSTILE, Page
 from run_builder import add_attempt, make_plan, make_run
+from store_server import s3_server, speaking_to
 
 from evalsuite.artifacts.records import Protocol
+from evalsuite.artifacts.storage import place_of
 from evalsuite.errors import UsageError
 from evalsuite.report.sweep_page import render_sweep, write_sweep_report
 from evalsuite.report.sweep_points import hours_per_image, points_of
@@ -25,6 +27,7 @@ from evalsuite.sweep.directory import (
     SweepDirectory,
     SweepManifest,
     SweepResult,
+    place_from,
 )
 
 SCALES, STEPS = (1.0, 1.5, 2.0, 3.0, 4.0), (5, 10)
@@ -272,3 +275,37 @@ def test_rungs_are_exported_as_tables(call: Callable[..., Outcome], tmp_path: Pa
     refused = call("status", run.root, "--format", "latex")
     assert (refused.code, refused.stdout) == (2, "")
     assert "is no sweep" in refused.complaints[-1]
+
+
+def test_a_sweep_that_was_copied_to_a_store_finds_its_runs(tmp_path: Path) -> None:
+    """Also where a bucket is the folder of both; a run that stayed outside is one line."""
+    make_sweep(tmp_path)
+    run = make_run(tmp_path / "runs" / "3", num_images=32)
+    add_attempt(run, cost={"gpu_hours": 2.0}, command="sweep")
+    with s3_server() as server, speaking_to(server.url):
+        bucket = server.new_bucket()
+        for path in tmp_path.rglob("*"):
+            if path.is_file():
+                key = f"copied/{path.relative_to(tmp_path).as_posix()}"
+                server.raw.put_object(Bucket=bucket, Key=key, Body=path.read_bytes())
+        url = f"s3://{bucket}/copied/sweep"
+        shown, written = call_main("status", url), call_main("report", url)
+        found = SweepDirectory.open(place_of(url))
+        hours = hours_per_image(found, found.manifest.configurations)
+    assert (shown.code, written.code) == (0, 0), shown.stderr + written.stderr
+    assert f"run s3://{bucket}/copied/runs/5" in shown.stdout
+    assert written.stdout == f"{url}/report/index.html\n"
+    assert hours.by_name == {NAMES[3]: pytest.approx(2.0 / 32)}
+
+
+def test_references_within_a_store() -> None:
+    for root, run, place in (
+        ("s3://b/x/sweeps/a", "../../runs/r", "s3://b/x/runs/r"),
+        ("s3://b/sweep", "../runs/r", "s3://b/runs/r"),
+        ("s3://b", "runs/r", "s3://b/runs/r"),
+        ("gs://b/sweep", "s3://other/r", "s3://other/r"),
+    ):
+        assert place_from(place_of(root), run) == place_of(place)
+    for root in ("s3://b/sweep", "s3://b"):
+        with pytest.raises(UsageError, match=r"refers to \.\./\.\./runs/r, which is outside"):
+            place_from(place_of(root), "../../runs/r")

@@ -1,17 +1,18 @@
 """Rung after rung on numbers of our choice: undefined ones never win and never go on."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 from board_kit import make_record
 
-from evalsuite.cli.sweep_view import rung_line, rung_lines, standing_lines
-from evalsuite.errors import DataError
+from evalsuite.cli.sweep_view import result_lines, rung_line, rung_lines, standing_lines
+from evalsuite.errors import DataError, DivergedError
 from evalsuite.pipeline.coverage import Demand
 from evalsuite.pipeline.plan import PlanOptions, resolve_plan
 from evalsuite.pipeline.stages import OutputFormat
+from evalsuite.report.sweep_page import render_sweep
 from evalsuite.runtime.session import SessionRequest
 from evalsuite.sweep.axes import Configuration
 from evalsuite.sweep.conducting import Trial, Work, conduct
@@ -27,13 +28,13 @@ class _Numbers:
 
     def __init__(self, values: Mapping[str, float | None]) -> None:
         self.values, self.scored = values, []
-        self.excludes_from = 0
+        self.excludes_from, self.error = 0, 0.01
 
     def score(self, run: Any, num_samples: int, *, whole: bool = False) -> Scored:
         self.scored.append((run, num_samples))
         value = self.values[run]
         notes = () if value is not None else ("no image has a colour",)
-        record = make_record(value, None if value is None else 0.01, notes=notes)
+        record = make_record(value, None if value is None else self.error, notes=notes)
         judged = Judged(float("nan") if value is None else value, None, record.standard_error)
         return Scored(record, (record,), judged)
 
@@ -66,16 +67,30 @@ def request_of_nothing(folder: Path) -> SessionRequest:
     )
 
 
-def conducted(folder: Path, values: Mapping[str, float | None], rungs: tuple[int, ...]) -> Any:
+def conducted(
+    folder: Path,
+    values: Mapping[str, float | None],
+    rungs: tuple[int, ...],
+    diverging: Collection[str] = (),
+    strategy: str = "halving",
+) -> Any:
+    """Work on numbers; what `diverging` names cannot be made."""
+
+    def make(_: SessionRequest, name: str) -> Any:
+        if name in diverging:
+            raise DivergedError("samples 30..39: the sampler gave NaN or infinite pixels")
+        return name.removesuffix(" on fresh seeds")
+
     entries = tuple(
         ConfigurationEntry(
             name=name, setting={}, plan_id=name, run=f"../{name}", nfe=1, batch_size=BATCH
         )
         for name in values
     )
+    places = tuple(range(len(values)))
     manifest = SweepManifest(
-        sweep_id="", model="any", axes={"guidance_scale": (1.0,)}, configurations=entries,
-        rungs=rungs, strategy="halving", metric="fid", better="lower", budget=None, first_seed=0,
+        sweep_id="", model="any", axes={"guidance_scale": places}, configurations=entries,
+        rungs=rungs, strategy=strategy, metric="fid", better="lower", budget=None, first_seed=0,
         fresh_first_seed=None, protocol=make_record(1.0).protocol, protocol_name="adm",
         reference=None, prefix="",
     )  # fmt: skip
@@ -85,8 +100,7 @@ def conducted(folder: Path, values: Mapping[str, float | None], rungs: tuple[int
     options = PlanOptions("pixnerd-digits")
     trials = [Trial(Configuration(name, {}), options, request) for name in values]
     numbers: Any = _Numbers(values)
-    make: Any = lambda _, name: name  # noqa: E731
-    work = Work(directory, trials, None, numbers, make, lambda _: None)
+    work = Work(directory, trials, lambda _: request, numbers, make, lambda _: None)
     return work, numbers
 
 
@@ -132,3 +146,64 @@ def test_an_undefined_configuration_is_dropped_and_is_level_with_nobody(tmp_path
     assert "undefined  not ranked  dropped" in rung_lines(first)[-1]
     alone, _ = conducted(tmp_path / "one", {"a": 2.0, "b": None}, (100,))
     assert conduct(alone).level_with_winner == ()
+
+
+@pytest.mark.parametrize("strategy", ["halving", "grid"])
+def test_a_configuration_that_diverges_is_dropped_by_name(tmp_path: Path, strategy: str) -> None:
+    """Also where a rung may drop nobody, and by a grid: larger rungs hold the same samples."""
+    values = {"a": 2.0, "b": 1.0, "c": 2.001}
+    work, numbers = conducted(tmp_path, values, (100, 200), diverging=["b"], strategy=strategy)
+    numbers.excludes_from = 1000
+    result = conduct(work)
+    assert result.winner == "a"
+    first, second = work.directory.rungs()
+    gone = first.rows[-1]
+    assert (gone.name, gone.ranked_by, gone.goes_on) == ("b", None, False)
+    assert gone.others.keys() == first.rows[0].others.keys()
+    assert rung_lines(first)[-1].split() == [
+        *("b", "undefined", "not", "ranked", "dropped:", "NaN", "or", "infinite", "values")
+    ]
+    assert [row.name for row in second.rows] == ["a", "c"]
+    assert "dropped: NaN or infinite values</td>" in render_sweep(work.directory)
+
+
+def test_a_sweep_of_which_all_diverge_ends_with_what_to_look_at(tmp_path: Path) -> None:
+    work, _ = conducted(tmp_path, {"a": 2.0, "b": 1.0}, (100,), diverging=["a", "b"])
+    with pytest.raises(DataError, match=r"every configuration \(NaN or infinite values\): look at"):
+        conduct(work)
+    assert standing_lines(work.directory)[-1].endswith(
+        "look at the weights and at the values of the axes"
+    )
+
+
+def test_a_winner_that_diverges_on_fresh_seeds_is_still_the_winner(tmp_path: Path) -> None:
+    work, _ = conducted(tmp_path, {"a": 2.0, "b": 3.0}, (100,), diverging=["a on fresh seeds"])
+    result = conduct(work)
+    assert (result.winner, result.fresh.value, result.fresh.lost) == ("a", None, None)
+    (line,) = [one for one in result_lines(work.directory, result) if one.startswith("fresh")]
+    assert (
+        "undefined (NaN or infinite values) on seeds that did not choose it; lost unknown" in line
+    )
+    assert "NaN or infinite values" in render_sweep(work.directory)
+
+
+def test_level_is_who_has_an_interval_that_holds_0(tmp_path: Path) -> None:
+    """Not whom nobody could exclude: without an interval, or by a rung of too few samples."""
+    values = {"a": 2.0, "b": 2.001, "c": 2.5, "d": None}
+    work, _ = conducted(tmp_path / "known", values, (100,), strategy="grid")
+    result = conduct(work)
+    assert (result.level_with_winner, result.untold) == (("b",), ())
+    lines = result_lines(work.directory, result)
+    assert "level   1 whose interval holds 0: b" in lines
+    work, numbers = conducted(tmp_path / "small", values, (100,), strategy="grid")
+    numbers.excludes_from = 101
+    assert conduct(work).level_with_winner == ()
+    work, numbers = conducted(tmp_path / "no error", values, (100,), strategy="grid")
+    numbers.error = None
+    result = conduct(work)
+    assert (result.level_with_winner, result.untold) == ((), ("b", "c"))
+    lines = result_lines(work.directory, result)
+    assert "untold  2 not told apart from it (no interval, or too few samples): b; c" in lines
+    page = render_sweep(work.directory)
+    assert "<dt>Level with it</dt><dd>none</dd>" in page
+    assert "<dt>Not told apart from it</dt><dd>b; c <span" in page

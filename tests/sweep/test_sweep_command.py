@@ -12,7 +12,17 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
-from harness import Outcome, bytes_of, call_in, finish, pixel_hashes, receipts, start, wait_for
+from harness import (
+    HostedCluster,
+    Outcome,
+    bytes_of,
+    call_in,
+    finish,
+    pixel_hashes,
+    receipts,
+    start,
+    wait_for,
+)
 
 from evalsuite.artifacts.run_directory import RunDirectory
 from evalsuite.config import ExtractorSpec, load_spec
@@ -88,6 +98,20 @@ def test_the_winner_is_scored_on_seeds_that_did_not_choose_it(finished: Finished
     assert fresh["lost"] == pytest.approx(fresh["ranked_by"] - result["ranked_by"])
     assert fresh["lost_error"] > 0
     assert not set(pixel_hashes(run.root).values()) & set(pixel_hashes(finished.run(GOOD)).values())
+
+
+def test_a_setting_that_diverges_does_not_end_the_sweep(
+    call: Callable[..., Outcome], cluster: HostedCluster
+) -> None:
+    """Its worker raises it, and the next configuration gets another one."""
+    outcome = call(
+        *("sweep", *FIXED, "--set", "noise_scale=1e38,1", "--rungs", "50", "--no-fresh"),
+        *("--address", cluster.address),
+    )
+    assert outcome.code == 0, outcome.stderr
+    assert "noise_scale=1e+38: samples 0..49: the sampler gave NaN or inf" in outcome.stderr
+    assert "undefined  not ranked  dropped: NaN or infinite values" in outcome.stdout
+    assert "winner  noise_scale=1: " in outcome.stdout
 
 
 def test_networks_are_loaded_once(finished: Finished) -> None:

@@ -40,4 +40,6 @@ def test_the_simulation_knows_its_true_winner_and_plain_fid_does_not() -> None:
     assert (found.num_samples, found.num_sweeps) == (64, 3)
     assert found.by_plain == 3
     assert found.by_widened == 0
-    assert 0 <= found.power <= 1
+    twice = count(128, 12, 64, 0.0, 0)
+    assert (twice.by_plain, twice.by_widened) == (12, 0)
+    assert twice.power > 0.2  # a rule that excludes nobody would keep every winner too

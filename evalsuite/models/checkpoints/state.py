@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from evalsuite.errors import DataError, UsageError
+from evalsuite.errors import DataError, DivergedError, UsageError
 from evalsuite.models.checkpoints.families import FAMILIES, Presets, Shapes, describe, recognise
 from evalsuite.models.checkpoints.reading import QUANTISED, Checkpoint, all_finite
 
@@ -52,8 +52,8 @@ def load_network(
         presets: known networks, to say what a file that does not fit really is.
 
     Raises:
-        DataError: keys are missing, left over, of another shape or dtype, or a value is NaN or
-            infinite.
+        DataError: keys are missing, left over, or of another shape or dtype.
+        DivergedError: a value is NaN or infinite.
         UsageError: there is no such group.
         ValueError: a buffer of the network is left without values.
     """
@@ -204,7 +204,7 @@ def _dtype_fault(key: str, stored: str, wanted: torch.dtype) -> str:
 def _assign(network: nn.Module, state: Mapping[str, Tensor], origin: str) -> None:
     for key, tensor in state.items():
         if not all_finite(tensor):
-            raise DataError(f"weights {origin}: tensor {key} holds NaN or infinite values")
+            raise DivergedError(f"weights {origin}: tensor {key} holds NaN or infinite values")
     network.load_state_dict(dict(state), assign=True)
     _check_complete(network)
 

@@ -24,7 +24,7 @@ from layouts import (
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from evalsuite.errors import DataError, UsageError
+from evalsuite.errors import DataError, DivergedError, UsageError
 from evalsuite.models.checkpoints.convert import convert
 from evalsuite.models.checkpoints.reading import open_checkpoint
 from evalsuite.models.checkpoints.state import load_network, random_state
@@ -233,8 +233,10 @@ def test_values_that_are_no_numbers_are_refused(
     state = {key: tensor.to(dtype) for key, tensor in small_state().items()}
     flat = state["blocks.1.mlp.w2.weight"].view(-1)
     flat[len(flat) // 2] = value
-    line = refusal(saved(state, tmp_path / "w.pth"))
-    assert "tensor blocks.1.mlp.w2.weight holds NaN or infinite" in line
+    path = saved(state, tmp_path / "w.pth")
+    assert "tensor blocks.1.mlp.w2.weight holds NaN or infinite" in refusal(path)
+    with pytest.raises(DivergedError):  # a sweep drops such a checkpoint, and no other
+        load_network(on_meta(), open_checkpoint(path), "", FAMILY, path.name, PRESETS)
 
 
 def test_a_group_that_is_not_there(tmp_path: Path) -> None:
