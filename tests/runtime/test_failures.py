@@ -36,8 +36,8 @@ AGAIN = "run the same command again to go on"
 RESUME = f"images of this invocation are committed: {AGAIN}"
 LONG = pytest.mark.slow
 """Run by `make faults`: a lost worker is in tests/chaos/test_faults.py too, on a cluster; a stop in
-mid-run is below, in a terminal, SIGTERM stops a job in tests/cluster/test_submitting.py, and a run
-that was killed goes on in test_identity.py.
+mid-run is below, in a terminal, SIGTERM stops a job in tests/cluster/test_submitting.py, a run that
+was killed goes on in test_identity.py, and test_cluster.py has a signal while Ray starts.
 """
 TERM = pytest.param(signal.SIGTERM, 143, "SIGTERM", id="SIGTERM")
 INT = pytest.param(signal.SIGINT, 130, "Ctrl-C", id="SIGINT")
@@ -219,9 +219,8 @@ def assert_stopped_in_the_middle(run: Path, code: int, num_shards: int = 20) -> 
     assert {f"images/{path.name}" for path in (run / "images").iterdir()} == named
 
 
-@pytest.mark.parametrize(
-    ("number", "code", "name"), [TERM, pytest.param(*INT.values, id="SIGINT", marks=LONG)]
-)
+@LONG
+@pytest.mark.parametrize(("number", "code", "name"), [TERM, INT])
 def test_a_signal_while_ray_starts_ends_it_cleanly(
     number: int, code: int, name: str, tmp_path: Path
 ) -> None:
