@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import math
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -243,6 +244,18 @@ def test_a_sweep_is_drawn_by_what_its_rungs_rank_by() -> None:
     assert "difference from the leader" in render_curves(only)
     with pytest.raises(UsageError, match="fid and kid"):
         curves_of(entries, "guidance_scale", RANKED, rankings=[both, both._replace(metric="kid")])
+
+
+def test_a_run_that_was_scored_again_stays_in_the_sweep_with_the_rungs_own_numbers() -> None:
+    """Scoring promises 1e-9, not bits; a value that differs by more is of another measurement."""
+    again = {1.0: math.nextafter(9.0, 10), 2.0: math.nextafter(8.0, 0), 3.0: 8.5 * (1 + 1e-6)}
+    entries = [entry(f"{scale:g}", scale, swept(y, scale)) for scale, y in again.items()]
+    limits = ranking(("1", 9.0, 1.0, None), ("2", 8.0, 1.5, 0.25), ("3", 8.5, 1.7, 0.25))
+    plain = limits._replace(extrapolated=frozenset())
+    for of, drawn in ((limits, [(1.0, 1.0), (2.0, 1.5)]), (plain, [(1.0, 9.0), (2.0, 8.0)])):
+        found = curves_of(entries, "guidance_scale", RANKED, rankings=[of])
+        assert points(found) == drawn
+        assert found.left_out == ("3: no rung ranks it",)
 
 
 def test_plain_values_of_a_sweep_say_what_they_are() -> None:
