@@ -29,9 +29,14 @@ class Inputs(NamedTuple):
 
     @property
     def y(self) -> str:
-        """What is drawn unless something is asked: of sweeps that by which they rank."""
-        alike = len({ranking.metric for ranking in self.rankings}) == 1
-        return RANKED if self.are_sweeps and alike else "fid"
+        """What is drawn unless something is asked: of sweeps that by which they rank.
+
+        Before any rung is decided nothing ranks, and the metric itself is drawn.
+        """
+        metrics = {ranking.metric for ranking in self.rankings}
+        if not self.are_sweeps or len(metrics) > 1:
+            return "fid"
+        return RANKED if any(ranking.rows for ranking in self.rankings) else metrics.pop()
 
 
 def open_inputs(places: Sequence[Place]) -> Inputs:
@@ -60,7 +65,11 @@ def open_inputs(places: Sequence[Place]) -> Inputs:
         entries += found
     if not entries:
         raise DataError("no input has numbers yet: `evalsuite evaluate RUN` makes those of a run")
-    return Inputs(entries, list(map(ranking_of, sweeps)), len(sweeps) == len(places))
+    rankings = list(map(ranking_of, sweeps))
+    for ranking in rankings:
+        if not ranking.rows:
+            notice(f"{ranking.sweep}: no rung is decided yet, so nothing is ranked")
+    return Inputs(entries, rankings, len(sweeps) == len(places))
 
 
 def entries_of_watch(directory: WatchDirectory) -> list[Entry]:
