@@ -10,6 +10,7 @@ from evalsuite.errors import DataError
 from evalsuite.pipeline.comparison_inputs import Entry, entry_of_records, open_entry
 from evalsuite.report.facts import TRAIN_STEP
 from evalsuite.report.rankings import RANKED, Ranking, ranking_of
+from evalsuite.report.sweep_maps import mapped
 from evalsuite.sweep.directory import SweepDirectory, is_sweep
 from evalsuite.sweep.watch_directory import CheckpointEntry, WatchDirectory, is_watch
 
@@ -19,13 +20,17 @@ class Inputs(NamedTuple):
 
     Attributes:
         entries: runs and files of records, under the names of the inputs that they came from.
-        rankings: of the sweeps among the inputs.
+        sweeps: those among the inputs.
+        rankings: of the sweeps.
         are_sweeps: whether there is nothing else.
+        notes: what must be known of the choice of the entries.
     """
 
     entries: list[Entry]
+    sweeps: list[SweepDirectory]
     rankings: list[Ranking]
     are_sweeps: bool
+    notes: tuple[str, ...] = ()
 
     @property
     def y(self) -> str:
@@ -37,6 +42,19 @@ class Inputs(NamedTuple):
         if not self.are_sweeps or len(metrics) > 1:
             return "fid"
         return RANKED if any(ranking.rows for ranking in self.rankings) else metrics.pop()
+
+    def for_map(self, across: str, down: str) -> "Inputs":
+        """Those of a map: of one sweep, what is as its leader along all other axes.
+
+        Raises:
+            UsageError: the two do not tell two axes apart, or nobody leads yet.
+            CorruptionError: a rung cannot be read.
+        """
+        if len(self.sweeps) != 1 or not self.are_sweeps:
+            return self
+        entries, fixed = mapped(self.sweeps[0], self.entries, across, down)
+        notes = (f"the other axes as the sweep's leader: {fixed}",) if fixed else ()
+        return self._replace(entries=entries, notes=notes)
 
 
 def open_inputs(places: Sequence[Place]) -> Inputs:
@@ -69,7 +87,7 @@ def open_inputs(places: Sequence[Place]) -> Inputs:
     for ranking in rankings:
         if not ranking.rows:
             notice(f"{ranking.sweep}: no rung is decided yet, so nothing is ranked")
-    return Inputs(entries, rankings, len(sweeps) == len(places))
+    return Inputs(entries, sweeps, rankings, len(sweeps) == len(places))
 
 
 def entries_of_watch(directory: WatchDirectory) -> list[Entry]:

@@ -1,16 +1,20 @@
-"""Figures of sweeps by the command line: rungs that are not decided or do not rank."""
+"""Figures of sweeps by the command line: undecided rungs, numbers without rank, maps."""
 
 import csv
 import io
 import itertools
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
 from harness import Outcome
 from run_builder import add_record, make_plan, make_run
 
 from evalsuite.config import Plan
+from evalsuite.report.sweep_charts import heat_maps, scale_of
+from evalsuite.report.sweep_points import points_of
 from evalsuite.sweep.directory import (
     ConfigurationEntry,
     RungRow,
@@ -119,3 +123,45 @@ def test_numbers_that_no_rung_ranks_are_sent_to_the_plain_metric(
     assert line.endswith(
         "no input has a fid of the --num-samples and --protocol that are asked for"
     )
+
+
+def test_a_map_of_three_axes_has_the_cells_of_the_page(
+    call: Callable[..., Outcome], tmp_path: Path
+) -> None:
+    directory = make_sweep(tmp_path, AXES)
+    decide(directory)
+    points = points_of(directory)
+    ((table, tried),) = points.rungs
+    page, *_ = heat_maps(points.axes, tried, scale_of(table, "FID"), points.winner, lower=True)
+    assert (page.down.name, page.across.name) == ("guidance_scale", "num_steps")
+    axes = ("--x", "num_steps", "--group", "sampling.guidance_scale", "--map")
+    outcome = call("plot", directory.root, *axes, "--output", "map.svg")
+    assert outcome.code == 0, outcome.stderr
+    said = re.findall(r"<!-- (.*?) -->", (tmp_path / "map.svg").read_text())
+    cells = [text for text in said if re.fullmatch(r"\d\.\d{4}", text)]
+    assert cells == [cell[0] for row in page.cells for cell in row if cell is not None]
+    assert len(cells) == 6
+    held = f"the other axes as the sweep's leader: {page.fixed}"
+    assert held.endswith("timeshift=2")
+    assert held in said
+    assert held in outcome.stderr
+
+
+@pytest.mark.parametrize(
+    ("is_decided", "x", "said"),
+    [
+        (True, "guidance_interval", "give --x and --group that tell two of them apart"),
+        (False, "guidance_scale", "and no rung is decided yet"),
+    ],
+)
+def test_a_map_that_cannot_be_is_refused_by_its_axes(
+    is_decided: bool, x: str, said: str, call: Callable[..., Outcome], tmp_path: Path
+) -> None:
+    directory = make_sweep(tmp_path, AXES)
+    if is_decided:
+        decide(directory)
+    axes = ("--x", x, "--group", "num_steps", "--map")
+    outcome = call("plot", directory.root, *axes, "--output", "map.svg")
+    assert outcome.code == 2
+    assert "sweep has 3 (guidance_scale, num_steps, timeshift): " in outcome.complaints[-1]
+    assert outcome.complaints[-1].endswith(said)
