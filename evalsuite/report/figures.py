@@ -26,6 +26,8 @@ CURVE_COLOURS = ("#0b5c8a", "#b4460f", "#2f7a35", "#7a3f94", "#8a6d0b", "#a3214f
 """Of curves, here and on the page; they can be told apart in grey too."""
 _ACCENT = "#0b5c8a"
 _TITLE_WIDTH = 110
+_REMARKS = {"unknown": "no place", "declared": "declared", "mixed_numerics": "mixed numerics"}
+"""Beside a result whose row has them: its place is not what others' are."""
 
 
 def figure_against(
@@ -56,7 +58,7 @@ def figure_against(
     _draw_results(plot, [row for row in results if row["standard_error"] is None], axis)
     for row in results:
         words = ", guidance ".join(part for part in (row["model"], row["guidance"]) if part)
-        words += ", no place" if row["unknown"] else ""
+        words = ", ".join([words, *(said for key, said in _REMARKS.items() if row[key])])
         place = row[axis], row["value"]
         plot.annotate(_plain(words), place, xytext=(4, 4), textcoords="offset points", fontsize=7)
     if is_wide([row[axis] for row in shown]):
