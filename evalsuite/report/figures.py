@@ -136,10 +136,10 @@ def figure_of_map(found: Curves, to: str) -> bytes:
             column, strength = places.index(point.x), 1 - abs(point.y - best) / reach
             strengths[row][column] = strength
             weight = "bold" if point.y == best else "normal"
-            colour = "white" if strength > 0.6 else "black"
             middle = {"ha": "center", "va": "center", "fontsize": 7}
-            plot.text(column, row, f"{point.y:.4f}", color=colour, weight=weight, **middle)
-    plot.imshow(strengths, cmap="Blues", vmin=0, vmax=1.3, aspect="auto")
+            plot.text(column, row, f"{point.y:.4f}", weight=weight, **middle)
+    # half of the colours alone: black numbers can be read on all of them
+    plot.imshow(strengths, cmap="Blues", vmin=0, vmax=2, aspect="auto")
     plot.set_xticks(range(len(places)), [f"{place:.10g}" for place in places])
     labels = [curve.label.removesuffix(f", {EXTRAPOLATED}") for curve in found.curves]
     plot.set_yticks(range(len(labels)), list(map(_plain, labels)))

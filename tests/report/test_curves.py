@@ -1,5 +1,6 @@
 """Curves and their figures: what shares a line, what is refused, equal data in every format."""
 
+import base64
 import csv
 import io
 import json
@@ -8,9 +9,11 @@ import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 from board_kit import BAD_NAME, make_record, plan_of, write_records
 from harness import Outcome
+from PIL import Image
 from run_builder import make_run
 
 from evalsuite.artifacts.records import Record
@@ -290,6 +293,29 @@ def test_a_map_shows_every_cell_and_mixes_nothing() -> None:
     assert "FID-10K; the best in bold" in said
     with pytest.raises(UsageError, match="give --num-samples 10000 or 50000"):
         figure_of_map(grid(10_000, 50_000), "png")
+
+
+def test_numbers_of_a_map_can_be_read_on_every_colour() -> None:
+    """By WCAG 2.1, 1.4.3: black text on a ground whose relative luminance gives 4.5 to 1."""
+    content = figure_of_map(grid(10_000), "svg").decode()
+    numbers = re.findall(r"<!-- \d\.\d{4} -->\s*<g ([^>]*)>", content)
+    assert len(numbers) == 3
+    assert not [one for one in numbers if "fill" in one]  # which is black
+    (picture,) = re.findall(r"base64,([^\"]*)\"", content)
+    image = Image.open(io.BytesIO(base64.b64decode(picture))).convert("RGBA")
+    colours = {
+        tuple(colour[:3])
+        for colour in np.unique(np.asarray(image).reshape(-1, 4), axis=0).tolist()
+        if colour[3]
+    }
+    assert len(colours) == 3
+    assert min(map(luminance, colours)) > 4.5 * 0.05 - 0.05
+
+
+def luminance(colour: Sequence[int]) -> float:
+    """Of a bright enough colour of sRGB, 0 to 1."""
+    red, green, blue = (((c / 255 + 0.055) / 1.055) ** 2.4 for c in colour)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
 
 
 def files(folder: Path) -> list[Path]:
