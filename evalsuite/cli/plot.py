@@ -68,8 +68,11 @@ def plot(
     if as_map and (group is None or kind in {None, _HTML}):
         raise UsageError("--map needs a --group, and an --output that ends in .png, .pdf or .svg")
     inputs = open_inputs(runs)
+    if as_map and group is not None:
+        inputs = inputs.for_map(x_axis, group)
     y = y_axis or inputs.y
     found = curves_of(inputs.entries, x_axis, y, group, num_samples, protocol, inputs.rankings)
+    found = found._replace(notes=(*inputs.notes, *found.notes))
     for line in found.lines:
         notice(printable(line))
     if output is not None and kind is not None:

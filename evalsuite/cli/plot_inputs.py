@@ -10,6 +10,7 @@ from evalsuite.errors import DataError
 from evalsuite.pipeline.comparison_inputs import Entry, entry_of_records, open_entry
 from evalsuite.report.facts import TRAIN_STEP
 from evalsuite.report.rankings import RANKED, Ranking, ranking_of
+from evalsuite.report.sweep_maps import mapped
 from evalsuite.sweep.directory import SweepDirectory, is_sweep
 from evalsuite.sweep.watch_directory import CheckpointEntry, WatchDirectory, is_watch
 
@@ -19,19 +20,41 @@ class Inputs(NamedTuple):
 
     Attributes:
         entries: runs and files of records, under the names of the inputs that they came from.
-        rankings: of the sweeps among the inputs.
+        sweeps: those among the inputs.
+        rankings: of the sweeps.
         are_sweeps: whether there is nothing else.
+        notes: what must be known of the choice of the entries.
     """
 
     entries: list[Entry]
+    sweeps: list[SweepDirectory]
     rankings: list[Ranking]
     are_sweeps: bool
+    notes: tuple[str, ...] = ()
 
     @property
     def y(self) -> str:
-        """What is drawn unless something is asked: of sweeps that by which they rank."""
-        alike = len({ranking.metric for ranking in self.rankings}) == 1
-        return RANKED if self.are_sweeps and alike else "fid"
+        """What is drawn unless something is asked: of sweeps that by which they rank.
+
+        Before any rung is decided nothing ranks, and the metric itself is drawn.
+        """
+        metrics = {ranking.metric for ranking in self.rankings}
+        if not self.are_sweeps or len(metrics) > 1:
+            return "fid"
+        return RANKED if any(ranking.rows for ranking in self.rankings) else metrics.pop()
+
+    def for_map(self, across: str, down: str) -> "Inputs":
+        """Those of a map: of one sweep, what is as its leader along all other axes.
+
+        Raises:
+            UsageError: the two do not tell two axes apart, or nobody leads yet.
+            CorruptionError: a rung cannot be read.
+        """
+        if len(self.sweeps) != 1 or not self.are_sweeps:
+            return self
+        entries, fixed = mapped(self.sweeps[0], self.entries, across, down)
+        notes = (f"the other axes as the sweep's leader: {fixed}",) if fixed else ()
+        return self._replace(entries=entries, notes=notes)
 
 
 def open_inputs(places: Sequence[Place]) -> Inputs:
@@ -60,7 +83,11 @@ def open_inputs(places: Sequence[Place]) -> Inputs:
         entries += found
     if not entries:
         raise DataError("no input has numbers yet: `evalsuite evaluate RUN` makes those of a run")
-    return Inputs(entries, list(map(ranking_of, sweeps)), len(sweeps) == len(places))
+    rankings = list(map(ranking_of, sweeps))
+    for ranking in rankings:
+        if not ranking.rows:
+            notice(f"{ranking.sweep}: no rung is decided yet, so nothing is ranked")
+    return Inputs(entries, sweeps, rankings, len(sweeps) == len(places))
 
 
 def entries_of_watch(directory: WatchDirectory) -> list[Entry]:

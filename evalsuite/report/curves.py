@@ -33,6 +33,7 @@ _BAND = "Bands are 95 % intervals of sampling, 1.96 standard errors to either si
 _BAND_OF_LIMITS = (
     "those of extrapolated values are of the difference from the leader, by which the sweep drops"
 )
+_UNRANKED = "no rung ranks it"
 
 
 class Point(NamedTuple):
@@ -139,7 +140,7 @@ def curves_of(
     """
     metric, read = _asked(entries, y, rankings)
     found: dict[tuple[str, bytes], list[_Value]] = {}
-    left_out: list[str] = []
+    left_out: dict[str, str] = {}
     for entry in entries:
         records = [r for r in entry.of_metric(metric) if _is_asked(r, num_samples, protocol)]
         drawn = [(r, n) for r in records if (n := read(entry, r)) is not None]
@@ -147,15 +148,12 @@ def curves_of(
             _Value(entry, r, at, n) for r, n in drawn if (at := number_of(entry, r, x)) is not None
         ]
         if not values:
-            left_out.append(f"{entry.where}: {_why(entry, y, x, records, read)}")
+            left_out[entry.where] = _why(entry, y, x, records, read)
         for value in values:
             key = (_group_of(entry, group), measured(value.record))
             found.setdefault(key, []).append(value)
     if not found:
-        raise DataError(
-            f"no input has a number for both {y} and {x}: {nearest(x, names_of_facts(entries))}"
-            f" ({left_out[0] if left_out else 'no input'})"
-        )
+        raise DataError(_nothing(entries, x, y, metric, left_out))
     labels = _labels(list(found), group, [values[0] for values in found.values()])
     curves = [
         Curve(label, values[0].record.protocol, _points(values, x, group))
@@ -165,7 +163,8 @@ def curves_of(
     plain = {(v.entry.name, y, v.record.protocol.num_samples) for vs in found.values() for v in vs}
     notes = plain_notes(rankings, plain)
     title = _ranked_title(rankings, metric, curves) if y == RANKED else _y_title(metric, curves)
-    return Curves(x, y, title_of(x), title, tuple(curves), tuple(left_out), notes)
+    lines = tuple(f"{where}: {why}" for where, why in left_out.items())
+    return Curves(x, y, title_of(x), title, tuple(curves), lines, notes)
 
 
 def _asked(entries: Sequence[Entry], y: str, rankings: Sequence[Ranking]) -> tuple[str, Read]:
@@ -291,10 +290,28 @@ def _check_replicates(a: _Value, b: _Value, x: str, at: float, group: str | None
 
 def _why(entry: Entry, y: str, x: str, records: Sequence[Record], read: Read) -> str:
     if not records:
-        return f"no {y} that was asked for"
+        return _not_asked(y)
     if all(read(entry, record) is None for record in records):
-        return "no rung ranks it" if y == RANKED else f"its {y} is undefined"
+        return _UNRANKED if y == RANKED else f"its {y} is undefined"
     return f"no number for {x}"
+
+
+def _not_asked(y: str) -> str:
+    return f"no {y} that was asked for"
+
+
+def _nothing(
+    entries: Sequence[Entry], x: str, y: str, metric: str, left_out: Mapping[str, str]
+) -> str:
+    """The error where no input has a place, by what the inputs lack."""
+    lacking = set(left_out.values())
+    if lacking == {_not_asked(y)}:
+        return f"no input has a {metric} of the --num-samples and --protocol that are asked for"
+    if y == RANKED and lacking in ({_UNRANKED}, {_UNRANKED, _not_asked(y)}):
+        return f"no rung ranks these: --y {metric} draws the plain metric"
+    first = next((f"{where}: {why}" for where, why in left_out.items()), "no input")
+    hint = nearest(x, names_of_facts(entries))
+    return f"no input has a number for both {y} and {x}: {hint} ({first})"
 
 
 def _y_title(y: str, curves: Sequence[Curve]) -> str:

@@ -26,6 +26,8 @@ CURVE_COLOURS = ("#0b5c8a", "#b4460f", "#2f7a35", "#7a3f94", "#8a6d0b", "#a3214f
 """Of curves, here and on the page; they can be told apart in grey too."""
 _ACCENT = "#0b5c8a"
 _TITLE_WIDTH = 110
+_REMARKS = {"unknown": "no place", "declared": "declared", "mixed_numerics": "mixed numerics"}
+"""Beside a result whose row has them: its place is not what others' are."""
 
 
 def figure_against(
@@ -56,7 +58,7 @@ def figure_against(
     _draw_results(plot, [row for row in results if row["standard_error"] is None], axis)
     for row in results:
         words = ", guidance ".join(part for part in (row["model"], row["guidance"]) if part)
-        words += ", no place" if row["unknown"] else ""
+        words = ", ".join([words, *(said for key, said in _REMARKS.items() if row[key])])
         place = row[axis], row["value"]
         plot.annotate(_plain(words), place, xytext=(4, 4), textcoords="offset points", fontsize=7)
     if is_wide([row[axis] for row in shown]):
@@ -134,10 +136,10 @@ def figure_of_map(found: Curves, to: str) -> bytes:
             column, strength = places.index(point.x), 1 - abs(point.y - best) / reach
             strengths[row][column] = strength
             weight = "bold" if point.y == best else "normal"
-            colour = "white" if strength > 0.6 else "black"
             middle = {"ha": "center", "va": "center", "fontsize": 7}
-            plot.text(column, row, f"{point.y:.4f}", color=colour, weight=weight, **middle)
-    plot.imshow(strengths, cmap="Blues", vmin=0, vmax=1.3, aspect="auto")
+            plot.text(column, row, f"{point.y:.4f}", weight=weight, **middle)
+    # half of the colours alone: black numbers can be read on all of them
+    plot.imshow(strengths, cmap="Blues", vmin=0, vmax=2, aspect="auto")
     plot.set_xticks(range(len(places)), [f"{place:.10g}" for place in places])
     labels = [curve.label.removesuffix(f", {EXTRAPOLATED}") for curve in found.curves]
     plot.set_yticks(range(len(labels)), list(map(_plain, labels)))

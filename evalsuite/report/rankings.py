@@ -7,7 +7,7 @@ biased there by an amount that differs from setting to setting.
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from evalsuite.artifacts.records import Protocol, Record
+from evalsuite.artifacts.records import Protocol, Record, same_number
 from evalsuite.errors import UsageError
 from evalsuite.pipeline.comparison import Z_95
 from evalsuite.pipeline.comparison_inputs import Entry
@@ -92,10 +92,14 @@ def metric_of(rankings: Sequence[Ranking]) -> str:
 
 def as_recorded(_: Entry, record: Record) -> Reading | None:
     """The value of a record with its 95 % interval; None of an undefined one."""
-    if record.value is None:
+    return _plain(record.value, record.standard_error)
+
+
+def _plain(value: float | None, error: float | None) -> Reading | None:
+    """A value with its 95 % interval; None of an undefined one."""
+    if value is None:
         return None
-    error = record.standard_error
-    return Reading(record.value, error, None if error is None else Z_95 * error)
+    return Reading(value, error, None if error is None else Z_95 * error)
 
 
 def as_ranked(rankings: Sequence[Ranking]) -> Read:
@@ -109,7 +113,7 @@ def as_ranked(rankings: Sequence[Ranking]) -> Read:
         if ranking is None or row is None or not _is_of(record, row, ranking.protocol):
             return None
         if count not in ranking.extrapolated:
-            return as_recorded(entry, record)
+            return _plain(row.value, row.standard_error)
         if row.ranked_by is None:
             return None
         leads = row.half_width is None and row.difference == 0
@@ -119,8 +123,12 @@ def as_ranked(rankings: Sequence[Ranking]) -> Read:
 
 
 def _is_of(record: Record, row: RungRow, protocol: Protocol) -> bool:
-    """Whether a rung took its number from this record, of several by which a run was scored."""
-    return record.value == row.value and _measured(record.protocol) == _measured(protocol)
+    """Whether a rung took its number from this record, of several by which a run was scored.
+
+    Also where the run was scored again since: the last bits of the value may differ then.
+    """
+    alike = _measured(record.protocol) == _measured(protocol)
+    return alike and same_number(record.value, row.value)
 
 
 def _measured(protocol: Protocol) -> tuple[Any, ...]:

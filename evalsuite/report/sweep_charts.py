@@ -18,7 +18,7 @@ from evalsuite.report.charts import (
     chart,
     colour,
 )
-from evalsuite.report.sweep_points import Hours, SweepAxis, Tried
+from evalsuite.report.sweep_points import Hours, SweepAxis, Tried, level_with
 from evalsuite.sweep.directory import RungTable
 
 MOST_PAIRS = 6
@@ -163,13 +163,8 @@ def heat_maps(
     maps = []
     for down, across in itertools.islice(itertools.combinations(axes, 2), MOST_PAIRS):
         rest = [axis for axis in axes if axis is not down and axis is not across]
-        level = [
-            one
-            for one in tried
-            if all(one.places[a.name] == winner.places[a.name] for a in rest)
-            and scale.value(one) is not None
-        ]
-        fixed = ", ".join(f"{a.name}={a.texts[winner.places[a.name]]}" for a in rest)
+        known = [one for one in tried if scale.value(one) is not None]
+        level, fixed = level_with(winner, known, rest)
         maps.append(HeatMap(down, across, _cells(down, across, level, scale, lower=lower), fixed))
     return maps
 

@@ -105,8 +105,7 @@ def _curves(points: SweepPoints, display: str, *, lower: bool) -> Markup | None:
 def _maps(directory: SweepDirectory, points: SweepPoints) -> Markup | None:
     if len(points.axes) < 2:
         return None
-    manifest, (last, finalists) = directory.manifest, points.rungs[-1]
-    winner = next(one for one in finalists if one.row.name == last.rows[0].name)
+    manifest = directory.manifest
     shown = [
         (
             table,
@@ -115,7 +114,7 @@ def _maps(directory: SweepDirectory, points: SweepPoints) -> Markup | None:
                 points.axes,
                 tried,
                 scale_of(table, manifest.display),
-                winner,
+                points.winner,
                 lower=manifest.better == "lower",
             ),
         )

@@ -59,6 +59,35 @@ class SweepPoints(NamedTuple):
         many = [rung for rung in self.rungs if len(rung[1]) > 2]
         return many[-1] if many else self.rungs[0]
 
+    @property
+    def winner(self) -> Tried:
+        """The leader of the last rung that is decided."""
+        _, finalists = self.rungs[-1]
+        return finalists[0]
+
+
+class Level(NamedTuple):
+    """Configurations that are as the winner along some axes.
+
+    Attributes:
+        tried: the configurations.
+        fixed: the values along these axes, in words.
+    """
+
+    tried: list[Tried]
+    fixed: str
+
+
+def level_with(winner: Tried, tried: Sequence[Tried], axes: Sequence[SweepAxis]) -> Level:
+    """Those of the configurations that are as the winner along these axes."""
+    level = [
+        one
+        for one in tried
+        if all(one.places[axis.name] == winner.places[axis.name] for axis in axes)
+    ]
+    fixed = ", ".join(f"{axis.name}={axis.texts[winner.places[axis.name]]}" for axis in axes)
+    return Level(level, fixed)
+
 
 def points_of(directory: SweepDirectory) -> SweepPoints:
     """Configurations of each decided rung.

@@ -162,6 +162,11 @@ def test_what_is_declared_or_mixed_is_told_in_every_format(tmp_path: Path) -> No
     assert f"‡ theirs.npz: {words}".replace("_", "\\_") in markdown
     assert "theirs.npz $\\ddagger$ &" in latex
     assert "pixnerd-xl-256 \\S{} &" in latex
+    rows = [row | {"gpu_hours": 1.0} for row in by_value.values()]
+    figure = figure_against(rows, "title", "gpu_hours", "svg").decode()
+    assert len(re.findall(r", declared -->", figure)) == 2
+    assert len(re.findall(r", mixed numerics -->", figure)) == 1
+    assert ", no place" not in figure
 
 
 def test_only_tables_of_fid_say_what_is_within_its_percents() -> None:

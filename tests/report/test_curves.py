@@ -1,15 +1,19 @@
 """Curves and their figures: what shares a line, what is refused, equal data in every format."""
 
+import base64
 import csv
 import io
 import json
+import math
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 from board_kit import BAD_NAME, make_record, plan_of, write_records
 from harness import Outcome
+from PIL import Image
 from run_builder import make_run
 
 from evalsuite.artifacts.records import Record
@@ -245,6 +249,18 @@ def test_a_sweep_is_drawn_by_what_its_rungs_rank_by() -> None:
         curves_of(entries, "guidance_scale", RANKED, rankings=[both, both._replace(metric="kid")])
 
 
+def test_a_run_that_was_scored_again_stays_in_the_sweep_with_the_rungs_own_numbers() -> None:
+    """Scoring promises 1e-9, not bits; a value that differs by more is of another measurement."""
+    again = {1.0: math.nextafter(9.0, 10), 2.0: math.nextafter(8.0, 0), 3.0: 8.5 * (1 + 1e-6)}
+    entries = [entry(f"{scale:g}", scale, swept(y, scale)) for scale, y in again.items()]
+    limits = ranking(("1", 9.0, 1.0, None), ("2", 8.0, 1.5, 0.25), ("3", 8.5, 1.7, 0.25))
+    plain = limits._replace(extrapolated=frozenset())
+    for of, drawn in ((limits, [(1.0, 1.0), (2.0, 1.5)]), (plain, [(1.0, 9.0), (2.0, 8.0)])):
+        found = curves_of(entries, "guidance_scale", RANKED, rankings=[of])
+        assert points(found) == drawn
+        assert found.left_out == ("3: no rung ranks it",)
+
+
 def test_plain_values_of_a_sweep_say_what_they_are() -> None:
     entries = [entry("a", 1.0, swept(9.0, 1.0), swept(1.2, 1.0, 50_000))]
     rankings = [ranking(("a", 9.0, 1.0, None))]
@@ -277,6 +293,29 @@ def test_a_map_shows_every_cell_and_mixes_nothing() -> None:
     assert "FID-10K; the best in bold" in said
     with pytest.raises(UsageError, match="give --num-samples 10000 or 50000"):
         figure_of_map(grid(10_000, 50_000), "png")
+
+
+def test_numbers_of_a_map_can_be_read_on_every_colour() -> None:
+    """By WCAG 2.1, 1.4.3: black text on a ground whose relative luminance gives 4.5 to 1."""
+    content = figure_of_map(grid(10_000), "svg").decode()
+    numbers = re.findall(r"<!-- \d\.\d{4} -->\s*<g ([^>]*)>", content)
+    assert len(numbers) == 3
+    assert not [one for one in numbers if "fill" in one]  # which is black
+    (picture,) = re.findall(r"base64,([^\"]*)\"", content)
+    image = Image.open(io.BytesIO(base64.b64decode(picture))).convert("RGBA")
+    colours = {
+        tuple(colour[:3])
+        for colour in np.unique(np.asarray(image).reshape(-1, 4), axis=0).tolist()
+        if colour[3]
+    }
+    assert len(colours) == 3
+    assert min(map(luminance, colours)) > 4.5 * 0.05 - 0.05
+
+
+def luminance(colour: Sequence[int]) -> float:
+    """Of a bright enough colour of sRGB, 0 to 1."""
+    red, green, blue = (((c / 255 + 0.055) / 1.055) ** 2.4 for c in colour)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
 
 
 def files(folder: Path) -> list[Path]:
