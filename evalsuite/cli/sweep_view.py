@@ -87,7 +87,7 @@ def rung_lines(table: "RungTable") -> list[str]:
 
 def _row(row: "RungRow", width: int) -> str:
     behind = _behind(row)
-    fate = "" if row.goes_on else f"  dropped{f': {printable(row.fault)}' if row.fault else ''}"
+    fate = "" if row.goes_on else f"  {printable(row.fate)}"
     value = _measured(row.value, row.standard_error, row.ranked_by)
     return f"{printable(row.name):{width}}  {value}  {behind}{fate}"
 

@@ -117,6 +117,11 @@ class RungRow(Frozen):
     fault: str | None = None
     """Why it has no samples, and so no numbers, on this rung and any later one."""
 
+    @property
+    def fate(self) -> str:
+        """Whether it goes on, and why not where it has a fault."""
+        return "goes on" if self.goes_on else f"dropped: {self.fault}" if self.fault else "dropped"
+
 
 class RungTable(Frozen):
     """One rung."""

@@ -12,7 +12,9 @@ from evalsuite.errors import DataError, DivergedError
 from evalsuite.pipeline.coverage import Demand
 from evalsuite.pipeline.plan import PlanOptions, resolve_plan
 from evalsuite.pipeline.stages import OutputFormat
+from evalsuite.report.summary import number
 from evalsuite.report.sweep_page import render_sweep
+from evalsuite.report.sweep_tables import rung_tables
 from evalsuite.runtime.session import SessionRequest
 from evalsuite.sweep.axes import Configuration
 from evalsuite.sweep.conducting import Trial, Work, conduct
@@ -165,6 +167,8 @@ def test_a_configuration_that_diverges_is_dropped_by_name(tmp_path: Path, strate
     ]
     assert [row.name for row in second.rows] == ["a", "c"]
     assert "dropped: NaN or infinite values</td>" in render_sweep(work.directory)
+    table = rung_tables(work.directory)[0]
+    assert table.rows[-1][:3] == ("b", "dropped: NaN or infinite values", number(None))
 
 
 def test_a_sweep_of_which_all_diverge_ends_with_what_to_look_at(tmp_path: Path) -> None:
