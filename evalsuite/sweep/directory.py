@@ -276,6 +276,15 @@ class SweepDirectory:
             for name in self.storage.names("rungs", ".json")
         ]
 
+    def rung(self, num_samples: int) -> RungTable | None:
+        """One rung; None until it is decided.
+
+        Raises:
+            CorruptionError: it cannot be read.
+        """
+        content = self.storage.find(path := f"rungs/{num_samples:08d}.json")
+        return None if content is None else read_model(RungTable, content, self.root / path)
+
     def result(self) -> SweepResult | None:
         """What was found; None until it is.
 
