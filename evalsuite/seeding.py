@@ -70,6 +70,21 @@ def labels_by(
     return list(file_labels[start:stop])
 
 
+def first_are_mixed(plan: Plan, count: int) -> bool:
+    """Whether the first `count` samples are known to have the classes of any larger number.
+
+    Labels in blocks have them after whole rounds alone, and of a file nobody knows the order.
+    Prompts stand as they were listed, and count as mixed.
+    """
+    rule = plan.labels.rule
+    if plan.text is not None or rule == "random":
+        return True
+    per_class = plan.labels.per_class or 1
+    whole_round = per_class * len(plan.label_classes)
+    is_even = per_class == 1 or count % whole_round == 0
+    return rule != "file" and count >= whole_round and is_even
+
+
 def _random_below(count: int, seed: int, index: int) -> int:
     """A uniform integer that depends on (seed, index) alone, on every version of every library."""
     digest = hashlib.sha256(f"label/{seed}/{index}".encode()).digest()

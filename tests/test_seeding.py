@@ -10,7 +10,13 @@ from hypothesis import strategies as st
 
 from evalsuite.config import LabelRule, Plan
 from evalsuite.errors import UsageError
-from evalsuite.seeding import REPLICATE_STRIDE, first_seed_of, labels_of, seeds_of
+from evalsuite.seeding import (
+    REPLICATE_STRIDE,
+    first_are_mixed,
+    first_seed_of,
+    labels_of,
+    seeds_of,
+)
 
 
 def plan_with(rule: LabelRule, num_classes: int = 10, **changes: Any) -> Plan:
@@ -68,6 +74,24 @@ def test_blocked_gives_each_class_its_run(num_classes: int, per_class: int) -> N
     labels = labels_of(plan, 0, num_classes * per_class)
     assert labels == sorted(labels)
     assert set(Counter(labels).values()) == {per_class}
+
+
+@given(st.integers(2, 12), st.integers(1, 12), st.integers(1, 300))
+def test_samples_that_count_as_mixed_have_every_class_alike(
+    num_classes: int, per_class: int, count: int
+) -> None:
+    for rule in (LabelRule(), LabelRule(rule="blocked", per_class=per_class)):
+        plan = plan_with(rule, num_classes)
+        numbers = Counter(labels_of(plan, 0, count))
+        full = [numbers[c] for c in range(num_classes)]
+        is_even = min(full) > 0 and max(full) - min(full) <= (per_class == 1 or rule == LabelRule())
+        assert first_are_mixed(plan, count) == is_even
+
+
+def test_nobody_knows_in_which_order_a_file_has_its_classes() -> None:
+    by_file = plan_with(LabelRule(rule="file", sha256="ab" * 32))
+    assert not first_are_mixed(by_file, 1000)
+    assert first_are_mixed(plan_with(LabelRule(rule="random", seed=3)), 1000)
 
 
 @given(st.integers(0, 2**62), st.integers(0, 10**6))

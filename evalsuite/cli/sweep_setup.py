@@ -11,7 +11,7 @@ from evalsuite.cli.output import notice
 from evalsuite.cli.prepare import Prepared, forecast, prepare
 from evalsuite.cli.resolve import plan_options_of
 from evalsuite.cli.sweep import LISTS
-from evalsuite.config import AxisValue, SweepSpec, check_rungs, load_spec
+from evalsuite.config import AxisValue, Plan, SweepSpec, check_rungs, load_spec
 from evalsuite.errors import UsageError, nearest
 from evalsuite.metrics.registry import METRICS
 from evalsuite.pipeline.estimate import HOUR_S, MANY_IMAGES
@@ -20,7 +20,7 @@ from evalsuite.pipeline.plan import check_count, resolve_plan
 from evalsuite.pipeline.ranges import whole_batches
 from evalsuite.runtime.session import SessionRequest
 from evalsuite.sampling.describe import nfe_of
-from evalsuite.seeding import first_seed_of
+from evalsuite.seeding import first_are_mixed, first_seed_of
 from evalsuite.sweep.axes import axes_of, combinations, options_with
 from evalsuite.sweep.conducting import Trial, check_budget, request_of, trials_of, with_count
 from evalsuite.sweep.directory import (
@@ -86,7 +86,7 @@ def set_up(values: dict[str, Any]) -> SweepSetup:
     scale = Scale(measure, metric)
     strategy = values["strategy"] or spec.strategy or "halving"
     fewest = scale.fewest if strategy == "halving" else None
-    rungs = chosen or _checked(default_rungs(last, fewest))
+    rungs = _rungs_of(chosen, last, fewest, prepared.request.resolved.plan)
     check(measure, rungs[-1], prepared.request.resolved.plan.size)
     check(measure._replace(metrics=scale.of_rung()), rungs[0])
     request = replace(prepared.request, asked=given(values))
@@ -192,6 +192,23 @@ def _rungs_given(values: dict[str, Any], spec: SweepSpec) -> tuple[int, ...] | N
             raise UsageError(f"--num-samples {last} is smaller than the first rung, {rungs[0]}")
         rungs = (*(rung for rung in rungs if rung < last), last)
     return _checked(rungs)
+
+
+def _rungs_of(
+    chosen: tuple[int, ...] | None, last: int, fewest: int | None, plan: Plan
+) -> tuple[int, ...]:
+    """Those that were chosen, or the default ones on which all classes are as in the last."""
+    if chosen is None:
+        rungs = default_rungs(last, fewest)
+        return _checked(tuple(one for one in rungs if one == last or first_are_mixed(plan, one)))
+    partial = [f"{one:,}" for one in chosen[:-1] if not first_are_mixed(plan, one)]
+    if partial:
+        notice(
+            f"with --labels {plan.labels.describe()} the first {', '.join(partial)} samples need"
+            f" not have the classes of all {chosen[-1]:,}, so these rungs may drop the best one:"
+            f" --labels modulo has them from {len(plan.label_classes):,} samples on"
+        )
+    return chosen
 
 
 def _checked(rungs: tuple[int, ...]) -> tuple[int, ...]:

@@ -9,6 +9,7 @@ from evalsuite.errors import CorruptionError, UsageError, printable
 if TYPE_CHECKING:
     from evalsuite.artifacts.storage import Place
     from evalsuite.cli.sweep_setup import SweepSetup
+    from evalsuite.config import Plan
     from evalsuite.sweep.directory import (
         ConfigurationEntry,
         RungRow,
@@ -35,9 +36,7 @@ def plan_lines(setup: "SweepSetup") -> list[str]:
     more = [f"{_INDENT}and {len(names) - MOST_ROWS} more"] if len(names) > MOST_ROWS else []
     blind = manifest.strategy == "halving" and len(manifest.rungs) == 1 and len(names) > 1
     if blind:
-        more.append(
-            "one rung: nothing is dropped before all samples are made; give smaller --rungs"
-        )
+        more.append(_said_of_one_rung(setup.trials[0].request.resolved.plan, manifest.rungs[0]))
     return [
         f"sweep {manifest.sweep_id[:12]} of {manifest.model}: {len(names)} configurations, rungs of"
         f" {', '.join(map(str, manifest.rungs))} samples, {manifest.strategy} by {manifest.metric}",
@@ -47,6 +46,19 @@ def plan_lines(setup: "SweepSetup") -> list[str]:
         *(f"{_INDENT}{name}" for name in names[:MOST_ROWS]),
         *more,
     ]
+
+
+def _said_of_one_rung(plan: "Plan", num_samples: int) -> str:
+    """Why that may be dear, and what may help: not smaller rungs of other classes."""
+    from evalsuite.seeding import first_are_mixed
+
+    advice = "give smaller --rungs"
+    if not first_are_mixed(plan, num_samples // 2):
+        advice = (
+            f"with --labels {plan.labels.describe()} the first ones need not have the classes of"
+            f" all: --labels modulo has them from {len(plan.label_classes):,} samples on"
+        )
+    return f"one rung: nothing is dropped before all samples are made; {advice}"
 
 
 def rung_line(table: "RungTable") -> str:
@@ -75,7 +87,7 @@ def rung_lines(table: "RungTable") -> list[str]:
 
 def _row(row: "RungRow", width: int) -> str:
     behind = _behind(row)
-    fate = "" if row.goes_on else f"  dropped{f': {printable(row.fault)}' if row.fault else ''}"
+    fate = "" if row.goes_on else f"  {printable(row.fate)}"
     value = _measured(row.value, row.standard_error, row.ranked_by)
     return f"{printable(row.name):{width}}  {value}  {behind}{fate}"
 

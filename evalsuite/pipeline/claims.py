@@ -23,6 +23,7 @@ from evalsuite.pipeline.comparison import Z_95
 from evalsuite.pipeline.comparison_words import RETRAINING_PERCENT
 from evalsuite.pipeline.registered import is_by_protocol
 from evalsuite.sampling.sampler import count_nfe
+from evalsuite.seeding import first_are_mixed
 
 _AVERAGED = "averaged"
 """What presets call the average where a file holds nothing else."""
@@ -254,7 +255,7 @@ def _obstacles_of_labels(
     elif _family(rule) not in {"balanced", "random"}:
         found.append(f"labels are {rule}; claims are of balanced or random ones")
     count = record.protocol.num_samples
-    if kind == "blocked" and plan is not None and _is_uneven(plan, count):
+    if kind == "blocked" and plan is not None and not first_are_mixed(plan, count):
         found.append(f"labels are {rule}, which gives {count:,} samples uneven classes")
     return found
 
@@ -293,12 +294,6 @@ def contradicts(rule: str | None, claim: Claim) -> bool:
 def _family(rule: str) -> str:
     kind = rule.partition(" of ")[0].partition(":")[0]
     return {"modulo": "balanced", "blocked": "balanced"}.get(kind, kind)
-
-
-def _is_uneven(plan: Plan, num_samples: int) -> bool:
-    """Whether blocks of labels end within a round of all classes that one in order would fill."""
-    whole_round = (plan.labels.per_class or 1) * plan.num_conditions
-    return num_samples % whole_round != 0
 
 
 def _checkpoint_beside(claim: Claim) -> tuple[list[str], list[str]]:

@@ -48,7 +48,7 @@ def _cells(row: RungRow, others: Sequence[str], *, extrapolated: bool) -> tuple[
     is_ranked = row.ranked_by is not None and row.difference is not None
     return (
         row.name,
-        "goes on" if row.goes_on else "dropped",
+        row.fate,
         number(row.value),
         _known(row.standard_error),
         number(row.ranked_by) if extrapolated else "",

@@ -10,7 +10,7 @@ import ray
 from ray.exceptions import RayError, RayTaskError
 
 from evalsuite.artifacts.run_directory import gaps_of
-from evalsuite.errors import EnvironmentProblem, Interrupted, WorkerError, first_line
+from evalsuite.errors import DataError, EnvironmentProblem, WorkerError, first_line
 from evalsuite.pipeline.channel import NotWantedError
 from evalsuite.pipeline.company import Lookout
 from evalsuite.pipeline.ranges import ShardTask
@@ -92,10 +92,9 @@ class Driver:
         self._looks_heeded = 0
         self._crew = Crew(job, team, bench)
         self._ended_well = False
-        self._attempts = 0
+        self._attempts = self._images_committed = 0
         self._shard_seconds: collections.deque[float] = collections.deque(maxlen=_RECENT_SHARDS)
         self._lost_since_commit: set[ShardTask] = set()
-        self._images_committed = 0
         self._known: dict[str, Node] = {}
         self.report = DriverReport()
 
@@ -107,8 +106,13 @@ class Driver:
             WorkerError: workers were lost too often, or shards were set aside.
             EvalsuiteError: what a worker met; it would meet it again.
         """
-        with ClusterWatch() as self._watch:
-            run_apart(lambda: self._drive(tasks), self._watch.check_head)
+        try:
+            with ClusterWatch() as self._watch:
+                run_apart(lambda: self._drive(tasks), self._watch.check_head)
+        except DataError as error:
+            if self._stop.requested:  # who goes on after bad data, as sweeps do, must hear of it
+                raise self._stop.ended(self._images_committed, error) from error
+            raise
         return self.report
 
     def _drive(self, tasks: Sequence[ShardTask]) -> None:
@@ -355,11 +359,7 @@ class Driver:
                     continue
         if failure is not None:
             raise failure
-        raise Interrupted(
-            f"stopped by {self._stop.signal_name}; {self._images_committed} images of this"
-            " invocation are committed: run the same command again to go on",
-            self._stop.exit_code,
-        )
+        raise self._stop.ended(self._images_committed)
 
     def _progress(self, total: int) -> Progress:
         crew = self._crew

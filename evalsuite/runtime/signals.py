@@ -6,6 +6,8 @@ import signal
 from collections.abc import Iterator
 from types import FrameType
 
+from evalsuite.errors import Interrupted, first_line
+
 REQUEUE_CODE = 85
 """Exit code that says: stopped by the scheduler, put me into the queue again."""
 
@@ -57,6 +59,20 @@ class StopRequest:
     def exit_code(self) -> int:
         """See `stop_code`."""
         return stop_code(self.signal_number, is_share=self._is_share)
+
+    def ended(self, num_images: int, met: BaseException | None = None) -> Interrupted:
+        """What stopped work is ended with.
+
+        Args:
+            num_images: that it has committed.
+            met: what a worker met meanwhile; the next invocation meets it again.
+        """
+        also = "" if met is None else f" (a worker met: {first_line(met)})"
+        return Interrupted(
+            f"stopped by {self.signal_name}; {num_images} images of this invocation are committed:"
+            f" run the same command again to go on{also}",
+            self.exit_code,
+        )
 
     def __call__(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002 - a handler's shape
         """Handle a signal."""

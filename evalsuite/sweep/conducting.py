@@ -4,6 +4,7 @@ Nothing is remembered but what receipts, records and the sweep directory hold, s
 wherever it was ended, and takes whatever samples other sweeps or `run` have made.
 """
 
+import contextlib
 import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -13,7 +14,7 @@ from typing import NamedTuple
 from evalsuite.artifacts.records import finite_or_none
 from evalsuite.artifacts.run_directory import RunDirectory, is_run
 from evalsuite.artifacts.storage import Place
-from evalsuite.errors import DataError, DivergedError, UsageError
+from evalsuite.errors import CorruptionError, DataError, DivergedError, UsageError
 from evalsuite.metrics.intervals import standard_error
 from evalsuite.pipeline.coverage import missing_ranges
 from evalsuite.pipeline.integrity import find_faults
@@ -174,7 +175,10 @@ def _cost(trials: Sequence[Trial], before: int, rung: int) -> int:
 def _rung(work: Work, alive: Sequence[Trial], rung: int) -> tuple[RungTable, dict[str, Scored]]:
     scored: dict[str, Scored] = {}
     strata_N = None
+    known = _known_to_diverge(work.directory, rung)
     for trial in alive:
+        if trial.name in known and not trial.request.hash_all:
+            continue
         try:
             run = work.make(with_count(trial.request, rung), trial.name)
         except DivergedError:
@@ -214,6 +218,17 @@ def _rung(work: Work, alive: Sequence[Trial], rung: int) -> tuple[RungTable, dic
             f"{f' ({notes})' if notes else ''}: {table.remedy}"
         )
     return table, scored
+
+
+def _known_to_diverge(directory: SweepDirectory, rung: int) -> set[str]:
+    """Whom an earlier invocation found to have no samples on a rung.
+
+    A plan fixes weights and pixels: whoever makes them again waits for the same end.
+    """
+    with contextlib.suppress(CorruptionError):  # such a table is written anew
+        table = directory.rung(rung)
+        return {row.name for row in table.rows if row.fault} if table else set()
+    return set()
 
 
 def _row(verdict: Verdict, scored: Scored, *, may_drop: bool) -> RungRow:
@@ -283,6 +298,9 @@ def _fresh(work: Work, trial: Trial, swept: Scored, count: int) -> Fresh | None:
         return None
     request = with_count(work.fresh(trial), count)
     where = reference_to(request.root, work.directory.root)
+    before = _known_fresh(work.directory, where, count)
+    if before is not None and before.fault and not request.hash_all:
+        return before
     try:
         run = work.make(request, f"{trial.name} on fresh seeds")
     except DivergedError:
@@ -308,6 +326,15 @@ def _fresh(work: Work, trial: Trial, swept: Scored, count: int) -> Fresh | None:
         lost=finite_or_none(lost),
         lost_error=math.hypot(*known) if len(known) == len(errors) else None,
     )
+
+
+def _known_fresh(directory: SweepDirectory, run: str, count: int) -> Fresh | None:
+    """What an earlier invocation found of so many fresh samples of a run."""
+    with contextlib.suppress(CorruptionError):  # such a result is written anew
+        result = directory.result()
+        if result is not None and result.fresh is not None:
+            return result.fresh if (result.fresh.run, result.num_samples) == (run, count) else None
+    return None
 
 
 def _error_of(work: Work, run: RunDirectory, scored: Scored, count: int) -> float | None:

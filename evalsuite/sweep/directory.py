@@ -117,6 +117,11 @@ class RungRow(Frozen):
     fault: str | None = None
     """Why it has no samples, and so no numbers, on this rung and any later one."""
 
+    @property
+    def fate(self) -> str:
+        """Whether it goes on, and why not where it has a fault."""
+        return "goes on" if self.goes_on else f"dropped: {self.fault}" if self.fault else "dropped"
+
 
 class RungTable(Frozen):
     """One rung."""
@@ -270,6 +275,15 @@ class SweepDirectory:
             read_model(RungTable, self.storage.read(f"rungs/{name}"), self.root / f"rungs/{name}")
             for name in self.storage.names("rungs", ".json")
         ]
+
+    def rung(self, num_samples: int) -> RungTable | None:
+        """One rung; None until it is decided.
+
+        Raises:
+            CorruptionError: it cannot be read.
+        """
+        content = self.storage.find(path := f"rungs/{num_samples:08d}.json")
+        return None if content is None else read_model(RungTable, content, self.root / path)
 
     def result(self) -> SweepResult | None:
         """What was found; None until it is.

@@ -271,6 +271,13 @@ def test_rungs_are_exported_as_tables(call: Callable[..., Outcome], tmp_path: Pa
     latex = call("status", directory.root, "--format", "latex").stdout
     assert latex.count("\\toprule") == 2
     assert "guidance\\_scale=4, num\\_steps=10 & dropped & 7.5000" in latex
+    (small, _), nan = directory.rungs(), "NaN or infinite values"
+    gone = {"value": None, "standard_error": None, "ranked_by": None, "difference": None}
+    faulty = small.rows[0].model_copy(update=gone | {"goes_on": False, "fault": nan})
+    directory.write_rung(small.model_copy(update={"rows": (*small.rows[1:], faulty)}))
+    again = call("status", directory.root, "--format", "csv").stdout
+    (row,) = (row for row in csv.DictReader(io.StringIO(again)) if nan in row["fate"])
+    assert (row["configuration"], row["fate"]) == (faulty.name, f"dropped: {nan}")
     run = make_run(tmp_path / "run", num_images=32)
     refused = call("status", run.root, "--format", "latex")
     assert (refused.code, refused.stdout) == (2, "")

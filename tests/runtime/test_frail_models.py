@@ -5,7 +5,10 @@ All by real workers: the model is a class of its own, plugged in by `python:`.
 
 import hashlib
 import json
+import os
+import signal
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -19,6 +22,7 @@ from harness import (
     descendants,
     pixel_hashes,
     receipts,
+    wait_for,
 )
 
 from evalsuite.artifacts.receipts import digest_of_pixels
@@ -73,6 +77,9 @@ class Frail:
         self.sleep_once("sample")
         if (HERE / "bad_nodes").exists():
             self.wait_for("refused")
+        if (HERE / "diverges").exists():
+            self.wait_for("stopped")
+            return noise * float("nan")
         time.sleep(0.2)
         poison = HERE / "poison"
         if poison.exists() and int(poison.read_text()) in [g.initial_seed() for g in generators]:
@@ -211,6 +218,30 @@ def test_a_model_that_loads_nowhere_ends_the_run_with_the_workers_line(
     assert "failed in load(): " in line
     assert "this node's driver is too old" in line
     assert receipts(tmp_path / "made") == []
+
+
+def test_a_signal_is_not_lost_where_the_shard_in_hand_diverges(
+    generate: Generate, tmp_path: Path
+) -> None:
+    """A sweep goes on after a configuration that diverges, and would go on after this one."""
+    (tmp_path / "diverges").touch()
+
+    def stop() -> None:
+        wait_for(lambda: (tmp_path / "begun").exists())
+        os.kill(os.getpid(), signal.SIGTERM)
+        (tmp_path / "stopped").touch()
+
+    with ThreadPoolExecutor(1) as team:
+        stopping = team.submit(stop)
+        outcome = generate("--num-workers", 1)
+        stopping.result(60)
+    assert outcome.code == 128 + signal.SIGTERM
+    (line,) = outcome.complaints
+    assert "stopped by SIGTERM; 0 images of this invocation are committed: run the same" in line
+    assert "(a worker met: samples 0..9: the " in line
+    assert "NaN or infinite" in line
+    (attempt,) = attempts(tmp_path / "made")
+    assert attempt["exit_code"] == outcome.code
 
 
 def test_two_pixels_of_one_sample_are_refused(

@@ -1,18 +1,22 @@
 """Rung after rung on numbers of our choice: undefined ones never win and never go on."""
 
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from board_kit import make_record
+from harness import bytes_of
 
 from evalsuite.cli.sweep_view import result_lines, rung_line, rung_lines, standing_lines
 from evalsuite.errors import DataError, DivergedError
 from evalsuite.pipeline.coverage import Demand
 from evalsuite.pipeline.plan import PlanOptions, resolve_plan
 from evalsuite.pipeline.stages import OutputFormat
+from evalsuite.report.summary import number
 from evalsuite.report.sweep_page import render_sweep
+from evalsuite.report.sweep_tables import rung_tables
 from evalsuite.runtime.session import SessionRequest
 from evalsuite.sweep.axes import Configuration
 from evalsuite.sweep.conducting import Trial, Work, conduct
@@ -29,6 +33,7 @@ class _Numbers:
     def __init__(self, values: Mapping[str, float | None]) -> None:
         self.values, self.scored = values, []
         self.excludes_from, self.error = 0, 0.01
+        self.made: list[str] = []
 
     def score(self, run: Any, num_samples: int, *, whole: bool = False) -> Scored:
         self.scored.append((run, num_samples))
@@ -73,10 +78,13 @@ def conducted(
     rungs: tuple[int, ...],
     diverging: Collection[str] = (),
     strategy: str = "halving",
+    *,
+    hash_all: bool = False,
 ) -> Any:
     """Work on numbers; what `diverging` names cannot be made."""
 
     def make(_: SessionRequest, name: str) -> Any:
+        numbers.made.append(name)
         if name in diverging:
             raise DivergedError("samples 30..39: the sampler gave NaN or infinite pixels")
         return name.removesuffix(" on fresh seeds")
@@ -96,7 +104,7 @@ def conducted(
     )  # fmt: skip
     manifest = manifest.model_copy(update={"sweep_id": manifest.identity})
     directory = SweepDirectory.create_or_open(folder / "sweep", manifest)
-    request = request_of_nothing(folder)
+    request = replace(request_of_nothing(folder), hash_all=hash_all)
     options = PlanOptions("pixnerd-digits")
     trials = [Trial(Configuration(name, {}), options, request) for name in values]
     numbers: Any = _Numbers(values)
@@ -165,6 +173,8 @@ def test_a_configuration_that_diverges_is_dropped_by_name(tmp_path: Path, strate
     ]
     assert [row.name for row in second.rows] == ["a", "c"]
     assert "dropped: NaN or infinite values</td>" in render_sweep(work.directory)
+    table = rung_tables(work.directory)[0]
+    assert table.rows[-1][:3] == ("b", "dropped: NaN or infinite values", number(None))
 
 
 def test_a_sweep_of_which_all_diverge_ends_with_what_to_look_at(tmp_path: Path) -> None:
@@ -185,6 +195,28 @@ def test_a_winner_that_diverges_on_fresh_seeds_is_still_the_winner(tmp_path: Pat
         "undefined (NaN or infinite values) on seeds that did not choose it; lost unknown" in line
     )
     assert "NaN or infinite values" in render_sweep(work.directory)
+
+
+def test_what_is_known_to_diverge_is_not_made_again(tmp_path: Path) -> None:
+    """Its NaN may come after hours; whoever asks with --hash-all, or lost the tables, waits."""
+    values, fresh = {"a": 2.0, "b": 1.0}, "a on fresh seeds"
+    sweep = tmp_path / "sweep"
+
+    def made(*, hash_all: bool = False) -> list[str]:
+        work, numbers = conducted(tmp_path, values, (100, 200), ["b", fresh], hash_all=hash_all)
+        conduct(work)
+        return list(dict.fromkeys(numbers.made))
+
+    assert made() == ["a", "b", fresh]
+    before = bytes_of(sweep)
+    assert made() == ["a"]
+    assert bytes_of(sweep) == before
+    assert made(hash_all=True) == ["a", "b", fresh]
+    assert bytes_of(sweep) == before
+    (sweep / "rungs" / "00000100.json").write_bytes(b"{")
+    (sweep / "result.json").write_bytes(b"{}")
+    assert made() == ["a", "b", fresh]
+    assert bytes_of(sweep) == before
 
 
 def test_level_is_who_has_an_interval_that_holds_0(tmp_path: Path) -> None:

@@ -78,6 +78,27 @@ def test_halving_has_a_small_rung_where_it_may_drop(call: Callable[..., Outcome]
     assert alone not in lines
 
 
+def test_no_small_rung_has_other_classes_than_the_last(
+    call: Callable[..., Outcome], tmp_path: Path
+) -> None:
+    """500 samples in blocks of 200 are two classes and a half, of ten."""
+    alone = "one rung: nothing is dropped before all samples are made; with --labels"
+    advice = "the first ones need not have the classes of all: --labels modulo has them from 10"
+    (tmp_path / "labels.txt").write_text("\n".join(str(i // 200 % 10) for i in range(3000)))
+    for labels, said in (("blocked:200", "blocked:200"), ("file:labels.txt", "file:")):
+        lines, _ = planned(call, "--labels", labels)
+        assert "rungs of 2000 samples, halving by fid" in lines
+        assert f"{alone} {said}" in lines
+        assert advice in lines
+    for labels in ("blocked:50", "random:1"):
+        lines, said = planned(call, "--labels", labels)
+        assert "rungs of 500, 2000 samples, halving by fid" in lines
+        assert "--labels" not in said
+    lines, said = planned(call, "--labels", "blocked:200", "--rungs", "250,500,2000")
+    assert "rungs of 250, 500, 2000 samples" in lines
+    assert said.count("with --labels blocked:200 the first 250, 500 samples need not have") == 1
+
+
 def test_what_was_begun_on_one_rung_goes_on(call: Callable[..., Outcome], tmp_path: Path) -> None:
     """It was the default once: by its own place, or in the folder that was given."""
     before = begun("--rungs", "2000")
