@@ -111,7 +111,7 @@ def _of_sweep(directory: SweepDirectory) -> Iterator[Entry]:
         else:
             lacking.append(entry.name)
     if lacking:
-        notice(f"{directory.root}: {len(lacking)} configurations have no numbers yet")
+        notice(f"{directory.root}: {len(lacking)} configurations have no numbers")
 
 
 def _is_scored(run: Place) -> bool:
