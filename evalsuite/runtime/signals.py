@@ -6,7 +6,7 @@ import signal
 from collections.abc import Iterator
 from types import FrameType
 
-from evalsuite.errors import Interrupted, first_line
+from evalsuite.errors import DataError, Interrupted, first_line
 
 REQUEUE_CODE = 85
 """Exit code that says: stopped by the scheduler, put me into the queue again."""
@@ -82,13 +82,23 @@ class StopRequest:
 
 @contextlib.contextmanager
 def signals_to(stop: StopRequest) -> Iterator[None]:
-    """Send SIGINT, SIGTERM and SIGUSR1 to `stop` within the block; use it after `ray.init`."""
+    """Send SIGINT, SIGTERM and SIGUSR1 to `stop` within the block; use it after `ray.init`.
+
+    One that came too late for the driver to end by it is raised again for whoever handled it
+    before, also where the block ended with bad data, after which sweeps go on.
+    """
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
     before = {number: signal.getsignal(number) for number in numbers}
     for number in numbers:
         signal.signal(number, stop)
+    is_over = False
     try:
         yield
+    except BaseException as error:
+        is_over = not isinstance(error, DataError)
+        raise
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+        if stop.requested and not is_over:
+            signal.raise_signal(stop.signal_number)
