@@ -31,8 +31,8 @@ _MISSING = 0.1
 beside it that are populated, ..."""
 _POPULATED = 20
 """... which takes at least so many, ..."""
-_REACH = 16
-"""... and that lie at most so many levels away: pixels of four bits leave out 15 in 16."""
+_REACH = 17
+"""... and that lie at most so many levels away, as far as pixels of four bits lie apart."""
 _FEWEST_MISSING = 4
 _FEWEST_REGULAR = 8
 _REGULAR = 0.9
