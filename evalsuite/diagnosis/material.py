@@ -5,6 +5,7 @@ Legend: N samples, M pictures, K classes, D feature dimensions.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +22,13 @@ MOST = 2000
 """Samples that are looked at."""
 FARTHER = 3.0
 """A reference of another kind is so many times farther than one that fits."""
+
+
+class ScoredAgain(NamedTuple):
+    """A record, and the number that its samples give by the same protocol."""
+
+    record: Record
+    value: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,6 +106,7 @@ class Material:
         expected: what the samples are said to reproduce.
         plan: what made them.
         records: what was measured of them.
+        scored_again: those that were computed once more.
         twins: some of the samples, made again.
         lacking: why a part is None, by its name.
     """
@@ -122,17 +131,24 @@ class Material:
     expected: Expected | None
     plan: Plan | None
     records: Sequence[Record]
+    scored_again: Sequence[ScoredAgain]
     twins: Twins | None
     lacking: dict[str, str]
 
     @property
     def remarks(self) -> list[str]:
-        """Settings that are not the expected ones and that no probe weighs."""
+        """Records whose edit would not be found, and settings that differ and no probe weighs."""
+        said = [
+            f"{record.path} ({record.display}) is without its hash: an edit of it would not be"
+            " seen; score it again"
+            for record in self.records
+            if not record.is_sealed
+        ]
         plan, expected = self.plan, self.expected
         if plan is None or expected is None:
-            return []
+            return said
         changed = changed_settings(plan, expected.preset)
-        return [f"not as {expected.preset.name} has it: {text}" for text in changed]
+        return said + [f"not as {expected.preset.name} has it: {text}" for text in changed]
 
     def why_no(self, part: str) -> str:
         """Why a part is not there."""
