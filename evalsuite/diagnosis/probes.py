@@ -12,6 +12,7 @@ from evalsuite.diagnosis.levels import probe_levels
 from evalsuite.diagnosis.material import Material
 from evalsuite.diagnosis.num_samples import probe_num_samples
 from evalsuite.diagnosis.order import probe_order
+from evalsuite.diagnosis.orientation import probe_orientation
 from evalsuite.diagnosis.recorded import probe_record
 from evalsuite.diagnosis.settings import (
     probe_ema,
@@ -31,6 +32,7 @@ PROBES: dict[str, Callable[[Material], Outcome]] = {
     "ema": probe_ema,
     "weights": probe_weights,
     "labels": probe_labels,
+    "orientation": probe_orientation,
     "channels": probe_channels,
     "jpeg": probe_jpeg,
     "resizing": probe_resizing,

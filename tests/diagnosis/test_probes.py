@@ -15,12 +15,14 @@ from evalsuite.diagnosis.channels import best_order
 from evalsuite.diagnosis.class_agreement import class_agreement, probe_labels
 from evalsuite.diagnosis.duplicates import near_copies, probe_duplicates
 from evalsuite.diagnosis.findings import ALARM, RECORDED, CannotTell, Clear, Finding, ranked
-from evalsuite.diagnosis.gathering import Comparison, comparison_of, gather
+from evalsuite.diagnosis.gathering import Comparison, comparison_of, expected_of, gather
 from evalsuite.diagnosis.jpeg import find_ghost
 from evalsuite.diagnosis.levels import look_at_levels, probe_levels
 from evalsuite.diagnosis.material import Expected, Material
 from evalsuite.diagnosis.num_samples import probe_num_samples
 from evalsuite.diagnosis.order import order_effect
+from evalsuite.diagnosis.orientation import probe_orientation
+from evalsuite.diagnosis.probes import diagnose
 from evalsuite.diagnosis.spectrum import fine_detail, pixel_blocks
 from evalsuite.diagnosis.thumbnails import thumbnails
 from evalsuite.pipeline.analysis import chosen_images
@@ -143,6 +145,48 @@ def test_without_grey_levels_nothing_is_told_of_them(material: Material) -> None
     found = probe_levels(replace(material, images_MHWC=black, twins=None))
     assert isinstance(found, CannotTell)
     assert "too few pixels lie between the ends" in found.reason
+
+
+TURNED = {
+    "inverted (dark for bright)": lambda x: 255 - x,
+    "mirrored (left for right)": lambda x: x[:, :, ::-1],
+    "upside down": lambda x: x[:, ::-1],
+    "turned by 180 degrees": lambda x: np.rot90(x, 2, (1, 2)),
+    "transposed (rows for columns)": lambda x: x.swapaxes(1, 2),
+    "turned by 90 degrees anticlockwise": lambda x: np.rot90(x, 1, (1, 2)),
+    "turned by 90 degrees clockwise": lambda x: np.rot90(x, -1, (1, 2)),
+}
+
+
+@pytest.mark.parametrize("name", TURNED)
+def test_pictures_that_are_inverted_or_turned_are_named_first(
+    name: str, material: Material, samples: tuple[Images, Labels]
+) -> None:
+    """And not guidance, of which a classifier that is unsure of them says nothing."""
+    images = np.ascontiguousarray(TURNED[name](samples[0]))
+    assert material.embed is not None
+    looked = replace(
+        material,
+        images_MHWC=images,
+        digests=[image.tobytes().hex() for image in images],
+        features=material.embed(images),
+        expected=expected_of("pixnerd-digits", None),
+        twins=None,
+    )
+    found = diagnose(looked)
+    assert next(iter(found.findings.values())).name == f"pictures {name}"
+    assert "something else than guidance" in found.untold["guidance_in_samples"].reason
+
+
+def test_a_few_steps_and_guidance_off_are_not_far(material: Material) -> None:
+    """What samples are told of guidance stays told."""
+    images, labels = made({"num_steps": 2, "guidance_scale": 1.0}, 17)
+    assert material.embed is not None
+    looked = replace(
+        material, images_MHWC=images, features=material.embed(images), all_labels=labels
+    )
+    assert not looked.is_far
+    assert isinstance(probe_orientation(looked), Clear)
 
 
 def sort(x: Images, y: Labels) -> tuple[Images, Labels]:
