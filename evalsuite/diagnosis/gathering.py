@@ -17,7 +17,7 @@ from evalsuite.artifacts.features import FeatureTable
 from evalsuite.artifacts.images import Images
 from evalsuite.artifacts.receipts import cover
 from evalsuite.artifacts.records import Record
-from evalsuite.artifacts.run_directory import IMAGES, RunDirectory, feature_stage, gaps_of
+from evalsuite.artifacts.run_directory import IMAGES, RunDirectory
 from evalsuite.artifacts.samples import SampleSet
 from evalsuite.artifacts.samples.folder import labels_of_subfolders
 from evalsuite.config import (
@@ -30,7 +30,8 @@ from evalsuite.config import (
     load_spec,
     names_of,
 )
-from evalsuite.diagnosis.material import FARTHER, MOST, Expected, Material, RealData
+from evalsuite.diagnosis.material import FARTHER, MOST, Expected, Material, RealData, ScoredAgain
+from evalsuite.diagnosis.recorded import keeps_features, scored_again
 from evalsuite.diagnosis.references import (
     names_by_size,
     others_like,
@@ -269,10 +270,8 @@ def _extractor_of(
 def features_of(subject: Subject, spec: ExtractorSpec, device: torch.device) -> FeatureTable | None:
     """Features of the samples: as the run has them of all, else of their pixels."""
     run, count = subject.run, len(subject.digests)
-    if run is not None:
-        spans = run.spans(feature_stage(spec.extractor_id), 0, count)
-        if not gaps_of([(span.start, span.stop) for span in spans], 0, count):
-            return run.read_features(spec.extractor_id, count)
+    if run is not None and keeps_features(run, spec, count):
+        return run.read_features(spec.extractor_id, count)
     pictures = subject.images_MHWC
     if pictures is None or len(pictures) != count:
         return None
@@ -309,6 +308,9 @@ def gather(
     twins = None if subject.run is not None else _twins(subject, expected, table, device)
     if isinstance(twins, str):
         lacking["twins"] = twins
+    again: list[ScoredAgain] = []
+    if subject.run is not None and spec is not None and table is not None:
+        again = scored_again(subject.run, subject.records, table, spec, device)
     num_classes = subject.num_classes
     if num_classes is None and expected is not None:
         num_classes = expected.preset.num_classes
@@ -333,6 +335,7 @@ def gather(
         expected=expected,
         plan=subject.plan,
         records=subject.records,
+        scored_again=again,
         twins=None if isinstance(twins, str) else twins,
         lacking=lacking,
     )

@@ -69,6 +69,11 @@ def _by_sureness(material: Material) -> Outcome:
         return CannotTell(material.why_no("features"))
     if real is None or real.probabilities_MK is None:
         return CannotTell("how sure a classifier is of real images is not known without theirs")
+    if material.is_far:
+        return CannotTell(
+            f"the samples are so far from {real.name} ({material.distance:.3f}) that something else"
+            " than guidance must be wrong, and a classifier is unsure of them for that"
+        )
     ours_N, theirs_M = entropies(table.probabilities_NK), entropies(real.probabilities_MK)
     error = np.hypot(ours_N.std() / np.sqrt(len(ours_N)), theirs_M.std() / np.sqrt(len(theirs_M)))
     z = float((ours_N.mean() - theirs_M.mean()) / np.hypot(error, _BETWEEN_SETS))

@@ -27,14 +27,17 @@ all else, anything up to a level."""
 _EQUAL = 1.2
 """Root mean square difference up to which they do."""
 _MISSING = 0.1
-"""A level is missing where it has less than this share of its rarer neighbour's pixels ..."""
+"""A level is missing where it has less than this share of the rarer one's pixels of the two levels
+beside it that are populated, ..."""
 _POPULATED = 20
-"""... and that has at least so many."""
+"""... which takes at least so many, ..."""
+_REACH = 17
+"""... and that lie at most so many levels away, as far as pixels of four bits lie apart."""
 _FEWEST_MISSING = 4
 _FEWEST_REGULAR = 8
 _REGULAR = 0.9
-"""Of levels that are left out at equal distances, without reference images: share of those
-that are missing, and of those that would be. A drawing in few colours leaves out any."""
+"""Of levels that are left out, or remain, at equal distances, without reference images: share of
+those that do, and of those that would. A drawing in few colours leaves out any."""
 _SHIFTS = (-0.4, -0.2, 0.0, 0.2, 0.4)
 """In levels: where the first and the last one were before rounding."""
 
@@ -43,10 +46,11 @@ class Levels(NamedTuple):
     """The histogram of grey levels between the ends.
 
     Attributes:
-        missing: levels that hardly occur though both neighbours do.
+        missing: levels that hardly occur though others do on both sides.
         populated: levels that could be missing.
         odd: share of pixels at odd levels.
-        regular: whether missing levels lie at equal distances, as a second conversion leaves them.
+        regular: whether missing levels, or those that remain, lie at equal distances, as a second
+            conversion leaves them.
     """
 
     missing: int
@@ -59,7 +63,7 @@ def look_at_levels(images_NHWC: Images) -> Levels:
     """Count levels that are left out."""
     counts = np.bincount(images_NHWC.ravel(), minlength=256).astype(np.float64)
     inner = np.arange(_INNER[0], _INNER[1] + 1)
-    beside = np.minimum(counts[inner - 1], counts[inner + 1])
+    beside = _beside(counts)[inner]
     populated = beside >= _POPULATED
     missing = populated & (counts[inner] < _MISSING * beside)
     total = max(counts[inner].sum(), 1.0)
@@ -67,13 +71,29 @@ def look_at_levels(images_NHWC: Images) -> Levels:
         int(missing.sum()),
         int(populated.sum()),
         float(counts[inner[inner % 2 == 1]].sum() / total),
-        _are_regular(missing, populated),
+        _are_regular(missing, populated) or _are_regular(populated & ~missing, populated),
     )
 
 
-def _are_regular(missing: NDArray[np.bool_], populated: NDArray[np.bool_]) -> bool:
-    """Whether missing levels are nearly all, and nearly the only, ones of some even spacing."""
-    places = np.flatnonzero(missing)
+def _beside(counts: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Pixels of the rarer of the two populated levels around each level; 0 without two in reach.
+
+    Levels at the ends, where clamping gathers pixels, say nothing of those beside them.
+    """
+    low, high = _INNER[0] - 1, _INNER[1] + 1
+    places = low + np.flatnonzero(counts[low : high + 1] >= _POPULATED)
+    found = np.zeros(len(counts))
+    for level in range(_INNER[0], _INNER[1] + 1):
+        below, above = places[places < level][-1:], places[places > level][:1]
+        near = [*below[below >= level - _REACH], *above[above <= level + _REACH]]
+        if len(near) == 2:
+            found[level] = counts[near].min()
+    return found
+
+
+def _are_regular(chosen: NDArray[np.bool_], populated: NDArray[np.bool_]) -> bool:
+    """Whether chosen levels are nearly all, and nearly the only, ones of some even spacing."""
+    places = np.flatnonzero(chosen)
     if len(places) < _FEWEST_REGULAR:
         return False
     between = populated.copy()
@@ -83,7 +103,7 @@ def _are_regular(missing: NDArray[np.bool_], populated: NDArray[np.bool_]) -> bo
         for first, last in itertools.product(_SHIFTS, _SHIFTS):
             even = np.rint(np.linspace(low + first, high + last, steps + 1)).astype(int)
             could = even[between[even]]
-            if missing[could].sum() >= _REGULAR * max(len(could), len(places)):
+            if chosen[could].sum() >= _REGULAR * max(len(could), len(places)):
                 return True
     return False
 
@@ -109,10 +129,7 @@ def probe_levels(material: Material) -> Outcome:
     if images is None:
         return CannotTell(material.why_no("pixels"))
     levels = look_at_levels(images)
-    seen = (
-        f"{levels.missing} of {levels.populated} grey levels are missing, {levels.odd:.1%} of"
-        " pixels are odd"
-    )
+    seen = _seen_of(levels)
     real = material.reference.images_MHWC if material.reference else None
     several = levels.missing >= _FEWEST_MISSING
     if several and real is None and not levels.regular:
@@ -125,7 +142,7 @@ def probe_levels(material: Material) -> Outcome:
             "convert once, from float, by floor(x + 0.5); keep uint8 as it is afterwards",
         )
     if material.plan is not None:
-        return Clear(f"{seen}; the plan rounds by {material.plan.uint8_rule}")
+        return _no_sign(levels, f"{seen}; the plan rounds by {material.plan.uint8_rule}")
     if twins is None:
         return CannotTell(
             f"{seen}; truncating makes a picture darker by half a level and leaves no other trace,"
@@ -139,13 +156,28 @@ def probe_levels(material: Material) -> Outcome:
     )
     low, high = _SHIFT_EXACT if twins.fits[0].rms < _EQUAL else _SHIFT
     if z < ALARM or not low <= -shift <= high:
-        return Clear(seen)
+        apart = ", which truncating alone does not explain" if abs(z) >= ALARM else ""
+        return _no_sign(levels, f"{seen}{apart}")
     return Finding(
         "truncated uint8",
         capped(z),
         f"pixels were rounded down where they should have been rounded: {seen}",
         "convert by floor(x + 0.5), clamped, and not by a cast alone",
     )
+
+
+def _seen_of(levels: Levels) -> str:
+    if not levels.populated:
+        return "too few pixels lie between the ends to say which grey levels are left out"
+    return (
+        f"{levels.missing} of {levels.populated} grey levels are missing, {levels.odd:.1%} of"
+        " pixels are odd"
+    )
+
+
+def _no_sign(levels: Levels, seen: str) -> Outcome:
+    """Nothing was found, which without grey levels that could be missing is no answer."""
+    return Clear(seen) if levels.populated else CannotTell(seen)
 
 
 def _are_so(real_MHWC: Images, levels: Levels) -> bool:

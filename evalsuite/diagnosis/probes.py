@@ -12,6 +12,8 @@ from evalsuite.diagnosis.levels import probe_levels
 from evalsuite.diagnosis.material import Material
 from evalsuite.diagnosis.num_samples import probe_num_samples
 from evalsuite.diagnosis.order import probe_order
+from evalsuite.diagnosis.orientation import probe_orientation
+from evalsuite.diagnosis.recorded import probe_record
 from evalsuite.diagnosis.settings import (
     probe_ema,
     probe_guidance_setting,
@@ -22,6 +24,7 @@ from evalsuite.diagnosis.spectrum import probe_resizing
 from evalsuite.diagnosis.wrong_reference import probe_reference
 
 PROBES: dict[str, Callable[[Material], Outcome]] = {
+    "record": probe_record,
     "reference": probe_reference,
     "guidance": probe_guidance_setting,
     "guidance_interval": probe_interval_setting,
@@ -29,6 +32,7 @@ PROBES: dict[str, Callable[[Material], Outcome]] = {
     "ema": probe_ema,
     "weights": probe_weights,
     "labels": probe_labels,
+    "orientation": probe_orientation,
     "channels": probe_channels,
     "jpeg": probe_jpeg,
     "resizing": probe_resizing,

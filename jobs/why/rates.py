@@ -125,6 +125,10 @@ FAULTS: dict[str, Fault] = {
     "BGR": Fault("channels", lambda x, y, _: (x[..., ::-1], y)),
     "truncated": Fault("uint8", lambda x, y, rng: (truncated(x, rng), y)),
     "even levels only": Fault("uint8", lambda x, y, _: (x // 2 * 2, y)),
+    "every fourth level only": Fault("uint8", lambda x, y, _: (x // 4 * 4, y)),
+    "every eighth level only": Fault("uint8", lambda x, y, _: (x // 8 * 8 + 4, y)),
+    "inverted": Fault("orientation", lambda x, y, _: (255 - x, y)),
+    "mirrored": Fault("orientation", lambda x, y, _: (x[:, :, ::-1], y)),
     **{
         f"JPEG {quality}": Fault("jpeg", lambda x, y, _, q=quality: (by_jpeg(x, q), y))  # type: ignore[misc]
         for quality in (75, 85, 90, 95)

@@ -16,7 +16,7 @@ from evalsuite.artifacts.references import open_reference
 from evalsuite.artifacts.run_directory import IMAGES, RunDirectory, feature_stage
 from evalsuite.config import ExtractorSpec, LabelRule, load_spec
 from evalsuite.diagnosis.duplicates import probe_duplicates
-from evalsuite.diagnosis.findings import Clear, Finding, Outcome
+from evalsuite.diagnosis.findings import CannotTell, Clear, Finding, Outcome
 from evalsuite.diagnosis.gathering import (
     Comparison,
     comparison_of,
@@ -25,11 +25,15 @@ from evalsuite.diagnosis.gathering import (
     subject_of_run,
 )
 from evalsuite.diagnosis.material import Material
+from evalsuite.diagnosis.probes import diagnose
+from evalsuite.diagnosis.recorded import probe_record
 from evalsuite.diagnosis.wrong_reference import probe_reference
 from evalsuite.errors import DataError
 from evalsuite.features.base import FeatureBatch
 from evalsuite.pipeline.analysis import chosen_images, images_of_run
 from evalsuite.pipeline.embedding import embed_images
+from evalsuite.pipeline.evaluation import score_run
+from evalsuite.pipeline.measure import Measure, protocol_named
 from evalsuite.pipeline.ranges import ShardTask
 from evalsuite.pipeline.stages import FeatureSink, Produced
 from jobs.why.rates import CPU, subject_of
@@ -113,6 +117,37 @@ def test_features_of_some_samples_are_no_error(keep: Keep, tmp_path: Path) -> No
     again = material_of(RunDirectory.open(run.root)).features
     assert again is not None
     np.testing.assert_array_equal(again.pool_ND, marked.pool_ND)
+
+
+def test_a_record_that_its_samples_contradict_is_named_first(tmp_path: Path) -> None:
+    """Edited, and its hash taken away; before that it is as the samples have it."""
+    spec = load_spec(ExtractorSpec, "digits-convnet")
+    run = run_of_digits(tmp_path / "run")
+    table = embed_images(images_of_run(run, range(64)), spec, CPU)
+    for start in (0, 32):
+        add_features(run, table.rows(start, start + 32), spec)
+    reference = open_reference("digits-16-train")
+    measure = Measure(spec, reference, ["fid"], CPU, protocol_named(None, spec))
+    (record,) = score_run(run, measure, 64)
+    clean = material_of(run)
+    assert isinstance(probe_record(clean), Clear)
+    assert not [text for text in clean.remarks if "hash" in text]
+    assert record.value is not None
+    for value, is_wrong in ((0.1, True), (record.value * (1 + 1e-5), True), (record.value, False)):
+        edited = record.model_copy(update={"value": value, "record_sha256": None})
+        run.write_json(record.path, edited.model_dump(mode="json"))
+        material = material_of(run)
+        assert any("is without its hash" in text for text in material.remarks)
+        found = diagnose(material).findings
+        assert ("record" in found) == is_wrong
+        if is_wrong:
+            assert next(iter(found)) == "record"
+            assert f"the samples give {record.value:.4f}" in found["record"].evidence
+    other = record.model_copy(
+        update={"value": 0.1, "protocol": record.protocol.model_copy(update={"codec": "lossy"})}
+    )
+    told = probe_record(material_of(run, [other]))
+    assert isinstance(told, CannotTell)  # of another protocol nothing is said
 
 
 def test_copies_are_named_by_their_index_in_the_whole_set() -> None:

@@ -15,11 +15,14 @@ from evalsuite.diagnosis.channels import best_order
 from evalsuite.diagnosis.class_agreement import class_agreement, probe_labels
 from evalsuite.diagnosis.duplicates import near_copies, probe_duplicates
 from evalsuite.diagnosis.findings import ALARM, RECORDED, CannotTell, Clear, Finding, ranked
-from evalsuite.diagnosis.gathering import Comparison, comparison_of, gather
+from evalsuite.diagnosis.gathering import Comparison, comparison_of, expected_of, gather
 from evalsuite.diagnosis.jpeg import find_ghost
-from evalsuite.diagnosis.material import Expected
+from evalsuite.diagnosis.levels import look_at_levels, probe_levels
+from evalsuite.diagnosis.material import Expected, Material
 from evalsuite.diagnosis.num_samples import probe_num_samples
 from evalsuite.diagnosis.order import order_effect
+from evalsuite.diagnosis.orientation import probe_orientation
+from evalsuite.diagnosis.probes import diagnose
 from evalsuite.diagnosis.spectrum import fine_detail, pixel_blocks
 from evalsuite.diagnosis.thumbnails import thumbnails
 from evalsuite.pipeline.analysis import chosen_images
@@ -79,7 +82,7 @@ def test_clean_samples_are_told_to_be_so(samples: tuple[Images, Labels]) -> None
     found = diagnosed(*samples)
     assert not found.findings
     assert {"labels", "channels", "jpeg", "resizing", "uint8", "duplicates"} <= set(found.clear)
-    assert set(found.untold) == {"guidance", "guidance_interval", "ema", "weights"}
+    assert set(found.untold) == {"record", "guidance", "guidance_interval", "ema", "weights"}
 
 
 def test_held_out_digits_are_clean() -> None:
@@ -90,6 +93,100 @@ def test_held_out_digits_are_clean() -> None:
     assert not found.findings
     assert "seeds 0, 1, 2" in found.untold["uint8"].reason
     assert "grey" in found.untold["channels"].reason
+
+
+FEWER = {
+    "even ones": lambda x: x // 2 * 2,
+    "every third": lambda x: x // 3 * 3,
+    "6 bits": lambda x: x // 4 * 4,
+    "5 bits, in the middle": lambda x: x // 8 * 8 + 4,
+    "5 bits and back": lambda x: ((x >> 3) * (255 / 31)).astype(np.uint8),
+    "4 bits and back": lambda x: (x >> 4) * 17,
+    "200 levels": lambda x: (x * (200 / 255)).astype(np.uint8),
+    "200 levels and back": lambda x: np.floor(np.rint(x * 0.8) / 0.8 + 0.5).astype(np.uint8),
+}
+
+
+@pytest.fixture(scope="module")
+def material(samples: tuple[Images, Labels]) -> Material:
+    """All that probes look at, of clean samples."""
+    return gather(subject_of(*samples), None, digits(), CPU)
+
+
+@pytest.mark.parametrize("with_reference", [True, False])
+@pytest.mark.parametrize("name", [name for name in FEWER if name != "200 levels"])
+def test_grey_levels_that_are_left_out_are_found(
+    name: str, with_reference: bool, material: Material, samples: tuple[Images, Labels]
+) -> None:
+    """However many lie between two that remain; without reference images by equal distances."""
+    against = material.reference if with_reference else None
+    looked = replace(material, images_MHWC=FEWER[name](samples[0]), reference=against)
+    found = probe_levels(looked)
+    assert isinstance(found, Finding)
+    assert found.name == "truncated uint8 (grey levels left out)"
+
+
+def test_grey_levels_of_clean_pictures_are_not_left_out(
+    material: Material, samples: tuple[Images, Labels], shapes: Comparison
+) -> None:
+    """Of real digits and drawn shapes too, in sets of every size; a smaller range is no fault."""
+    real = open_reference("digits-16-train").images
+    assert real is not None
+    images = chosen_images(real, range(1200))
+    for clean in (samples[0], *(images[:count] for count in (16, 50, 200, 1200))):
+        assert look_at_levels(clean).missing <= 2
+    assert look_at_levels(FEWER["200 levels"](samples[0])).missing <= 2
+    alone = replace(material, images_MHWC=pictures(200, 2), reference=shapes.used, twins=None)
+    assert not isinstance(probe_levels(alone), Finding)
+
+
+def test_without_grey_levels_nothing_is_told_of_them(material: Material) -> None:
+    black = np.zeros((200, 16, 16, 3), np.uint8)
+    found = probe_levels(replace(material, images_MHWC=black, twins=None))
+    assert isinstance(found, CannotTell)
+    assert "too few pixels lie between the ends" in found.reason
+
+
+TURNED = {
+    "inverted (dark for bright)": lambda x: 255 - x,
+    "mirrored (left for right)": lambda x: x[:, :, ::-1],
+    "upside down": lambda x: x[:, ::-1],
+    "turned by 180 degrees": lambda x: np.rot90(x, 2, (1, 2)),
+    "transposed (rows for columns)": lambda x: x.swapaxes(1, 2),
+    "turned by 90 degrees anticlockwise": lambda x: np.rot90(x, 1, (1, 2)),
+    "turned by 90 degrees clockwise": lambda x: np.rot90(x, -1, (1, 2)),
+}
+
+
+@pytest.mark.parametrize("name", TURNED)
+def test_pictures_that_are_inverted_or_turned_are_named_first(
+    name: str, material: Material, samples: tuple[Images, Labels]
+) -> None:
+    """And not guidance, of which a classifier that is unsure of them says nothing."""
+    images = np.ascontiguousarray(TURNED[name](samples[0]))
+    assert material.embed is not None
+    looked = replace(
+        material,
+        images_MHWC=images,
+        digests=[image.tobytes().hex() for image in images],
+        features=material.embed(images),
+        expected=expected_of("pixnerd-digits", None),
+        twins=None,
+    )
+    found = diagnose(looked)
+    assert next(iter(found.findings.values())).name == f"pictures {name}"
+    assert "something else than guidance" in found.untold["guidance_in_samples"].reason
+
+
+def test_a_few_steps_and_guidance_off_are_not_far(material: Material) -> None:
+    """What samples are told of guidance stays told."""
+    images, labels = made({"num_steps": 2, "guidance_scale": 1.0}, 17)
+    assert material.embed is not None
+    looked = replace(
+        material, images_MHWC=images, features=material.embed(images), all_labels=labels
+    )
+    assert not looked.is_far
+    assert isinstance(probe_orientation(looked), Clear)
 
 
 def sort(x: Images, y: Labels) -> tuple[Images, Labels]:
