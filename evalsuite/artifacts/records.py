@@ -16,6 +16,8 @@ Spent = Annotated[int, Strict()] | Annotated[float, Strict()] | None
 """Hours, seconds, joules or money; None where nobody measured."""
 _TEXTS = ("run", "plan_id", "model", "path", "pixels_digest")
 """What `samples` says in text, where it says it."""
+UNSEALED = "no record_sha256, so an edit of it is not seen: score it again"
+"""What a record lacks that was written without its hash, or lost it."""
 
 
 class Protocol(Frozen):

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple
 
-from evalsuite.artifacts.records import Record, same_number
+from evalsuite.artifacts.records import UNSEALED, Record, same_number
 from evalsuite.config import (
     FIGURES,
     Claim,
@@ -31,8 +31,6 @@ from evalsuite.pipeline.claims import (
 from evalsuite.pipeline.comparison_inputs import Entry
 from evalsuite.pipeline.places import BoardRow, Group, grouped, is_near, measured
 from evalsuite.pipeline.registered import is_by_protocol
-
-_UNSEALED = "the record has no record_sha256, so an edit of it would not be seen: score it again"
 
 
 class ClaimRow(NamedTuple):
@@ -181,7 +179,8 @@ def _beside(entry: Entry, record: Record, claims: Sequence[Claim]) -> tuple[Repr
     beside = tuple(one for one in found if one is not None)
     if record.is_sealed:
         return beside
-    return tuple(one._replace(obstacles=(*one.obstacles, _UNSEALED)) for one in beside)
+    said = f"the record has {UNSEALED}"
+    return tuple(one._replace(obstacles=(*one.obstacles, said)) for one in beside)
 
 
 def _standing(record: Record) -> tuple[bool, str]:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
-from evalsuite.artifacts.records import RECORD_SCHEMA, Record, record_digest
+from evalsuite.artifacts.records import RECORD_SCHEMA, UNSEALED, Record, record_digest
 from evalsuite.artifacts.run_directory import is_run
 from evalsuite.config import canonical_json, explain, parse_json
 from evalsuite.errors import CorruptionError, DataError
@@ -146,6 +146,8 @@ def _listed(content: dict[str, Any]) -> Iterator[object]:
 def read_record(content: object, where: str) -> Record:
     """A record from JSON, its hashes compared.
 
+    One without its own hash has that among its notes, which stand beside its number everywhere.
+
     Raises:
         DataError: it is of a newer version.
         CorruptionError: it cannot be read, or was edited.
@@ -167,7 +169,9 @@ def read_record(content: object, where: str) -> Record:
             f"{where} ({record.display}) was edited: it does not hash to its record_sha256;"
             " score it again"
         )
-    return record
+    if record.is_sealed:
+        return record
+    return record.model_copy(update={"notes": (*record.notes, UNSEALED)})
 
 
 def by_samples(records: Sequence[Record]) -> list[list[Record]]:
