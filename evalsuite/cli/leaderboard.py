@@ -181,8 +181,8 @@ def check(files: tuple[Path, ...], json_path: Path | None) -> None:
     """Check records in FILES, or in folders of them, as a repository of records does in its CI.
 
     The form, every hash that can be computed again (record, protocol, plan), what record, protocol
-    and plan say of each other, and whether two files give one plan two values. Prints each fault;
-    exits with 3 when there is one.
+    and plan say of each other, and whether two files give one plan two values, or two errors.
+    Prints each fault; exits with 3 when there is one.
     """
     from evalsuite.cli.output import check_json_target, write_json
     from evalsuite.pipeline.submissions import check_submissions

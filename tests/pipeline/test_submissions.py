@@ -189,7 +189,25 @@ def test_two_values_of_one_plan_are_a_conflict(tmp_path: Path) -> None:
     first, second, third = check_submissions([tmp_path])
     assert first.faults == third.faults == ()
     (fault,) = second.faults
-    assert "a.json, record 0 gives the same plan another value" in fault
+    assert "a.json, record 0 gives the same plan other numbers by the same protocol" in fault
+    assert "value (1.94, 1.7), here the second" in fault
+
+
+def test_two_errors_of_one_plan_are_a_conflict_and_two_costs_are_none(tmp_path: Path) -> None:
+    write_records(tmp_path / "a.json", make_record(1.94, 0.02))
+    write_records(tmp_path / "b.json", make_record(1.94, 0.02, gpu_hours=9.0))
+    write_records(tmp_path / "c.json", make_record(1.94, 0.01))
+    first, second, third = check_submissions([tmp_path])
+    assert first.faults == second.faults == ()
+    assert "standard_error (0.02, 0.01), here the second" in third.faults[0]
+
+
+def test_an_error_of_zero_is_one_of_shares_alone(tmp_path: Path) -> None:
+    (fault,) = faults_of(tmp_path, make_record(1.94, 0.0).model_dump(mode="json"))
+    assert "its standard error is 0" in fault
+    for metric in ("recall", "inception_score"):  # none is recalled; all samples are alike
+        record = make_record(float(metric != "recall"), 0.0, metric=metric, reference=None)
+        assert faults_of(tmp_path, record.model_dump(mode="json")) == ()
 
 
 def test_what_boards_sweeps_and_watches_keep_is_no_record(tmp_path: Path) -> None:
