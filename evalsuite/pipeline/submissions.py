@@ -25,7 +25,7 @@ from evalsuite.config import (
 )
 from evalsuite.errors import DataError
 from evalsuite.metrics.registry import METRICS
-from evalsuite.pipeline.record_files import files_of, written_in
+from evalsuite.pipeline.record_files import each_once, files_of, written_in
 from evalsuite.pipeline.registered import (
     is_extractor,
     is_made_for,
@@ -59,13 +59,15 @@ class Submission(NamedTuple):
 
 
 def check_submissions(paths: Iterable[Path]) -> list[Submission]:
-    """Every record of files and folders, with its faults.
+    """Every record of files and folders, once, with its faults.
 
     Raises:
-        DataError: a path does not exist, or a folder holds no JSON file.
+        DataError: a path does not exist, a folder holds no JSON file, or there is no record at all.
     """
-    found = [one for path in paths for file in files_of(path) for one in _of_file(file)]
-    return _with_conflicts(found)
+    files = each_once(file for path in paths for file in files_of(path))
+    if not files:
+        raise DataError("there is no record yet: `evalsuite evaluate RUN` makes those of a run")
+    return _with_conflicts([one for file in files for one in _of_file(file)])
 
 
 def _of_file(path: Path) -> Iterator[Submission]:
