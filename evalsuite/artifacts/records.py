@@ -16,6 +16,8 @@ Spent = Annotated[int, Strict()] | Annotated[float, Strict()] | None
 """Hours, seconds, joules or money; None where nobody measured."""
 _TEXTS = ("run", "plan_id", "model", "path", "pixels_digest")
 """What `samples` says in text, where it says it."""
+UNSEALED = "no record_sha256, so an edit of it is not seen: score it again"
+"""What a record lacks that was written without its hash, or lost it."""
 
 
 class Protocol(Frozen):
@@ -165,6 +167,22 @@ def warnings_by_reference(records: Iterable[Record]) -> dict[str, list[str]]:
 def same_number(a: float | None, b: float | None) -> bool:
     """Whether two computations of one number agree as far as is promised: 1e-9 relative."""
     return a == b if a is None or b is None else math.isclose(a, b, rel_tol=1e-9)
+
+
+def contradiction(first: Record, second: Record) -> str | None:
+    """The first number in which two scorings of the same samples by one protocol disagree.
+
+    Values agree as far as is promised. Standard errors rest on roots of covariances, of which the
+    last digits depend on the machine, and need fewer; what was spent may be anything.
+
+    Returns:
+        `standard_error (0.01, 0.0)`, or None where they agree.
+    """
+    for name, tolerance in (("value", 1e-9), ("standard_error", 1e-6), ("extrapolated", 1e-6)):
+        a, b = getattr(first, name), getattr(second, name)
+        if not (a == b if a is None or b is None else math.isclose(a, b, rel_tol=tolerance)):
+            return f"{name} ({a}, {b})"
+    return None
 
 
 def finite_or_none(value: float | None) -> float | None:

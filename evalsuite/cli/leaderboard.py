@@ -181,14 +181,18 @@ def check(files: tuple[Path, ...], json_path: Path | None) -> None:
     """Check records in FILES, or in folders of them, as a repository of records does in its CI.
 
     The form, every hash that can be computed again (record, protocol, plan), what record, protocol
-    and plan say of each other, and whether two files give one plan two values. Prints each fault;
-    exits with 3 when there is one.
+    and plan say of each other, and whether two files give one plan two values, or two errors.
+    Prints each fault; exits with 3 when there is one.
     """
-    from evalsuite.cli.output import check_json_target, write_json
+    from evalsuite.cli.output import check_json_target, notice, write_json
+    from evalsuite.pipeline.record_files import files_of
     from evalsuite.pipeline.submissions import check_submissions
 
     check_json_target(json_path)
-    found = check_submissions(files)
+    given = {path: files_of(path) for path in files}
+    for path in (path for path, held in given.items() if not held):
+        notice(f"left out: {path} has no records yet")
+    found = check_submissions(file for held in given.values() for file in held)
     if json_path is not None:
         listed = [
             {

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+from evalsuite.artifacts.records import UNSEALED
 from evalsuite.artifacts.run_directory import RunDirectory, is_run
 from evalsuite.artifacts.storage import Place
 from evalsuite.cli.output import notice
@@ -23,7 +24,7 @@ class Inputs(NamedTuple):
         sweeps: those among the inputs.
         rankings: of the sweeps.
         are_sweeps: whether there is nothing else.
-        notes: what must be known of the choice of the entries.
+        notes: what must be known of the entries and of their choice.
     """
 
     entries: list[Entry]
@@ -54,7 +55,7 @@ class Inputs(NamedTuple):
             return self
         entries, fixed = mapped(self.sweeps[0], self.entries, across, down)
         notes = (f"the other axes as the sweep's leader: {fixed}",) if fixed else ()
-        return self._replace(entries=entries, notes=notes)
+        return self._replace(entries=entries, notes=(*_without_hashes(entries), *notes))
 
 
 def open_inputs(places: Sequence[Place]) -> Inputs:
@@ -87,7 +88,15 @@ def open_inputs(places: Sequence[Place]) -> Inputs:
     for ranking in rankings:
         if not ranking.rows:
             notice(f"{ranking.sweep}: no rung is decided yet, so nothing is ranked")
-    return Inputs(entries, sweeps, rankings, len(sweeps) == len(places))
+    are_sweeps = len(sweeps) == len(places)
+    return Inputs(entries, sweeps, rankings, are_sweeps, _without_hashes(entries))
+
+
+def _without_hashes(entries: Sequence[Entry]) -> tuple[str, ...]:
+    """One line of all records whose edit would not be seen: a figure has no room for more."""
+    found = [f"{r.display} of {e.where}" for e in entries for r in e.records if not r.is_sealed]
+    others = f" and {len(found) - 1} more" if len(found) > 1 else ""
+    return (f"{found[0]}{others}: {UNSEALED}",) if found else ()
 
 
 def entries_of_watch(directory: WatchDirectory) -> list[Entry]:

@@ -47,13 +47,16 @@ def scored_line(entry: "CheckpointEntry", records: "Sequence[Record]") -> str:
 
 def table_lines(directory: "WatchDirectory") -> list[str]:
     """The latest steps, and where everything lies."""
+    from evalsuite.artifacts.records import UNSEALED
     from evalsuite.sweep.watch_directory import CURVE, TABLE
 
     entries = directory.entries()
     hidden = len(entries) - MOST_ROWS
     lines = [f"        {hidden} earlier checkpoints"] if hidden > 0 else []
     for entry in entries[-MOST_ROWS:]:
-        lines.append(scored_line(entry, directory.records(entry)))
+        records = directory.records(entry)
+        lines.append(scored_line(entry, records))
+        lines += [f"        {one.display}: {UNSEALED}" for one in records if not one.is_sealed]
     if not entries:
         return [f"watch   {directory.root}: no checkpoint is scored yet"]
     lines += [f"table   {directory.root / TABLE}"]

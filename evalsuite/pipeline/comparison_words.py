@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from evalsuite.artifacts.plan_fields import differing_fields
-from evalsuite.artifacts.records import Record, warnings_by_reference
+from evalsuite.artifacts.records import UNSEALED, Record, warnings_by_reference
 from evalsuite.config import Plan
 from evalsuite.pipeline.comparability import Comparability, Relation
 from evalsuite.pipeline.comparison import Comparison, Difference, Row
@@ -139,8 +139,7 @@ def closing(rows: Sequence[Row]) -> list[str]:
 def _without_hashes(rows: Sequence[Row]) -> list[str]:
     sides = [side for row in rows for side in ((row.a, row.meeting.a), (row.b, row.meeting.b))]
     lines = (
-        f"{record.display} of {entry.name} has no record_sha256, so an edit of it is not seen:"
-        " score it again"
+        f"{record.display} of {entry.name} has {UNSEALED}"
         for entry, record in sides
         if not record.is_sealed
     )

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple
 
-from evalsuite.artifacts.records import Record, same_number
+from evalsuite.artifacts.records import UNSEALED, Record, contradiction
 from evalsuite.config import (
     FIGURES,
     Claim,
@@ -31,8 +31,6 @@ from evalsuite.pipeline.claims import (
 from evalsuite.pipeline.comparison_inputs import Entry
 from evalsuite.pipeline.places import BoardRow, Group, grouped, is_near, measured
 from evalsuite.pipeline.registered import is_by_protocol
-
-_UNSEALED = "the record has no record_sha256, so an edit of it would not be seen: score it again"
 
 
 class ClaimRow(NamedTuple):
@@ -77,8 +75,8 @@ def build_board(entries: Sequence[Entry], claims: Sequence[Claim]) -> list[Secti
 
     Raises:
         UsageError: nothing to show.
-        DataError: two records give one plan two values by one protocol, of samples of the same
-            numerics.
+        DataError: two records give one plan two values or standard errors by one protocol, of
+            samples of the same numerics.
         CorruptionError: influence values that do not belong to their record.
     """
     if not entries and not claims:
@@ -152,7 +150,7 @@ def _rows(entries: Sequence[Entry], claims: Sequence[Claim]) -> list[BoardRow]:
     are other rows.
 
     Raises:
-        DataError: two records give one plan two values.
+        DataError: two records contradict each other.
     """
     rows: dict[tuple[str, str, bytes], list[BoardRow]] = {}
     for entry in entries:
@@ -164,7 +162,7 @@ def _rows(entries: Sequence[Entry], claims: Sequence[Claim]) -> list[BoardRow]:
             apart = canonical_json([record.declared, record.numerics_ids, pixels])
             key = (row.id, record.protocol_id, apart)
             alike = rows.setdefault(key, [])
-            again = next((r for r in alike if same_number(r.record.value, record.value)), None)
+            again = next((r for r in alike if contradiction(r.record, record) is None), None)
             if again is None:
                 _check_no_conflict(alike, row)
                 alike.append(row)
@@ -181,7 +179,8 @@ def _beside(entry: Entry, record: Record, claims: Sequence[Claim]) -> tuple[Repr
     beside = tuple(one for one in found if one is not None)
     if record.is_sealed:
         return beside
-    return tuple(one._replace(obstacles=(*one.obstacles, _UNSEALED)) for one in beside)
+    said = f"the record has {UNSEALED}"
+    return tuple(one._replace(obstacles=(*one.obstacles, said)) for one in beside)
 
 
 def _standing(record: Record) -> tuple[bool, str]:
@@ -190,12 +189,13 @@ def _standing(record: Record) -> tuple[bool, str]:
 
 
 def _check_no_conflict(before: Sequence[BoardRow], row: BoardRow) -> None:
-    """Raise DataError where the plan of a row has another value by protocol and numerics."""
+    """Raise DataError where the plan of a row has other numbers by protocol and numerics."""
     if before and row.record.samples.get("plan_id"):
+        first = before[0]
         raise DataError(
-            f"{before[0].entry.where} and {row.entry.where} give plan {row.id} two values of"
-            f" {row.record.display} ({before[0].record.value}, {row.record.value}): leave one out,"
-            " or score it again"
+            f"{first.entry.where} and {row.entry.where} contradict each other on"
+            f" {row.record.display} of plan {row.id}:"
+            f" {contradiction(first.record, row.record)}: leave one out, or score it again"
         )
 
 

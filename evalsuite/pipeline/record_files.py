@@ -1,17 +1,19 @@
 """Files of records, which comparisons, boards and checks read in one way."""
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from pydantic import ValidationError
 
-from evalsuite.artifacts.records import RECORD_SCHEMA, Record, record_digest
+from evalsuite.artifacts.records import RECORD_SCHEMA, UNSEALED, Record, record_digest
 from evalsuite.artifacts.run_directory import is_run
+from evalsuite.artifacts.storage import Place, open_storage, place_of
 from evalsuite.config import canonical_json, explain, parse_json
 from evalsuite.errors import CorruptionError, DataError
 
+P = TypeVar("P", bound=Place)
 BOARD, SWEEP, WATCH = "board.json", "sweep.json", "watch.json"
 """Files by which folders of boards, sweeps and watches are known."""
 _OWN = {
@@ -21,9 +23,22 @@ _OWN = {
 }
 """A key of each, which no record has, and what else in its folder is ours and holds no record."""
 
-
 _OF_SAMPLES = ("plan_id", "model", "path", "pixels_digest")
 """What is equal in records of one set of samples; file names alone are not enough."""
+
+
+class _Own(NamedTuple):
+    """What boards, sweeps and watches keep in a folder.
+
+    Attributes:
+        names: of their files and folders, which hold no record.
+        runs: that a sweep or a watch refers to, whether they are there or not.
+        refers: whether there is a sweep or a watch.
+    """
+
+    names: frozenset[str]
+    runs: tuple[Place, ...]
+    refers: bool
 
 
 class Written(NamedTuple):
@@ -40,49 +55,68 @@ class Written(NamedTuple):
     file_name: str | None
 
 
-def inputs_of(path: Path) -> list[Path]:
+def inputs_of(path: Path) -> list[Place]:
     """A file or a run itself; of another folder its runs with results, and JSON files outside runs.
 
-    Runs are found at any depth, behind links too; in one nothing but its results is a record, and
-    what boards, sweeps and watches keep for themselves is none.
+    Runs are found at any depth, behind links too, and those that a sweep or a watch refers to; in a
+    run nothing but its results is a record, and what boards, sweeps and watches keep for themselves
+    is none. Each is given once.
+
+    Returns:
+        Empty where there are runs, sweeps or watches, and no run has results yet.
 
     Raises:
-        DataError: there is nothing, or neither a run with results nor a JSON file, or a folder that
-            cannot be listed.
+        DataError: there is nothing, or no run, sweep, watch or JSON file, or a folder that cannot
+            be listed.
     """
     if path.is_file() or is_run(path):
         return [path]
     if not path.is_dir():
         raise DataError(f"{path} does not exist: give files of records, or a folder of them")
-    found = _inputs_in(path)
-    if not found:
+    found, is_waited_for = _inputs_in(path)
+    if not found and not is_waited_for:
         raise DataError(f"{path} holds no JSON file: give records, or a folder of them")
     return found
 
 
-def _inputs_in(folder: Path) -> list[Path]:
-    found: list[Path] = []
+def _inputs_in(folder: Path) -> tuple[list[Place], bool]:
+    """What the folder holds, and whether there is a run, a sweep or a watch in it."""
+    found: list[Place] = []
     seen: set[str] = set()
+    is_waited_for = False
     for where, folders, names in os.walk(folder, onerror=_refuse, followlinks=True):
         here, real = Path(where), os.path.realpath(where)
         if real in seen or "manifest.json" in names:
             found += [here] if real not in seen and _results_of(here) else []
+            is_waited_for = True
             folders.clear()
         else:
             own = _own_in(here, names)
-            found += [here / name for name in names if name.endswith(".json") and name not in own]
-            folders[:] = sorted(name for name in folders if name not in own)
+            kept = [name for name in names if name.endswith(".json") and name not in own.names]
+            found += [here / name for name in kept]
+            found += [run for run in own.runs if is_run(run) and _has_results(run)]
+            folders[:] = sorted(name for name in folders if name not in own.names)
+            is_waited_for = is_waited_for or own.refers
         seen.add(real)
-    return sorted(found)
+    return each_once(sorted(found, key=lambda one: str(one).split("/"))), is_waited_for
+
+
+def each_once(places: Iterable[P]) -> list[P]:
+    """Without those that lie where an earlier one does, as by a link or a path through `..`."""
+    found: dict[str, P] = {}
+    for place in places:
+        found.setdefault(os.path.realpath(place) if isinstance(place, Path) else str(place), place)
+    return list(found.values())
 
 
 def _refuse(error: OSError) -> None:
     raise DataError(f"cannot list {error.filename}: {error.strerror}") from error
 
 
-def _own_in(folder: Path, names: Iterable[str]) -> set[str]:
-    """Names of what a board, a sweep or a watch keeps for itself in its folder."""
+def _own_in(folder: Path, names: Iterable[str]) -> _Own:
     own: set[str] = set()
+    runs: list[Place] = []
+    refers = False
     for marker in _OWN.keys() & set(names):
         key, theirs = _OWN[marker]
         try:
@@ -91,18 +125,48 @@ def _own_in(folder: Path, names: Iterable[str]) -> set[str]:
             continue
         if isinstance(content, dict) and key in content:
             own |= theirs
-    return own
+            refers = refers or marker != BOARD
+            runs += [_place_from(folder, run) for run in _referred(folder, marker, content)]
+    return _Own(frozenset(own), tuple(runs), refers)
+
+
+def _referred(folder: Path, marker: str, content: Mapping[str, Any]) -> list[str]:
+    """Runs as a sweep names them in its two files, and a watch in the file of each checkpoint."""
+    parts: list[Any] = []
+    if marker == SWEEP:
+        configurations = content.get("configurations")
+        parts += configurations if isinstance(configurations, list) else []
+        result = folder / "result.json"
+        scored_again = _parsed(result) if result.exists() else None
+        parts += [scored_again.get("fresh")] if isinstance(scored_again, dict) else []
+    elif marker == WATCH:
+        parts += [_parsed(path) for path in sorted((folder / "checkpoints").glob("*.json"))]
+    runs = [part.get("run") for part in parts if isinstance(part, dict)]
+    return [run for run in runs if isinstance(run, str)]
+
+
+def _place_from(folder: Path, run: str) -> Place:
+    """See `sweep.directory.reference_to`: a URL, or relative to the folder."""
+    return place_of(run) if "://" in run else Path(os.path.normpath(folder / run))
+
+
+def _has_results(run: Place) -> bool:
+    return bool(open_storage(run).names("results", ".json"))
 
 
 def files_of(path: Path) -> list[Path]:
-    """The files of `inputs_of`: of each run its results.
+    """The files of `inputs_of`: of each run its results, where it has any.
 
     Raises:
-        DataError: as `inputs_of`, or a run without results.
+        DataError: as `inputs_of`, or a run of a sweep or a watch that is not on this machine.
     """
-    found = [f for one in inputs_of(path) for f in (_results_of(one) if one.is_dir() else [one])]
-    if not found:
-        raise DataError(f"{path / 'results'} holds no JSON file: give a run that was scored")
+    found: list[Path] = []
+    for one in inputs_of(path):
+        if not isinstance(one, Path):
+            raise DataError(
+                f"{path} refers to {one}: copy that run to a disk, whose files are read"
+            )
+        found += _results_of(one) if one.is_dir() else [one]
     return found
 
 
@@ -146,6 +210,8 @@ def _listed(content: dict[str, Any]) -> Iterator[object]:
 def read_record(content: object, where: str) -> Record:
     """A record from JSON, its hashes compared.
 
+    One without its own hash has that among its notes, which stand beside its number everywhere.
+
     Raises:
         DataError: it is of a newer version.
         CorruptionError: it cannot be read, or was edited.
@@ -167,7 +233,9 @@ def read_record(content: object, where: str) -> Record:
             f"{where} ({record.display}) was edited: it does not hash to its record_sha256;"
             " score it again"
         )
-    return record
+    if record.is_sealed:
+        return record
+    return record.model_copy(update={"notes": (*record.notes, UNSEALED)})
 
 
 def by_samples(records: Sequence[Record]) -> list[list[Record]]:

@@ -11,8 +11,8 @@ from pydantic import ValidationError
 from evalsuite.artifacts.records import (
     RECORD_SCHEMA,
     Record,
+    contradiction,
     record_digest,
-    same_number,
     short_count,
 )
 from evalsuite.config import (
@@ -25,7 +25,7 @@ from evalsuite.config import (
 )
 from evalsuite.errors import DataError
 from evalsuite.metrics.registry import METRICS
-from evalsuite.pipeline.record_files import files_of, written_in
+from evalsuite.pipeline.record_files import each_once, files_of, written_in
 from evalsuite.pipeline.registered import (
     is_extractor,
     is_made_for,
@@ -38,6 +38,8 @@ from evalsuite.sampling.describe import nfe_of
 _SHARES = frozenset({"precision", "recall", "coverage"})
 _DISTANCES = frozenset({"fid", "sfid", "inception_score", *_SHARES})
 """Metrics that are never negative; a KID may be."""
+_VARYING = frozenset({"fid", "sfid", "inception_score", "kid", "cmmd"})
+"""Metrics that other samples move, however many there are; a share of all or of none need not."""
 _RESULT_FILE = re.compile(r"[a-z0-9_-]+-[0-9a-f]{16}\.json")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -57,13 +59,15 @@ class Submission(NamedTuple):
 
 
 def check_submissions(paths: Iterable[Path]) -> list[Submission]:
-    """Every record of files and folders, with its faults.
+    """Every record of files and folders, once, with its faults.
 
     Raises:
-        DataError: a path does not exist, or a folder holds no JSON file.
+        DataError: a path does not exist, a folder holds no JSON file, or there is no record at all.
     """
-    found = [one for path in paths for file in files_of(path) for one in _of_file(file)]
-    return _with_conflicts(found)
+    files = each_once(file for path in paths for file in files_of(path))
+    if not files:
+        raise DataError("there is no record yet: `evalsuite evaluate RUN` makes those of a run")
+    return _with_conflicts([one for file in files for one in _of_file(file)])
 
 
 def _of_file(path: Path) -> Iterator[Submission]:
@@ -189,8 +193,7 @@ def _numbers(record: Record) -> Iterator[str]:
             yield f"{record.metric} cannot be {record.value:g}"
         if record.metric in _SHARES and record.value > 1:
             yield f"{record.metric} cannot be {record.value:g}"
-    if record.standard_error is not None and record.standard_error < 0:
-        yield f"its standard error is {record.standard_error:g}"
+    yield from _errors(record)
     for name, spent in record.cost.items():
         if spent is not None and spent < 0:
             yield f"its cost.{name} is {spent:g}"
@@ -200,8 +203,17 @@ def _numbers(record: Record) -> Iterator[str]:
         yield f"its created_at {record.created_at!r} is no time in ISO 8601"
 
 
+def _errors(record: Record) -> Iterator[str]:
+    error = record.standard_error
+    if error is not None and error < 0:
+        yield f"its standard error is {error:g}"
+    all_alike = (record.metric, record.value) == ("inception_score", 1)
+    if error == 0 and record.metric in _VARYING and not all_alike:
+        yield "its standard error is 0, as if other samples could give no other value"
+
+
 def _with_conflicts(found: list[Submission]) -> list[Submission]:
-    """Faults of records that give one plan two values by one protocol, added to the later one.
+    """Faults of records that give one plan other numbers by one protocol, added to the later one.
 
     Samples of other numerics may have other values. What has a fault of its own says nothing
     against others.
@@ -214,10 +226,11 @@ def _with_conflicts(found: list[Submission]) -> list[Submission]:
             key = (str(plan_id), one.record.protocol_id, one.record.numerics_ids)
             first = seen.setdefault(key, one)
             assert first.record is not None
-            if not same_number(first.record.value, one.record.value):
+            differing = contradiction(first.record, one.record)
+            if differing is not None:
                 fault = (
-                    f"{first.where} gives the same plan another value by the same protocol"
-                    f" ({first.record.value}, here {one.record.value})"
+                    f"{first.where} gives the same plan other numbers by the same protocol:"
+                    f" {differing}, here the second"
                 )
                 one = one._replace(faults=(fault,))
         checked.append(one)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from evalsuite.artifacts.receipts import NO_END, cover
-from evalsuite.artifacts.records import Protocol, Record
+from evalsuite.artifacts.records import UNSEALED, Protocol, Record
 from evalsuite.artifacts.run_directory import IMAGES, RunDirectory
 from evalsuite.artifacts.single_images import SingleImages
 from evalsuite.artifacts.storage import Place
@@ -270,9 +270,10 @@ class OpenedImages:
 
 
 def measured(record: Record) -> str:
-    """`0.4227 ± 0.0260`."""
+    """`0.4227 ± 0.0260`, and where the record has no hash that it has none."""
     error = record.standard_error
-    return number(record.value) + ("" if error is None else f" ± {number(error)}")
+    shown = number(record.value) + ("" if error is None else f" ± {number(error)}")
+    return shown if record.is_sealed else f"{shown} ({UNSEALED})"
 
 
 def _names(records: Sequence[Record]) -> list[str]:
@@ -292,7 +293,7 @@ def _row(record: Record) -> str:
     error = "" if record.standard_error is None else number(record.standard_error)
     cells = (
         record.display,
-        number(record.value),
+        number(record.value) + ("" if record.is_sealed else f" ({UNSEALED})"),
         error,
         f"{record.protocol_name or ''} {record.protocol_id}".strip(),
         record.reference or "",

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from evalsuite.artifacts.records import Record, warnings_by_reference
+from evalsuite.artifacts.records import UNSEALED, Record, warnings_by_reference
 from evalsuite.config import Plan
 from evalsuite.sampling.describe import (
     describe_conditions,
@@ -88,4 +88,8 @@ def paste_line(plan: Plan, model: str, num_samples: int, records: Sequence[Recor
     ]
     if any(record.mixed_numerics for record in records):
         parts.append("samples of MIXED numerics")
+    # of records that were read; one that was just computed gets its hash when it is written
+    lacking = [record.display for record in records if UNSEALED in record.notes]
+    if lacking:
+        parts.append(f"{', '.join(lacking)} WITHOUT HASH")
     return "; ".join(part for part in parts if part)

@@ -73,10 +73,34 @@ def test_runs_without_results_are_left_out(call: Call, run_copy: Path, tmp_path:
     assert outcome.code == 0, outcome.stderr
     assert f"left out: {run_copy} has no numbers yet" in outcome.stderr
     assert "1 results in 1 groups" in outcome.stderr
+    checked = call("leaderboard", "check", run_copy, "a.json")
+    assert (checked.code, checked.stdout.count("ok     ")) == (0, 1)
+    assert f"left out: {run_copy} has no records yet" in checked.stderr
+    assert call("leaderboard", "check", run_copy).code == 3
     alone = call(*build, "--output", "other")
     assert alone.code == 3
     assert "no input has numbers yet" in alone.complaints[-1]
     assert not (tmp_path / "other").exists()
+
+
+def test_a_sweep_beside_its_runs_adds_nothing(
+    call: Call, digits_run: FinishedRun, tmp_path: Path
+) -> None:
+    """By itself it stands for them; one of which no run is scored is left out."""
+    for name, run in (("done", str(digits_run.path)), ("new", "../../gone")):
+        (tmp_path / "sweeps" / name / "rungs").mkdir(parents=True)
+        content = {"sweep_id": name, "configurations": [{"run": run}]}
+        (tmp_path / "sweeps" / name / "sweep.json").write_text(json.dumps(content))
+        (tmp_path / "sweeps" / name / "rungs" / "00000100.json").write_text("{}")
+    for runs in ((digits_run.path,), ()):
+        given = (*runs, "sweeps/done", "sweeps/new")
+        built = call("leaderboard", "build", *given, "--published", "none", "--output", "board")
+        checked = call("leaderboard", "check", *given)
+        assert (built.code, checked.code) == (0, 0), built.stderr + checked.stderr
+        assert "5 results in" in built.stderr
+        assert checked.stdout.count("ok     ") == 5
+        for outcome in (built, checked):
+            assert "left out: sweeps/new has no" in outcome.stderr
 
 
 def test_a_folder_of_something_else_is_left_alone(call: Call, tmp_path: Path) -> None:

@@ -15,13 +15,16 @@ import pytest
 from harness import Outcome, environment, start, wait_for
 
 from evalsuite.artifacts.live import read_live
+from evalsuite.artifacts.records import UNSEALED
 from evalsuite.artifacts.run_directory import RunDirectory
 from evalsuite.artifacts.storage import LocalStorage
+from evalsuite.cli.watch_view import table_lines
 from evalsuite.errors import CorruptionError
 from evalsuite.pipeline.standing import standing_of
+from evalsuite.sweep.watch_directory import CheckpointEntry, WatchDirectory, WatchManifest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "report"))
-from run_builder import add_attempt, add_shard, make_run
+from run_builder import add_attempt, add_record, add_shard, make_run
 
 PROGRAM = Path(__file__).with_name("watched.py")
 WORKING = "1f2e3d4c"
@@ -235,3 +238,22 @@ def test_a_run_that_nobody_began_is_not_complete(
 ) -> None:
     assert os.listdir(run.root)  # noqa: PTH208
     assert "asked   0 samples" in call("status", run.root).stdout
+
+
+def test_a_watch_names_records_without_their_hash(run: RunDirectory, tmp_path: Path) -> None:
+    record = add_record(run, "fid", 32, 2.5)
+    manifest = WatchManifest(
+        model="any", pattern="/any/*.pt", num_samples=32, plan={}, ema="auto", measures=()
+    )
+    watched = WatchDirectory.create_or_open(tmp_path / "watch", manifest)
+    watched.write_entry(
+        CheckpointEntry(
+            step=100, file="a.pt", num_bytes=1, modified_ns=1, weights_sha256="ab", ema="auto",
+            plan_id="cd", run="../made", records=(record.path,), scored_at="",
+        )
+    )  # fmt: skip
+    assert table_lines(watched)[0] == "step 100: digits-FID-32 2.5000"
+    content = record.model_dump(mode="json") | {"value": 0.5, "record_sha256": None}
+    run.write_json(record.path, content)
+    shown = table_lines(WatchDirectory.open(watched.root))[:2]
+    assert shown == ["step 100: digits-FID-32 0.5000", f"        digits-FID-32: {UNSEALED}"]

@@ -34,7 +34,7 @@ def board(folder: Path, records: Sequence[Record], claims: Sequence = ()) -> lis
     return build_board(entries, claims)
 
 
-def scale(value: float, guidance_scale: float, error: float = 0.001, **changes) -> Record:
+def scale(value: float, guidance_scale: float, error: float | None = 0.001, **changes) -> Record:
     """A record of another plan, whose seeds are apart from all others'."""
     seed = round(guidance_scale * 1000) * 10**6
     plan = plan_of("pixnerd-xl-256", first_seed=seed, guidance_scale=guidance_scale)
@@ -201,8 +201,19 @@ def test_what_was_scored_again_is_one_row(groups) -> None:
     for records in ([scale(2.0, 2.0), late], [late, scale(2.0, 2.0)]):
         (group,) = groups(records)
         assert [row.record.created_at for row in group.rows] == [late.created_at]
-    with pytest.raises(DataError, match=r"A.json and .*B.json give plan \w+ two values of FID-50K"):
+    said = r"A.json and .*B.json contradict .* on FID-50K of plan \w+: value"
+    with pytest.raises(DataError, match=said):
         groups([scale(2.0, 2.0), scale(2.1, 2.0)])
+
+
+def test_two_errors_of_one_plan_are_refused(groups) -> None:
+    """What was spent may differ, and last digits of an error; the error itself may not."""
+    first, again = scale(2.0, 2.0, 0.01), scale(2.0, 2.0, 0.01 * (1 + 1e-9), gpu_hours=0.5)
+    (group,) = groups([first, again])
+    assert places(group) == [(2.0, (1, 1))]
+    for error in (0.0, None):
+        with pytest.raises(DataError, match=rf"on FID-50K .*: standard_error \(0.01, {error}\)"):
+            groups([first, scale(2.0, 2.0, error)])
 
 
 def of_numerics(value: float, *ids: str, **changes) -> Record:
@@ -219,7 +230,7 @@ def test_one_plan_on_two_kinds_of_gpu_is_two_rows_that_tie(groups) -> None:
         "by torch, numerics aaaaaaaa",
         "by torch, numerics bbbbbbbb",
     ]
-    with pytest.raises(DataError, match="two values of FID-50K"):
+    with pytest.raises(DataError, match="contradict each other on FID-50K"):
         groups([of_numerics(2.0, "aa" * 32), of_numerics(2.3, "aa" * 32)])
 
 

@@ -4,6 +4,7 @@ import hashlib
 import json
 import math
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -189,7 +190,25 @@ def test_two_values_of_one_plan_are_a_conflict(tmp_path: Path) -> None:
     first, second, third = check_submissions([tmp_path])
     assert first.faults == third.faults == ()
     (fault,) = second.faults
-    assert "a.json, record 0 gives the same plan another value" in fault
+    assert "a.json, record 0 gives the same plan other numbers by the same protocol" in fault
+    assert "value (1.94, 1.7), here the second" in fault
+
+
+def test_two_errors_of_one_plan_are_a_conflict_and_two_costs_are_none(tmp_path: Path) -> None:
+    write_records(tmp_path / "a.json", make_record(1.94, 0.02))
+    write_records(tmp_path / "b.json", make_record(1.94, 0.02, gpu_hours=9.0))
+    write_records(tmp_path / "c.json", make_record(1.94, 0.01))
+    first, second, third = check_submissions([tmp_path])
+    assert first.faults == second.faults == ()
+    assert "standard_error (0.02, 0.01), here the second" in third.faults[0]
+
+
+def test_an_error_of_zero_is_one_of_shares_alone(tmp_path: Path) -> None:
+    (fault,) = faults_of(tmp_path, make_record(1.94, 0.0).model_dump(mode="json"))
+    assert "its standard error is 0" in fault
+    for metric in ("recall", "inception_score"):  # none is recalled; all samples are alike
+        record = make_record(float(metric != "recall"), 0.0, metric=metric, reference=None)
+        assert faults_of(tmp_path, record.model_dump(mode="json")) == ()
 
 
 def test_what_boards_sweeps_and_watches_keep_is_no_record(tmp_path: Path) -> None:
@@ -217,6 +236,39 @@ def test_what_boards_sweeps_and_watches_keep_is_no_record(tmp_path: Path) -> Non
     assert inputs_of(elsewhere) == [elsewhere / "linked" / "mine.json"]
     (elsewhere / "lost.json").symlink_to(tmp_path / "nowhere")
     assert "cannot read" in str([one.faults for one in check_submissions([elsewhere])])
+
+
+def test_sweeps_and_watches_stand_for_their_runs(tmp_path: Path) -> None:
+    """Each run once, whoever names it; the samples that a winner was scored on again are one."""
+    for name in ("a", "b", "c", "unscored"):
+        (tmp_path / "runs" / name / "results").mkdir(parents=True)
+        (tmp_path / "runs" / name / "manifest.json").write_text("{}")
+    results = []
+    for name, scale in (("a", 1.0), ("b", 2.0), ("c", 3.0)):
+        record = make_record(scale, plan=plan_of("pixnerd-xl-256", guidance_scale=scale))
+        results.append(tmp_path / "runs" / name / record.path)
+        results[-1].write_text(record.model_dump_json())
+    named = [{"run": f"../../runs/{name}"} for name in ("a", "unscored", "gone")]
+    kept = {
+        "sweeps/x/sweep.json": {"sweep_id": "ab", "configurations": named},
+        "sweeps/x/result.json": {"fresh": {"run": "../../runs/b"}},
+        "sweeps/new/sweep.json": {"sweep_id": "cd", "configurations": named[1:]},
+        "watches/y/watch.json": {"pattern": "/a/*.pt"},
+        "watches/y/checkpoints/0000000100.json": {"step": 100, "run": "../../runs/c"},
+    }
+    for name, written in kept.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(json.dumps(written))
+    runs = [tmp_path / "runs" / name for name in "abc"]
+    assert inputs_of(tmp_path / "sweeps" / "x") == inputs_of(tmp_path / "sweeps") == runs[:2]
+    assert inputs_of(tmp_path / "watches") == runs[2:]
+    assert inputs_of(tmp_path / "sweeps" / "new") == []
+    shutil.copytree(tmp_path / "runs" / "unscored", tmp_path / "begun" / "unscored")
+    assert inputs_of(tmp_path / "begun") == []
+    assert inputs_of(tmp_path) == runs
+    parts = [tmp_path / name for name in ("sweeps", "runs", "watches")]
+    checked = check_submissions(parts)
+    assert [(one.where, one.faults) for one in checked] == [(str(path), ()) for path in results]
 
 
 def test_a_record_called_as_our_files_are_is_a_record(tmp_path: Path) -> None:
@@ -249,5 +301,7 @@ def test_a_record_with_a_fault_says_nothing_against_others(tmp_path: Path) -> No
 def test_paths_that_hold_nothing_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="holds no JSON file"):
         check_submissions([tmp_path])
+    with pytest.raises(DataError, match="there is no record yet"):
+        check_submissions([])
     with pytest.raises(DataError, match="does not exist"):
         check_submissions([tmp_path / "none.json"])

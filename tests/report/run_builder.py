@@ -184,7 +184,7 @@ def add_record(
         "cost": {"evaluation_seconds": 2.5},
         "created_at": "2026-01-31T12:01:00+00:00",
     }
-    record = Record.model_validate(fields | changes)
+    record = Record.model_validate(fields | changes).sealed()
     run.write_json(record.path, record.model_dump(mode="json"))
     return record
 

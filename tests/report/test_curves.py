@@ -14,9 +14,9 @@ import pytest
 from board_kit import BAD_NAME, make_record, plan_of, write_records
 from harness import Outcome
 from PIL import Image
-from run_builder import make_run
+from run_builder import add_record, make_run
 
-from evalsuite.artifacts.records import Record
+from evalsuite.artifacts.records import UNSEALED, Record
 from evalsuite.errors import DataError, UsageError
 from evalsuite.pipeline.comparison_inputs import Entry, entry_of_records
 from evalsuite.report.curve_page import render_curves
@@ -350,6 +350,19 @@ def test_runs_without_numbers_are_left_out(call: Callable[..., Outcome], tmp_pat
     outcome = call(*command, *files(tmp_path))
     assert outcome.code == 0
     assert "left out: new has no numbers yet" in outcome.stderr
+
+
+def test_records_without_their_hashes_are_said(
+    call: Callable[..., Outcome], tmp_path: Path
+) -> None:
+    run = make_run(tmp_path / "run", num_images=32)
+    for metric in ("fid", "sfid"):
+        record = add_record(run, metric, 32, 1.0)
+        run.write_json(record.path, record.model_dump(mode="json") | {"record_sha256": None})
+    outcome = call("plot", "run", "--x", "guidance_scale", "--format", "markdown")
+    assert outcome.code == 0, outcome.stderr
+    for text in (outcome.stderr, outcome.stdout):
+        assert f"digits-FID-32 of run and 1 more: {UNSEALED}" in text.replace("\\", "")
 
 
 @pytest.mark.parametrize(

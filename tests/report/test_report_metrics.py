@@ -13,6 +13,7 @@ from run_builder import (
 )
 
 from evalsuite import load_run
+from evalsuite.artifacts.records import UNSEALED, Record
 from evalsuite.errors import CorruptionError
 from evalsuite.pipeline.analysis import records_of
 from evalsuite.pipeline.comparison_inputs import open_entry
@@ -69,7 +70,8 @@ def test_the_traps_of_a_reference_stand_below_its_numbers_once(tmp_path: Path) -
     for path in (run.root / "results").glob("*.json"):
         content = json.loads(path.read_text())
         content["reference_warnings"] = ["a <trap>", "not comparable with FIDs of another"]
-        path.write_text(json.dumps(content))
+        record = Record.model_validate(content).sealed()
+        path.write_text(record.model_dump_json())
     said = "reference digits-16-train: a <trap>; not comparable with FIDs of another"
     assert section(run, "metrics").text.count(said) == 2  # of 90 samples and of 50
 
@@ -88,8 +90,7 @@ def test_paste_lines_keep_references_apart(tmp_path: Path) -> None:
 
 def test_an_edited_record_is_not_shown(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run")
-    record = add_record(run, "fid", 90, 43.5).sealed()
-    run.write_json(record.path, record.model_dump(mode="json"))
+    record = add_record(run, "fid", 90, 43.5)
     assert "43.5000" in render_report(run)
     run.write_json(record.path, record.model_dump(mode="json") | {"value": 3.5})
     for reader in (
@@ -100,6 +101,22 @@ def test_an_edited_record_is_not_shown(tmp_path: Path) -> None:
     ):
         with pytest.raises(CorruptionError, match=r"results/fid-\w+\.json .*was edited"):
             reader(run)
+
+
+def test_a_record_without_its_hash_says_so_beside_its_number(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    record = add_record(run, "fid", 90, 43.5, notes=("few samples",))
+    assert UNSEALED not in render_report(run) + repr(load_run(run.root).metrics)
+    content = record.model_dump(mode="json") | {"value": 3.5, "record_sha256": None}
+    run.write_json(record.path, content)
+    found = section(run, "metrics")
+    assert UNSEALED in found.text
+    (line,) = found.texts["pre"]
+    assert line.endswith("digits-FID-90 WITHOUT HASH")
+    opened = load_run(run.root)
+    assert opened.metrics["fid"].notes == ("few samples", UNSEALED)
+    for shown in (repr(opened.metrics), opened.records._repr_html_()):
+        assert f"3.5000 ({UNSEALED})" in shown
 
 
 def test_results_that_are_no_records_are_named(tmp_path: Path) -> None:
