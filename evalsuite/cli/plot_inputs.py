@@ -87,6 +87,8 @@ def open_inputs(places: Sequence[Place]) -> Inputs:
     for ranking in rankings:
         if not ranking.rows:
             notice(f"{ranking.sweep}: no rung is decided yet, so nothing is ranked")
+    for line in (line for sweep in sweeps for line in sweep.lacking_lines):
+        notice(line)
     return Inputs(entries, sweeps, rankings, len(sweeps) == len(places))
 
 

@@ -10,13 +10,8 @@ if TYPE_CHECKING:
     from evalsuite.artifacts.storage import Place
     from evalsuite.cli.sweep_setup import SweepSetup
     from evalsuite.config import Plan
-    from evalsuite.sweep.directory import (
-        ConfigurationEntry,
-        RungRow,
-        RungTable,
-        SweepDirectory,
-        SweepResult,
-    )
+    from evalsuite.sweep.directory import ConfigurationEntry, SweepDirectory
+    from evalsuite.sweep.tables import RungRow, RungTable, SweepResult
 
 MOST_ROWS = 40
 _INDENT = " " * 8
@@ -175,6 +170,7 @@ def standing_lines(directory: "SweepDirectory") -> list[str]:
     ]
     for table in tables:
         lines += rung_lines(table)
+    lines += [f"lacking {line}" for line in directory.lacking_lines]
     if result is not None:
         return [*lines, *result_lines(directory, result)]
     if tables and not tables[-1].is_ranked:

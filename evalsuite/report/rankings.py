@@ -11,7 +11,8 @@ from evalsuite.artifacts.records import Protocol, Record, same_number
 from evalsuite.errors import UsageError
 from evalsuite.pipeline.comparison import Z_95
 from evalsuite.pipeline.comparison_inputs import Entry
-from evalsuite.sweep.directory import RungRow, SweepDirectory
+from evalsuite.sweep.directory import SweepDirectory
+from evalsuite.sweep.tables import RungRow
 
 RANKED = "ranked_by"
 """What stands for a metric where the numbers are those by which sweeps rank."""

@@ -8,7 +8,8 @@ from evalsuite.artifacts.run_directory import IMAGES, RunDirectory
 from evalsuite.config import AxisValue
 from evalsuite.errors import CorruptionError, UsageError
 from evalsuite.pipeline.spending import spent
-from evalsuite.sweep.directory import ConfigurationEntry, RungRow, RungTable, SweepDirectory
+from evalsuite.sweep.directory import ConfigurationEntry, SweepDirectory
+from evalsuite.sweep.tables import RungRow, RungTable
 from evalsuite.sweep.values import shown
 
 

@@ -25,7 +25,7 @@ from evalsuite.report.curves import Curves, are_wide, curves_of
 from evalsuite.report.figures import figure_of_curves, figure_of_map
 from evalsuite.report.rankings import RANKED, Ranking
 from evalsuite.report.tables import TableFormat, render
-from evalsuite.sweep.directory import RungRow
+from evalsuite.sweep.tables import RungRow
 
 MODEL = "pixnerd-xl-256"
 

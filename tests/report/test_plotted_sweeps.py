@@ -3,6 +3,7 @@
 import csv
 import io
 import itertools
+import json
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,15 +14,11 @@ from harness import Outcome
 from run_builder import add_record, make_plan, make_run
 
 from evalsuite.config import Plan
+from evalsuite.errors import CorruptionError
 from evalsuite.report.sweep_charts import heat_maps, scale_of
 from evalsuite.report.sweep_points import points_of
-from evalsuite.sweep.directory import (
-    ConfigurationEntry,
-    RungRow,
-    RungTable,
-    SweepDirectory,
-    SweepManifest,
-)
+from evalsuite.sweep.directory import ConfigurationEntry, SweepDirectory, SweepManifest
+from evalsuite.sweep.tables import RungRow, RungTable
 
 AXES: dict[str, tuple[Any, ...]] = {
     "guidance_scale": (1.0, 2.0, 3.0),
@@ -145,6 +142,63 @@ def test_a_map_of_three_axes_has_the_cells_of_the_page(
     assert held.endswith("timeshift=2")
     assert held in said
     assert held in outcome.stderr
+
+
+def _edited(content: bytes) -> bytes:
+    return content.replace(b'"goes_on": true', b'"goes_on": false', 1)
+
+
+def _unsealed(content: bytes) -> bytes:
+    tree = json.loads(content)
+    del tree["table_sha256"]
+    return json.dumps(tree).encode()
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (_edited, "was edited, it does not hash to its table_sha256"),
+        (_unsealed, "has no table_sha256, so an edit would not be seen"),
+        (lambda _: b'{"num_samples": ', "is not JSON (Expecting value at character 16)"),
+        (lambda _: b"[]", "has no table_sha256"),
+    ],
+)
+def test_a_table_that_is_not_as_it_was_written_is_refused_with_the_remedy(
+    change: Callable[[bytes], bytes], said: str, call: Callable[..., Outcome], tmp_path: Path
+) -> None:
+    directory = make_sweep(tmp_path, alone())
+    decide(directory)
+    rung = tmp_path / "sweep" / "rungs" / "00000048.json"
+    rung.write_bytes(change(rung.read_bytes()))
+    for command in (("status",), ("report",), ("plot", *CSV)):
+        outcome = call(command[0], directory.root, *command[1:])
+        (line,) = outcome.complaints
+        assert (outcome.code, outcome.stdout) == (3, "")
+        assert "rungs/00000048.json " + said in line
+        assert line.endswith("run the same sweep command again, which writes it anew")
+
+
+def test_a_table_of_another_rung_or_sweep_is_none_of_this_one(tmp_path: Path) -> None:
+    here, there = (
+        make_sweep(tmp_path / name, alone(s)) for name, s in (("a", (1, 2)), ("b", (3,)))
+    )
+    decide(here)
+    for directory, path in ((here, "rungs/00000096.json"), (there, "rungs/00000048.json")):
+        directory.storage.replace(path, here.storage.read("rungs/00000048.json"))
+        with pytest.raises(CorruptionError, match="does not hash to its table_sha256"):
+            directory.rungs()
+
+
+def test_a_table_that_is_gone_is_said(call: Callable[..., Outcome], tmp_path: Path) -> None:
+    directory = make_sweep(tmp_path, alone())
+    decide(directory)
+    assert directory.lacking() == []
+    (first,) = directory.rungs()
+    directory.write_rung(first.model_copy(update={"num_samples": 96}))
+    directory.storage.delete("rungs/00000048.json")
+    line = "rungs/00000048.json is not there, although what follows from it is: run the same sweep"
+    assert line in call("status", directory.root).stdout
+    assert line in call("plot", directory.root, *CSV, "--y", "fid").stderr
 
 
 @pytest.mark.parametrize(

@@ -21,14 +21,11 @@ from evalsuite.report.sweep_page import render_sweep, write_sweep_report
 from evalsuite.report.sweep_points import hours_per_image, points_of
 from evalsuite.sweep.directory import (
     ConfigurationEntry,
-    Fresh,
-    RungRow,
-    RungTable,
     SweepDirectory,
     SweepManifest,
-    SweepResult,
     place_from,
 )
+from evalsuite.sweep.tables import Fresh, RungRow, RungTable, SweepResult
 
 SCALES, STEPS = (1.0, 1.5, 2.0, 3.0, 4.0), (5, 10)
 AXES: dict[str, tuple[Any, ...]] = {
