@@ -1,6 +1,7 @@
 """What is plotted: runs, files of records, and the runs of sweeps and watches."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 from evalsuite.artifacts.run_directory import RunDirectory, is_run
@@ -11,7 +12,9 @@ from evalsuite.pipeline.comparison_inputs import Entry, entry_of_records, open_e
 from evalsuite.report.facts import TRAIN_STEP
 from evalsuite.report.rankings import RANKED, Ranking, ranking_of
 from evalsuite.report.sweep_maps import mapped
+from evalsuite.report.sweep_points import places_of
 from evalsuite.sweep.directory import SweepDirectory, is_sweep
+from evalsuite.sweep.values import shown
 from evalsuite.sweep.watch_directory import CheckpointEntry, WatchDirectory, is_watch
 
 
@@ -106,10 +109,12 @@ def _of_checkpoint(directory: WatchDirectory, entry: CheckpointEntry) -> Entry:
 def _of_sweep(directory: SweepDirectory) -> Iterator[Entry]:
     """Configurations that have records; a sweep that was ended early lacks some."""
     lacking = []
+    values, places = directory.manifest.axes, places_of(directory.manifest)
     for entry in directory.manifest.configurations:
         place = directory.place(entry.run)
         if is_run(place) and _is_scored(place):
-            yield open_entry(str(directory.root), place)
+            axes = {name: shown(values[name][at]) for name, at in places[entry.name].items()}
+            yield replace(open_entry(str(directory.root), place), axes=axes)
         else:
             lacking.append(entry.name)
     if lacking:

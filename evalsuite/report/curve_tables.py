@@ -32,7 +32,7 @@ def curve_rows(found: Curves) -> list[dict[str, Any]]:
         record, width = point.record, point.half_width
         row = {
             "curve": curve.label,
-            "x": int(point.x) if point.x.is_integer() else point.x,
+            "x": _whole(found.place(point.x)),
             "y": point.y,
             "standard_error": point.error,
             "low": None if width is None else point.y - width,
@@ -50,6 +50,16 @@ def curve_rows(found: Curves) -> list[dict[str, Any]]:
     return rows
 
 
+def _whole(place: float | str) -> float | str:
+    return int(place) if isinstance(place, float) and place.is_integer() else place
+
+
+def place_text(found: Curves, x: float) -> str:
+    """What stands at a point of the x axis, for people."""
+    place = found.place(x)
+    return place if isinstance(place, str) else f"{place:.10g}"
+
+
 def columns_of(found: Curves) -> list[str]:
     """`COLUMNS`, the two axes under their names."""
     y = found.y if found.y != found.x else f"{found.y}_y"
@@ -62,7 +72,7 @@ def curves_table(found: Curves) -> TextTable:
     cells = [
         (
             curve.label,
-            f"{point.x:.10g}",
+            place_text(found, point.x),
             number(point.y),
             "" if point.error is None else number(point.error),
             number(point.half_width) if point.extrapolated and point.half_width is not None else "",

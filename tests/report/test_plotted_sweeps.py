@@ -1,6 +1,7 @@
 """Figures of sweeps by the command line: undecided rungs, numbers without rank, maps."""
 
 import csv
+import hashlib
 import io
 import itertools
 import json
@@ -33,19 +34,25 @@ def fid_of(scale: float, steps: int, shift: float) -> float:
     return 3 + (scale - 2.125) ** 2 + 5 / steps + (0.5 if shift == 1 else 0.25)
 
 
-def plan_of(point: Sequence[Any]) -> Plan:
-    plan = make_plan()
-    setting = plan.sampling.model_dump() | dict(zip(AXES, point, strict=True))
-    return plan.model_copy(update={"sampling": plan.sampling.model_validate(setting)})
+def plan_of(point: Sequence[Any], axes: Sequence[str] = tuple(AXES)) -> Plan:
+    """The digest of the weights is as of a file that holds its own name."""
+    plan, asked = make_plan(), dict(zip(axes, point, strict=True))
+    fields: dict[str, Any] = {"ema": asked.pop("ema", plan.ema)}
+    if "weights" in asked:
+        fields["weights_sha256"] = hashlib.sha256(asked.pop("weights").encode()).hexdigest()
+    setting = plan.sampling.model_dump() | asked
+    return plan.model_copy(update=fields | {"sampling": plan.sampling.model_validate(setting)})
 
 
-def make_sweep(root: Path, axes: dict[str, tuple[Any, ...]]) -> SweepDirectory:
+def make_sweep(
+    root: Path, axes: dict[str, tuple[Any, ...]], fid: Callable[..., float] = fid_of
+) -> SweepDirectory:
     """A sweep of which every run is scored on 48 samples and no rung is decided."""
     entries = []
     for place, point in enumerate(itertools.product(*axes.values())):
-        plan = plan_of(point)
+        plan = plan_of(point, tuple(axes))
         run = make_run(root / "runs" / str(place), plan=plan, num_images=0)
-        record = add_record(run, "fid", 48, fid_of(*point), standard_error=0.25)
+        record = add_record(run, "fid", 48, fid(*point), standard_error=0.25)
         entries.append(
             ConfigurationEntry(
                 name=str(place), setting={}, plan_id=plan.plan_id, run=f"../runs/{place}",
@@ -62,10 +69,10 @@ def make_sweep(root: Path, axes: dict[str, tuple[Any, ...]]) -> SweepDirectory:
     return SweepDirectory.create_or_open(root / "sweep", manifest)
 
 
-def decide(directory: SweepDirectory) -> None:
+def decide(directory: SweepDirectory, fid: Callable[..., float] = fid_of) -> None:
     """Write the rung of 48 samples, ranked by an extrapolated value two below the recorded one."""
     points = itertools.product(*directory.manifest.axes.values())
-    values = {str(place): fid_of(*point) for place, point in enumerate(points)}
+    values = {str(place): fid(*point) for place, point in enumerate(points)}
     best = min(values.values())
     rows = [
         RungRow(
@@ -199,6 +206,61 @@ def test_a_table_that_is_gone_is_said(call: Callable[..., Outcome], tmp_path: Pa
     line = "rungs/00000048.json is not there, although what follows from it is: run the same sweep"
     assert line in call("status", directory.root).stdout
     assert line in call("plot", directory.root, *CSV, "--y", "fid").stderr
+
+
+WORDS: dict[str, tuple[Any, ...]] = {
+    "weights": ("ckpts/step_20.pt", "ckpts/step_100.pt", "<b>new</b>.pt"),
+    "ema": ("online", "averaged"),
+}
+
+
+def fid_of_weights(weights: str, ema: str) -> float:
+    """The numbers name the place in the sweep's order."""
+    first, second = WORDS["weights"].index(weights), WORDS["ema"].index(ema)
+    return 10 + first + second / 4
+
+
+def test_axes_of_words_are_drawn_in_the_sweeps_order(
+    call: Callable[..., Outcome], tmp_path: Path
+) -> None:
+    """Neither by their names nor by their digests, in every format."""
+    directory = make_sweep(tmp_path, WORDS, fid_of_weights)
+    decide(directory, fid_of_weights)
+    axes = ("--x", "weights", "--group", "ema")
+    outcome = call("plot", directory.root, *axes, "--format", "csv", "--output", "curve.html")
+    assert outcome.code == 0, outcome.stderr
+    rows = list(csv.DictReader(io.StringIO(outcome.stdout)))
+    for ema in WORDS["ema"]:
+        drawn = [row for row in rows if row["curve"].startswith(ema)]
+        assert [row["weights"] for row in drawn] == list(WORDS["weights"])
+        expected = [fid_of_weights(name, ema) - 2 for name in WORDS["weights"]]
+        assert [float(row["ranked_by"]) for row in drawn] == expected
+    page = (tmp_path / "curve.html").read_text()
+    assert WORDS["weights"][2] not in page
+    figure = re.search(r'id="data">(.*?)</script>', page, re.DOTALL)
+    assert figure is not None
+    data = json.loads(figure[1])
+    assert data["x"]["words"] == list(WORDS["weights"])
+    assert [curve["x"] for curve in data["curves"]] == [[0, 1, 2], [0, 1, 2]]
+    for options in ((*axes, "--map"), ("--x", "ema", "--group", "weights")):
+        outcome = call("plot", directory.root, *options, "--output", "figure.svg")
+        assert outcome.code == 0, outcome.stderr
+        said = re.findall(r"<!-- (.*?) -->", (tmp_path / "figure.svg").read_text())
+        told = {text.removesuffix(", extrapolated to infinite N") for text in said}
+        assert {"ckpts/step_20.pt", "online", "averaged"} <= told
+
+
+def test_what_has_words_and_no_place_is_refused_without_repeating_it(
+    call: Callable[..., Outcome], tmp_path: Path
+) -> None:
+    directory = make_sweep(tmp_path, WORDS, fid_of_weights)
+    alone = call("plot", directory.root, "--x", "ema", "--format", "csv")
+    assert alone.code == 2
+    assert "are both at ema = online and differ in weights: give --group weights," in alone.stderr
+    refused = call("plot", tmp_path / "runs" / "0", "--x", "ema", "--format", "csv")
+    (line,) = refused.complaints
+    assert refused.code == 3
+    assert "for both fid and ema: it has words, which --group takes" in line
 
 
 @pytest.mark.parametrize(
