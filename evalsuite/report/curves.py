@@ -21,6 +21,7 @@ from evalsuite.report.facts import (
     as_number,
     fact_of,
     names_of_facts,
+    natural_order,
     number_of,
     title_of,
     word_of,
@@ -55,8 +56,10 @@ class Point(NamedTuple):
         half_width: of the 95 % interval; of an extrapolated value, of its difference from the
             leader.
         extrapolated: whether it is the value extrapolated to infinite N.
+        leads: whether it is the leader's, from which the differences are.
         runs: which runs gave it; several replicates are their mean.
         record: of the first of them.
+        notes: what must be known of the number.
     """
 
     x: float
@@ -64,8 +67,10 @@ class Point(NamedTuple):
     error: float | None
     half_width: float | None
     extrapolated: bool
+    leads: bool
     runs: tuple[str, ...]
     record: Record
+    notes: tuple[str, ...]
 
 
 class Curve(NamedTuple):
@@ -120,12 +125,13 @@ class Curves(NamedTuple):
 
 
 class _Value(NamedTuple):
-    """One record with its entry, its place on the axis, and what is drawn of it."""
+    """One record with its entry, its place on the axis, what is drawn of it and must be known."""
 
     entry: Entry
     record: Record
     x: float
     read: Reading
+    notes: tuple[str, ...]
 
 
 def curves_of(
@@ -162,7 +168,7 @@ def curves_of(
         records = [r for r in entry.of_metric(metric) if _is_asked(r, num_samples, protocol)]
         drawn = [(r, n) for r in records if (n := read(entry, r)) is not None]
         values = [
-            _Value(entry, r, at, n)
+            _Value(entry, r, at, n, plain_notes(rankings, [_drawn(entry, r, y)]))
             for r, n in drawn
             if (at := _place_of(entry, r, x, words)) is not None
         ]
@@ -179,11 +185,15 @@ def curves_of(
         for label, values in zip(labels, found.values(), strict=True)
     ]
     curves.sort(key=lambda curve: natural_order(curve.label))
-    plain = {(v.entry.name, y, v.record.protocol.num_samples) for vs in found.values() for v in vs}
+    plain = {_drawn(v.entry, v.record, y) for values in found.values() for v in values}
     notes = plain_notes(rankings, plain)
     title = _ranked_title(rankings, metric, curves) if y == RANKED else _y_title(metric, curves)
     lines = tuple(f"{where}: {why}" for where, why in left_out.items())
     return Curves(x, y, title_of(x), title, tuple(curves), lines, notes, words)
+
+
+def _drawn(entry: Entry, record: Record, y: str) -> tuple[str, str, int]:
+    return entry.name, y, record.protocol.num_samples
 
 
 def _place_of(entry: Entry, record: Record, x: str, words: Sequence[str]) -> float | None:
@@ -291,12 +301,14 @@ def _point(at: float, values: Sequence[_Value], place: str, group: str | None) -
         _check_replicates(a, b, place, group)
     runs = tuple(value.entry.where for value in values)
     if len(values) == 1:
-        return Point(at, *first.read, runs, first.record)
+        return Point(at, *first.read, runs, first.record, first.notes)
     mean = math.fsum(value.read.value for value in values) / len(values)
     known = [value.read.error for value in values if value.read.error is not None]
     error = math.hypot(*known) / len(values) if len(known) == len(values) else None
     half_width = None if error is None else Z_95 * error
-    return Point(at, mean, error, half_width, first.read.extrapolated, runs, first.record)
+    read = Reading(mean, error, half_width, first.read.extrapolated)
+    notes = tuple(dict.fromkeys(note for value in values for note in value.notes))
+    return Point(at, *read, runs, first.record, notes)
 
 
 def _check_replicates(a: _Value, b: _Value, place: str, group: str | None) -> None:
@@ -378,12 +390,3 @@ def shared_facts(found: Curves) -> Mapping[str, str]:
     }
     alike = {name: values for name, values in facts.items() if len(values) == 1}
     return {name: one for name, values in alike.items() if (one := values.pop())}
-
-
-def natural_order(text: str) -> list[tuple[int, float, str]]:
-    """Numbers by their size, then words."""
-    words: list[tuple[int, float, str]] = []
-    for word in text.replace(",", " ").split():
-        value = as_number(word)
-        words.append((1, 0.0, word) if value is None else (0, value, ""))
-    return words

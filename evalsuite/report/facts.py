@@ -100,6 +100,15 @@ def as_number(value: object) -> float | None:
     return found if math.isfinite(found) else None
 
 
+def natural_order(text: str) -> list[tuple[int, float, str]]:
+    """Numbers by their size, then words."""
+    words: list[tuple[int, float, str]] = []
+    for word in text.replace(",", " ").split():
+        value = as_number(word)
+        words.append((1, 0.0, word) if value is None else (0, value, ""))
+    return words
+
+
 def _value_beside(entry: Entry, record: Record, metric: str) -> float | None:
     """The value of another metric that belongs to a record; None where there is none."""
     others = [r for r in entry.of_metric(metric) if _beside(r, record)]

@@ -30,12 +30,14 @@ class Reading(NamedTuple):
         error: its standard error; None without one.
         half_width: of its interval; of an extrapolated one, of the difference from the leader.
         extrapolated: whether it is not the record's value, but that extrapolated to infinite N.
+        leads: whether it is the one from which the differences are; its width of 0 is no interval.
     """
 
     value: float
     error: float | None
     half_width: float | None
     extrapolated: bool = False
+    leads: bool = False
 
 
 Read = Callable[[Entry, Record], Reading | None]
@@ -130,7 +132,8 @@ def as_ranked(rankings: Sequence[Ranking]) -> Read:
         if row.ranked_by is None:
             return None
         leads = row.half_width is None and row.difference == 0
-        return Reading(row.ranked_by, None, 0.0 if leads else row.half_width, extrapolated=True)
+        half_width = 0.0 if leads else row.half_width
+        return Reading(row.ranked_by, None, half_width, extrapolated=True, leads=leads)
 
     return read
 
