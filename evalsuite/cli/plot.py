@@ -27,7 +27,7 @@ _HTML = "html"
     "x_axis",
     metavar="NAME",
     required=True,
-    help="train_step, gpu_hours, nfe, tag.NAME, a metric, or a field of the plan.",
+    help="train_step, gpu_hours, nfe, tag.NAME, a metric, a field of the plan or a sweep's axis.",
 )
 @click.option("--y", "y_axis", metavar="METRIC", help="[default: fid; of sweeps ranked_by].")
 @click.option("--group", metavar="NAME", help="A curve for each tag.NAME, model, input or field.")

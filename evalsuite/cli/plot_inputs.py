@@ -1,6 +1,7 @@
 """What is plotted: runs, files of records, and the runs of sweeps and watches."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 from evalsuite.artifacts.records import UNSEALED
@@ -12,7 +13,9 @@ from evalsuite.pipeline.comparison_inputs import Entry, entry_of_records, open_e
 from evalsuite.report.facts import TRAIN_STEP
 from evalsuite.report.rankings import RANKED, Ranking, ranking_of
 from evalsuite.report.sweep_maps import mapped
+from evalsuite.report.sweep_points import places_of
 from evalsuite.sweep.directory import SweepDirectory, is_sweep
+from evalsuite.sweep.values import shown
 from evalsuite.sweep.watch_directory import CheckpointEntry, WatchDirectory, is_watch
 
 
@@ -88,6 +91,8 @@ def open_inputs(places: Sequence[Place]) -> Inputs:
     for ranking in rankings:
         if not ranking.rows:
             notice(f"{ranking.sweep}: no rung is decided yet, so nothing is ranked")
+    for line in (line for sweep in sweeps for line in sweep.lacking_lines):
+        notice(line)
     are_sweeps = len(sweeps) == len(places)
     return Inputs(entries, sweeps, rankings, are_sweeps, _without_hashes(entries))
 
@@ -113,10 +118,12 @@ def _of_checkpoint(directory: WatchDirectory, entry: CheckpointEntry) -> Entry:
 def _of_sweep(directory: SweepDirectory) -> Iterator[Entry]:
     """Configurations that have records; a sweep that was ended early lacks some."""
     lacking = []
+    values, places = directory.manifest.axes, places_of(directory.manifest)
     for entry in directory.manifest.configurations:
         place = directory.place(entry.run)
         if is_run(place) and _is_scored(place):
-            yield open_entry(str(directory.root), place)
+            axes = {name: shown(values[name][at]) for name, at in places[entry.name].items()}
+            yield replace(open_entry(str(directory.root), place), axes=axes)
         else:
             lacking.append(entry.name)
     if lacking:

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from evalsuite.artifacts.run_directory import RunDirectory
     from evalsuite.cli.sweep_setup import SweepSetup
     from evalsuite.runtime.session import SessionRequest
-    from evalsuite.sweep.directory import RungTable, SweepDirectory, SweepResult
+    from evalsuite.sweep.directory import SweepDirectory
+    from evalsuite.sweep.tables import RungTable, SweepResult
 
 LISTS = (
     *SAMPLING_FIELDS,

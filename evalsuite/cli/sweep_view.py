@@ -9,14 +9,8 @@ from evalsuite.errors import CorruptionError, UsageError, printable
 if TYPE_CHECKING:
     from evalsuite.artifacts.storage import Place
     from evalsuite.cli.sweep_setup import SweepSetup
-    from evalsuite.config import Plan
-    from evalsuite.sweep.directory import (
-        ConfigurationEntry,
-        RungRow,
-        RungTable,
-        SweepDirectory,
-        SweepResult,
-    )
+    from evalsuite.sweep.directory import ConfigurationEntry, SweepDirectory
+    from evalsuite.sweep.tables import RungRow, RungTable, SweepResult
 
 MOST_ROWS = 40
 _INDENT = " " * 8
@@ -36,10 +30,11 @@ def plan_lines(setup: "SweepSetup") -> list[str]:
     more = [f"{_INDENT}and {len(names) - MOST_ROWS} more"] if len(names) > MOST_ROWS else []
     blind = manifest.strategy == "halving" and len(manifest.rungs) == 1 and len(names) > 1
     if blind:
-        more.append(_said_of_one_rung(setup.trials[0].request.resolved.plan, manifest.rungs[0]))
+        more.append(_said_of_one_rung(setup))
     return [
         f"sweep {manifest.sweep_id[:12]} of {manifest.model}: {len(names)} configurations, rungs of"
-        f" {', '.join(map(str, manifest.rungs))} samples, {manifest.strategy} by {manifest.metric}",
+        f" {', '.join(map(str, manifest.rungs))} samples, {manifest.strategy} by {manifest.metric}"
+        f" ({manifest.better} is better)",
         f"sweep directory {setup.root}; at most {samples_at_most(setup)} samples"
         + (f", about {duration(seconds)}" if seconds is not None else "")
         + (f", budget {manifest.budget}" if manifest.budget is not None else ""),
@@ -48,12 +43,22 @@ def plan_lines(setup: "SweepSetup") -> list[str]:
     ]
 
 
-def _said_of_one_rung(plan: "Plan", num_samples: int) -> str:
-    """Why that may be dear, and what may help: not smaller rungs of other classes."""
+def _said_of_one_rung(setup: "SweepSetup") -> str:
+    """Why that may be dear, and what may help: no smaller rungs that may not drop, or are unlike.
+
+    As none that has too few samples for its features, or other classes than the last one.
+    """
     from evalsuite.seeding import first_are_mixed
 
+    plan, fewest = setup.trials[0].request.resolved.plan, setup.scale.fewest
+    (num_samples,) = setup.manifest.rungs
     advice = "give smaller --rungs"
-    if not first_are_mixed(plan, num_samples // 2):
+    if fewest is not None and num_samples <= fewest:
+        advice = (
+            f"below {fewest:,} samples no rung may drop any: from --num-samples {2 * fewest:,} on"
+            " a smaller one may"
+        )
+    elif not first_are_mixed(plan, num_samples // 2):
         advice = (
             f"with --labels {plan.labels.describe()} the first ones need not have the classes of"
             f" all: --labels modulo has them from {len(plan.label_classes):,} samples on"
@@ -175,6 +180,7 @@ def standing_lines(directory: "SweepDirectory") -> list[str]:
     ]
     for table in tables:
         lines += rung_lines(table)
+    lines += [f"lacking {line}" for line in directory.lacking_lines]
     if result is not None:
         return [*lines, *result_lines(directory, result)]
     if tables and not tables[-1].is_ranked:

@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,6 +30,7 @@ class Entry:
         plan: what made its samples; None for samples that someone else made.
         model: preset of the run.
         tags: of its invocations, later ones win.
+        axes: its values along the axes of the sweep that it came from, as texts.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Entry:
     plan: Plan | None
     model: str | None
     tags: Mapping[str, str]
+    axes: Mapping[str, str] = field(default_factory=dict)
 
     def of_metric(self, metric: str) -> list[Record]:
         """Its records of one metric."""
@@ -46,9 +48,7 @@ class Entry:
 
     def with_records(self, records: Iterable[Record]) -> "Entry":
         """The same input with other records."""
-        return Entry(
-            self.name, self.where, tuple(records), self.run, self.plan, self.model, self.tags
-        )
+        return replace(self, records=tuple(records))
 
 
 class Meeting(NamedTuple):
@@ -205,22 +205,21 @@ def declare_in(
         UsageError: a statement about a known field, an unknown input, or one that no input lacks.
     """
     stated = list(entries)
-    for target, field, value in declarations:
+    for target, name, value in declarations:
         matched = False
         for place, entry in enumerate(stated):
             if target is not None and target not in {entry.name, entry.where}:
                 continue
             lacking = all(
-                getattr(r.protocol, field) is None and field not in r.declared
-                for r in entry.records
+                getattr(r.protocol, name) is None and name not in r.declared for r in entry.records
             )
             if target is None and not lacking:
                 continue
             matched = True
-            stated[place] = entry.with_records(declare(entry.records, {field: value}))
+            stated[place] = entry.with_records(declare(entry.records, {name: value}))
         if not matched:
             what = f"no input is {target!r}" if target else "it is known of every input"
-            raise UsageError(f"--declare {field}={value}: {what}")
+            raise UsageError(f"--declare {name}={value}: {what}")
     return stated
 
 

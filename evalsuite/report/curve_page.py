@@ -18,7 +18,11 @@ def render_curves(found: Curves) -> str:
         table=curves_table(found),
         facts=shared_facts(found),
         figure={
-            "x": {"title": found.x_title, "type": "log" if log_x else "linear"},
+            "x": {
+                "title": found.x_title,
+                "type": "log" if log_x else "linear",
+                "words": found.words,
+            },
             "y": {"title": found.y_title, "type": "log" if log_y else "linear"},
             "colours": CURVE_COLOURS,
             "curves": [_points(curve) for curve in found.curves],

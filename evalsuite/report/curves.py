@@ -16,7 +16,16 @@ from evalsuite.errors import DataError, UsageError, nearest
 from evalsuite.metrics.registry import METRICS
 from evalsuite.pipeline.comparison import Z_95, Sharing, sharing
 from evalsuite.pipeline.comparison_inputs import Entry, metrics_of
-from evalsuite.report.facts import COSTS, as_number, fact_of, names_of_facts, number_of, title_of
+from evalsuite.report.facts import (
+    COSTS,
+    as_number,
+    fact_of,
+    names_of_facts,
+    natural_order,
+    number_of,
+    title_of,
+    word_of,
+)
 from evalsuite.report.rankings import (
     EXTRAPOLATED,
     RANKED,
@@ -27,6 +36,7 @@ from evalsuite.report.rankings import (
     as_recorded,
     metric_of,
     plain_notes,
+    words_along,
 )
 
 _BAND = "Bands are 95 % intervals of sampling, 1.96 standard errors to either side"
@@ -40,14 +50,16 @@ class Point(NamedTuple):
     """One value of a curve.
 
     Attributes:
-        x: number on the axis.
+        x: number on the axis; where that has words, which of them.
         y: value of the metric.
         error: standard error of sampling; None without one.
         half_width: of the 95 % interval; of an extrapolated value, of its difference from the
             leader.
         extrapolated: whether it is the value extrapolated to infinite N.
+        leads: whether it is the leader's, from which the differences are.
         runs: which runs gave it; several replicates are their mean.
         record: of the first of them.
+        notes: what must be known of the number.
     """
 
     x: float
@@ -55,8 +67,10 @@ class Point(NamedTuple):
     error: float | None
     half_width: float | None
     extrapolated: bool
+    leads: bool
     runs: tuple[str, ...]
     record: Record
+    notes: tuple[str, ...]
 
 
 class Curve(NamedTuple):
@@ -78,6 +92,7 @@ class Curves(NamedTuple):
         curves: at least one.
         left_out: a line for each input that has no place in the figure.
         notes: what else must be known of the numbers.
+        words: what stands along x where it is a sweep's axis of more than numbers; else empty.
     """
 
     x: str
@@ -87,6 +102,11 @@ class Curves(NamedTuple):
     curves: tuple[Curve, ...]
     left_out: tuple[str, ...]
     notes: tuple[str, ...]
+    words: tuple[str, ...] = ()
+
+    def place(self, x: float) -> float | str:
+        """What stands at a point of the x axis."""
+        return self.words[int(x)] if self.words else x
 
     @property
     def extrapolates(self) -> bool:
@@ -105,12 +125,13 @@ class Curves(NamedTuple):
 
 
 class _Value(NamedTuple):
-    """One record with its entry, its place on the axis, and what is drawn of it."""
+    """One record with its entry, its place on the axis, what is drawn of it and must be known."""
 
     entry: Entry
     record: Record
     x: float
     read: Reading
+    notes: tuple[str, ...]
 
 
 def curves_of(
@@ -127,7 +148,8 @@ def curves_of(
     Args:
         entries: runs, or files of runs; `name` is the input that each came from.
         x: `train_step`, `tag.NAME`, a cost, `nfe`, `num_samples`, another metric, or a field of the
-            plan, in full (`sampling.guidance_scale`) or by its last part.
+            plan, in full (`sampling.guidance_scale`) or by its last part; or an axis of the sweeps,
+            along which words stand in the sweep's order.
         y: a metric; or `ranked_by`, which is what the rungs of sweeps rank by.
         group: `tag.NAME`, `input`, `model` or a field: a curve for each value.
         num_samples: only records of so many samples.
@@ -139,13 +161,16 @@ def curves_of(
         DataError: no input has a number for both axes.
     """
     metric, read = _asked(entries, y, rankings)
+    words = words_along(x, rankings)
     found: dict[tuple[str, bytes], list[_Value]] = {}
     left_out: dict[str, str] = {}
     for entry in entries:
         records = [r for r in entry.of_metric(metric) if _is_asked(r, num_samples, protocol)]
         drawn = [(r, n) for r in records if (n := read(entry, r)) is not None]
         values = [
-            _Value(entry, r, at, n) for r, n in drawn if (at := number_of(entry, r, x)) is not None
+            _Value(entry, r, at, n, plain_notes(rankings, [_drawn(entry, r, y)]))
+            for r, n in drawn
+            if (at := _place_of(entry, r, x, words)) is not None
         ]
         if not values:
             left_out[entry.where] = _why(entry, y, x, records, read)
@@ -156,15 +181,27 @@ def curves_of(
         raise DataError(_nothing(entries, x, y, metric, left_out))
     labels = _labels(list(found), group, [values[0] for values in found.values()])
     curves = [
-        Curve(label, values[0].record.protocol, _points(values, x, group))
+        Curve(label, values[0].record.protocol, _points(values, x, group, words))
         for label, values in zip(labels, found.values(), strict=True)
     ]
     curves.sort(key=lambda curve: natural_order(curve.label))
-    plain = {(v.entry.name, y, v.record.protocol.num_samples) for vs in found.values() for v in vs}
+    plain = {_drawn(v.entry, v.record, y) for values in found.values() for v in values}
     notes = plain_notes(rankings, plain)
     title = _ranked_title(rankings, metric, curves) if y == RANKED else _y_title(metric, curves)
     lines = tuple(f"{where}: {why}" for where, why in left_out.items())
-    return Curves(x, y, title_of(x), title, tuple(curves), lines, notes)
+    return Curves(x, y, title_of(x), title, tuple(curves), lines, notes, words)
+
+
+def _drawn(entry: Entry, record: Record, y: str) -> tuple[str, str, int]:
+    return entry.name, y, record.protocol.num_samples
+
+
+def _place_of(entry: Entry, record: Record, x: str, words: Sequence[str]) -> float | None:
+    """Where a record stands on the axis: a number, or which of the words; None if nowhere."""
+    if not words:
+        return number_of(entry, record, x)
+    word = word_of(entry, x)
+    return float(words.index(word)) if word in words else None
 
 
 def _asked(entries: Sequence[Entry], y: str, rankings: Sequence[Ranking]) -> tuple[str, Read]:
@@ -237,11 +274,14 @@ def _told(group: str | None, value: str) -> str:
     return f"{title_of(group)} {value}" if group and says_nothing else value
 
 
-def _points(values: Sequence[_Value], x: str, group: str | None) -> tuple[Point, ...]:
+def _points(
+    values: Sequence[_Value], x: str, group: str | None, words: Sequence[str]
+) -> tuple[Point, ...]:
     ordered = sorted(values, key=lambda one: (one.x, one.entry.where))
     points = []
     for at, alike in itertools.groupby(ordered, key=lambda one: one.x):
-        points.append(_point(at, _distinct(list(alike)), x, group))
+        place = f"{x} = {words[int(at)] if words else f'{at:g}'}"
+        points.append(_point(at, _distinct(list(alike)), place, group))
     return tuple(points)
 
 
@@ -254,24 +294,26 @@ def _distinct(values: Sequence[_Value]) -> list[_Value]:
     return list(found.values())
 
 
-def _point(at: float, values: Sequence[_Value], x: str, group: str | None) -> Point:
+def _point(at: float, values: Sequence[_Value], place: str, group: str | None) -> Point:
     """The value at one place; of replicates, which share no sample, the mean."""
     first = values[0]
     for a, b in itertools.combinations(values, 2):
-        _check_replicates(a, b, x, at, group)
+        _check_replicates(a, b, place, group)
     runs = tuple(value.entry.where for value in values)
     if len(values) == 1:
-        return Point(at, *first.read, runs, first.record)
+        return Point(at, *first.read, runs, first.record, first.notes)
     mean = math.fsum(value.read.value for value in values) / len(values)
     known = [value.read.error for value in values if value.read.error is not None]
     error = math.hypot(*known) / len(values) if len(known) == len(values) else None
     half_width = None if error is None else Z_95 * error
-    return Point(at, mean, error, half_width, first.read.extrapolated, runs, first.record)
+    read = Reading(mean, error, half_width, first.read.extrapolated)
+    notes = tuple(dict.fromkeys(note for value in values for note in value.notes))
+    return Point(at, *read, runs, first.record, notes)
 
 
-def _check_replicates(a: _Value, b: _Value, x: str, at: float, group: str | None) -> None:
+def _check_replicates(a: _Value, b: _Value, place: str, group: str | None) -> None:
     """Raise UsageError unless two values of one place are of one plan but for disjoint seeds."""
-    where = f"{a.entry.where} and {b.entry.where} are both at {x} = {at:g}"
+    where = f"{a.entry.where} and {b.entry.where} are both at {place}"
     told = "" if group is None else f" in {group} {_group_of(a.entry, group)}"
     plans = a.entry.plan, b.entry.plan
     if plans[0] is None or plans[1] is None:
@@ -279,6 +321,7 @@ def _check_replicates(a: _Value, b: _Value, x: str, at: float, group: str | None
     differing = differing_fields(plans[0], plans[1])
     fields = sorted(differing.keys() - {"first_seed"})
     if fields:
+        fields = _differing_axes(a.entry, b.entry) or fields
         raise UsageError(
             f"{where}{told} and differ in {', '.join(fields)}: give --group {fields[0]}, tag.NAME"
             " or input"
@@ -286,6 +329,11 @@ def _check_replicates(a: _Value, b: _Value, x: str, at: float, group: str | None
     count = a.record.protocol.num_samples
     if sharing(plans[0], plans[1], count, count) is not Sharing.DISJOINT:
         raise UsageError(f"{where}{told}, and their ranges of seeds overlap: leave one out")
+
+
+def _differing_axes(a: Entry, b: Entry) -> list[str]:
+    """Axes of the sweep that both came from along which they differ."""
+    return [key for key in a.axes if a.name == b.name and a.axes[key] != b.axes.get(key)]
 
 
 def _why(entry: Entry, y: str, x: str, records: Sequence[Record], read: Read) -> str:
@@ -310,7 +358,8 @@ def _nothing(
     if y == RANKED and lacking in ({_UNRANKED}, {_UNRANKED, _not_asked(y)}):
         return f"no rung ranks these: --y {metric} draws the plain metric"
     first = next((f"{where}: {why}" for where, why in left_out.items()), "no input")
-    hint = nearest(x, names_of_facts(entries))
+    known = names_of_facts(entries)
+    hint = "it has words, which --group takes" if x in known else nearest(x, known)
     return f"no input has a number for both {y} and {x}: {hint} ({first})"
 
 
@@ -341,12 +390,3 @@ def shared_facts(found: Curves) -> Mapping[str, str]:
     }
     alike = {name: values for name, values in facts.items() if len(values) == 1}
     return {name: one for name, values in alike.items() if (one := values.pop())}
-
-
-def natural_order(text: str) -> list[tuple[int, float, str]]:
-    """Numbers by their size, then words."""
-    words: list[tuple[int, float, str]] = []
-    for word in text.replace(",", " ").split():
-        value = as_number(word)
-        words.append((1, 0.0, word) if value is None else (0, value, ""))
-    return words

@@ -35,11 +35,11 @@ def number_of(entry: Entry, record: Record, name: str) -> float | None:
         return float(record.protocol.num_samples)
     if name == "nfe":
         return as_number(record.samples.get("nfe"))
-    return as_number(fact_of(entry, name))
+    return as_number(entry.axes.get(name) or fact_of(entry, name))
 
 
 def fact_of(entry: Entry, name: str) -> object:
-    """What is known of an input under a name: of a tag, its model, or a field of its plan.
+    """What is known of an input under a name: a tag, its model, a field of its plan, an axis.
 
     Raises:
         UsageError: a name that is the last part of several fields.
@@ -56,9 +56,21 @@ def fact_of(entry: Entry, name: str) -> object:
     if name in fields:
         return fields[name]
     ends = [key for key in fields if key.endswith(f".{name}")]
-    if len(ends) > 1:
+    if len(ends) == 1:
+        return fields[ends[0]]
+    if name in entry.axes:
+        return entry.axes[name]
+    if ends:
         raise UsageError(f"{name} is the last part of {', '.join(ends)}: name one of them")
-    return fields[ends[0]] if ends else None
+    return None
+
+
+def word_of(entry: Entry, name: str) -> str | None:
+    """What is known of an input under the name of a sweep's axis, as the sweep has it in words."""
+    if name in entry.axes:
+        return entry.axes[name]
+    fact = fact_of(entry, name)
+    return None if fact is None else str(fact)
 
 
 def title_of(x: str) -> str:
@@ -73,7 +85,8 @@ def names_of_facts(entries: Sequence[Entry]) -> list[str]:
     fields = {key for e in entries if e.plan is not None for key in flat_fields(e.plan)}
     tags = {f"{TAG}{key}" for entry in entries for key in entry.tags}
     shown = {key.rpartition(".")[2] for key in fields}
-    return [*fields, *shown, *tags, *COSTS, TRAIN_STEP, "num_samples", "nfe"]
+    axes = {key for entry in entries for key in entry.axes}
+    return [*fields, *shown, *axes, *tags, *COSTS, TRAIN_STEP, "num_samples", "nfe"]
 
 
 def as_number(value: object) -> float | None:
@@ -85,6 +98,15 @@ def as_number(value: object) -> float | None:
     except ValueError:
         return None
     return found if math.isfinite(found) else None
+
+
+def natural_order(text: str) -> list[tuple[int, float, str]]:
+    """Numbers by their size, then words."""
+    words: list[tuple[int, float, str]] = []
+    for word in text.replace(",", " ").split():
+        value = as_number(word)
+        words.append((1, 0.0, word) if value is None else (0, value, ""))
+    return words
 
 
 def _value_beside(entry: Entry, record: Record, metric: str) -> float | None:

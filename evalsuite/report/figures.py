@@ -10,6 +10,7 @@ from evalsuite.errors import DataError, UsageError
 from evalsuite.pipeline.comparison import Z_95
 from evalsuite.report.board import CLAIM, RESULT
 from evalsuite.report.board_page import AXES
+from evalsuite.report.curve_tables import place_text
 from evalsuite.report.curves import (
     Curve,
     Curves,
@@ -26,6 +27,7 @@ CURVE_COLOURS = ("#0b5c8a", "#b4460f", "#2f7a35", "#7a3f94", "#8a6d0b", "#a3214f
 """Of curves, here and on the page; they can be told apart in grey too."""
 _ACCENT = "#0b5c8a"
 _TITLE_WIDTH = 110
+_LONG_TEXT = 12
 _REMARKS = {"unknown": "no place", "declared": "declared", "mixed_numerics": "mixed numerics"}
 """Beside a result whose row has them: its place is not what others' are."""
 
@@ -104,6 +106,8 @@ def figure_of_curves(found: Curves, to: str) -> bytes:
     for is_log, set_scale in zip(are_wide(found), (plot.set_xscale, plot.set_yscale), strict=True):
         if is_log:
             set_scale("log")
+    if found.words:
+        _set_places(plot, list(found.words))
     plot.set_xlabel(_plain(found.x_title))
     plot.set_ylabel(_plain(found.y_title))
     _set_title(plot, found, [found.band] if found.extrapolates else [])
@@ -140,12 +144,19 @@ def figure_of_map(found: Curves, to: str) -> bytes:
             plot.text(column, row, f"{point.y:.4f}", weight=weight, **middle)
     # half of the colours alone: black numbers can be read on all of them
     plot.imshow(strengths, cmap="Blues", vmin=0, vmax=2, aspect="auto")
-    plot.set_xticks(range(len(places)), [f"{place:.10g}" for place in places])
+    _set_places(plot, [place_text(found, place) for place in places])
     labels = [curve.label.removesuffix(f", {EXTRAPOLATED}") for curve in found.curves]
     plot.set_yticks(range(len(labels)), list(map(_plain, labels)))
     plot.set_xlabel(_plain(found.x_title))
     _set_title(plot, found, [f"{found.y_title}; the best in bold"])
     return _encoded(figure, to)
+
+
+def _set_places(plot: Any, texts: Sequence[str]) -> None:  # noqa: ANN401 - as above
+    """Texts at 0, 1, ... of the x axis, long ones aslant."""
+    aslant: dict[str, Any] = {"rotation": 20, "ha": "right", "fontsize": 7}
+    is_long = max(map(len, texts)) > _LONG_TEXT
+    plot.set_xticks(range(len(texts)), list(map(_plain, texts)), **(aslant if is_long else {}))
 
 
 def _check_alike(found: Curves) -> None:

@@ -5,13 +5,17 @@ biased there by an amount that differs from setting to setting.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from evalsuite.artifacts.records import Protocol, Record, same_number
 from evalsuite.errors import UsageError
 from evalsuite.pipeline.comparison import Z_95
 from evalsuite.pipeline.comparison_inputs import Entry
-from evalsuite.sweep.directory import RungRow, SweepDirectory
+from evalsuite.report.facts import as_number
+from evalsuite.sweep.directory import SweepDirectory
+from evalsuite.sweep.tables import RungRow
+from evalsuite.sweep.values import shown
 
 RANKED = "ranked_by"
 """What stands for a metric where the numbers are those by which sweeps rank."""
@@ -26,12 +30,14 @@ class Reading(NamedTuple):
         error: its standard error; None without one.
         half_width: of its interval; of an extrapolated one, of the difference from the leader.
         extrapolated: whether it is not the record's value, but that extrapolated to infinite N.
+        leads: whether it is the one from which the differences are; its width of 0 is no interval.
     """
 
     value: float
     error: float | None
     half_width: float | None
     extrapolated: bool = False
+    leads: bool = False
 
 
 Read = Callable[[Entry, Record], Reading | None]
@@ -48,6 +54,7 @@ class Ranking(NamedTuple):
         protocol: of the metric.
         extrapolated: numbers of samples of the rungs that rank by the extrapolated distance.
         rows: of its rungs, by the run and the number of samples.
+        axes: texts of the values of each axis, in the sweep's order.
     """
 
     sweep: str
@@ -56,6 +63,7 @@ class Ranking(NamedTuple):
     protocol: Protocol
     extrapolated: frozenset[int]
     rows: Mapping[tuple[str, int], RungRow]
+    axes: Mapping[str, tuple[str, ...]] = MappingProxyType({})
 
 
 def ranking_of(directory: SweepDirectory) -> Ranking:
@@ -73,7 +81,14 @@ def ranking_of(directory: SweepDirectory) -> Ranking:
         protocol=manifest.protocol,
         extrapolated=frozenset(table.num_samples for table in tables if table.extrapolated),
         rows={(runs[row.name], table.num_samples): row for table in tables for row in table.rows},
+        axes={name: tuple(map(shown, values)) for name, values in manifest.axes.items()},
     )
+
+
+def words_along(x: str, rankings: Sequence[Ranking]) -> tuple[str, ...]:
+    """Values of an axis of these sweeps in their order, where not all are numbers; else empty."""
+    texts = [text for ranking in rankings for text in ranking.axes.get(x, ())]
+    return () if all(as_number(text) is not None for text in texts) else tuple(dict.fromkeys(texts))
 
 
 def metric_of(rankings: Sequence[Ranking]) -> str:
@@ -117,7 +132,8 @@ def as_ranked(rankings: Sequence[Ranking]) -> Read:
         if row.ranked_by is None:
             return None
         leads = row.half_width is None and row.difference == 0
-        return Reading(row.ranked_by, None, 0.0 if leads else row.half_width, extrapolated=True)
+        half_width = 0.0 if leads else row.half_width
+        return Reading(row.ranked_by, None, half_width, extrapolated=True, leads=leads)
 
     return read
 

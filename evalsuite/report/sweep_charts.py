@@ -19,7 +19,7 @@ from evalsuite.report.charts import (
     colour,
 )
 from evalsuite.report.sweep_points import Hours, SweepAxis, Tried, level_with
-from evalsuite.sweep.directory import RungTable
+from evalsuite.sweep.tables import RungTable
 
 MOST_PAIRS = 6
 """Heat maps on the page; more axes than four have more pairs."""

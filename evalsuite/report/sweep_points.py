@@ -8,7 +8,8 @@ from evalsuite.artifacts.run_directory import IMAGES, RunDirectory
 from evalsuite.config import AxisValue
 from evalsuite.errors import CorruptionError, UsageError
 from evalsuite.pipeline.spending import spent
-from evalsuite.sweep.directory import ConfigurationEntry, RungRow, RungTable, SweepDirectory
+from evalsuite.sweep.directory import ConfigurationEntry, SweepDirectory, SweepManifest
+from evalsuite.sweep.tables import RungRow, RungTable
 from evalsuite.sweep.values import shown
 
 
@@ -101,16 +102,21 @@ def points_of(directory: SweepDirectory) -> SweepPoints:
         for name, values in manifest.axes.items()
         if len(values) > 1
     ]
-    spaces = [range(len(values)) for values in manifest.axes.values()]
-    places = {
-        entry.name: dict(zip(manifest.axes, point, strict=True))
-        for entry, point in zip(manifest.configurations, itertools.product(*spaces), strict=True)
-    }
+    places = places_of(manifest)
     rungs = []
     for table in directory.rungs():
         tried = [Tried(manifest.entry(row.name), row, places[row.name]) for row in table.rows]
         rungs.append((table, tried))
     return SweepPoints(axes, rungs)
+
+
+def places_of(manifest: SweepManifest) -> dict[str, dict[str, int]]:
+    """Of each configuration, by its name, the index of its value along every axis."""
+    spaces = [range(len(values)) for values in manifest.axes.values()]
+    return {
+        entry.name: dict(zip(manifest.axes, point, strict=True))
+        for entry, point in zip(manifest.configurations, itertools.product(*spaces), strict=True)
+    }
 
 
 def hours_per_image(directory: SweepDirectory, entries: Sequence[ConfigurationEntry]) -> "Hours":

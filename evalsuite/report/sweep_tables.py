@@ -7,7 +7,8 @@ from evalsuite.metrics.registry import METRICS
 from evalsuite.report.rankings import EXTRAPOLATED
 from evalsuite.report.summary import number
 from evalsuite.report.tables import TextTable
-from evalsuite.sweep.directory import RungRow, RungTable, SweepDirectory, SweepManifest
+from evalsuite.sweep.directory import SweepDirectory, SweepManifest
+from evalsuite.sweep.tables import RungRow, RungTable
 
 _WIDTHS = (
     "± error is the standard error; ± of the difference is half the interval of the difference from"

@@ -22,16 +22,10 @@ from evalsuite.pipeline.plan import PlanOptions, resolve_plan
 from evalsuite.pipeline.ranges import whole_batches
 from evalsuite.runtime.session import SessionRequest
 from evalsuite.sweep.axes import Configuration, options_with
-from evalsuite.sweep.directory import (
-    Fresh,
-    RungRow,
-    RungTable,
-    SweepDirectory,
-    SweepResult,
-    reference_to,
-)
+from evalsuite.sweep.directory import SweepDirectory, reference_to
 from evalsuite.sweep.judging import Judged, Verdict, judge
 from evalsuite.sweep.scoring import Scale, Scored
+from evalsuite.sweep.tables import Fresh, RungRow, RungTable, SweepResult
 
 Make = Callable[[SessionRequest, str], RunDirectory]
 """Makes what a request lacks, for the configuration of this name; gives its run."""

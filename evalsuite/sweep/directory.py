@@ -10,13 +10,10 @@ started again writes the same bytes.
 """
 
 import hashlib
-import json
 import os
 import posixpath
 from pathlib import Path
 from typing import Any, Literal
-
-from pydantic import ValidationError
 
 from evalsuite.artifacts.records import Protocol
 from evalsuite.artifacts.storage import Place, Storage, StoreUrl, open_storage, place_of
@@ -25,13 +22,21 @@ from evalsuite.config import (
     Frozen,
     Scalar,
     canonical_json,
-    explain,
     parse_json,
 )
 from evalsuite.errors import CorruptionError, DataError, UsageError
 from evalsuite.metrics.registry import METRICS
 from evalsuite.pipeline.record_files import SWEEP
 from evalsuite.sweep.making import make_once
+from evalsuite.sweep.tables import (
+    REMEDY,
+    RungTable,
+    SweepResult,
+    as_file,
+    read_model,
+    read_sealed,
+    write_sealed,
+)
 
 SWEEP_SCHEMA = 2
 MANIFEST, RESULT = SWEEP, "result.json"
@@ -95,119 +100,6 @@ class SweepManifest(Frozen):
         return next(one for one in self.configurations if one.name == name)
 
 
-class RungRow(Frozen):
-    """One configuration on one rung."""
-
-    name: str
-    value: float | None
-    """Of the metric, as recorded; None when it is undefined."""
-    standard_error: float | None
-    ranked_by: float | None
-    """The value, or its extrapolation to infinite N."""
-    difference: float | None
-    """Of `ranked_by` from the leader's."""
-    difference_error: float | None
-    paired: bool
-    half_width: float | None
-    """Of the interval of the difference; in 95 % of sweeps all intervals hold at once."""
-    excluded: bool
-    goes_on: bool
-    others: dict[str, float | None]
-    """Other metrics of the same samples."""
-    fault: str | None = None
-    """Why it has no samples, and so no numbers, on this rung and any later one."""
-
-    @property
-    def fate(self) -> str:
-        """Whether it goes on, and why not where it has a fault."""
-        return "goes on" if self.goes_on else f"dropped: {self.fault}" if self.fault else "dropped"
-
-
-class RungTable(Frozen):
-    """One rung."""
-
-    num_samples: int
-    extrapolated: bool
-    """Whether configurations are ranked by the extrapolated distance."""
-    may_exclude: bool
-    rows: tuple[RungRow, ...]
-    """The leader first."""
-
-    @property
-    def is_ranked(self) -> bool:
-        """Whether anybody leads: not where the metric is undefined for every configuration."""
-        return self.rows[0].ranked_by is not None
-
-    @property
-    def level(self) -> tuple[str, ...]:
-        """Configurations whose interval of the difference from the leader holds 0.
-
-        Of a rung that may drop nobody no interval is known to hold.
-        """
-        return tuple(
-            row.name
-            for row in self.rows[1:]
-            if self.may_exclude
-            and row.difference is not None
-            and row.half_width is not None
-            and abs(row.difference) <= row.half_width
-        )
-
-    @property
-    def untold(self) -> tuple[str, ...]:
-        """Configurations with a value of which nobody knows whether it is level or behind."""
-        return tuple(
-            row.name
-            for row in self.rows[1:]
-            if row.ranked_by is not None and (not self.may_exclude or row.half_width is None)
-        )
-
-    @property
-    def remedy(self) -> str:
-        """What to do where nobody leads."""
-        if all(row.fault for row in self.rows):
-            return "look at the weights and at the values of the axes"
-        return "take another --metric, or larger --rungs"
-
-
-class Fresh(Frozen):
-    """The winner on seeds that had no part in choosing it."""
-
-    run: str
-    value: float | None
-    standard_error: float | None
-    ranked_by: float | None
-    """As on the last rung: the value, or its extrapolation."""
-    lost: float | None
-    """How much worse that is than on the sweep's own seeds; negative where it is better."""
-    lost_error: float | None
-    """Standard error of that: the two share no sample."""
-    fault: str | None = None
-    """Why there are no numbers of them."""
-
-
-class SweepResult(Frozen):
-    """What a sweep found."""
-
-    winner: str
-    plan_id: str
-    run: str
-    num_samples: int
-    value: float | None
-    standard_error: float | None
-    ranked_by: float | None
-    level_with_winner: tuple[str, ...]
-    """Configurations whose interval on the last rung holds 0."""
-    untold: tuple[str, ...] = ()
-    """Those that the last rung tells nothing of: no interval, or too few samples for one."""
-    samples: int
-    """That the sweep needs, in whole batches, whoever made them; fresh ones apart."""
-    samples_of_grid: int
-    """That every configuration on the last rung would need."""
-    stopped_by_budget: bool
-    fresh: Fresh | None
-
-
 class SweepDirectory:
     """Reads and writes one sweep."""
 
@@ -227,7 +119,7 @@ class SweepDirectory:
             UsageError: `root` holds another sweep (the line names what differs), one whose runs lie
                 elsewhere, or other files.
         """
-        make_once(open_storage(root), MANIFEST, _json(manifest.model_dump(mode="json")), "sweep")
+        make_once(open_storage(root), MANIFEST, as_file(manifest.model_dump(mode="json")), "sweep")
         found = cls.open(root)
         if found.manifest.sweep_id != manifest.sweep_id:
             ours, theirs = manifest.identity_fields(), found.manifest.identity_fields()
@@ -269,39 +161,70 @@ class SweepDirectory:
         """The rungs that are decided, from the first on.
 
         Raises:
-            CorruptionError: one cannot be read.
+            CorruptionError: one cannot be read, or was edited.
         """
         return [
-            read_model(RungTable, self.storage.read(f"rungs/{name}"), self.root / f"rungs/{name}")
+            self._read(RungTable, self.storage.read(path), path)
             for name in self.storage.names("rungs", ".json")
+            for path in [f"rungs/{name}"]
         ]
 
     def rung(self, num_samples: int) -> RungTable | None:
         """One rung; None until it is decided.
 
         Raises:
-            CorruptionError: it cannot be read.
+            CorruptionError: it cannot be read, or was edited.
         """
-        content = self.storage.find(path := f"rungs/{num_samples:08d}.json")
-        return None if content is None else read_model(RungTable, content, self.root / path)
+        content = self.storage.find(path := _path_of(num_samples))
+        return None if content is None else self._read(RungTable, content, path)
 
     def result(self) -> SweepResult | None:
         """What was found; None until it is.
 
         Raises:
-            CorruptionError: it cannot be read.
+            CorruptionError: it cannot be read, or was edited.
         """
         content = self.storage.find(RESULT)
-        return None if content is None else read_model(SweepResult, content, self.root / RESULT)
+        return None if content is None else self._read(SweepResult, content, RESULT)
+
+    def lacking(self) -> list[str]:
+        """Tables that are not there although a later one, or the result, is.
+
+        Raises:
+            CorruptionError: a table cannot be read, or was edited.
+        """
+        decided = [table.num_samples for table in self.rungs()]
+        result = self.result()
+        last = max([*decided, *([result.num_samples] if result else [])], default=0)
+        return [
+            _path_of(rung) for rung in self.manifest.rungs if rung <= last and rung not in decided
+        ]
+
+    @property
+    def lacking_lines(self) -> list[str]:
+        """A line for each of these.
+
+        Raises:
+            CorruptionError: a table cannot be read, or was edited.
+        """
+        return [
+            f"{self.root / path} is not there, although what follows from it is: {REMEDY}"
+            for path in self.lacking()
+        ]
 
     def write_rung(self, table: RungTable) -> None:
         """Write or replace the table of a rung."""
-        content = _json(table.model_dump(mode="json"))
-        self.storage.replace(f"rungs/{table.num_samples:08d}.json", content)
+        self._write(_path_of(table.num_samples), table)
 
     def write_result(self, result: SweepResult) -> None:
         """Write or replace the result."""
-        self.storage.replace(RESULT, _json(result.model_dump(mode="json")))
+        self._write(RESULT, result)
+
+    def _read(self, kind: Any, content: bytes, path: str) -> Any:  # noqa: ANN401 - a `kind`
+        return read_sealed(kind, content, self.manifest.sweep_id, self.root, path)
+
+    def _write(self, path: str, table: RungTable | SweepResult) -> None:
+        self.storage.replace(path, write_sealed(table, self.manifest.sweep_id, path))
 
     def as_json(self) -> dict[str, Any]:
         """Everything that it holds."""
@@ -310,6 +233,7 @@ class SweepDirectory:
             "sweep": str(self.root),
             "manifest": self.manifest.model_dump(mode="json"),
             "rungs": [table.model_dump(mode="json") for table in self.rungs()],
+            "lacking": self.lacking(),
             "result": None if result is None else result.model_dump(mode="json"),
         }
 
@@ -376,24 +300,10 @@ def _check_version(content: bytes, where: Place) -> None:
         )
 
 
+def _path_of(num_samples: int) -> str:
+    return f"rungs/{num_samples:08d}.json"
+
+
 def _resolved(place: Place) -> Place:
     """The place behind links: the same one may be named in several ways."""
     return place.resolve() if isinstance(place, Path) else place
-
-
-def _json(value: object) -> bytes:
-    return (json.dumps(value, indent=1) + "\n").encode()
-
-
-def read_model(kind: Any, content: bytes, where: Place) -> Any:  # noqa: ANN401 - a `kind`
-    """What a JSON file holds, as an instance of `kind`.
-
-    Raises:
-        CorruptionError: it cannot be read as one.
-    """
-    try:
-        return kind.model_validate(parse_json(content))
-    except ValidationError as error:
-        raise CorruptionError(f"{where}: {explain(error, kind)}") from error
-    except ValueError as error:
-        raise CorruptionError(f"{where} is not JSON: {error}") from error

@@ -21,8 +21,9 @@ from evalsuite.artifacts.storage import Place, Storage, open_storage
 from evalsuite.config import Frozen, canonical_json, parse_json
 from evalsuite.errors import CorruptionError, UsageError
 from evalsuite.pipeline.record_files import WATCH, read_record
-from evalsuite.sweep.directory import place_from, read_model
+from evalsuite.sweep.directory import place_from
 from evalsuite.sweep.making import make_once
+from evalsuite.sweep.tables import read_model
 
 WATCH_SCHEMA = 1
 OF_WEIGHTS = frozenset({"weights_sha256", "ema"})

@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from board_kit import BAD_NAME, make_record, plan_of
 from evalsuite.pipeline.comparison_inputs import entry_of_records
 from evalsuite.report.curve_page import render_curves
 from evalsuite.report.curves import curves_of
+from evalsuite.report.rankings import Ranking
 
 sys.path.insert(0, str(Path(__file__).parent))
 from test_report import count, set_width, start_browser
@@ -67,3 +69,19 @@ def test_bands_and_error_bars_are_drawn(page: Any) -> None:
 def test_it_is_as_wide_as_its_window(page: Any, width: int) -> None:
     set_width(page, width)
     assert page.execute_script("return document.documentElement.scrollWidth") <= width
+
+
+def test_words_stand_along_the_axis_as_they_are(page: Any, tmp_path: Path) -> None:
+    words = (BAD_NAME, "step_20.pt")
+    record = make_record(2.0, 0.1, plan=plan_of("pixnerd-xl-256"))
+    entries = [
+        replace(entry_of_records("A", word, [record], {}), axes={"weights": word}) for word in words
+    ]
+    ranking = Ranking("A", "fid", "FID", record.protocol, frozenset(), {}, {"weights": words})
+    found = curves_of(entries, "weights", "fid", rankings=[ranking])
+    (tmp_path / "words.html").write_text(render_curves(found), encoding="utf-8")
+    page.get((tmp_path / "words.html").as_uri())
+    ticks = page.execute_script(
+        "return [...document.querySelectorAll('#plot .xtick')].map(t => t.textContent)"
+    )
+    assert ticks == list(words)

@@ -25,7 +25,7 @@ from evalsuite.report.curves import Curves, are_wide, curves_of
 from evalsuite.report.figures import figure_of_curves, figure_of_map
 from evalsuite.report.rankings import RANKED, Ranking
 from evalsuite.report.tables import TableFormat, render
-from evalsuite.sweep.directory import RungRow
+from evalsuite.sweep.tables import RungRow
 
 MODEL = "pixnerd-xl-256"
 
@@ -244,6 +244,13 @@ def test_a_sweep_is_drawn_by_what_its_rungs_rank_by() -> None:
     assert only.y_title == "FID, extrapolated to infinite N"
     table = render([curves_table(only)], TableFormat.MARKDOWN)
     assert "± of the difference" in table
+    assert re.search(r"\| leads +\|", table)
+    leader, second, last = curve_rows(only)
+    assert (leader["low"], leader["high"]) == (None, None)  # a width of 0 would be certainty
+    assert leader["note"].startswith("leads its rung: differences are from it")
+    assert (second["low"], second["high"]) == (1.25, 1.75)
+    assert second["note"].startswith("low and high are the interval of the difference from the")
+    assert (last["low"], last["note"]) == (None, "")
     assert "difference from the leader" in render_curves(only)
     with pytest.raises(UsageError, match="fid and kid"):
         curves_of(entries, "guidance_scale", RANKED, rankings=[both, both._replace(metric="kid")])
@@ -269,8 +276,10 @@ def test_plain_values_of_a_sweep_say_what_they_are() -> None:
     assert note.startswith("plain FID of 2,000 samples is biased")
     assert note in render([curves_table(found)], TableFormat.CSV)
     assert note in render_curves(found)
+    assert [row["note"] for row in curve_rows(found)] == [note]
     large = curves_of(entries, "guidance_scale", "fid", None, 50_000, rankings=rankings)
     assert large.notes == ()
+    assert [row["note"] for row in curve_rows(large)] == [""]
 
 
 def grid(*counts: int) -> Curves:

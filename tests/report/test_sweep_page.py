@@ -16,19 +16,16 @@ from store_server import s3_server, speaking_to
 
 from evalsuite.artifacts.records import Protocol
 from evalsuite.artifacts.storage import place_of
-from evalsuite.errors import UsageError
+from evalsuite.errors import CorruptionError, UsageError
 from evalsuite.report.sweep_page import render_sweep, write_sweep_report
 from evalsuite.report.sweep_points import hours_per_image, points_of
 from evalsuite.sweep.directory import (
     ConfigurationEntry,
-    Fresh,
-    RungRow,
-    RungTable,
     SweepDirectory,
     SweepManifest,
-    SweepResult,
     place_from,
 )
+from evalsuite.sweep.tables import Fresh, RungRow, RungTable, SweepResult
 
 SCALES, STEPS = (1.0, 1.5, 2.0, 3.0, 4.0), (5, 10)
 AXES: dict[str, tuple[Any, ...]] = {
@@ -115,6 +112,15 @@ def result_of(winner: ConfigurationEntry) -> SweepResult:
         standard_error=0.25, ranked_by=3.0, level_with_winner=(NAMES[4],), samples=912,
         samples_of_grid=960, stopped_by_budget=False, fresh=fresh,
     )  # fmt: skip
+
+
+def test_an_edited_result_is_refused(tmp_path: Path) -> None:
+    directory = make_sweep(tmp_path)
+    content = directory.storage.read("result.json")
+    assert f'"winner": "{NAMES[5]}"'.encode() in content
+    directory.storage.replace("result.json", content.replace(NAMES[5].encode(), NAMES[4].encode()))
+    with pytest.raises(CorruptionError, match=r"result.json was edited.* same sweep command"):
+        render_sweep(directory)
 
 
 def part(text: str, name: str) -> Page:

@@ -73,8 +73,14 @@ def test_halving_has_a_small_rung_where_it_may_drop(call: Callable[..., Outcome]
     lines, _ = planned(call, "--metric", "inception_score")
     assert "rungs of 2000 samples, halving by inception_score" in lines
     assert alone in lines
+    assert "(higher is better)" in lines
+    lines, _ = planned(call, "--num-samples", "30")
+    assert f"{alone}; below 32 samples no rung may drop any: from --num-samples 64 on" in lines
+    lines, _ = planned(call, "--num-samples", "64", "--better", "higher")
+    assert "rungs of 32, 64 samples, halving by fid (higher is better)" in lines
+    assert alone not in lines
     lines, _ = planned(call, "--strategy", "grid")
-    assert "rungs of 2000 samples, grid by fid" in lines
+    assert "rungs of 2000 samples, grid by fid (lower is better)" in lines
     assert alone not in lines
 
 

@@ -231,10 +231,15 @@ def test_plot_draws_what_a_sweep_ranks_by(
         drawn = {names[row["guidance_scale"]]: row for row in rows if row["curve"] == label}
         assert len(drawn) == count
         for row in table["rows"]:
-            one, width = drawn[row["name"]], row["half_width"] or 0.0  # the leader has none
+            one, width = drawn[row["name"]], row["half_width"]
             assert float(one["ranked_by"]) == row["ranked_by"] != row["value"]
+            if width is None:  # the leader's
+                assert (one["low"], one["high"]) == ("", "")
+                assert one["note"].startswith("leads its rung")
+                continue
             assert float(one["low"]) == pytest.approx(row["ranked_by"] - width)
             assert float(one["high"]) == pytest.approx(row["ranked_by"] + width)
+            assert one["note"].startswith("low and high are the interval of the difference")
             assert (one["standard_error"], one["extrapolated"]) == ("", "True")
     assert "biased" not in said
     figure = (tmp_path / "curve.svg").read_text()

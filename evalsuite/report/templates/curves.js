@@ -6,6 +6,10 @@ const ink = (name) => getComputedStyle(document.documentElement).getPropertyValu
 
 const escaped = (text) => text.replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
 
+// words along x have the places 0, 1, ...
+const words = (data.x.words ?? []).map(escaped);
+const placed = (x) => (words.length ? words[x] : x);
+
 const line = (curve, colour) => ({
   type: "scatter",
   mode: "lines+markers",
@@ -15,9 +19,10 @@ const line = (curve, colour) => ({
   text: curve.runs.map(escaped),
   customdata: curve.half_width.map((width, place) => {
     const ends = [curve.y[place] - width, curve.y[place] + width];
-    return width === null ? "" : ` [${ends.map((end) => end.toPrecision(4)).join(", ")}]`;
+    const interval = ` [${ends.map((end) => end.toPrecision(4)).join(", ")}]`;
+    return `${width === null ? "" : interval} at ${placed(curve.x[place])}`;
   }),
-  hovertemplate: "%{y}%{customdata} at %{x}<br>%{text}<extra></extra>",
+  hovertemplate: "%{y}%{customdata}<br>%{text}<extra></extra>",
   line: { color: colour },
   marker: { color: colour, size: 7 },
 });
@@ -62,6 +67,7 @@ const axis = (about) => ({
   gridcolor: ink("--line"),
   zerolinecolor: ink("--line"),
   automargin: true,
+  ...(about.words?.length ? { tickvals: words.map((_, place) => place), ticktext: words } : {}),
 });
 
 const draw = () => {
