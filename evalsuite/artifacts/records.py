@@ -173,14 +173,18 @@ def contradiction(first: Record, second: Record) -> str | None:
     """The first number in which two scorings of the same samples by one protocol disagree.
 
     Values agree as far as is promised. Standard errors rest on roots of covariances, of which the
-    last digits depend on the machine, and need fewer; what was spent may be anything.
+    last digits depend on the machine, and need fewer. What one version gave beside a value and
+    another does not is no contradiction; what was spent may be anything.
 
     Returns:
         `standard_error (0.01, 0.0)`, or None where they agree.
     """
     for name, tolerance in (("value", 1e-9), ("standard_error", 1e-6), ("extrapolated", 1e-6)):
         a, b = getattr(first, name), getattr(second, name)
-        if not (a == b if a is None or b is None else math.isclose(a, b, rel_tol=tolerance)):
+        if None in (a, b):
+            if name == "value" and a is not b:
+                return f"{name} ({a}, {b})"
+        elif not math.isclose(a, b, rel_tol=tolerance):
             return f"{name} ({a}, {b})"
     return None
 

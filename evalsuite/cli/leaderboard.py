@@ -112,13 +112,19 @@ def _entries(places: "tuple[Place, ...]") -> "list[Entry]":
 
     entries: list[Entry] = []
     for place in places:
-        found = entries_for_board(place)
+        found = entries_for_board(place, _left_out)
         if not found:
             notice(f"left out: {place} has no numbers yet")
         entries += found
     if places and not entries:
         raise DataError("no input has numbers yet: `evalsuite evaluate RUN` makes those of a run")
     return entries
+
+
+def _left_out(line: str) -> None:
+    from evalsuite.cli.output import notice
+
+    notice(f"left out: {line}")
 
 
 def _claims(published: str | None) -> "tuple[Claim, ...]":
@@ -189,7 +195,7 @@ def check(files: tuple[Path, ...], json_path: Path | None) -> None:
     from evalsuite.pipeline.submissions import check_submissions
 
     check_json_target(json_path)
-    given = {path: files_of(path) for path in files}
+    given = {path: files_of(path, _left_out) for path in files}
     for path in (path for path, held in given.items() if not held):
         notice(f"left out: {path} has no records yet")
     found = check_submissions(file for held in given.values() for file in held)

@@ -17,6 +17,7 @@ from evalsuite.artifacts.records import Record
 from evalsuite.config import Claim, ExtractorSpec, ModelPreset, Plan, ReferenceSpec
 from evalsuite.diagnosis.twins import Twins
 from evalsuite.metrics.frechet import ReferenceFactor, frechet_distance
+from evalsuite.metrics.frechet_metrics import INTERVAL_SAMPLES_PER_DIM
 from evalsuite.metrics.moments import moments_of
 from evalsuite.pipeline.claims import changed_settings
 
@@ -148,10 +149,19 @@ class Material:
         return frechet_distance(moments_of(self.features.pool_ND), self.reference.factor)
 
     @property
-    def is_far(self) -> bool:
-        """Whether the samples lie farther from the reference than guidance or steps take them."""
-        if self.distance is None or self.reference is None or self.reference.factor is None:
-            return False
+    def is_far(self) -> bool | None:
+        """Whether the samples lie farther from the reference than guidance or steps take them.
+
+        None without a distance, and with few samples for their features: the bias of the distance
+        alone is as large then.
+        """
+        if self.distance is None or self.features is None:
+            return None
+        num_samples, dim = self.features.pool_ND.shape
+        if self.reference is None or self.reference.factor is None:
+            return None
+        if num_samples < INTERVAL_SAMPLES_PER_DIM * dim:
+            return None
         spread = float(np.trace(self.reference.factor.moments.cov_DD))
         return self.distance > FAR * spread
 

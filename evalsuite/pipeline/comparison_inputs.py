@@ -15,7 +15,14 @@ from evalsuite.config import Plan, ProtocolSpec, canonical_json, explain, load_s
 from evalsuite.errors import CorruptionError, DataError, UsageError, nearest
 from evalsuite.metrics.registry import METRICS
 from evalsuite.pipeline.comparability import Side, comparability, declare
-from evalsuite.pipeline.record_files import by_samples, inputs_of, read_record, written_in
+from evalsuite.pipeline.record_files import (
+    Tell,
+    by_samples,
+    inputs_of,
+    nobody,
+    read_record,
+    written_in,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,16 +152,20 @@ def _samples_of(record: Record) -> str:
     return f"{plan}{about.get('model') or about.get('path') or 'unknown samples'}{digest}"
 
 
-def entries_for_board(place: Place) -> list[Entry]:
+def entries_for_board(place: Place, tell: Tell = nobody) -> list[Entry]:
     """A run; or what files hold, an entry for each set of samples; or a folder of both.
 
     Paths name the entries. A run that has no results yet gives none.
+
+    Args:
+        place: of them.
+        tell: is told of runs that a sweep or a watch refers to and that cannot be reached.
 
     Raises:
         DataError: there is nothing, or files that hold no records.
         CorruptionError: a record that cannot be read.
     """
-    paths: Sequence[Place] = inputs_of(place) if isinstance(place, Path) else [place]
+    paths: Sequence[Place] = inputs_of(place, tell) if isinstance(place, Path) else [place]
     return [entry for path in paths for entry in _entries_in(path)]
 
 

@@ -183,9 +183,9 @@ def _beside(entry: Entry, record: Record, claims: Sequence[Claim]) -> tuple[Repr
     return tuple(one._replace(obstacles=(*one.obstacles, said)) for one in beside)
 
 
-def _standing(record: Record) -> tuple[bool, str]:
+def _standing(record: Record) -> tuple[bool, bool, str]:
     """By which one of several scorings with one value is shown."""
-    return record.is_sealed, record.created_at
+    return record.is_sealed, record.standard_error is not None, record.created_at
 
 
 def _check_no_conflict(before: Sequence[BoardRow], row: BoardRow) -> None:

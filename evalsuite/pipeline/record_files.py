@@ -1,7 +1,7 @@
 """Files of records, which comparisons, boards and checks read in one way."""
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -11,9 +11,11 @@ from evalsuite.artifacts.records import RECORD_SCHEMA, UNSEALED, Record, record_
 from evalsuite.artifacts.run_directory import is_run
 from evalsuite.artifacts.storage import Place, open_storage, place_of
 from evalsuite.config import canonical_json, explain, parse_json
-from evalsuite.errors import CorruptionError, DataError
+from evalsuite.errors import CorruptionError, DataError, EvalsuiteError
 
 P = TypeVar("P", bound=Place)
+Tell = Callable[[str], None]
+"""Is told in one line what a sweep or a watch refers to, and cannot be reached or read."""
 BOARD, SWEEP, WATCH = "board.json", "sweep.json", "watch.json"
 """Files by which folders of boards, sweeps and watches are known."""
 _OWN = {
@@ -55,12 +57,20 @@ class Written(NamedTuple):
     file_name: str | None
 
 
-def inputs_of(path: Path) -> list[Place]:
+def nobody(line: str) -> None:
+    """Who need not be told."""
+
+
+def inputs_of(path: Path, tell: Tell = nobody) -> list[Place]:
     """A file or a run itself; of another folder its runs with results, and JSON files outside runs.
 
     Runs are found at any depth, behind links too, and those that a sweep or a watch refers to; in a
     run nothing but its results is a record, and what boards, sweeps and watches keep for themselves
     is none. Each is given once.
+
+    Args:
+        path: of all of that.
+        tell: is told of runs that cannot be reached, which are left out.
 
     Returns:
         Empty where there are runs, sweeps or watches, and no run has results yet.
@@ -73,13 +83,13 @@ def inputs_of(path: Path) -> list[Place]:
         return [path]
     if not path.is_dir():
         raise DataError(f"{path} does not exist: give files of records, or a folder of them")
-    found, is_waited_for = _inputs_in(path)
+    found, is_waited_for = _inputs_in(path, tell)
     if not found and not is_waited_for:
         raise DataError(f"{path} holds no JSON file: give records, or a folder of them")
     return found
 
 
-def _inputs_in(folder: Path) -> tuple[list[Place], bool]:
+def _inputs_in(folder: Path, tell: Tell) -> tuple[list[Place], bool]:
     """What the folder holds, and whether there is a run, a sweep or a watch in it."""
     found: list[Place] = []
     seen: set[str] = set()
@@ -91,10 +101,10 @@ def _inputs_in(folder: Path) -> tuple[list[Place], bool]:
             is_waited_for = True
             folders.clear()
         else:
-            own = _own_in(here, names)
+            own = _own_in(here, names, tell)
             kept = [name for name in names if name.endswith(".json") and name not in own.names]
             found += [here / name for name in kept]
-            found += [run for run in own.runs if is_run(run) and _has_results(run)]
+            found += [run for run in own.runs if _is_scored(run, tell)]
             folders[:] = sorted(name for name in folders if name not in own.names)
             is_waited_for = is_waited_for or own.refers
         seen.add(real)
@@ -113,7 +123,7 @@ def _refuse(error: OSError) -> None:
     raise DataError(f"cannot list {error.filename}: {error.strerror}") from error
 
 
-def _own_in(folder: Path, names: Iterable[str]) -> _Own:
+def _own_in(folder: Path, names: Iterable[str], tell: Tell) -> _Own:
     own: set[str] = set()
     runs: list[Place] = []
     refers = False
@@ -126,47 +136,62 @@ def _own_in(folder: Path, names: Iterable[str]) -> _Own:
         if isinstance(content, dict) and key in content:
             own |= theirs
             refers = refers or marker != BOARD
-            runs += [_place_from(folder, run) for run in _referred(folder, marker, content)]
+            runs += _places_from(folder, _referred(folder, marker, content, tell), tell)
     return _Own(frozenset(own), tuple(runs), refers)
 
 
-def _referred(folder: Path, marker: str, content: Mapping[str, Any]) -> list[str]:
+def _referred(folder: Path, marker: str, content: Mapping[str, Any], tell: Tell) -> list[str]:
     """Runs as a sweep names them in its two files, and a watch in the file of each checkpoint."""
     parts: list[Any] = []
     if marker == SWEEP:
         configurations = content.get("configurations")
         parts += configurations if isinstance(configurations, list) else []
-        result = folder / "result.json"
-        scored_again = _parsed(result) if result.exists() else None
-        parts += [scored_again.get("fresh")] if isinstance(scored_again, dict) else []
+        results = _readable(folder.glob("result.json"), tell)
+        parts += [result.get("fresh") for result in results if isinstance(result, dict)]
     elif marker == WATCH:
-        parts += [_parsed(path) for path in sorted((folder / "checkpoints").glob("*.json"))]
+        parts += _readable(sorted((folder / "checkpoints").glob("*.json")), tell)
     runs = [part.get("run") for part in parts if isinstance(part, dict)]
     return [run for run in runs if isinstance(run, str)]
 
 
-def _place_from(folder: Path, run: str) -> Place:
+def _readable(paths: Iterable[Path], tell: Tell) -> Iterator[Any]:
+    for path in paths:
+        try:
+            yield _parsed(path)
+        except DataError:
+            tell(f"the run that {path} names, which is not JSON: the command that made it heals it")
+
+
+def _places_from(folder: Path, runs: Iterable[str], tell: Tell) -> Iterator[Place]:
     """See `sweep.directory.reference_to`: a URL, or relative to the folder."""
-    return place_of(run) if "://" in run else Path(os.path.normpath(folder / run))
+    for run in runs:
+        try:
+            yield place_of(run) if "://" in run else Path(os.path.normpath(folder / run))
+        except EvalsuiteError as error:
+            tell(f"{run}: {error}")
 
 
-def _has_results(run: Place) -> bool:
-    return bool(open_storage(run).names("results", ".json"))
+def _is_scored(run: Place, tell: Tell) -> bool:
+    """Whether a run that something else refers to is there, with results."""
+    try:
+        return is_run(run) and bool(open_storage(run).names("results", ".json"))
+    except EvalsuiteError as error:
+        tell(f"{run}: {error}")
+        return False
 
 
-def files_of(path: Path) -> list[Path]:
+def files_of(path: Path, tell: Tell = nobody) -> list[Path]:
     """The files of `inputs_of`: of each run its results, where it has any.
 
     Raises:
-        DataError: as `inputs_of`, or a run of a sweep or a watch that is not on this machine.
+        DataError: as `inputs_of`.
     """
     found: list[Path] = []
-    for one in inputs_of(path):
-        if not isinstance(one, Path):
-            raise DataError(
-                f"{path} refers to {one}: copy that run to a disk, whose files are read"
-            )
-        found += _results_of(one) if one.is_dir() else [one]
+    for one in inputs_of(path, tell):
+        if isinstance(one, Path):
+            found += _results_of(one) if one.is_dir() else [one]
+        else:
+            tell(f"{one}: it lies in an object store, and files of this machine are read")
     return found
 
 

@@ -133,13 +133,17 @@ def test_a_record_that_its_samples_contradict_is_named_first(tmp_path: Path) -> 
     assert isinstance(probe_record(clean), Clear)
     assert not [text for text in clean.remarks if "hash" in text]
     assert record.value is not None
-    for value, is_wrong in ((0.1, True), (record.value * (1 + 1e-5), True), (record.value, False)):
+    near, far = record.value * (1 + 1e-4), record.value * (1 + 1e-2)  # near: of another machine
+    for value, is_wrong in ((0.1, True), (far, True), (near, False), (record.value, False)):
         edited = record.model_copy(update={"value": value, "record_sha256": None})
         run.write_json(record.path, edited.model_dump(mode="json"))
         material = material_of(run)
         assert any("is without its hash" in text for text in material.remarks)
         found = diagnose(material).findings
         assert ("record" in found) == is_wrong
+        told = probe_record(material)
+        assert isinstance(told, Finding if is_wrong else Clear)
+        assert ("within 0.1%" in str(told)) == (value == near)
         if is_wrong:
             assert next(iter(found)) == "record"
             assert f"the samples give {record.value:.4f}" in found["record"].evidence

@@ -185,8 +185,19 @@ def test_a_few_steps_and_guidance_off_are_not_far(material: Material) -> None:
     looked = replace(
         material, images_MHWC=images, features=material.embed(images), all_labels=labels
     )
-    assert not looked.is_far
+    assert looked.is_far is False
     assert isinstance(probe_orientation(looked), Clear)
+
+
+def test_few_samples_are_not_called_far(material: Material) -> None:
+    """Of 127 samples and 64 features the bias of the distance alone may be as large."""
+    features = material.features
+    assert features is not None
+    few = replace(material, features=features.rows(0, 127))
+    assert few.is_far is None
+    told = probe_orientation(few)
+    assert isinstance(told, CannotTell)
+    assert "fewer than 128 samples" in told.reason
 
 
 def sort(x: Images, y: Labels) -> tuple[Images, Labels]:

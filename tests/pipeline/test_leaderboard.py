@@ -207,13 +207,23 @@ def test_what_was_scored_again_is_one_row(groups) -> None:
 
 
 def test_two_errors_of_one_plan_are_refused(groups) -> None:
-    """What was spent may differ, and last digits of an error; the error itself may not."""
+    """What was spent may differ, and last digits of an error; the error itself may not.
+
+    Where one has none, as of an earlier version, the other is shown, whichever came later.
+    """
     first, again = scale(2.0, 2.0, 0.01), scale(2.0, 2.0, 0.01 * (1 + 1e-9), gpu_hours=0.5)
     (group,) = groups([first, again])
     assert places(group) == [(2.0, (1, 1))]
-    for error in (0.0, None):
-        with pytest.raises(DataError, match=rf"on FID-50K .*: standard_error \(0.01, {error}\)"):
-            groups([first, scale(2.0, 2.0, error)])
+    with pytest.raises(DataError, match=r"on FID-50K .*: standard_error \(0.01, 0.0\)"):
+        groups([first, scale(2.0, 2.0, 0.0)])
+    late = "2026-02-01T00:00:00+00:00"
+    for other in (
+        scale(2.0, 2.0, None, created_at=late),
+        scale(2.0, 2.0, 0.01, extrapolated=1.5, created_at=late),
+    ):
+        for records in ([first, other], [other, first]):
+            (group,) = groups(records)
+            assert [row.record.standard_error for row in group.rows] == [0.01]
 
 
 def of_numerics(value: float, *ids: str, **changes) -> Record:

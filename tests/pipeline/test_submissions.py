@@ -11,11 +11,12 @@ from typing import Any
 
 import pytest
 from board_kit import make_record, outside_record, plan_of, write_records
+from store_server import speaking_to
 
 from evalsuite.artifacts.records import Protocol, record_digest
 from evalsuite.errors import DataError
 from evalsuite.pipeline.comparison_inputs import entries_for_board
-from evalsuite.pipeline.record_files import inputs_of
+from evalsuite.pipeline.record_files import files_of, inputs_of
 from evalsuite.pipeline.submissions import check_submissions
 
 
@@ -269,6 +270,23 @@ def test_sweeps_and_watches_stand_for_their_runs(tmp_path: Path) -> None:
     parts = [tmp_path / name for name in ("sweeps", "runs", "watches")]
     checked = check_submissions(parts)
     assert [(one.where, one.faults) for one in checked] == [(str(path), ()) for path in results]
+
+
+def test_what_a_sweep_names_and_nobody_can_reach_is_told_and_left_out(tmp_path: Path) -> None:
+    """The records beside it are read and checked all the same."""
+    mine = tmp_path / "mine.json"
+    mine.write_text(make_record(2.0).model_dump_json())
+    sweep = tmp_path / "sweep"
+    sweep.mkdir()
+    named = [{"run": "s3://b/runs/x"}, {"run": "nothing://b/x"}]
+    (sweep / "sweep.json").write_text(json.dumps({"sweep_id": "ab", "configurations": named}))
+    (sweep / "result.json").write_text("{")
+    told: list[str] = []
+    with speaking_to("http://127.0.0.1:9"):  # where nobody listens
+        assert files_of(tmp_path, told.append) == [mine]
+    told.sort()
+    assert [line.partition(": ")[0] for line in told[:2]] == ["nothing://b/x", "s3://b/runs/x"]
+    assert "result.json names, which is not JSON" in told[2]
 
 
 def test_a_record_called_as_our_files_are_is_a_record(tmp_path: Path) -> None:
