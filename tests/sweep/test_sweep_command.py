@@ -100,6 +100,7 @@ def test_the_winner_is_scored_on_seeds_that_did_not_choose_it(finished: Finished
     assert not set(pixel_hashes(run.root).values()) & set(pixel_hashes(finished.run(GOOD)).values())
 
 
+@pytest.mark.slow  # by `make faults`; tests/sweep/test_conducting.py shows it without workers
 def test_a_setting_that_diverges_does_not_end_the_sweep(
     call: Callable[..., Outcome], cluster: HostedCluster
 ) -> None:
