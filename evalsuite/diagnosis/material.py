@@ -17,7 +17,6 @@ from evalsuite.artifacts.records import Record
 from evalsuite.config import Claim, ExtractorSpec, ModelPreset, Plan, ReferenceSpec
 from evalsuite.diagnosis.twins import Twins
 from evalsuite.metrics.frechet import ReferenceFactor, frechet_distance
-from evalsuite.metrics.frechet_metrics import INTERVAL_SAMPLES_PER_DIM
 from evalsuite.metrics.moments import moments_of
 from evalsuite.pipeline.claims import changed_settings
 
@@ -148,22 +147,24 @@ class Material:
             return None
         return frechet_distance(moments_of(self.features.pool_ND), self.reference.factor)
 
-    @property
+    @cached_property
     def is_far(self) -> bool | None:
         """Whether the samples lie farther from the reference than guidance or steps take them.
 
-        None without a distance, and with few samples for their features: the bias of the distance
-        alone is as large then.
+        By the distance less its bias of few samples, 2 F(N) - mean F(N/2) over two halves by lot.
+        None without a distance, and below half a sample per feature, where much of it is left.
         """
         if self.distance is None or self.features is None:
             return None
-        num_samples, dim = self.features.pool_ND.shape
         if self.reference is None or self.reference.factor is None:
             return None
-        if num_samples < INTERVAL_SAMPLES_PER_DIM * dim:
+        pool_ND, factor = self.features.pool_ND, self.reference.factor
+        if 2 * len(pool_ND) < pool_ND.shape[1]:
             return None
-        spread = float(np.trace(self.reference.factor.moments.cov_DD))
-        return self.distance > FAR * spread
+        lot = np.random.default_rng(0).permutation(len(pool_ND))
+        halves = [frechet_distance(moments_of(pool_ND[np.sort(lot[k::2])]), factor) for k in (0, 1)]
+        spread = float(np.trace(factor.moments.cov_DD))
+        return bool(2 * self.distance - np.mean(halves) > FAR * spread)
 
     @property
     def remarks(self) -> list[str]:

@@ -12,7 +12,6 @@ from evalsuite.artifacts.images import Images
 from evalsuite.diagnosis.findings import CannotTell, Clear, Finding, Outcome, capped
 from evalsuite.diagnosis.material import FARTHER, Material
 from evalsuite.metrics.frechet import frechet_distance
-from evalsuite.metrics.frechet_metrics import INTERVAL_SAMPLES_PER_DIM
 from evalsuite.metrics.moments import moments_of
 
 _FEW = 200
@@ -44,7 +43,7 @@ def probe_orientation(material: Material) -> Outcome:
         return CannotTell(material.why_no("features"))
     seen = f"the distance to {real.name} is {ours:.3f}"
     if material.is_far is None:
-        least = INTERVAL_SAMPLES_PER_DIM * len(factor.moments.mean_D)
+        least = -(-len(factor.moments.mean_D) // 2)
         return CannotTell(f"with fewer than {least:,} samples the bias of the distance hides it")
     if not material.is_far:
         return Clear(f"{seen}, too near for pictures that are inverted, mirrored or turned")

@@ -153,6 +153,7 @@ def _rows(entries: Sequence[Entry], claims: Sequence[Claim]) -> list[BoardRow]:
         DataError: two records contradict each other.
     """
     rows: dict[tuple[str, str, bytes], list[BoardRow]] = {}
+    every: dict[tuple[str, str, bytes], list[BoardRow]] = {}
     for entry in entries:
         settings = settings_of(entry.plan, entry.model)
         theirs = [claim for claim in claims if entry.model and claim.preset == entry.model]
@@ -161,10 +162,11 @@ def _rows(entries: Sequence[Entry], claims: Sequence[Claim]) -> list[BoardRow]:
             pixels = record.samples.get("pixels_digest")
             apart = canonical_json([record.declared, record.numerics_ids, pixels])
             key = (row.id, record.protocol_id, apart)
+            _check_no_conflict(every.setdefault(key, []), row)
+            every[key].append(row)
             alike = rows.setdefault(key, [])
             again = next((r for r in alike if contradiction(r.record, record) is None), None)
             if again is None:
-                _check_no_conflict(alike, row)
                 alike.append(row)
             elif _standing(again.record) < _standing(record):
                 alike[alike.index(again)] = row
@@ -190,13 +192,14 @@ def _standing(record: Record) -> tuple[bool, bool, str]:
 
 def _check_no_conflict(before: Sequence[BoardRow], row: BoardRow) -> None:
     """Raise DataError where the plan of a row has other numbers by protocol and numerics."""
-    if before and row.record.samples.get("plan_id"):
-        first = before[0]
-        raise DataError(
-            f"{first.entry.where} and {row.entry.where} contradict each other on"
-            f" {row.record.display} of plan {row.id}:"
-            f" {contradiction(first.record, row.record)}: leave one out, or score it again"
-        )
+    for first in before if row.record.samples.get("plan_id") else ():
+        differing = contradiction(first.record, row.record)
+        if differing is not None:
+            raise DataError(
+                f"{first.entry.where} and {row.entry.where} contradict each other on"
+                f" {row.record.display} of plan {row.id}: {differing}: leave one out, or score it"
+                " again"
+            )
 
 
 def _section_of_group(group: Group, claimed: Collection[str]) -> tuple[str, str]:

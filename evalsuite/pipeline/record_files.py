@@ -174,7 +174,10 @@ def _places_from(folder: Path, runs: Iterable[str], tell: Tell) -> Iterator[Plac
 def _is_scored(run: Place, tell: Tell) -> bool:
     """Whether a run that something else refers to is there, with results."""
     try:
-        return is_run(run) and bool(open_storage(run).names("results", ".json"))
+        if not is_run(run):
+            tell(f"{run}: there is no run")
+            return False
+        return bool(open_storage(run).names("results", ".json"))
     except EvalsuiteError as error:
         tell(f"{run}: {error}")
         return False

@@ -218,20 +218,20 @@ def _with_conflicts(found: list[Submission]) -> list[Submission]:
     Samples of other numerics may have other values. What has a fault of its own says nothing
     against others.
     """
-    seen: dict[tuple[str, str, tuple[str, ...]], Submission] = {}
+    seen: dict[tuple[str, str, tuple[str, ...]], list[tuple[str, Record]]] = {}
     checked = []
     for one in found:
         plan_id = one.record.samples.get("plan_id") if one.record else None
         if one.record is not None and plan_id is not None and not one.faults:
             key = (str(plan_id), one.record.protocol_id, one.record.numerics_ids)
-            first = seen.setdefault(key, one)
-            assert first.record is not None
-            differing = contradiction(first.record, one.record)
-            if differing is not None:
-                fault = (
-                    f"{first.where} gives the same plan other numbers by the same protocol:"
-                    f" {differing}, here the second"
-                )
-                one = one._replace(faults=(fault,))
+            before = seen.setdefault(key, [])
+            faults = [
+                f"{where} gives the same plan other numbers by the same protocol:"
+                f" {differing}, here the second"
+                for where, first in before
+                if (differing := contradiction(first, one.record)) is not None
+            ]
+            before.append((one.where, one.record))
+            one = one._replace(faults=tuple(faults[:1]))
         checked.append(one)
     return checked

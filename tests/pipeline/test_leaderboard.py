@@ -1,5 +1,6 @@
 """What may stand in one table, in which places, and what is a tie."""
 
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -216,6 +217,10 @@ def test_two_errors_of_one_plan_are_refused(groups) -> None:
     assert places(group) == [(2.0, (1, 1))]
     with pytest.raises(DataError, match=r"on FID-50K .*: standard_error \(0.01, 0.0\)"):
         groups([first, scale(2.0, 2.0, 0.0)])
+    between = scale(2.0, 2.0, None)  # agrees with both
+    for records in itertools.permutations([first, between, scale(2.0, 2.0, 0.02)]):
+        with pytest.raises(DataError, match="contradict each other"):
+            groups(records)
     late = "2026-02-01T00:00:00+00:00"
     for other in (
         scale(2.0, 2.0, None, created_at=late),

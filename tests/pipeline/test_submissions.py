@@ -202,6 +202,8 @@ def test_two_errors_of_one_plan_are_a_conflict_and_two_costs_are_none(tmp_path: 
     first, second, third = check_submissions([tmp_path])
     assert first.faults == second.faults == ()
     assert "standard_error (0.02, 0.01), here the second" in third.faults[0]
+    write_records(tmp_path / "a.json", make_record(1.94, None))  # agrees with all
+    assert [bool(one.faults) for one in check_submissions([tmp_path])] == [False, False, True]
 
 
 def test_an_error_of_zero_is_one_of_shares_alone(tmp_path: Path) -> None:
