@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from evalsuite.artifacts.records import RECORD_SCHEMA, UNSEALED, Record, record_digest
 from evalsuite.artifacts.run_directory import is_run
-from evalsuite.artifacts.storage import Place, open_storage, place_of
+from evalsuite.artifacts.storage import Place, open_storage, place_seen_from
 from evalsuite.config import canonical_json, explain, parse_json
 from evalsuite.errors import CorruptionError, DataError, EvalsuiteError
 
@@ -163,10 +163,10 @@ def _readable(paths: Iterable[Path], tell: Tell) -> Iterator[Any]:
 
 
 def _places_from(folder: Path, runs: Iterable[str], tell: Tell) -> Iterator[Place]:
-    """See `sweep.directory.reference_to`: a URL, or relative to the folder."""
+    """As a sweep or a watch in the folder refers to them."""
     for run in runs:
         try:
-            yield place_of(run) if "://" in run else Path(os.path.normpath(folder / run))
+            yield place_seen_from(folder, run)
         except EvalsuiteError as error:
             tell(f"{run}: {error}")
 

@@ -11,12 +11,11 @@ started again writes the same bytes.
 
 import hashlib
 import os
-import posixpath
 from pathlib import Path
 from typing import Any, Literal
 
 from evalsuite.artifacts.records import Protocol
-from evalsuite.artifacts.storage import Place, Storage, StoreUrl, open_storage, place_of
+from evalsuite.artifacts.storage import Place, Storage, open_storage, place_seen_from
 from evalsuite.config import (
     AxisValue,
     Frozen,
@@ -270,17 +269,7 @@ def place_from(root: Place, run: str) -> Place:
     Raises:
         UsageError: a relative one that leads out of an object store's bucket.
     """
-    if "://" in run:
-        return place_of(run)
-    if isinstance(root, Path):
-        return Path(os.path.normpath(root.absolute() / run))
-    key = posixpath.normpath(posixpath.join(root.key, run))
-    if key.startswith(".."):
-        raise UsageError(
-            f"{root} refers to {run}, which is outside of its bucket: copy the folder that holds"
-            " both it and its runs"
-        )
-    return StoreUrl(root.scheme, root.bucket, key.strip("/"))
+    return place_seen_from(root.absolute() if isinstance(root, Path) else root, run)
 
 
 def _check_version(content: bytes, where: Place) -> None:

@@ -10,7 +10,7 @@ from evalsuite.artifacts.storage.base import (
 )
 from evalsuite.artifacts.storage.local import LocalStorage, file_sha256
 from evalsuite.artifacts.storage.opening import open_storage
-from evalsuite.artifacts.storage.places import Place, StoreUrl, place_of
+from evalsuite.artifacts.storage.places import Place, StoreUrl, place_of, place_seen_from
 
 __all__ = [
     "FileEntry",
@@ -25,4 +25,5 @@ __all__ = [
     "file_sha256",
     "open_storage",
     "place_of",
+    "place_seen_from",
 ]

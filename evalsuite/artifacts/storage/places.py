@@ -4,6 +4,8 @@
 names with `/`; whoever needs a file system's own calls must first tell the two apart.
 """
 
+import os
+import posixpath
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,3 +67,22 @@ def place_of(given: str | Place) -> Place:
     if not bucket or {".", ".."} & set(parts):
         raise UsageError(f"{given} is no place of an object store, as {scheme}://bucket/folder is")
     return StoreUrl(SCHEMES[scheme], bucket, "/".join(parts))
+
+
+def place_seen_from(root: Place, run: str) -> Place:
+    """The place that a file at a root names: a URL, or relative to the root, wherever that lies.
+
+    Raises:
+        UsageError: a URL that `place_of` refuses, or a relative one that leads out of a bucket.
+    """
+    if "://" in run:
+        return place_of(run)
+    if isinstance(root, Path):
+        return Path(os.path.normpath(root / run))
+    key = posixpath.normpath(posixpath.join(root.key, run))
+    if key.startswith(".."):
+        raise UsageError(
+            f"{root} refers to {run}, which is outside of its bucket: copy the folder that holds"
+            " both it and its runs"
+        )
+    return StoreUrl(root.scheme, root.bucket, key.strip("/"))
